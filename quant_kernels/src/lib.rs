@@ -2,6 +2,60 @@
 //!
 //! The crate knows blocks and rows and no files. The same weights give the same bytes on every CPU.
 
+mod block;
 mod format;
+mod formats;
+mod search;
 
+pub use fearless_simd::Level;
 pub use format::{Format, UnknownFormat};
+
+/// The largest magnitude of a weight that every format can hold: the largest finite f16.
+pub const LARGEST: f32 = 65504.0;
+
+/// Encodes rows of `columns` weights into `blocks`, row after row.
+///
+/// `importance` has one entry per column, shared by all rows: how much a squared error there costs (mean squared
+/// activation of the layer's input). None means all columns alike.
+///
+/// # Panics
+/// If the lengths do not agree: `rows` whole rows, a row whole blocks, `blocks` their bytes.
+pub fn quantize(format: Format, rows: &[f32], columns: usize, importance: Option<&[f32]>, blocks: &mut [u8]) {
+    quantize_at(Level::new(), format, rows, columns, importance, blocks);
+}
+
+/// [`quantize`] at a chosen SIMD level: the same bytes on each, at another speed.
+pub fn quantize_at(
+    level: Level,
+    format: Format,
+    rows: &[f32],
+    columns: usize,
+    importance: Option<&[f32]>,
+    blocks: &mut [u8],
+) {
+    let row_bytes = format.row_bytes(columns as u64) as usize;
+    assert!(columns > 0 && rows.len().is_multiple_of(columns), "{} weights in rows of {columns}", rows.len());
+    assert_eq!(
+        blocks.len(),
+        rows.len() / columns * row_bytes,
+        "bytes for {} weights in {format}",
+        rows.len()
+    );
+    assert!(importance.is_none_or(|w| w.len() == columns), "importances for {columns} columns");
+    formats::quantize(level, format, rows, columns, importance, blocks);
+}
+
+/// Decodes blocks into the weights that a reader of GGUF sees, equal to ggml's to the bit.
+///
+/// # Panics
+/// If `blocks` are not the bytes of `weights.len()` weights.
+pub fn dequantize(format: Format, blocks: &[u8], weights: &mut [f32]) {
+    dequantize_at(Level::new(), format, blocks, weights);
+}
+
+/// [`dequantize`] at a chosen SIMD level.
+pub fn dequantize_at(level: Level, format: Format, blocks: &[u8], weights: &mut [f32]) {
+    let bytes = format.row_bytes(weights.len() as u64) as usize;
+    assert_eq!(blocks.len(), bytes, "bytes for {} weights in {format}", weights.len());
+    formats::dequantize(level, format, blocks, weights);
+}

@@ -1,0 +1,1 @@
+//! The few searches that all formats share.
