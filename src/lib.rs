@@ -1,1 +1,17 @@
-//! quantpress.
+//! Huge Hugging Face checkpoints to dynamic mixed-precision GGUF files, in one streaming pass.
+//!
+//! Data moves one way, and the modules are listed in that order; nothing in an earlier one imports a later one:
+//!
+//! ```text
+//! safetensors shards -> Model -> Plan -> rows -> blocks -> GGUF
+//!    checkpoint/        model/  recipe/  pipeline/  quant_kernels  gguf/
+//! ```
+//!
+//! `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
+
+pub mod error;
+
+pub mod checkpoint;
+pub mod model;
+
+pub use error::{Error, Result};

@@ -1,0 +1,109 @@
+//! config.json by field, with errors that name the field.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// An object of config.json (or of a file like it).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// File and path inside it, as messages name it: `config.json: rope_scaling.`
+    place: String,
+    fields: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads config.json.
+    ///
+    /// # Errors
+    /// If it is not a JSON object.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        Self::parse_as("config.json", json)
+    }
+
+    /// Reads another file of the same kind: generation_config.json, tokenizer_config.json.
+    ///
+    /// # Errors
+    /// If it is not a JSON object.
+    pub fn parse_as(file: &str, json: &[u8]) -> Result<Self> {
+        match serde_json::from_slice(json) {
+            Ok(Value::Object(fields)) => Ok(Self { place: format!("{file}: "), fields }),
+            Ok(_) => Err(Error::file(file, "expected a JSON object")),
+            Err(e) => Err(Error::file(file, format!("is not valid JSON: {e}"))),
+        }
+    }
+
+    /// The field; null counts as absent.
+    ///
+    /// # Errors
+    /// If it is there, but of another type.
+    pub fn find<T: DeserializeOwned>(&self, field: &str) -> Result<Option<T>> {
+        match self.fields.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                T::deserialize(value).map(Some).map_err(|e| self.fault(field, format!("{value}: {e}")))
+            }
+        }
+    }
+
+    /// The field.
+    ///
+    /// # Errors
+    /// If it is not there, or of another type.
+    pub fn get<T: DeserializeOwned>(&self, field: &str) -> Result<T> {
+        self.find(field)?.ok_or_else(|| self.fault(field, "is missing".into()))
+    }
+
+    /// A whole number from 1 to `most`.
+    ///
+    /// # Errors
+    /// If it is missing or outside of that range.
+    pub fn count(&self, field: &str, most: u32) -> Result<u32> {
+        let value: Value = self.get(field)?;
+        match value.as_u64() {
+            Some(n) if (1..=u64::from(most)).contains(&n) => Ok(n as u32),
+            _ => Err(self.fault(field, format!("is {value}; expected a whole number from 1 to {most}"))),
+        }
+    }
+
+    /// [`count`](Self::count), or None where the field is absent.
+    ///
+    /// # Errors
+    /// If it is there and outside of the range.
+    pub fn find_count(&self, field: &str, most: u32) -> Result<Option<u32>> {
+        if self.has(field) { self.count(field, most).map(Some) } else { Ok(None) }
+    }
+
+    /// A finite number above zero.
+    ///
+    /// # Errors
+    /// If it is missing or not one.
+    pub fn positive(&self, field: &str) -> Result<f32> {
+        let value: Value = self.get(field)?;
+        match value.as_f64().map(|x| x as f32) {
+            Some(x) if x.is_finite() && x > 0.0 => Ok(x),
+            _ => Err(self.fault(field, format!("is {value}; expected a positive number"))),
+        }
+    }
+
+    /// Whether the field is there and not null.
+    pub fn has(&self, field: &str) -> bool {
+        self.fields.get(field).is_some_and(|value| !value.is_null())
+    }
+
+    /// An object inside this one.
+    ///
+    /// # Errors
+    /// If it is missing or no object.
+    pub fn object(&self, field: &str) -> Result<Self> {
+        let fields = self.get(field)?;
+        Ok(Self { place: format!("{}{field}.", self.place), fields })
+    }
+
+    /// An error about a field.
+    pub fn fault(&self, field: &str, problem: String) -> Error {
+        let (file, path) = self.place.split_once(": ").unwrap_or((&self.place, ""));
+        Error::file(file, format!("{path}{field} {problem}"))
+    }
+}

@@ -1,0 +1,66 @@
+//! `model.safetensors.index.json`: which shard holds which tensor. Pure: bytes in, map out.
+
+use std::collections::HashMap;
+use std::path::{Component, Path};
+
+use serde::Deserialize;
+
+use super::pairs::Pairs;
+use crate::error::{Error, Result};
+
+/// The index file's name.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: Pairs<String>,
+}
+
+/// Tensor name to shard file.
+///
+/// # Errors
+/// For JSON that is no index, a tensor listed twice, and a shard outside of the checkpoint's folder.
+pub fn parse(json: &[u8]) -> Result<HashMap<String, String>> {
+    let index: Index = serde_json::from_slice(json)
+        .map_err(|e| Error::file(INDEX, format!("expected an object with \"weight_map\": {e}")))?;
+    let mut shards = HashMap::with_capacity(index.weight_map.0.len());
+    for (tensor, shard) in index.weight_map.0 {
+        if !is_plain_name(&shard) {
+            return Err(Error::tensor(
+                INDEX,
+                &tensor,
+                format!("is said to be in \"{shard}\", which is not a file name in the checkpoint's folder"),
+            ));
+        }
+        if let Some(first) = shards.insert(tensor.clone(), shard) {
+            return Err(Error::tensor(INDEX, &tensor, format!("is listed twice, first in {first}")));
+        }
+    }
+    Ok(shards)
+}
+
+fn is_plain_name(file: &str) -> bool {
+    let mut parts = Path::new(file).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == file)
+        && !file.contains(['/', '\\', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_outside_of_the_folder_are_refused() {
+        for shard in ["../a.safetensors", "/etc/passwd", "a/b.safetensors", "a\\\\b", "", ".", ".."] {
+            let json = format!("{{\"weight_map\": {{\"w\": \"{shard}\"}}}}");
+            let error = parse(json.as_bytes()).expect_err(shard).to_string();
+            assert!(error.contains("tensor \"w\"") && error.contains("not a file name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_listed_twice_is_refused() {
+        let error = parse(br#"{"weight_map": {"w": "a", "w": "b"}}"#).expect_err("twice").to_string();
+        assert!(error.contains("listed twice, first in a"), "{error}");
+    }
+}

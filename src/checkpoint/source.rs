@@ -1,0 +1,114 @@
+//! Where a checkpoint's bytes come from: positioned reads of named files, and nothing else.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, Result};
+
+/// Files that can be read at any position, from any thread. The seam for other places than a local folder.
+pub trait Source: Send + Sync + fmt::Debug {
+    /// Bytes in the file.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file.
+    fn size(&self, file: &str) -> io::Result<u64>;
+
+    /// Fills `buffer` with the file's bytes from `offset` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before.
+    fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// The file's place, as messages name it.
+    fn path(&self, file: &str) -> PathBuf;
+}
+
+/// Reads a whole small file; `limit` bounds what a hostile size can allocate.
+///
+/// # Errors
+/// If it is not there, cannot be read, or is larger than `limit` bytes.
+pub fn read_file(source: &dyn Source, file: &str, limit: u64) -> Result<Vec<u8>> {
+    let size = source.size(file).map_err(|e| Error::io("read", source.path(file), e))?;
+    if size > limit {
+        return Err(Error::file(file, format!("has {size} bytes; at most {limit} are expected")));
+    }
+    let mut bytes = vec![0; size as usize];
+    source.read_at(file, 0, &mut bytes).map_err(|e| Error::io("read", source.path(file), e))?;
+    Ok(bytes)
+}
+
+/// Whether the file exists.
+///
+/// # Errors
+/// If that cannot be told.
+pub fn exists(source: &dyn Source, file: &str) -> Result<bool> {
+    match source.size(file) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("read", source.path(file), e)),
+    }
+}
+
+/// A folder of the local file system; files stay open once read.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    open: Mutex<HashMap<String, Arc<File>>>,
+}
+
+impl Folder {
+    /// The folder at `root`; nothing is read yet.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), open: Mutex::default() }
+    }
+
+    fn file(&self, name: &str) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock().expect("no thread panics while it holds the list of open files");
+        if let Some(file) = open.get(name) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(File::open(self.root.join(name))?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("is not a regular file"));
+        }
+        open.insert(name.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+impl Source for Folder {
+    fn size(&self, file: &str) -> io::Result<u64> {
+        Ok(self.file(file)?.metadata()?.len())
+    }
+
+    fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        read_exact_at(&*self.file(file)?, offset, buffer)
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.root.join(file)
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                offset += n as u64;
+                buffer = &mut buffer[n..];
+            }
+        }
+    }
+    Ok(())
+}

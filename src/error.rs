@@ -1,0 +1,99 @@
+//! Errors by blame: whose fault it is, and where.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What went wrong; the variant says who can mend it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The checkpoint is damaged or contradicts itself.
+    #[error("{}{problem}", place(file, tensor.as_deref()))]
+    Checkpoint {
+        /// File inside the checkpoint's folder.
+        file: String,
+        /// Tensor in question, if it is about one.
+        tensor: Option<String>,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// The input may be sound, but this program cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A recipe or an override is wrong.
+    #[error("recipe {recipe}: {problem}")]
+    Recipe {
+        /// Name or file of the recipe.
+        recipe: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// An importance matrix is damaged or does not belong to the model.
+    #[error("{}{problem}", place(file, tensor.as_deref()))]
+    Imatrix {
+        /// The file.
+        file: String,
+        /// Entry in question, if it is about one.
+        tensor: Option<String>,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A GGUF file is damaged.
+    #[error("{file}: {problem}")]
+    Gguf {
+        /// The file.
+        file: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// The command line asks for something that makes no sense.
+    #[error("{0}")]
+    Argument(String),
+    /// The operating system said no.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried: "read", "create".
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// The library's results.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A fault of a whole file of the checkpoint.
+    pub fn file(file: &str, problem: impl Into<String>) -> Self {
+        Self::Checkpoint { file: file.to_owned(), tensor: None, problem: problem.into() }
+    }
+
+    /// A fault of one tensor of the checkpoint.
+    pub fn tensor(file: &str, tensor: &str, problem: impl Into<String>) -> Self {
+        Self::Checkpoint { file: file.to_owned(), tensor: Some(tensor.to_owned()), problem: problem.into() }
+    }
+
+    /// A failed system call.
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
+        Self::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    /// The exit code of the program; README lists them.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io { .. } => 1,
+            Self::Argument(_) | Self::Recipe { .. } => 2,
+            Self::Checkpoint { .. } | Self::Imatrix { .. } | Self::Gguf { .. } => 3,
+            Self::Unsupported(_) => 4,
+        }
+    }
+}
+
+fn place(file: &str, tensor: Option<&str>) -> String {
+    match tensor {
+        Some(tensor) => format!("{file}: tensor \"{tensor}\": "),
+        None => format!("{file}: "),
+    }
+}

@@ -1,0 +1,46 @@
+//! GGUF metadata as data: keys in order, each with a value of an exact type.
+
+/// A metadata value; readers are strict about the type, so it is part of the value.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the names are GGUF's own")]
+pub enum Value {
+    U16(u16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    Bool(bool),
+    String(String),
+    I32s(Vec<i32>),
+    Strings(Vec<String>),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::String(text.to_owned())
+    }
+}
+
+/// Keys and values in the order in which they are written.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata(Vec<(String, Value)>);
+
+impl Metadata {
+    /// Adds a key, or replaces its value in place.
+    pub fn set(&mut self, key: impl Into<String>, value: Value) {
+        let key = key.into();
+        match self.0.iter_mut().find(|(k, _)| *k == key) {
+            Some(entry) => entry.1 = value,
+            None => self.0.push((key, value)),
+        }
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value)
+    }
+
+    /// Keys and values in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value))
+    }
+}

@@ -1,0 +1,112 @@
+//! One output tensor: its name, shape and role, and the pieces of the checkpoint that it is made of.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+/// What a tensor does in the model; recipes choose by it and reports sum by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// token_embd: one row is read per token.
+    Embedding,
+    /// output, the head.
+    Output,
+    /// attn_*: projections of attention.
+    Attention,
+    /// ffn_{gate,up,down} of a layer without experts.
+    DenseFfn,
+    /// ffn_*_shexp: experts that every token uses.
+    SharedExperts,
+    /// ffn_*_exps: the routed experts.
+    Experts,
+    /// ffn_gate_inp and exp_probs_b: which experts a token goes to.
+    Router,
+    /// *_norm: gains of normalisations.
+    Norm,
+    /// nextn.*: what multi-token prediction adds to a layer.
+    Mtp,
+}
+
+impl Role {
+    /// The name as recipes write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Output => "output",
+            Self::Attention => "attention",
+            Self::DenseFfn => "dense-ffn",
+            Self::SharedExperts => "shared-experts",
+            Self::Experts => "experts",
+            Self::Router => "router",
+            Self::Norm => "norm",
+            Self::Mtp => "mtp",
+        }
+    }
+
+    /// Whether llama.cpp needs F32 here: it aborts on narrower norms, and a coarse router picks other experts.
+    pub fn is_f32(self) -> bool {
+        matches!(self, Self::Router | Self::Norm)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A window of rows of one checkpoint matrix, which becomes one matrix of an output tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Name in the checkpoint.
+    pub tensor: String,
+    /// Rows of the checkpoint's matrix.
+    pub rows: Range<u64>,
+    /// Whether the window's columns become the output's rows.
+    pub transposed: bool,
+}
+
+/// One tensor of the GGUF file: `ne1` rows of `ne0` weights in each of `slices.len()` matrices, one after another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorPlan {
+    /// Name in the GGUF file.
+    pub name: String,
+    /// What it does.
+    pub role: Role,
+    /// Layer (`blk.N`), None for tensors outside of the layers.
+    pub layer: Option<u32>,
+    /// GGUF's shape, row length first.
+    pub shape: Vec<u64>,
+    /// Where the weights come from: experts or heads in order, else one slice.
+    pub slices: Vec<Slice>,
+    /// Checkpoint name of the norm whose output is this tensor's input, where there is one.
+    pub input_norm: Option<String>,
+}
+
+impl TensorPlan {
+    /// Weights in a row (ne0).
+    pub fn columns(&self) -> u64 {
+        self.shape[0]
+    }
+
+    /// Rows in a slice (ne1).
+    pub fn rows(&self) -> u64 {
+        self.shape.get(1).copied().unwrap_or(1)
+    }
+
+    /// Weights in the tensor.
+    pub fn weights(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// The name without layer and suffix, alike for all layers: `ffn_down_exps`.
+    pub fn class(&self) -> &str {
+        let name = self.name.strip_suffix(".weight").unwrap_or(&self.name);
+        match self.layer {
+            Some(_) => name.splitn(3, '.').nth(2).unwrap_or(name),
+            None => name,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! How text is split before BPE, recognised from the rules in tokenizer.json, as llama.cpp names it.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// A splitting that llama.cpp knows by name (`tokenizer.ggml.pre`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splitter {
+    pub name: String,
+    /// Whether models of this family begin a text with BOS when tokenizer_config.json does not say.
+    pub adds_bos: bool,
+}
+
+impl Splitter {
+    /// The splitter of this name, which is taken on trust.
+    pub fn named(name: &str) -> Self {
+        let adds_bos = KNOWN.iter().find(|known| known.name == name).is_some_and(|known| known.adds_bos);
+        Self { name: name.to_owned(), adds_bos }
+    }
+}
+
+struct Known {
+    name: &'static str,
+    adds_bos: bool,
+    /// What each step splits out, in order; `...` stands for the rest of a pattern.
+    steps: &'static [&'static str],
+}
+
+/// Kimi's, whose rules are in Python and not in a file of data.
+pub const KIMI: &str = "kimi-k2";
+
+const DIGIT: &str = "a digit";
+
+const KNOWN: &[Known] = &[
+    Known {
+        name: "deepseek-v3",
+        adds_bos: true,
+        steps: &[
+            r"\p{N}{1,3}",
+            "[一-龥぀-ゟ゠-ヿ]+",
+            concat!(
+                r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##,
+                "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+",
+                "| ?[\\p{P}\\p{S}]+[\r\n]*",
+                r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+            ),
+        ],
+    },
+    Known {
+        name: "deepseek-llm",
+        adds_bos: true,
+        steps: &[
+            "[\r\n]",
+            r"\s?[A-Za-zµÀ-ÖØ-öø-ƺ...",
+            "\\s?[!-/:-~！-／：-～‘-‟\u{3000}-。]+",
+            r"\s+$",
+            "[一-龥ࠀ-一가-퟿]+",
+            DIGIT,
+        ],
+    },
+    Known {
+        name: "deepseek-coder",
+        adds_bos: true,
+        steps: &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", DIGIT],
+    },
+    Known { name: KIMI, adds_bos: false, steps: &[] },
+];
+
+#[derive(Deserialize)]
+#[serde(tag = "type")]
+enum Step {
+    Sequence {
+        pretokenizers: Vec<Step>,
+    },
+    Split {
+        pattern: Pattern,
+        behavior: String,
+        #[serde(default)]
+        invert: bool,
+    },
+    Digits {
+        individual_digits: bool,
+    },
+    ByteLevel {
+        add_prefix_space: bool,
+        #[serde(default = "yes")]
+        use_regex: bool,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+enum Pattern {
+    Regex(String),
+    String(String),
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The splitter that these rules of tokenizer.json are.
+///
+/// # Errors
+/// If they are none that llama.cpp has.
+pub fn recognise(pre_tokenizer: &Value) -> Result<Splitter> {
+    let unknown = |found: String| {
+        let known: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+        Error::Unsupported(format!(
+            "tokenizer.json: the pre_tokenizer's splitting rules are not known ({found}); if llama.cpp has them under \
+             a name, give it with --pre (known here: {})",
+            known.join(", ")
+        ))
+    };
+    let step = Step::deserialize(pre_tokenizer).map_err(|e| unknown(e.to_string()))?;
+    let mut steps = Vec::new();
+    flatten(step, &mut steps);
+    let (last, steps) = steps.split_last().ok_or_else(|| unknown("there are none".to_owned()))?;
+    let splits_bytes = matches!(last.as_str(), "bytes");
+    let same = |known: &&Known| {
+        !known.steps.is_empty()
+            && known.steps.len() == steps.len()
+            && known.steps.iter().zip(steps).all(|(known, found)| match known.strip_suffix("...") {
+                Some(start) => found.starts_with(start),
+                None => found == known,
+            })
+    };
+    match KNOWN.iter().find(same) {
+        Some(known) if splits_bytes => Ok(Splitter::named(known.name)),
+        _ => Err(unknown(format!("{}, {last}", steps.join(", ")))),
+    }
+}
+
+/// What each step splits out, in words that the table uses.
+fn flatten(step: Step, steps: &mut Vec<String>) {
+    match step {
+        Step::Sequence { pretokenizers } => pretokenizers.into_iter().for_each(|step| flatten(step, steps)),
+        Step::Split { pattern: Pattern::Regex(regex), behavior, invert: false } if behavior == "Isolated" => {
+            steps.push(regex);
+        }
+        Step::Split { pattern: Pattern::Regex(text) | Pattern::String(text), behavior, invert } => {
+            steps.push(format!("{text} {behavior} {invert}"));
+        }
+        Step::Digits { individual_digits: true } => steps.push(DIGIT.to_owned()),
+        Step::Digits { individual_digits: false } => steps.push("digits".to_owned()),
+        Step::ByteLevel { add_prefix_space: false, use_regex: false } => steps.push("bytes".to_owned()),
+        Step::ByteLevel { .. } => steps.push("bytes after GPT-2's split".to_owned()),
+        Step::Other => steps.push("a step of another type".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn splits(regexes: &[&str]) -> Vec<Value> {
+        let split =
+            |r| json!({"type": "Split", "pattern": {"Regex": r}, "behavior": "Isolated", "invert": false});
+        regexes.iter().map(split).collect()
+    }
+
+    fn sequence(mut steps: Vec<Value>) -> Value {
+        steps.push(
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}),
+        );
+        json!({"type": "Sequence", "pretokenizers": steps})
+    }
+
+    #[test]
+    fn v2s_rules_are_deepseek_llm() {
+        let letters = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+";
+        let mut steps =
+            splits(&["[\r\n]", letters, "\\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", "[一-龥ࠀ-一가-퟿]+"]);
+        steps.push(json!({"type": "Digits", "individual_digits": true}));
+        assert_eq!(recognise(&sequence(steps)).expect("known").name, "deepseek-llm");
+    }
+
+    #[test]
+    fn unknown_rules_name_the_way_out() {
+        let error = recognise(&sequence(splits(&["a+"]))).expect_err("unknown").to_string();
+        assert!(error.contains("--pre") && error.contains("a+"), "{error}");
+    }
+}

@@ -1,0 +1,142 @@
+//! tiktoken.model of Kimi-K2 and Moonlight: tokens by rank, from which the merges follow. Pure.
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::{Kind, Vocabulary, added, place, split};
+use crate::checkpoint::Config;
+use crate::error::{Error, Result};
+
+pub const FILE: &str = "tiktoken.model";
+
+/// The class in tokenizer_config.json whose Python code holds Kimi's splitting rules.
+const CLASS: &str = "TikTokenTokenizer";
+
+#[derive(Deserialize)]
+struct Added {
+    content: String,
+    #[serde(default)]
+    special: bool,
+}
+
+/// The vocabulary of `size` ids; `pre` overrides the splitter that the tokenizer's class stands for.
+pub fn read(text: &[u8], config: &Config, size: u32, pre: Option<&str>) -> Result<Vocabulary> {
+    let class: Option<String> = config.find("tokenizer_class")?;
+    let splitter = match pre {
+        Some(name) => split::Splitter::named(name),
+        None if class.as_deref() == Some(CLASS) => split::Splitter::named(split::KIMI),
+        None => {
+            return Err(Error::Unsupported(format!(
+                "{FILE}: tokenizer_config.json's tokenizer_class is {class:?}, whose splitting rules are not known \
+                 (\"{CLASS}\" is {}); give llama.cpp's name for them with --pre",
+                split::KIMI
+            )));
+        }
+    };
+    let ranked = ranks(text)?;
+    let mut tokens = vec![None; size as usize];
+    for (rank, bytes) in ranked.iter().enumerate() {
+        place(FILE, &mut tokens, rank as u32, alphabet(bytes), Kind::Normal)?;
+    }
+    for (id, token) in config.find::<HashMap<u32, Added>>("added_tokens_decoder")?.unwrap_or_default() {
+        let (text, kind) = added(token.content, token.special);
+        place(FILE, &mut tokens, id, text, kind)?;
+    }
+    let by_bytes: HashMap<&[u8], usize> =
+        ranked.iter().enumerate().map(|(rank, b)| (b.as_slice(), rank)).collect();
+    let merges = ranked.iter().enumerate().filter_map(|(rank, bytes)| {
+        let [left, right] = halves(bytes, rank, &by_bytes)?;
+        Some(format!("{} {}", alphabet(left), alphabet(right)))
+    });
+    Ok(Vocabulary { tokens, merges: merges.collect(), splitter })
+}
+
+/// The token of each rank, from lines of base64 and rank.
+fn ranks(text: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let fault = |line: usize, what: &str| Error::file(FILE, format!("line {}: {what}", line + 1));
+    let text = std::str::from_utf8(text).map_err(|e| Error::file(FILE, format!("is not text: {e}")))?;
+    let mut tokens = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+        let (base64, rank) =
+            line.split_once(' ').ok_or_else(|| fault(number, "expected base64 and a rank"))?;
+        let bytes = STANDARD.decode(base64).map_err(|_| fault(number, "the token is not base64"))?;
+        if rank.parse() != Ok(tokens.len()) {
+            return Err(fault(number, &format!("expected rank {}, found \"{rank}\"", tokens.len())));
+        }
+        tokens.push(bytes);
+    }
+    Ok(tokens)
+}
+
+/// The two tokens of lower rank that BPE joins into this one, None for single bytes.
+fn halves<'a>(token: &'a [u8], rank: usize, ranks: &HashMap<&[u8], usize>) -> Option<[&'a [u8]; 2]> {
+    let mut parts: Vec<&[u8]> = token.chunks(1).collect();
+    let mut ends = Vec::new();
+    while parts.len() > 2 {
+        ends.clear();
+        ends.extend(parts.iter().scan(0, |end, part| {
+            *end += part.len();
+            Some(*end)
+        }));
+        let joined = |i: usize| &token[ends[i] - parts[i].len()..ends[i + 1]];
+        let best = (0..parts.len() - 1)
+            .filter_map(|i| Some((*ranks.get(joined(i))?, i)))
+            .filter(|&(r, _)| r < rank)
+            .min()?;
+        let whole = joined(best.1);
+        parts[best.1] = whole;
+        parts.remove(best.1 + 1);
+    }
+    (parts.len() == 2).then(|| [parts[0], parts[1]])
+}
+
+/// Bytes in GPT-2's alphabet: printable ones as themselves, the rest moved up to U+0100.
+fn alphabet(bytes: &[u8]) -> String {
+    let printable = |b: u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
+    let moved = |b: u8| (0..b).filter(|&b| !printable(b)).count() as u32;
+    let letter =
+        |&b: &u8| if printable(b) { char::from(b) } else { char::from_u32(256 + moved(b)).unwrap_or('?') };
+    bytes.iter().map(letter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All bytes, then "he", "ll", "hell", "hello" in tiktoken's form.
+    fn model() -> String {
+        let mut tokens: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
+        tokens.extend([b"he".to_vec(), b"ll".to_vec(), b"hell".to_vec(), b"hello".to_vec()]);
+        let line = |(rank, token): (usize, &Vec<u8>)| format!("{} {rank}\n", STANDARD.encode(token));
+        tokens.iter().enumerate().map(line).collect()
+    }
+
+    #[test]
+    fn merges_follow_from_ranks() {
+        let config = br#"{"tokenizer_class": "TikTokenTokenizer", "added_tokens_decoder":
+            {"262": {"content": "[BOS]", "special": true}}}"#;
+        let config = Config::parse_as("tokenizer_config.json", config).expect("config");
+        let vocabulary = read(model().as_bytes(), &config, 264, None).expect("vocabulary");
+        assert_eq!(vocabulary.splitter.name, "kimi-k2");
+        assert_eq!(vocabulary.merges, ["h e", "l l", "he ll", "hell o"]);
+        assert_eq!(vocabulary.tokens[32], Some(("\u{120}".to_owned(), Kind::Normal)));
+        assert_eq!(vocabulary.tokens[10], Some(("\u{10a}".to_owned(), Kind::Normal)));
+        assert_eq!(vocabulary.tokens[262], Some(("[BOS]".to_owned(), Kind::Control)));
+        assert_eq!(vocabulary.tokens[263], None);
+    }
+
+    #[test]
+    fn a_line_that_is_no_rank_is_named() {
+        let config = br#"{"tokenizer_class": "TikTokenTokenizer"}"#;
+        let config = Config::parse_as("tokenizer_config.json", config).expect("config");
+        for (text, expected) in
+            [("AA= 0", "line 1"), ("AA== 0\nAQ== 2", "line 2"), ("AA==", "base64 and a rank")]
+        {
+            let error = read(text.as_bytes(), &config, 300, None).expect_err(text).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
