@@ -11,7 +11,14 @@
 
 pub mod error;
 
+pub mod gguf;
+
 pub mod checkpoint;
 pub mod model;
+pub mod recipe;
+
+pub mod pipeline;
+
+pub mod report;
 
 pub use error::{Error, Result};

@@ -1,16 +1,16 @@
 //! Stage 2, plan: the GGUF tensors and metadata that a checkpoint becomes, before any type is chosen.
 
 mod arch;
-mod metadata;
+
 mod size_label;
 mod tensor;
 mod tokenizer;
 
-pub use metadata::{Metadata, Value};
 pub use tensor::{Role, Slice, TensorPlan};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::gguf::Metadata;
 
 /// What the user may ask of the plan.
 #[derive(Clone, Debug, Default)]

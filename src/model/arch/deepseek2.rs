@@ -4,9 +4,10 @@ use super::builder::{Builder, Target};
 use super::{Family, Model, Options};
 use crate::checkpoint::{Checkpoint, Config, MAX_JSON, exists, read_file};
 use crate::error::{Error, Result};
+use crate::gguf::{Metadata, Value};
+use crate::model::Role;
 use crate::model::size_label::size_label;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::{Metadata, Role, Value};
 
 pub const FAMILY: Family =
     Family { architectures: &["DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM"], plan };

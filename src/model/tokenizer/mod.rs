@@ -8,9 +8,9 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::{Metadata, Value};
 use crate::checkpoint::{Checkpoint, Config, MAX_JSON, exists, read_file};
 use crate::error::{Error, Result};
+use crate::gguf::{Metadata, Value};
 
 const CONFIG: &str = "tokenizer_config.json";
 

@@ -1,0 +1,152 @@
+//! Where everything in a GGUF file goes, known before the first byte of data. Pure.
+
+use quant_kernels::Format;
+
+use super::{Metadata, Value};
+
+/// Tensor data begins at multiples of this (GGUF's default, which needs no key).
+pub const ALIGNMENT: u64 = 32;
+
+/// Longer names are refused by llama.cpp.
+const MAX_NAME: usize = 63;
+
+/// A tensor to be laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name in the file.
+    pub name: String,
+    /// Row length first.
+    pub shape: Vec<u64>,
+    /// Type of all its weights.
+    pub format: Format,
+}
+
+impl TensorInfo {
+    /// Bytes of data, without padding.
+    pub fn bytes(&self) -> u64 {
+        self.format.row_bytes(self.shape[0]) * self.shape[1..].iter().product::<u64>()
+    }
+}
+
+/// The bytes before the data, and the place of each tensor.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Header, metadata, tensor infos, padding.
+    pub header: Vec<u8>,
+    /// First byte of each tensor, from the start of the file, in the order given.
+    pub offsets: Vec<u64>,
+    /// Bytes of the whole file; the padding between and after tensors is zeros.
+    pub file_size: u64,
+}
+
+impl Layout {
+    /// Lays out the tensors in the order given.
+    ///
+    /// # Panics
+    /// If a row is not a whole number of blocks or a name has more than 63 bytes: planning promises neither happens.
+    pub fn new(metadata: &Metadata, tensors: &[TensorInfo]) -> Self {
+        let mut header = Vec::new();
+        header.extend(b"GGUF");
+        header.extend(3u32.to_le_bytes());
+        header.extend((tensors.len() as i64).to_le_bytes());
+        header.extend((metadata.iter().len() as i64).to_le_bytes());
+        for (key, value) in metadata.iter() {
+            string(&mut header, key);
+            header.extend(value.type_id().to_le_bytes());
+            write(&mut header, value);
+        }
+        let mut relative = 0;
+        let mut offsets = Vec::with_capacity(tensors.len());
+        for tensor in tensors {
+            assert!(tensor.name.len() <= MAX_NAME, "{} has more than {MAX_NAME} bytes", tensor.name);
+            string(&mut header, &tensor.name);
+            header.extend((tensor.shape.len() as u32).to_le_bytes());
+            for dim in &tensor.shape {
+                header.extend((*dim as i64).to_le_bytes());
+            }
+            header.extend((tensor.format.id() as i32).to_le_bytes());
+            header.extend(u64::to_le_bytes(relative));
+            offsets.push(relative);
+            relative += tensor.bytes().next_multiple_of(ALIGNMENT);
+        }
+        header.resize(header.len().next_multiple_of(ALIGNMENT as usize), 0);
+        let data = header.len() as u64;
+        offsets.iter_mut().for_each(|offset| *offset += data);
+        Self { header, offsets, file_size: data + relative }
+    }
+}
+
+impl Value {
+    /// GGUF's number of the type.
+    fn type_id(&self) -> i32 {
+        match self {
+            Self::U16(_) => 2,
+            Self::U32(_) => 4,
+            Self::I32(_) => 5,
+            Self::F32(_) => 6,
+            Self::Bool(_) => 7,
+            Self::String(_) => 8,
+            Self::I32s(_) | Self::Strings(_) => 9,
+        }
+    }
+}
+
+fn write(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::U16(x) => out.extend(x.to_le_bytes()),
+        Value::U32(x) => out.extend(x.to_le_bytes()),
+        Value::I32(x) => out.extend(x.to_le_bytes()),
+        Value::F32(x) => out.extend(x.to_le_bytes()),
+        Value::Bool(x) => out.push(u8::from(*x)),
+        Value::String(text) => string(out, text),
+        Value::I32s(list) => {
+            array(out, 5, list.len());
+            list.iter().for_each(|x| out.extend(x.to_le_bytes()));
+        }
+        Value::Strings(list) => {
+            array(out, 8, list.len());
+            list.iter().for_each(|text| string(out, text));
+        }
+    }
+}
+
+fn array(out: &mut Vec<u8>, element_type: i32, length: usize) {
+    out.extend(element_type.to_le_bytes());
+    out.extend((length as u64).to_le_bytes());
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_aligned_and_without_gaps() {
+        let info = |name: &str, shape: &[u64], format| TensorInfo {
+            name: name.into(),
+            shape: shape.to_vec(),
+            format,
+        };
+        let mut metadata = Metadata::default();
+        metadata.set("general.architecture", "deepseek2".into());
+        metadata.set("a.flag", Value::Bool(true));
+        let tensors = [
+            info("a", &[3], Format::F32),
+            info("b", &[256, 3, 2], Format::IQ1_S),
+            info("c", &[32], Format::Q8_0),
+        ];
+        let layout = Layout::new(&metadata, &tensors);
+        let data = layout.header.len() as u64;
+        assert!(data.is_multiple_of(32));
+        assert_eq!(layout.offsets, [data, data + 32, data + 32 + 320]);
+        assert_eq!(layout.file_size, data + 32 + 320 + 64);
+        assert_eq!(
+            layout.header[..24],
+            [&b"GGUF\x03\0\0\0"[..], &[3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]].concat()
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! The importances of every slice: measured ones, the layer's mean for experts without data, or what the norms tell.
+
+use std::sync::Arc;
+
+use super::{Choice, Imatrix};
+use crate::checkpoint::{Checkpoint, Matrix};
+use crate::error::Result;
+use crate::model::{Model, TensorPlan};
+
+/// Where a tensor's importances come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The importance matrix, in which `unseen` slices have no data and get the mean of the others.
+    Imatrix {
+        /// Slices without data.
+        unseen: usize,
+    },
+    /// The squared gains of the norm before: what the mean squared input is when the normalised input is even.
+    Norm,
+    /// All columns alike.
+    Even,
+}
+
+/// Importances for all tensors; those of an imatrix are read when a slice needs them.
+#[derive(Debug)]
+pub struct Importances<'a> {
+    imatrix: Option<&'a Imatrix>,
+    tensors: Vec<Tensor>,
+}
+
+#[derive(Debug)]
+struct Tensor {
+    origin: Origin,
+    /// For slices that the imatrix does not have: the mean of the others, or the norm's.
+    fallback: Option<Arc<[f32]>>,
+}
+
+impl<'a> Importances<'a> {
+    /// Finds the importances of every tensor that a block format is chosen for, and checks them.
+    ///
+    /// # Errors
+    /// If the imatrix belongs to another model (sizes differ), holds impossible values, or a norm cannot be read.
+    pub fn prepare(
+        checkpoint: &Checkpoint,
+        model: &Model,
+        choices: &[Choice],
+        imatrix: Option<&'a Imatrix>,
+    ) -> Result<Self> {
+        let even = || Tensor { origin: Origin::Even, fallback: None };
+        let tensors = model.tensors.iter().zip(choices).map(|(tensor, choice)| {
+            if choice.format.is_float() {
+                return Ok(even());
+            }
+            if let Some(imatrix) = imatrix.filter(|imatrix| imatrix.has(&tensor.name)) {
+                let measured = measured(imatrix, tensor)?;
+                if measured.origin != (Origin::Imatrix { unseen: tensor.slices.len() }) {
+                    return Ok(measured);
+                }
+            }
+            match &tensor.input_norm {
+                Some(norm) => {
+                    let fallback = Some(squared_gains(checkpoint, norm)?);
+                    Ok(Tensor { origin: Origin::Norm, fallback })
+                }
+                None => Ok(even()),
+            }
+        });
+        Ok(Self { imatrix, tensors: tensors.collect::<Result<_>>()? })
+    }
+
+    /// Where the importances of a tensor, by its place in the model, come from.
+    pub fn origin(&self, tensor: usize) -> Origin {
+        self.tensors[tensor].origin
+    }
+
+    /// The importances of one slice, one for each column; None where all are alike.
+    ///
+    /// # Errors
+    /// Those of [`Imatrix::slice`], which `prepare` has ruled out unless the file changed since.
+    pub fn slice(&self, model: &Model, tensor: usize, slice: usize) -> Result<Option<Arc<[f32]>>> {
+        let plan = &model.tensors[tensor];
+        let Tensor { origin, fallback } = &self.tensors[tensor];
+        if let (Origin::Imatrix { .. }, Some(imatrix)) = (origin, self.imatrix) {
+            let values = imatrix.slice(&plan.name, slice, plan.columns() as usize, plan.slices.len())?;
+            if let Some(values) = values {
+                return Ok(Some(values.into()));
+            }
+        }
+        Ok(fallback.clone())
+    }
+}
+
+/// Reads all slices once: counts those without data and takes the mean of the others.
+fn measured(imatrix: &Imatrix, tensor: &TensorPlan) -> Result<Tensor> {
+    let (columns, slices) = (tensor.columns() as usize, tensor.slices.len());
+    let mut sum = vec![0f64; columns];
+    let mut seen = 0u32;
+    for slice in 0..slices {
+        if let Some(values) = imatrix.slice(&tensor.name, slice, columns, slices)? {
+            sum.iter_mut().zip(&values).for_each(|(sum, value)| *sum += f64::from(*value));
+            seen += 1;
+        }
+    }
+    let mean = sum.iter().map(|sum| (sum / f64::from(seen)) as f32).collect();
+    let fallback = (0 < seen && (seen as usize) < slices).then_some(mean);
+    Ok(Tensor { origin: Origin::Imatrix { unseen: slices - seen as usize }, fallback })
+}
+
+/// The squared weights of a norm, which scale its even output column by column.
+fn squared_gains(checkpoint: &Checkpoint, norm: &str) -> Result<Arc<[f32]>> {
+    let matrix = Matrix::open(checkpoint, norm)?;
+    let mut gains = vec![0.0; matrix.tensor().columns() as usize];
+    matrix.read(0..1, &mut Vec::new(), &mut gains)?;
+    Ok(gains.iter().map(|gain| gain * gain).collect())
+}

@@ -1,0 +1,34 @@
+//! `--override 'REGEX=TYPE'`: a type for the tensors whose name a pattern is found in, before any rule.
+
+use std::fmt;
+use std::str::FromStr;
+
+use quant_kernels::Format;
+use regex::Regex;
+
+/// A name pattern and the type for what it matches.
+#[derive(Clone, Debug)]
+pub struct Override {
+    /// Found anywhere in the GGUF name.
+    pub pattern: Regex,
+    /// The type.
+    pub format: Format,
+}
+
+impl FromStr for Override {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (pattern, format) =
+            text.rsplit_once('=').ok_or("expected REGEX=TYPE, for example ffn_down_exps=q2_k")?;
+        let pattern = Regex::new(pattern).map_err(|e| e.to_string())?;
+        let format = format.parse().map_err(|e: quant_kernels::UnknownFormat| e.to_string())?;
+        Ok(Self { pattern, format })
+    }
+}
+
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.pattern, self.format)
+    }
+}

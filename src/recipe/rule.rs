@@ -1,0 +1,118 @@
+//! A recipe: an ordered list of rules, of which the first that matches a tensor gives its type.
+
+use std::path::Path;
+
+use quant_kernels::Format;
+use regex::Regex;
+use serde::{Deserialize, Deserializer};
+
+use super::layers::{Layers, Share};
+use super::presets;
+use crate::error::{Error, Result};
+use crate::model::{Model, Role, TensorPlan};
+
+/// A recipe file is small; a larger one is a mistake.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Rules for the types of a model's tensors.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name, as written into the file that it makes.
+    pub name: String,
+    /// One sentence on what it is for.
+    #[serde(default)]
+    pub about: String,
+    /// llama.cpp's number for the nearest of its file types (general.file_type), which it only prints.
+    pub file_type: u32,
+    /// The rules in order.
+    #[serde(rename = "rule")]
+    pub rules: Vec<Rule>,
+}
+
+/// One rule: conditions that must all hold, the type, and why.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// What the tensor does.
+    pub role: Option<Role>,
+    /// A regular expression found in the tensor's GGUF name.
+    #[serde(default, deserialize_with = "pattern")]
+    pub name: Option<Regex>,
+    /// Which layers.
+    pub layers: Option<Layers>,
+    /// Only the first tensors that the other conditions hold for, in file order: this share of the number of layers.
+    pub first: Option<Share>,
+    /// Only when there are importances, or only when there are none.
+    pub imatrix: Option<Presence>,
+    /// The type.
+    #[serde(rename = "type", deserialize_with = "format")]
+    pub format: Format,
+    /// Why, for the reader of the plan.
+    pub reason: String,
+}
+
+/// Whether an importance matrix is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Presence {
+    /// One is.
+    Present,
+    /// None is.
+    Absent,
+}
+
+impl Recipe {
+    /// A preset by name, or a TOML file by path.
+    ///
+    /// # Errors
+    /// If it is neither, or the file is no recipe.
+    pub fn load(name: &str) -> Result<Self> {
+        if let Some(text) = presets::text(name) {
+            return Self::parse(name, text);
+        }
+        let fault = |problem| Error::Recipe { recipe: name.to_owned(), problem };
+        let path = Path::new(name);
+        let known: Vec<&str> = presets::names().collect();
+        match path.metadata() {
+            Ok(file) if file.is_file() && file.len() <= MAX_FILE => {
+                let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+                Self::parse(name, &text)
+            }
+            Ok(file) if file.is_file() => {
+                Err(fault(format!("has {} bytes; expected a small TOML file", file.len())))
+            }
+            _ => Err(fault(format!("is no file and no preset; presets are {}", known.join(", ")))),
+        }
+    }
+
+    /// Reads a recipe's TOML; `place` names it in messages.
+    ///
+    /// # Errors
+    /// With line and column, if it is no recipe.
+    pub fn parse(place: &str, text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|e| Error::Recipe {
+            recipe: place.to_owned(),
+            problem: e.to_string().trim_end().to_owned(),
+        })
+    }
+}
+
+impl Rule {
+    /// Whether all conditions but `first` hold.
+    pub fn matches(&self, tensor: &TensorPlan, model: &Model, imatrix: Presence) -> bool {
+        self.role.is_none_or(|role| role == tensor.role)
+            && self.name.as_ref().is_none_or(|name| name.is_match(&tensor.name))
+            && self.layers.is_none_or(|layers| tensor.layer.is_some_and(|layer| layers.contain(layer, model)))
+            && self.imatrix.is_none_or(|wanted| wanted == imatrix)
+    }
+}
+
+fn format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Format, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, D::Error> {
+    let pattern = String::deserialize(deserializer)?;
+    Regex::new(&pattern).map(Some).map_err(serde::de::Error::custom)
+}
