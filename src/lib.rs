@@ -3,14 +3,14 @@
 //! Data moves one way, and the modules are listed in that order; nothing in an earlier one imports a later one:
 //!
 //! ```text
-//! safetensors shards -> Model -> Plan -> rows -> blocks -> GGUF
-//!    checkpoint/        model/  recipe/  pipeline/  quant_kernels  gguf/
+//! safetensors shards -> Model -> Plan -> pieces of rows -> blocks -> GGUF
+//!    checkpoint/        model/  recipe/    pipeline/    quant_kernels
 //! ```
 //!
-//! `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
+//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `report/` listens to
+//! the pipeline's events at the side, and `cli/` joins the stages into commands.
 
 pub mod error;
-
 pub mod gguf;
 
 pub mod checkpoint;
@@ -20,5 +20,7 @@ pub mod recipe;
 pub mod pipeline;
 
 pub mod report;
+
+pub mod cli;
 
 pub use error::{Error, Result};

@@ -1,1 +1,17 @@
-fn main() {}
+//! Parses the command line, runs it, prints the chain of an error, and chooses the exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use quantpress::Error;
+use quantpress::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quantpress: {error:#}");
+            ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
+        }
+    }
+}

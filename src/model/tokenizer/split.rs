@@ -42,8 +42,8 @@ const KNOWN: &[Known] = &[
             "[一-龥぀-ゟ゠-ヿ]+",
             concat!(
                 r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##,
-                "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+",
-                "| ?[\\p{P}\\p{S}]+[\r\n]*",
+                r"|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+",
+                r"| ?[\p{P}\p{S}]+[\r\n]*",
                 r"|\s*[\r\n]+|\s+(?!\S)|\s+"
             ),
         ],
@@ -52,7 +52,7 @@ const KNOWN: &[Known] = &[
         name: "deepseek-llm",
         adds_bos: true,
         steps: &[
-            "[\r\n]",
+            r"[\r\n]",
             r"\s?[A-Za-zµÀ-ÖØ-öø-ƺ...",
             "\\s?[!-/:-~！-／：-～‘-‟\u{3000}-。]+",
             r"\s+$",
@@ -63,7 +63,7 @@ const KNOWN: &[Known] = &[
     Known {
         name: "deepseek-coder",
         adds_bos: true,
-        steps: &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", DIGIT],
+        steps: &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", DIGIT],
     },
     Known { name: KIMI, adds_bos: false, steps: &[] },
 ];
@@ -139,7 +139,8 @@ fn flatten(step: Step, steps: &mut Vec<String>) {
     match step {
         Step::Sequence { pretokenizers } => pretokenizers.into_iter().for_each(|step| flatten(step, steps)),
         Step::Split { pattern: Pattern::Regex(regex), behavior, invert: false } if behavior == "Isolated" => {
-            steps.push(regex);
+            // Some files hold line ends as characters, some as escapes: the rule is the same.
+            steps.push(regex.replace('\r', "\\r").replace('\n', "\\n"));
         }
         Step::Split { pattern: Pattern::Regex(text) | Pattern::String(text), behavior, invert } => {
             steps.push(format!("{text} {behavior} {invert}"));

@@ -1,0 +1,57 @@
+//! The command line: one struct and one file per subcommand. Arguments become plain data before the disk is touched.
+
+mod inspect;
+mod plan;
+mod planning;
+mod quantize;
+
+use std::io::{self, ErrorKind, Write};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Huge Hugging Face checkpoints to dynamic mixed-precision GGUF files, in one streaming pass
+#[derive(Debug, Parser)]
+#[command(name = "quantpress", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 the system refused (disk, memory, permission); 2 wrong arguments or recipe; 3 a damaged \
+checkpoint, importance matrix or GGUF file; 4 input that is not supported";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Quantize(quantize::Quantize),
+    Plan(plan::Plan),
+    Inspect(inspect::Inspect),
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// Whatever stopped it, as a chain of causes.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Quantize(command) => command.run(),
+            Command::Plan(command) => command.run(),
+            Command::Inspect(command) => command.run(),
+        }
+    }
+}
+
+/// Writes a result to stdout. A reader that has seen enough is no error.
+fn print(text: impl std::fmt::Display) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A table or text that already ends its last line.
+fn print_block(text: impl std::fmt::Display) -> Result<()> {
+    print(text.to_string().trim_end())
+}

@@ -1,0 +1,100 @@
+//! `quantpress plan`: the decisions and the exact size, without reading weights.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+use super::planning::{Planned, Planning, threads};
+use super::{print, print_block};
+use crate::pipeline::rates;
+use crate::report::{Summary, peak_memory};
+
+/// Show what quantize would write, to the byte, without reading weights
+#[derive(Debug, Args)]
+pub struct Plan {
+    #[command(flatten)]
+    planning: Planning,
+
+    /// Threads to estimate the time for [default: all]
+    #[arg(short, long)]
+    threads: Option<usize>,
+
+    /// List every tensor with its type and the reason
+    #[arg(long)]
+    tensors: bool,
+
+    /// Print JSON, tensors included
+    #[arg(long)]
+    json: bool,
+}
+
+/// The plan as JSON.
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    summary: &'a Summary,
+    tensor_list: Vec<Tensor<'a>>,
+    /// What planning itself took.
+    seconds: f64,
+    peak_memory_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Tensor<'a> {
+    name: &'a str,
+    role: &'static str,
+    shape: &'a [u64],
+    #[serde(rename = "type")]
+    format: &'static str,
+    bytes: u64,
+    offset: u64,
+    reason: &'a str,
+}
+
+impl Plan {
+    /// Plans and prints.
+    pub fn run(self) -> Result<()> {
+        let start = Instant::now();
+        let planned = self.planning.plan()?;
+        let mut summary = Summary::new(&planned.plan, &planned.importances()?);
+        summary.estimate(&rates(&planned.plan), threads(self.threads));
+        let tensors = tensors(&planned);
+        if self.json {
+            let json = Json {
+                summary: &summary,
+                tensor_list: tensors,
+                seconds: start.elapsed().as_secs_f64(),
+                peak_memory_bytes: peak_memory(),
+            };
+            return print(serde_json::to_string_pretty(&json)?);
+        }
+        if self.tensors {
+            for tensor in tensors {
+                print(format_args!("{:<36} {:<8} {}", tensor.name, tensor.format, tensor.reason))?;
+            }
+            print("")?;
+        }
+        print_block(summary)
+    }
+}
+
+fn tensors(planned: &Planned) -> Vec<Tensor<'_>> {
+    let plan = &planned.plan;
+    plan.model
+        .tensors
+        .iter()
+        .zip(&plan.choices)
+        .enumerate()
+        .map(|(index, (tensor, choice))| Tensor {
+            name: &tensor.name,
+            role: tensor.role.name(),
+            shape: &tensor.shape,
+            format: choice.format.name(),
+            bytes: plan.bytes(index),
+            offset: plan.layout.offsets[index],
+            reason: &choice.reason,
+        })
+        .collect()
+}

@@ -1,0 +1,83 @@
+//! The arguments that decide what a file will be, shared by `quantize` and `plan`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::model::{Model, Options};
+use crate::recipe::{DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, preset_names};
+
+#[derive(Debug, Args)]
+pub struct Planning {
+    /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8)
+    checkpoint: PathBuf,
+
+    /// A preset or a TOML file of rules for the types of tensors
+    #[arg(short, long, value_name = "NAME|FILE", default_value = DEFAULT_PRESET, long_help = recipe_help())]
+    recipe: String,
+
+    /// A type for the tensors whose GGUF name the pattern is found in, before the recipe's rules; repeatable
+    #[arg(long = "override", value_name = "REGEX=TYPE")]
+    overrides: Vec<Override>,
+
+    /// Importance matrix of llama-imatrix, .dat or GGUF
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+
+    /// Keep the layers for multi-token prediction, which llama.cpp needs only for speculative decoding
+    #[arg(long)]
+    keep_mtp: bool,
+
+    /// The model's name, written as general.name
+    #[arg(long)]
+    name: Option<String>,
+
+    /// llama.cpp's name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised
+    #[arg(long)]
+    pre: Option<String>,
+}
+
+/// All that is decided, and where the importances are.
+pub struct Planned {
+    pub checkpoint: Checkpoint,
+    pub plan: Plan,
+    pub imatrix: Option<Imatrix>,
+}
+
+impl Planning {
+    /// Reads headers, configuration and tokenizer, and decides.
+    pub fn plan(self) -> Result<Planned> {
+        let recipe = Recipe::load(&self.recipe)?;
+        let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
+        let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
+        let options = Options { keep_mtp: self.keep_mtp, name: self.name, pre: self.pre };
+        let model = Model::plan(&checkpoint, &options)?;
+        let plan = Plan::new(model, &recipe, &self.overrides, imatrix.as_ref())?;
+        Ok(Planned { checkpoint, plan, imatrix })
+    }
+}
+
+impl Planned {
+    /// The importances of every tensor.
+    pub fn importances(&self) -> Result<Importances<'_>> {
+        Importances::prepare(&self.checkpoint, &self.plan.model, &self.plan.choices, self.imatrix.as_ref())
+    }
+}
+
+/// Threads to use: what was asked for, else what the machine has.
+pub fn threads(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn recipe_help() -> String {
+    let mut text =
+        "A preset or a TOML file of rules for the types of tensors (docs/recipes.md).\n\nPresets:".to_owned();
+    for name in preset_names() {
+        if let Ok(recipe) = Recipe::load(name) {
+            text.push_str(&format!("\n  {name:<11} {}", recipe.about));
+        }
+    }
+    text
+}

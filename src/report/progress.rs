@@ -1,0 +1,143 @@
+//! How the work goes: a bar on a terminal, lines elsewhere, JSON events for programs, or nothing.
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::{Size, grouped};
+use crate::pipeline::Event;
+
+/// How progress is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// A bar on stderr.
+    Bar,
+    /// A line on stderr for every tenth.
+    Lines,
+    /// A JSON object a line on stdout.
+    Json,
+    /// Nothing.
+    Quiet,
+}
+
+/// Counts events and tells of them.
+#[derive(Debug)]
+pub struct Progress {
+    style: Style,
+    bar: ProgressBar,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    start: Instant,
+    told: Instant,
+    total: u64,
+    weights: u64,
+    read: u64,
+    written: u64,
+}
+
+/// Between two JSON events.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+impl Progress {
+    /// Nothing has happened yet.
+    pub fn new(style: Style) -> Self {
+        let now = Instant::now();
+        let state = State { start: now, told: now, total: 0, weights: 0, read: 0, written: 0 };
+        Self { style, bar: ProgressBar::hidden(), state: Mutex::new(state) }
+    }
+
+    /// Hears of an event, from any thread.
+    pub fn event(&self, event: Event) {
+        let Ok(mut state) = self.state.lock() else { return };
+        match event {
+            Event::Started { weights, bytes } => {
+                state.total = weights;
+                match self.style {
+                    Style::Bar => self.start_bar(weights),
+                    Style::Lines => eprintln!("{} weights to {}", grouped(weights), Size(bytes)),
+                    Style::Json => emit(&json!({"event": "started", "weights": weights, "bytes": bytes})),
+                    Style::Quiet => {}
+                }
+            }
+            Event::Written { weights, read, written } => {
+                let tenths = |state: &State| state.weights * 10 / state.total.max(1);
+                let before = tenths(&state);
+                state.weights += weights;
+                state.read += read;
+                state.written += written;
+                match self.style {
+                    Style::Bar => {
+                        self.bar.set_position(state.weights);
+                        self.bar.set_message(format!("{:.1} Mw/s, {} read", state.rate(), Size(state.read)));
+                    }
+                    Style::Lines if tenths(&state) > before => eprintln!("{}", state.line()),
+                    Style::Json if state.told.elapsed() >= INTERVAL => {
+                        state.told = Instant::now();
+                        emit(&state.json("progress"));
+                    }
+                    _ => {}
+                }
+            }
+            Event::Finished => {
+                self.bar.finish_and_clear();
+                if self.style == Style::Json {
+                    emit(&state.json("finished"));
+                }
+            }
+        }
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.state.lock().map(|state| state.start.elapsed()).unwrap_or_default()
+    }
+
+    fn start_bar(&self, weights: u64) {
+        self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+        self.bar.set_length(weights);
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {eta} left");
+        if let Ok(style) = style {
+            self.bar.set_style(style);
+        }
+    }
+}
+
+impl State {
+    /// Million weights a second.
+    fn rate(&self) -> f64 {
+        self.weights as f64 / self.start.elapsed().as_secs_f64().max(1e-9) / 1e6
+    }
+
+    fn line(&self) -> String {
+        let done = self.weights as f64 / self.total as f64;
+        let left = self.start.elapsed().mul_f64((1.0 - done) / done);
+        format!(
+            "{:3.0} %  {} read  {:.1} Mw/s  {} left",
+            done * 100.0,
+            Size(self.read),
+            self.rate(),
+            HumanDuration(left)
+        )
+    }
+
+    fn json(&self, event: &str) -> serde_json::Value {
+        json!({
+            "event": event,
+            "weights": self.weights,
+            "bytes_read": self.read,
+            "bytes_written": self.written,
+            "seconds": self.start.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+/// A line on stdout; whoever closed it does not want to know.
+fn emit(value: &serde_json::Value) {
+    let _ = writeln!(std::io::stdout(), "{value}");
+}

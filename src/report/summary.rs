@@ -1,0 +1,305 @@
+//! A plan as a table and as JSON: sizes by role and type, what stays in memory, how long it takes, what to beware of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use quant_kernels::Format;
+use serde::Serialize;
+
+use super::{Size, grouped};
+use crate::model::Role;
+use crate::pipeline::Rate;
+use crate::recipe::{Importances, Origin, Plan};
+
+/// Types of fewer bits are poor without importances; llama-quantize refuses most of them.
+const LOW_BITS: f64 = 3.1;
+
+/// All that is told of a plan.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// GGUF architecture.
+    pub architecture: String,
+    /// Name of the recipe.
+    pub recipe: String,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of weights.
+    pub weights: u64,
+    /// Over all tensors.
+    pub bits_per_weight: f64,
+    /// Data of all tensors.
+    pub tensor_bytes: u64,
+    /// The whole file: header, tokenizer, data, padding.
+    pub file_bytes: u64,
+    /// Tensors by type.
+    pub types: BTreeMap<String, usize>,
+    /// Tensors by role and type.
+    pub groups: Vec<Group>,
+    /// What llama.cpp keeps in memory when it maps the file.
+    pub resident: Resident,
+    /// Tensors whose rows do not fit the type that the recipe wants.
+    pub fallbacks: Vec<Fallback>,
+    /// What a user should know before the work.
+    pub warnings: Vec<String>,
+    /// How long it takes, if it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
+}
+
+/// Tensors of one role and type.
+#[derive(Debug, Serialize)]
+pub struct Group {
+    /// What they do.
+    pub role: Role,
+    /// Their type.
+    #[serde(rename = "type")]
+    pub format: String,
+    /// How many.
+    pub tensors: usize,
+    /// Their weights.
+    pub weights: u64,
+    /// Their data.
+    pub bytes: u64,
+    /// Their names without layers.
+    pub classes: Vec<String>,
+}
+
+/// What a token needs of the file.
+#[derive(Debug, Serialize)]
+pub struct Resident {
+    /// Tensors that every token reads: all but the routed experts.
+    pub always: u64,
+    /// Of the routed experts, what one token reads.
+    pub experts_per_token: u64,
+    /// All routed experts, streamed from disk as far as they do not fit.
+    pub experts: u64,
+    /// KV cache of one token in 16-bit numbers, all layers.
+    pub kv_per_token: u64,
+}
+
+/// A type that was replaced.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+pub struct Fallback {
+    /// Name without layers.
+    pub class: String,
+    /// Row length.
+    pub columns: u64,
+    /// The recipe's type.
+    pub wanted: String,
+    /// The type instead.
+    #[serde(rename = "type")]
+    pub format: String,
+    /// How many tensors.
+    pub tensors: usize,
+}
+
+/// Time for encoding, which is the slow part.
+#[derive(Debug, Serialize)]
+pub struct Estimate {
+    /// Threads that were counted on.
+    pub threads: usize,
+    /// Seconds on all threads.
+    pub seconds: f64,
+    /// Million weights a second on one thread, by type, measured just now.
+    pub mw_per_s: BTreeMap<String, f64>,
+}
+
+impl Summary {
+    /// Sums the plan up.
+    pub fn new(plan: &Plan, importances: &Importances) -> Self {
+        let model = &plan.model;
+        let mut types = BTreeMap::new();
+        let mut groups: BTreeMap<(Role, Format), Group> = BTreeMap::new();
+        for (index, tensor) in model.tensors.iter().enumerate() {
+            let format = plan.format(index);
+            *types.entry(format.to_string()).or_insert(0) += 1;
+            let group = groups.entry((tensor.role, format)).or_insert_with(|| Group {
+                role: tensor.role,
+                format: format.to_string(),
+                tensors: 0,
+                weights: 0,
+                bytes: 0,
+                classes: Vec::new(),
+            });
+            group.tensors += 1;
+            group.weights += tensor.weights();
+            group.bytes += plan.bytes(index);
+            let class = tensor.class();
+            if !group.classes.iter().any(|known| known == class) {
+                group.classes.push(class.to_owned());
+            }
+        }
+        Self {
+            architecture: model.arch.to_owned(),
+            recipe: plan.recipe.clone(),
+            tensors: model.tensors.len(),
+            weights: model.weights(),
+            bits_per_weight: plan.bits_per_weight(),
+            tensor_bytes: plan.tensor_bytes(),
+            file_bytes: plan.layout.file_size,
+            types,
+            groups: groups.into_values().collect(),
+            resident: Resident::new(plan),
+            fallbacks: fallbacks(plan),
+            warnings: warnings(plan, importances),
+            estimate: None,
+        }
+    }
+
+    /// Adds how long the work takes on `threads` threads.
+    pub fn estimate(&mut self, rates: &[Rate], threads: usize) {
+        self.estimate = Some(Estimate {
+            threads,
+            seconds: rates.iter().map(Rate::seconds).sum::<f64>() / threads as f64,
+            mw_per_s: rates.iter().map(|r| (r.format.to_string(), r.weights_per_second / 1e6)).collect(),
+        });
+    }
+}
+
+impl Resident {
+    fn new(plan: &Plan) -> Self {
+        let model = &plan.model;
+        let of = |routed: bool| {
+            let chosen =
+                |(_, tensor): &(usize, &crate::model::TensorPlan)| (tensor.role == Role::Experts) == routed;
+            model.tensors.iter().enumerate().filter(chosen).map(|(index, _)| plan.bytes(index)).sum::<u64>()
+        };
+        let [count, used] = model.experts.map(u64::from);
+        let experts = of(true);
+        Self {
+            always: of(false),
+            experts_per_token: if count > 0 {
+                (u128::from(experts) * u128::from(used) / u128::from(count)) as u64
+            } else {
+                0
+            },
+            experts,
+            kv_per_token: 2 * u64::from(model.kv_per_token) * u64::from(model.layers),
+        }
+    }
+}
+
+fn fallbacks(plan: &Plan) -> Vec<Fallback> {
+    let mut fallbacks: Vec<Fallback> = Vec::new();
+    for (tensor, choice) in plan.model.tensors.iter().zip(&plan.choices) {
+        let Some(wanted) = choice.wanted else { continue };
+        let fallback = Fallback {
+            class: tensor.class().to_owned(),
+            columns: tensor.columns(),
+            wanted: wanted.to_string(),
+            format: choice.format.to_string(),
+            tensors: 1,
+        };
+        let same = |other: &&mut Fallback| {
+            (&other.class, &other.wanted, &other.format)
+                == (&fallback.class, &fallback.wanted, &fallback.format)
+        };
+        match fallbacks.iter_mut().find(same) {
+            Some(known) => known.tensors += 1,
+            None => fallbacks.push(fallback),
+        }
+    }
+    fallbacks
+}
+
+fn warnings(plan: &Plan, importances: &Importances) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let (mut blind, mut unseen) = ([0usize; 2], [0usize; 2]);
+    for (index, tensor) in plan.model.tensors.iter().enumerate() {
+        let low = plan.format(index).bits_per_weight() < LOW_BITS;
+        match importances.origin(index) {
+            Origin::Imatrix { unseen: 0 } => {}
+            Origin::Imatrix { unseen: slices } => unseen = [unseen[0] + 1, unseen[1] + slices],
+            Origin::Norm if low => blind[0] += 1,
+            Origin::Even if low && !tensor.role.is_f32() => blind[1] += 1,
+            _ => {}
+        }
+    }
+    if unseen[0] > 0 {
+        warnings.push(format!(
+            "{} experts in {} tensors have no data in the importance matrix: the mean of their layer stands in",
+            unseen[1], unseen[0]
+        ));
+    }
+    if blind[0] + blind[1] > 0 {
+        warnings.push(format!(
+            "{} tensors below {LOW_BITS} bits have no measured importances: {} take them from the norm before, {} \
+             weigh all columns alike; files of these types come out clearly better with --imatrix \
+             (docs/measurements.md has the figures)",
+            blind[0] + blind[1],
+            blind[0],
+            blind[1]
+        ));
+    }
+    warnings
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, recipe {}", self.architecture, self.recipe)?;
+        writeln!(f)?;
+        writeln!(
+            f,
+            "{:<15} {:<8} {:>7} {:>17} {:>15} {:>6}  tensors of each layer",
+            "role", "type", "tensors", "weights", "bytes", "share"
+        )?;
+        for group in &self.groups {
+            writeln!(
+                f,
+                "{:<15} {:<8} {:>7} {:>17} {:>15} {:>5.1}%  {}",
+                group.role,
+                group.format,
+                group.tensors,
+                grouped(group.weights),
+                grouped(group.bytes),
+                group.bytes as f64 * 100.0 / self.tensor_bytes as f64,
+                group.classes.join(" ")
+            )?;
+        }
+        writeln!(
+            f,
+            "{:<15} {:<8} {:>7} {:>17} {:>15}",
+            "all",
+            "",
+            self.tensors,
+            grouped(self.weights),
+            grouped(self.tensor_bytes)
+        )?;
+        writeln!(f)?;
+        writeln!(
+            f,
+            "file      {}, {} bytes, {:.4} bits per weight",
+            Size(self.file_bytes),
+            grouped(self.file_bytes),
+            self.bits_per_weight
+        )?;
+        let Resident { always, experts_per_token, experts, kv_per_token } = self.resident;
+        writeln!(
+            f,
+            "resident  {} that every token reads; KV cache {} for 1024 tokens",
+            Size(always),
+            Size(kv_per_token * 1024)
+        )?;
+        if experts > 0 {
+            writeln!(
+                f,
+                "experts   {} mapped, of which a token reads {}",
+                Size(experts),
+                Size(experts_per_token)
+            )?;
+        }
+        if let Some(Estimate { threads, seconds, .. }) = &self.estimate {
+            let time = indicatif::HumanDuration(std::time::Duration::from_secs_f64(*seconds));
+            writeln!(f, "time      about {time} on {threads} threads here, if the disk keeps up")?;
+        }
+        for Fallback { class, columns, wanted, format, tensors } in &self.fallbacks {
+            let what =
+                format!("{class} ({tensors} tensors) has rows of {columns}, which do not fit {wanted}");
+            writeln!(f, "note      {what}: {format} instead")?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning   {warning}")?;
+        }
+        Ok(())
+    }
+}
