@@ -1,0 +1,151 @@
+//! The command line: help that is read before it changes, exit codes, machine-readable output.
+
+use std::fs;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{fail, fixture, quantize_fixture, quantpress, succeed, text};
+
+#[test]
+fn help_is_the_golden_text() {
+    let mut found = String::new();
+    for arguments in [&["--help"][..], &["quantize", "--help"], &["plan", "--help"], &["inspect", "--help"]] {
+        found.push_str(&format!("$ quantpress {}\n", arguments.join(" ")));
+        found.push_str(&succeed(arguments));
+        found.push('\n');
+    }
+    let golden = fixture("help.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, &found).expect("written");
+    }
+    let expected = fs::read_to_string(&golden).expect("fixtures/help.txt");
+    assert_eq!(
+        found, expected,
+        "if the new text is right: UPDATE_GOLDEN=1 cargo test help_is_the_golden_text"
+    );
+}
+
+#[test]
+fn quantize_tells_programs_what_it_does() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let output = folder.path().join("out.gguf");
+    let checkpoint = fixture("tiny-r1");
+    let stdout = succeed(&["quantize", text(&checkpoint), "-o", text(&output), "--recipe", "q8_0", "--json"]);
+    let events: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect();
+    let kinds: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
+    assert_eq!((kinds[0], kinds[1]), ("planned", "started"), "{kinds:?}");
+    assert_eq!((kinds[kinds.len() - 2], kinds[kinds.len() - 1]), ("finished", "done"), "{kinds:?}");
+    let size = output.metadata().expect("made").len();
+    assert_eq!(events[0]["file_bytes"], size);
+    assert_eq!(events[events.len() - 1]["bytes"], size);
+}
+
+#[test]
+fn quiet_says_nothing() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let output = folder.path().join("out.gguf");
+    let checkpoint = fixture("tiny-r1");
+    let run = quantpress(&["quantize", text(&checkpoint), "-o", text(&output), "--quiet"]);
+    assert!(run.status.success() && run.stdout.is_empty() && run.stderr.is_empty(), "{run:?}");
+}
+
+#[test]
+fn results_go_to_stdout_and_talk_to_stderr() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let output = folder.path().join("out.gguf");
+    let checkpoint = fixture("tiny-r1");
+    let run = quantpress(&["quantize", text(&checkpoint), "-o", text(&output), "--recipe", "q8_0"]);
+    let stdout = String::from_utf8_lossy(&run.stdout);
+    assert!(stdout.lines().count() == 1 && stdout.contains("out.gguf: 2"), "{stdout}");
+    assert!(String::from_utf8_lossy(&run.stderr).contains("Mw/s"));
+}
+
+#[test]
+fn inspect_shows_metadata_types_and_tensors() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = quantize_fixture(folder.path(), "out.gguf", &[]);
+    let shown = succeed(&["inspect", text(&file), "--tensors"]);
+    for words in
+        ["deepseek2.block_count", "1,024 values", "IQ2_XXS       1 tensors", "blk.4.ffn_down_exps.weight"]
+    {
+        assert!(shown.contains(words), "\"{words}\" is not in:\n{shown}");
+    }
+    let json: Value = serde_json::from_str(&succeed(&["inspect", text(&file), "--json"])).expect("JSON");
+    assert_eq!(json["metadata"]["quantpress.recipe"], "ud-iq1_s");
+    assert_eq!(json["tensors"].as_array().map(Vec::len), Some(88));
+    assert_eq!(json["file_bytes"], file.metadata().expect("made").len());
+}
+
+#[test]
+fn inspect_refuses_what_is_no_sound_gguf() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = quantize_fixture(folder.path(), "out.gguf", &[]);
+    let whole = fs::read(&file).expect("read");
+    let refused = |bytes: &[u8], words: &str| {
+        let bad = folder.path().join("bad.gguf");
+        fs::write(&bad, bytes).expect("written");
+        let stderr = fail(&["inspect", text(&bad)], 3);
+        assert!(stderr.contains("bad.gguf") && stderr.contains(words), "\"{words}\" is not in: {stderr}");
+    };
+    refused(b"", "GGUF");
+    refused(b"not a gguf file", "GGUF");
+    refused(&whole[..100], "cannot be read");
+    refused(&whole[..whole.len() - 1000], "cut short");
+    fail(&["inspect", text(&folder.path().join("absent.gguf"))], 1);
+}
+
+#[test]
+fn recipes_and_overrides_choose_types() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let recipe = folder.path().join("mine.toml");
+    let rules = "name = \"mine\"\nfile_type = 7\n[[rule]]\nrole = \"experts\"\nlayers = \"1-2\"\ntype = \"q4_0\"\n\
+                 reason = \"a try\"\n[[rule]]\ntype = \"q8_0\"\nreason = \"all others\"\n";
+    fs::write(&recipe, rules).expect("written");
+    let checkpoint = fixture("tiny-r1");
+    let plan = |extra: &[&str]| {
+        let mut arguments = vec!["plan", text(&checkpoint), "--json", "--recipe", text(&recipe)];
+        arguments.extend(extra);
+        serde_json::from_str::<Value>(&succeed(&arguments)).expect("JSON")
+    };
+    assert_eq!(plan(&[])["types"]["Q4_0"], 6);
+    let overridden = plan(&["--override", "ffn_down_exps=q6_k", "--override", "_exps=iq4_nl"]);
+    assert_eq!((&overridden["types"]["Q6_K"], &overridden["types"]["IQ4_NL"]), (&4.into(), &8.into()));
+}
+
+#[test]
+fn wrong_recipes_and_overrides_are_refused() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let checkpoint = fixture("tiny-r1");
+    let refused = |extra: &[&str], words: &[&str]| {
+        let mut arguments = vec!["plan", text(&checkpoint)];
+        arguments.extend(extra);
+        let stderr = fail(&arguments, 2);
+        for word in words {
+            assert!(stderr.contains(word), "\"{word}\" is not in: {stderr}");
+        }
+    };
+    refused(&["--recipe", "ud-iq0"], &["ud-iq0", "no preset", "ud-iq1_s", "bf16"]);
+    refused(&["--override", "nothing_like_it=q8_0"], &["nothing_like_it=Q8_0", "matches no tensor"]);
+    refused(&["--override", "output_norm=q8_0"], &["matches no tensor"]);
+    refused(&["--override", "(=q8_0"], &["REGEX=TYPE", "unclosed"]);
+    refused(&["--override", "a=q9"], &["unknown tensor type \"q9\"", "IQ2_XXS"]);
+    let recipe = folder.path().join("bad.toml");
+    for (rules, words) in [
+        ("name = 1", "expected a string"),
+        ("name = \"a\"\nfile_type = 1\nrule = []\nsurprise = 1", "surprise"),
+        ("name = \"a\"\nfile_type = 1\n[[rule]]\nrole = \"cook\"\ntype = \"q8_0\"\nreason = \"\"", "cook"),
+        (
+            "name = \"a\"\nfile_type = 1\n[[rule]]\nlayers = \"last\"\ntype = \"q8_0\"\nreason = \"\"",
+            "chooses no layers",
+        ),
+        (
+            "name = \"a\"\nfile_type = 1\n[[rule]]\nrole = \"output\"\ntype = \"q8_0\"\nreason = \"\"",
+            "no rule matches",
+        ),
+    ] {
+        fs::write(&recipe, rules).expect("written");
+        refused(&["--recipe", text(&recipe)], &[words]);
+    }
+}

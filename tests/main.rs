@@ -1,0 +1,11 @@
+//! Whole runs of the program: conversions, bad input, full-size plans, real llama.cpp.
+
+mod support;
+
+mod cli;
+mod convert;
+mod families;
+mod importances;
+mod llama;
+mod malformed;
+mod r1;

@@ -1,0 +1,97 @@
+//! DeepSeek-R1 at full size, without its weights: 163 sparse shards with true headers.
+
+use std::collections::BTreeMap;
+
+use quant_kernels::Format;
+use quantpress::checkpoint::Checkpoint;
+use quantpress::model::{Model, Options, Role, TensorPlan};
+use quantpress::recipe::{Presence, Recipe, choose};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::shapes::{Declared, r1_config, tensors, write, write_tokenizer};
+use crate::support::{succeed, text};
+
+fn r1() -> TempDir {
+    let folder = TempDir::new().expect("a temporary folder");
+    let tensors = tensors(&r1_config());
+    assert_eq!(tensors.len(), 91_991);
+    assert_eq!(tensors.iter().map(Declared::bytes).sum::<u64>(), 688_574_839_360);
+    write(folder.path(), &r1_config(), &tensors, 163);
+    write_tokenizer(folder.path(), 128_000, 815);
+    folder
+}
+
+#[test]
+fn r1_is_planned_in_two_seconds_and_300_mb() {
+    let folder = r1();
+    let plan: Value = serde_json::from_str(&succeed(&["plan", text(folder.path()), "--json"])).expect("JSON");
+    assert_eq!(plan["tensors"], 1086);
+    assert_eq!(plan["weights"], 671_026_419_200u64);
+    assert_eq!(plan["tensor_bytes"], 140_350_064_128u64);
+    let types: BTreeMap<String, u64> = serde_json::from_value(plan["types"].clone()).expect("counts");
+    let expected =
+        [("F32", 361), ("IQ1_S", 168), ("IQ2_XXS", 6), ("Q4_K", 190), ("Q5_K", 116), ("Q6_K", 184)];
+    let expected = expected.into_iter().chain([("Q8_0", 61)]).map(|(name, n)| (name.to_owned(), n)).collect();
+    assert_eq!(types, expected);
+    let (seconds, memory) = (plan["seconds"].as_f64().expect("seconds"), plan["peak_memory_bytes"].as_u64());
+    eprintln!("R1 planned in {seconds:.2} s with {memory:?} bytes of memory");
+    assert!(seconds < 2.0, "{seconds} s");
+    assert!(memory.is_none_or(|bytes| bytes < 300_000_000), "{memory:?} bytes");
+}
+
+#[test]
+fn r1_in_every_preset_has_the_size_that_llama_quantize_gives() {
+    let folder = r1();
+    let checkpoint = Checkpoint::open_folder(folder.path()).expect("sound");
+    let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+    // MiB of tensor data in llama-quantize's dry run with an importance matrix, and without where it differs.
+    for (recipe, with, without) in [
+        ("bf16", 1_280_086, None),
+        ("f16", 1_280_086, None),
+        ("q8_0", 680_238, None),
+        ("q6_k", 525_395, None),
+        ("q5_k_m", 453_399, None),
+        ("q4_k_m", 385_751, None),
+        ("iq4_xs", 340_595, Some(342_902)),
+        ("q3_k_m", 304_471, None),
+        ("iq3_xxs", 246_067, None),
+        ("q2_k", 232_833, None),
+        ("iq2_xxs", 166_491, None),
+        ("iq1_s", 127_543, None),
+    ] {
+        let mib = |presence| bytes(&model, recipe, presence).div_ceil(1 << 20);
+        let near = |found: u64, expected: u64| found.abs_diff(expected) <= 1;
+        assert!(near(mib(Presence::Present), with), "{recipe}: {} MiB", mib(Presence::Present));
+        let without = without.unwrap_or(with);
+        assert!(near(mib(Presence::Absent), without), "{recipe}: {} MiB", mib(Presence::Absent));
+    }
+    // The published sizes of the dynamic files, and what today's split of attn_kv_b adds.
+    for (recipe, mib) in [("ud-iq1_s", 133_730), ("ud-iq1_m", 161_086), ("ud-iq2_xxs", 187_070)] {
+        assert_eq!(bytes(&before_the_split(&model), recipe, Presence::Present) >> 20, mib, "{recipe}");
+    }
+    assert_eq!(bytes(&before_the_split(&model), "ud-iq1_s", Presence::Present), 140_226_135_552);
+    assert_eq!(bytes(&model, "ud-iq1_s", Presence::Present), 140_350_064_128);
+}
+
+fn bytes(model: &Model, recipe: &str, imatrix: Presence) -> u64 {
+    let recipe = Recipe::load(recipe).expect("a preset");
+    let choices = choose(model, &recipe, &[], imatrix).expect("chosen");
+    let size = |format: Format, tensor: &TensorPlan| {
+        format.row_bytes(tensor.columns()) * tensor.weights() / tensor.columns()
+    };
+    choices.iter().zip(&model.tensors).map(|(choice, tensor)| size(choice.format, tensor)).sum()
+}
+
+/// The model as converted before April 2025: attn_kv_b in one piece.
+fn before_the_split(model: &Model) -> Model {
+    let mut model = model.clone();
+    model.tensors.retain(|tensor| tensor.class() != "attn_v_b");
+    for tensor in model.tensors.iter_mut().filter(|tensor| tensor.class() == "attn_k_b") {
+        assert_eq!((tensor.role, &tensor.shape[..]), (Role::Attention, &[128, 512, 128][..]));
+        tensor.name = tensor.name.replace("attn_k_b", "attn_kv_b");
+        tensor.shape = vec![512, 32_768];
+    }
+    assert_eq!(model.tensors.len(), 1025);
+    model
+}

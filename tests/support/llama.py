@@ -1,0 +1,139 @@
+"""Real llama.cpp as a judge of GGUF files. Each command prints one JSON value.
+
+llama.py measure MODEL TEXT [--against REFERENCE] [--questions FILE]   perplexity, KL divergence, right answers
+llama.py tokens MODEL STRINGS.json        ids of each string, special tokens parsed, no BOS added
+llama.py expected TOKENIZER.json STRINGS.json   the same from Hugging Face's tokenizers
+llama.py metadata MODEL                   {key: [GGUF types, value]} read by the gguf package; long arrays by digest
+llama.py generate MODEL PROMPT COUNT      the greedy continuation
+"""
+
+import argparse
+import hashlib
+import json
+
+CONTEXT = 256
+
+
+class Llama:
+    """A model with an empty context of CONTEXT tokens."""
+
+    def __init__(self, path):
+        import cyllama.llama.llama_cpp as llama_cpp
+
+        class Model(llama_cpp.LlamaModel):
+            # The wheel's context asks its model for this, and the wheel's model has it only in its vocabulary.
+            n_vocab = property(lambda self: self.get_vocab().n_vocab)
+
+        llama_cpp.disable_logging()
+        self.library = llama_cpp
+        self.model = Model(path_model=path, params=llama_cpp.LlamaModelParams())
+        self.vocabulary = self.model.get_vocab()
+        parameters = llama_cpp.LlamaContextParams()
+        parameters.n_ctx = parameters.n_batch = CONTEXT
+        parameters.n_threads = parameters.n_threads_batch = 2
+        self.context = llama_cpp.LlamaContext(model=self.model, params=parameters)
+
+    def ids(self, text, special=False):
+        return list(self.vocabulary.tokenize(text, add_special=False, parse_special=special))
+
+    def logits(self, ids, past=0, first=0):
+        """Logits after each of ids[first:], which follow `past` tokens already in the context."""
+        import numpy
+
+        if past == 0:
+            self.context.kv_cache_clear()
+        batch = self.library.LlamaBatch(n_tokens=len(ids), embd=0, n_seq_max=1)
+        batch.set_batch(ids, past, True)
+        if self.context.decode(batch) not in (0, None):
+            raise SystemExit("llama.cpp could not decode a batch")
+        rows = range(first, len(ids))
+        return numpy.array([self.context.get_logits_ith(row) for row in rows], dtype=numpy.float64)
+
+    def continuation(self, prompt, count):
+        """The greedy continuation of BOS and the prompt."""
+        ids, past, said = [self.vocabulary.token_bos(), *self.ids(prompt)], 0, []
+        while len(said) < count:
+            token = int(self.logits(ids, past, len(ids) - 1)[0].argmax())
+            if self.vocabulary.is_eog(token):
+                break
+            past += len(ids)
+            ids = [token]
+            said.append(token)
+        return self.vocabulary.detokenize(said)
+
+
+def log_probabilities(logits):
+    import numpy
+
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - numpy.log(numpy.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def measure(model, text, against=None, questions=None):
+    """As llama.cpp's perplexity tool: chunks that begin with BOS, of which the second halves are scored."""
+    import numpy
+
+    judged, reference = Llama(model), Llama(against) if against else None
+    ids = judged.ids(open(text, encoding="utf-8").read())
+    half, surprise, divergence, agreement = CONTEXT // 2, [], [], []
+    for start in range(0, len(ids) - CONTEXT + 1, CONTEXT):
+        chunk = [judged.vocabulary.token_bos(), *ids[start + 1 : start + CONTEXT]]
+        found = log_probabilities(judged.logits(chunk, first=half - 1)[:-1])
+        surprise.append(-found[range(half), chunk[half:]])
+        if reference:
+            expected = log_probabilities(reference.logits(chunk, first=half - 1)[:-1])
+            divergence.append((numpy.exp(expected) * (expected - found)).sum(axis=-1))
+            agreement.append(expected.argmax(axis=-1) == found.argmax(axis=-1))
+    result = {"perplexity": float(numpy.exp(numpy.mean(surprise)))}
+    if reference:
+        divergence = numpy.concatenate(divergence)
+        result["kl_mean"] = float(divergence.mean())
+        result["kl_median"] = float(numpy.median(divergence))
+        result["kl_p99"] = float(numpy.quantile(divergence, 0.99))
+        result["same_top"] = float(numpy.mean(agreement))
+    if questions:
+        pairs = json.load(open(questions, encoding="utf-8"))
+        long_enough = lambda answer: len(judged.ids(" " + answer)) + 2
+        right = [judged.continuation(q, long_enough(a)).strip().startswith(a.strip()) for q, a in pairs]
+        result["right"] = sum(right)
+        result["right_facts"] = sum(right[: len(pairs) // 2])
+    return result
+
+
+def tokens(model, strings):
+    llama = Llama(model)
+    return [llama.ids(text, special=True) for text in json.load(open(strings, encoding="utf-8"))]
+
+
+def expected(tokenizer, strings):
+    import tokenizers
+
+    encoder = tokenizers.Tokenizer.from_file(tokenizer)
+    texts = json.load(open(strings, encoding="utf-8"))
+    return [encoder.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+def metadata(model):
+    import gguf
+
+    described = {}
+    for key, field in gguf.GGUFReader(model).fields.items():
+        value = field.contents()
+        if isinstance(value, list) and len(value) > 16:
+            value = hashlib.sha256(json.dumps(value).encode()).hexdigest()
+        described[key] = [[kind.name for kind in field.types], value]
+    return described
+
+
+def generate(model, prompt, count):
+    return Llama(model).continuation(prompt, int(count))
+
+
+parser = argparse.ArgumentParser()
+parser.add_argument("command", choices=["measure", "tokens", "expected", "metadata", "generate"])
+parser.add_argument("arguments", nargs="+")
+parser.add_argument("--against")
+parser.add_argument("--questions")
+options = parser.parse_args()
+extra = {name: getattr(options, name) for name in ("against", "questions") if getattr(options, name)}
+print(json.dumps(globals()[options.command](*options.arguments, **extra)))

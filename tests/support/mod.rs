@@ -1,0 +1,52 @@
+//! What the tests share: the fixture, the program, checkpoints made to measure, and real llama.cpp.
+
+pub mod checkpoint;
+pub mod python;
+pub mod shapes;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A file or folder under `fixtures/`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// Runs the program.
+pub fn quantpress(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quantpress")).args(arguments).output().expect("the program starts")
+}
+
+/// Runs the program, which must succeed, and gives its stdout.
+#[track_caller]
+pub fn succeed(arguments: &[&str]) -> String {
+    let output = quantpress(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {:?}\n{stderr}", output.status);
+    String::from_utf8(output.stdout).expect("stdout is UTF-8")
+}
+
+/// Runs the program, which must fail with this exit code, and gives its stderr.
+#[track_caller]
+pub fn fail(arguments: &[&str], code: i32) -> String {
+    let output = quantpress(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    stderr
+}
+
+/// The path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("test paths are UTF-8")
+}
+
+/// Quantizes the fixture into `folder` and gives the file's path.
+pub fn quantize_fixture(folder: &Path, name: &str, arguments: &[&str]) -> PathBuf {
+    let output = folder.join(name);
+    let checkpoint = fixture("tiny-r1");
+    let mut all = vec!["quantize", text(&checkpoint), "-o", text(&output), "--quiet"];
+    all.extend(arguments);
+    succeed(&all);
+    output
+}
