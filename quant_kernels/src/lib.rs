@@ -4,7 +4,9 @@
 
 mod block;
 mod format;
+#[allow(clippy::needless_range_loop, reason = "by index, code reads as the layout is drawn")]
 mod formats;
+mod scale;
 mod search;
 
 pub use fearless_simd::Level;

@@ -1,6 +1,24 @@
 //! One file a format: its layout drawn, then the encoder, then the decoder.
 
+mod bf16;
+mod f16;
 mod f32;
+mod iq4_nl;
+mod iq4_xs;
+mod mxfp4;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+mod six_bits;
+mod tq1_0;
+mod tq2_0;
 
 use fearless_simd::Level;
 
@@ -12,6 +30,23 @@ macro_rules! for_block {
     ($format:expr, $function:ident($($argument:expr),*)) => {
         match $format {
             Format::F32 => $function::<1, f32::F32>($($argument),*),
+            Format::F16 => $function::<1, f16::F16>($($argument),*),
+            Format::BF16 => $function::<1, bf16::BF16>($($argument),*),
+            Format::Q8_0 => $function::<32, q8_0::Q8_0>($($argument),*),
+            Format::Q4_0 => $function::<32, q4_0::Q4_0>($($argument),*),
+            Format::Q4_1 => $function::<32, q4_1::Q4_1>($($argument),*),
+            Format::Q5_0 => $function::<32, q5_0::Q5_0>($($argument),*),
+            Format::Q5_1 => $function::<32, q5_1::Q5_1>($($argument),*),
+            Format::Q2_K => $function::<256, q2_k::Q2_K>($($argument),*),
+            Format::Q3_K => $function::<256, q3_k::Q3_K>($($argument),*),
+            Format::Q4_K => $function::<256, q4_k::Q4_K>($($argument),*),
+            Format::Q5_K => $function::<256, q5_k::Q5_K>($($argument),*),
+            Format::Q6_K => $function::<256, q6_k::Q6_K>($($argument),*),
+            Format::IQ4_NL => $function::<32, iq4_nl::IQ4_NL>($($argument),*),
+            Format::IQ4_XS => $function::<256, iq4_xs::IQ4_XS>($($argument),*),
+            Format::TQ1_0 => $function::<256, tq1_0::TQ1_0>($($argument),*),
+            Format::TQ2_0 => $function::<256, tq2_0::TQ2_0>($($argument),*),
+            Format::MXFP4 => $function::<32, mxfp4::MXFP4>($($argument),*),
             other => unimplemented!("{other}"),
         }
     };

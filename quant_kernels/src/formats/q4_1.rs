@@ -1,0 +1,52 @@
+//! Q4_1: four bits a weight, a scale and a minimum for each 32. 5 bits per weight.
+//!
+//! ```text
+//! byte   0..2     2..4     4..20
+//!        d: f16   m: f16   qs: 16 x (low nibble: weight i, high nibble: weight i + 16)
+//!
+//! weight[i] = d * nibble + m
+//! ```
+
+use bytemuck::{Pod, Zeroable};
+use fearless_simd::Simd;
+
+use crate::block::Block;
+use crate::scale::Scale;
+use crate::search::scale_min::{Landings, fit};
+
+/// One block of 32 weights.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Q4_1 {
+    d: Scale,
+    m: Scale,
+    qs: [u8; 16],
+}
+
+/// How far beyond the outer levels the lowest and the highest weight may land.
+const LANDINGS: [Landings; 2] = [
+    Landings { low: [-0.3, 0.0, 0.3, 0.6], high: [-0.3, 0.0, 0.3, 0.6] },
+    Landings { low: [-0.15, 0.15, 0.45, 0.75], high: [-0.15, 0.15, 0.45, 0.75] },
+];
+
+impl Block<32> for Q4_1 {
+    #[inline(always)]
+    fn quantize<S: Simd>(simd: S, x: &[f32; 32], importance: &[f32; 32]) -> Self {
+        let mut codes = [0; 32];
+        let (d, m) = fit(simd, x, importance, 15.0, &LANDINGS, &mut codes);
+        let mut qs = [0; 16];
+        for i in 0..16 {
+            qs[i] = codes[i] | codes[i + 16] << 4;
+        }
+        Self { d, m, qs }
+    }
+
+    #[inline(always)]
+    fn dequantize<S: Simd>(&self, _simd: S, y: &mut [f32; 32]) {
+        let (d, m) = (self.d.get(), self.m.get());
+        for i in 0..16 {
+            y[i] = d * f32::from(self.qs[i] & 15) + m;
+            y[i + 16] = d * f32::from(self.qs[i] >> 4) + m;
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Q5_K: five bits a weight, groups of 32 with a six-bit scale and minimum. 5.5 bits per weight.
+//!
+//! ```text
+//! byte   0..2     2..4        4..16                   16..48                  48..176
+//!        d: f16   dmin: f16   scales: 8 x (6 + 6)     qh: fifth bits;         qs: low nibble weight 64 c + l,
+//!                             bits, see six_bits.rs   weight 32 k + l in      high nibble weight 64 c + 32 + l,
+//!                                                     bit k of byte l         in byte 32 c + l
+//!
+//! weight[i] = d * scale * (nibble + 16 * bit) - dmin * minimum
+//! ```
+
+use bytemuck::{Pod, Zeroable};
+use fearless_simd::Simd;
+
+use super::six_bits;
+use crate::block::Block;
+use crate::scale::Scale;
+use crate::search::levels::shifted;
+use crate::search::scale_min::Landings;
+use crate::search::sub_scales_mins::{Plan, sub_scales_mins};
+
+/// One super-block of 256 weights.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Q5_K {
+    d: Scale,
+    dmin: Scale,
+    scales: [u8; 12],
+    qh: [u8; 32],
+    qs: [[u8; 32]; 4],
+}
+
+const LANDINGS: [Landings; 2] = [
+    Landings { low: [-0.3, 0.0, 0.3, 0.6], high: [-0.3, 0.0, 0.3, 0.6] },
+    Landings { low: [-0.15, 0.15, 0.45, 0.75], high: [-0.15, 0.15, 0.45, 0.75] },
+];
+
+const PLAN: Plan = Plan { top: 31.0, end: 63.0, landings: &LANDINGS, rounds: 2 };
+
+impl Block<256> for Q5_K {
+    #[inline(always)]
+    fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
+        let fit = sub_scales_mins::<S, 8>(simd, x, importance, &PLAN);
+        let mut block = Self::zeroed();
+        block.d = Scale::nearest(fit.d * fit.gain);
+        block.dmin = Scale::nearest(fit.dmin * fit.gain);
+        block.scales = six_bits::pack(fit.scales, fit.mins);
+        let (d, dmin) = (block.d.get() / fit.gain, block.dmin.get() / fit.gain);
+        let mut level = [[0; 32]; 8];
+        for (k, (x, level)) in x.as_chunks::<32>().0.iter().zip(&mut level).enumerate() {
+            let (s, m) = (d * fit.scales[k], dmin * fit.mins[k]);
+            let inverse = if s == 0.0 { 0.0 } else { 1.0 / s };
+            shifted(simd, x, inverse, m * inverse, 31.0, level);
+        }
+        for (k, level) in level.iter().enumerate() {
+            for l in 0..32 {
+                block.qs[k / 2][l] |= (level[l] & 15) << (4 * (k % 2));
+                block.qh[l] |= (level[l] >> 4) << k;
+            }
+        }
+        block
+    }
+
+    #[inline(always)]
+    fn dequantize<S: Simd>(&self, _simd: S, y: &mut [f32; 256]) {
+        let (d, dmin) = (self.d.get(), self.dmin.get());
+        let (scales, mins) = six_bits::unpack(self.scales);
+        for (k, y) in y.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (s, m) = (d * scales[k], dmin * mins[k]);
+            for l in 0..32 {
+                let q = self.qs[k / 2][l] >> (4 * (k % 2)) & 15 | (self.qh[l] >> k & 1) << 4;
+                y[l] = s * f32::from(q) - m;
+            }
+        }
+    }
+}

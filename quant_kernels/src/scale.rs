@@ -1,0 +1,27 @@
+//! A half-precision scale as it lies in a block.
+
+use bytemuck::{Pod, Zeroable};
+use half::f16;
+
+use crate::LARGEST;
+
+/// Two bytes, little-endian, so that blocks need no alignment.
+#[repr(transparent)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Scale([u8; 2]);
+
+impl Scale {
+    /// The nearest scale that is finite, and zero only for zero: a block of tiny weights keeps what it can.
+    #[inline(always)]
+    pub(crate) fn nearest(d: f32) -> Self {
+        let smallest = f16::from_bits(1).to_f32();
+        let magnitude = d.abs().min(LARGEST).max(smallest);
+        let d = if d == 0.0 { 0.0 } else { magnitude.copysign(d) };
+        Self(f16::from_f32(d).to_le_bytes())
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(self) -> f32 {
+        f16::from_le_bytes(self.0).to_f32()
+    }
+}

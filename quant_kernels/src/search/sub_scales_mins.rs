@@ -1,0 +1,126 @@
+//! A super-block's scale and minimum together with the integer scales and minimums of its groups.
+
+use fearless_simd::{f32x16, prelude::*};
+
+use super::gain::{energy, to_unit};
+use super::scale::first_largest;
+use super::scale_min::{Landings, ScaleMin, Sums, best_scale_min};
+use crate::scale::Scale;
+
+/// How a format cuts its super-block, and how hard to look.
+pub(crate) struct Plan<'a> {
+    /// The highest level.
+    pub(crate) top: f32,
+    /// The highest integer scale and minimum.
+    pub(crate) end: f32,
+    /// For the first guess of each group: [`best_scale_min`]'s.
+    pub(crate) landings: &'a [Landings],
+    /// Times that the integers and the super-block's two scales are fitted to each other.
+    pub(crate) rounds: usize,
+}
+
+/// A super-block's scales at unit gain, and the integer scales and minimums of its `K` groups.
+pub(crate) struct SubScalesMins<const K: usize> {
+    pub(crate) d: f32,
+    pub(crate) dmin: f32,
+    pub(crate) gain: f32,
+    pub(crate) scales: [f32; K],
+    pub(crate) mins: [f32; K],
+}
+
+/// Scales and minimums for 256 weights in K groups.
+#[inline(always)]
+pub(crate) fn sub_scales_mins<S: Simd, const K: usize>(
+    simd: S,
+    x: &[f32; 256],
+    w: &[f32; 256],
+    plan: &Plan,
+) -> SubScalesMins<K> {
+    let size = 256 / K;
+    let mut wanted = [ScaleMin { scale: 0.0, min: 0.0 }; K];
+    let (mut d, mut dmin) = (0.0f32, 0.0f32);
+    for (k, wanted) in wanted.iter_mut().enumerate() {
+        let group = k * size..(k + 1) * size;
+        *wanted = best_scale_min(simd, &x[group.clone()], &w[group], plan.top, false, plan.landings);
+        d = d.max(wanted.scale / plan.end);
+        dmin = dmin.max(wanted.min / plan.end);
+    }
+    let (mut scales, mut mins) = ([0.0; K], [0.0; K]);
+    let mut xy = 0.0;
+    for _ in 0..plan.rounds {
+        (d, dmin) = (Scale::nearest(d).get(), Scale::nearest(dmin).get());
+        let (mut uu, mut uv, mut vv, mut xu, mut xv) = (0.0f64, 0.0f64, 0.0f64, 0.0f64, 0.0f64);
+        for k in 0..K {
+            let group = k * size..(k + 1) * size;
+            let group = Group::of(&x[group.clone()], &w[group]);
+            let best = group.best_integers(simd, d, dmin, wanted[k], plan);
+            (scales[k], mins[k]) = (best.scale, best.min);
+            let (scale, min) = (f64::from(best.scale), f64::from(best.min));
+            uu += scale * scale * f64::from(best.qq);
+            uv += scale * min * f64::from(best.q);
+            vv += min * min * f64::from(group.weight);
+            xu += scale * f64::from(best.xq);
+            xv += min * f64::from(group.sum);
+        }
+        let det = uu * vv - uv * uv;
+        let fit = ((xu * vv - xv * uv) / det) as f32;
+        let fit_min = ((xu * uv - xv * uu) / det) as f32;
+        // Ill-conditioned fits are far off, with scale and minimum cancelling each other.
+        if near(fit, d) && near(fit_min, dmin) {
+            (d, dmin) = (fit, fit_min);
+        }
+        xy = f64::from(d) * xu - f64::from(dmin) * xv;
+    }
+    SubScalesMins { d, dmin, gain: to_unit(energy(simd, x, w), xy as f32), scales, mins }
+}
+
+/// Whether a refitted scale is a small step from the one before; false for NaN.
+#[inline(always)]
+fn near(fit: f32, before: f32) -> bool {
+    fit > 0.5 * before && fit < 2.0 * before
+}
+
+/// A group's weights and what does not depend on levels.
+struct Group<'a> {
+    x: &'a [f32],
+    w: &'a [f32],
+    weight: f32,
+    sum: f32,
+}
+
+/// A group's choice and its sums.
+struct Choice {
+    scale: f32,
+    min: f32,
+    xq: f32,
+    qq: f32,
+    q: f32,
+}
+
+impl<'a> Group<'a> {
+    #[inline(always)]
+    fn of(x: &'a [f32], w: &'a [f32]) -> Self {
+        let (mut weight, mut sum) = (0.0, 0.0);
+        for (&x, &w) in x.iter().zip(w) {
+            weight += w;
+            sum += w * x;
+        }
+        Self { x, w, weight, sum }
+    }
+
+    /// The integer scale and minimum that leave the least error, of four by four around what the group wants.
+    #[inline(always)]
+    fn best_integers<S: Simd>(&self, simd: S, d: f32, dmin: f32, wanted: ScaleMin, plan: &Plan) -> Choice {
+        let around = |wanted: f32, d: f32| if d > 0.0 { (wanted / d).floor() - 1.0 } else { 0.0 };
+        let (first_scale, first_min) = (around(wanted.scale, d), around(wanted.min, dmin));
+        let scale = f32x16::from_fn(simd, |lane| first_scale + (lane / 4) as f32).max(0.0).min(plan.end);
+        let min = f32x16::from_fn(simd, |lane| first_min + (lane % 4) as f32).max(0.0).min(plan.end);
+        let (s, m) = (scale * d, min * dmin);
+        let inverse = s.simd_eq(0.0).select(f32x16::splat(simd, 0.0), 1.0 / s);
+        let sums = Sums::of(simd, self.x, self.w, inverse, m * inverse, plan.top);
+        // The squared error less that of all zeros: y = s q - m.
+        let error = s * (s * sums.qq - 2.0 * sums.xq) + m * (m * self.weight + 2.0 * (self.sum - s * sums.q));
+        let lane = first_largest(-error);
+        Choice { scale: scale[lane], min: min[lane], xq: sums.xq[lane], qq: sums.qq[lane], q: sums.q[lane] }
+    }
+}

@@ -1,0 +1,60 @@
+use quant_kernels::Format;
+
+use crate::{Random, formats, round_trip};
+
+/// Ceilings of the error at unit gain on normally distributed weights, with importances all alike and not: a little
+/// above what was measured. They may only fall.
+const CEILINGS: [(Format, f64, f64); 18] = [
+    (Format::F32, 0.00e0, 0.00e0),
+    (Format::F16, 4.38e-8, 4.38e-8),
+    (Format::BF16, 2.77e-6, 2.78e-6),
+    (Format::Q8_0, 2.80e-5, 2.81e-5),
+    (Format::Q4_0, 6.46e-3, 5.72e-3),
+    (Format::Q4_1, 4.77e-3, 3.92e-3),
+    (Format::Q5_0, 1.57e-3, 1.40e-3),
+    (Format::Q5_1, 1.13e-3, 9.36e-4),
+    (Format::Q2_K, 7.18e-2, 5.36e-2),
+    (Format::Q3_K, 2.09e-2, 1.76e-2),
+    (Format::Q4_K, 4.86e-3, 4.00e-3),
+    (Format::Q5_K, 1.19e-3, 1.00e-3),
+    (Format::Q6_K, 2.75e-4, 2.33e-4),
+    (Format::IQ4_NL, 5.36e-3, 4.55e-3),
+    (Format::IQ4_XS, 5.48e-3, 4.66e-3),
+    (Format::TQ1_0, 2.28e-1, 2.25e-1),
+    (Format::TQ2_0, 2.28e-1, 2.25e-1),
+    (Format::MXFP4, 1.25e-2, 1.25e-2),
+];
+
+#[test]
+fn errors_stay_below_their_ceilings_and_gains_near_one() {
+    const COLUMNS: usize = 2048;
+    let mut random = Random(7);
+    let rows = random.normals(32 * COLUMNS);
+    let importance = random.importances(COLUMNS);
+    let mut table = String::new();
+    let mut broken = false;
+    for format in formats() {
+        let (even, even_gain) = unit_error(&rows, &round_trip(format, &rows, COLUMNS, None), &[1.0; COLUMNS]);
+        let back = round_trip(format, &rows, COLUMNS, Some(&importance));
+        let (weighted, weighted_gain) = unit_error(&rows, &back, &importance);
+        table += &format!("    (Format::{format}, {even:.3e}, {weighted:.3e}),\n");
+        for gain in [even_gain, weighted_gain] {
+            assert!((gain - 1.0).abs() < 0.02, "{format}: gain {gain}");
+        }
+        let ceiling = CEILINGS.iter().find(|ceiling| ceiling.0 == format);
+        broken |= ceiling.is_some_and(|&(_, most, most_weighted)| even > most || weighted > most_weighted);
+    }
+    assert!(!broken, "some ceilings are broken; measured:\n{table}");
+}
+
+/// 1 / cos^2 - 1 with the weighted cosine, and the gain sum(w x y) / sum(w x^2).
+fn unit_error(x: &[f32], y: &[f32], importance: &[f32]) -> (f64, f64) {
+    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
+    for (i, (&x, &y)) in x.iter().zip(y).enumerate() {
+        let (x, y, w) = (f64::from(x), f64::from(y), f64::from(importance[i % importance.len()]));
+        xx += w * x * x;
+        xy += w * x * y;
+        yy += w * y * y;
+    }
+    (xx * yy / (xy * xy) - 1.0, xy / xx)
+}

@@ -1,0 +1,83 @@
+//! What every format promises, tested over all of them.
+
+mod decoding;
+mod error;
+mod hostile;
+mod levels;
+mod ternary;
+
+use std::panic::catch_unwind;
+
+use fearless_simd::Level;
+use quant_kernels::{Format, dequantize, quantize};
+
+/// Every format that is built: until all are, one whose decoder says `unimplemented!` is left out.
+fn formats() -> impl Iterator<Item = Format> {
+    Format::all().filter(|&format| {
+        let (bytes, weights) = (format.block_bytes(), format.block_len());
+        catch_unwind(|| dequantize(format, &vec![0; bytes], &mut vec![0.0; weights])).is_ok()
+    })
+}
+
+/// The SIMD levels of this CPU.
+fn levels() -> Vec<(&'static str, Level)> {
+    let mut levels = vec![("best", Level::new()), ("fallback", Level::fallback())];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let best = Level::new();
+        levels.extend(best.as_sse2().map(|token| ("SSE2", Level::Sse2(token))));
+        levels.extend(best.as_sse4_2().map(|token| ("SSE4.2", Level::Sse4_2(token))));
+        levels.extend(best.as_avx2().map(|token| ("AVX2", Level::Avx2(token))));
+        levels.extend(best.as_avx512().map(|token| ("AVX-512", Level::Avx512(token))));
+    }
+    levels
+}
+
+/// Seeded numbers, the same on every machine.
+struct Random(u64);
+
+impl Random {
+    /// Sixty-four bits (splitmix64).
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Evenly in 0..1.
+    fn even(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 24) as f32
+    }
+
+    /// Normally distributed, near enough: a sum of twelve, without the tails beyond six.
+    fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.even()).sum::<f32>() - 6.0
+    }
+
+    fn normals(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| 0.02 * self.normal()).collect()
+    }
+
+    /// Importances over some decades, as calibration gives them.
+    fn importances(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.normal().exp()).collect()
+    }
+}
+
+/// The blocks of rows at this level.
+fn encode(level: Level, format: Format, rows: &[f32], columns: usize, importance: Option<&[f32]>) -> Vec<u8> {
+    let mut blocks = vec![0; rows.len() / columns * format.row_bytes(columns as u64) as usize];
+    quant_kernels::quantize_at(level, format, rows, columns, importance, &mut blocks);
+    blocks
+}
+
+/// The weights that come back.
+fn round_trip(format: Format, rows: &[f32], columns: usize, importance: Option<&[f32]>) -> Vec<f32> {
+    let mut blocks = vec![0; rows.len() / columns * format.row_bytes(columns as u64) as usize];
+    quantize(format, rows, columns, importance, &mut blocks);
+    let mut weights = vec![0.0; rows.len()];
+    dequantize(format, &blocks, &mut weights);
+    weights
+}
