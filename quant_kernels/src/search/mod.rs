@@ -1,1 +1,11 @@
 //! The few searches that all formats share.
+
+pub(crate) mod candidates;
+pub(crate) mod codebook;
+pub(crate) mod eights;
+pub(crate) mod fours;
+pub(crate) mod importance;
+pub(crate) mod scales;
+pub(crate) mod signs;
+pub(crate) mod super_block;
+pub(crate) mod ternary;
