@@ -13,7 +13,7 @@ use half::f16;
 use crate::block::Block;
 use crate::search::codebook::IQ1 as BOOKS;
 use crate::search::signs::signed;
-use crate::search::ternary::{Encoded, encode_own_shifts};
+use crate::search::ternary::{Encoded, encode_shifted_groups};
 
 /// One block of 256 weights.
 #[repr(C)]
@@ -46,7 +46,7 @@ impl IQ1_M {
 impl Block<256> for IQ1_M {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, down } = encode_own_shifts(simd, x, importance);
+        let Encoded { d, codes, entries, down } = encode_shifted_groups(simd, x, importance);
         let mut block = Self { qs: entries.map(|entry| entry as u8), qh: [0; 16], scales: [[0; 2]; 4] };
         for i in 0..32 {
             let nibble = (entries[i] >> 8) as u8 | down[i] << 3;

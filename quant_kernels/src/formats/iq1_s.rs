@@ -13,7 +13,7 @@ use half::f16;
 use crate::block::Block;
 use crate::search::codebook::IQ1 as BOOKS;
 use crate::search::signs::signed;
-use crate::search::ternary::{Encoded, encode_one_shift};
+use crate::search::ternary::{Encoded, encode_shifted_blocks};
 
 /// One block of 256 weights.
 #[repr(C)]
@@ -27,7 +27,7 @@ pub struct IQ1_S {
 impl Block<256> for IQ1_S {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, down } = encode_one_shift(simd, x, importance);
+        let Encoded { d, codes, entries, down } = encode_shifted_blocks(simd, x, importance);
         let mut block = Self { d: d.to_le_bytes(), qs: entries.map(|entry| entry as u8), qh: [[0; 2]; 8] };
         for b in 0..8 {
             let mut high = u16::from(codes[b]) << 12 | u16::from(down[4 * b]) << 15;

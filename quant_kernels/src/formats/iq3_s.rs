@@ -12,7 +12,8 @@ use half::f16;
 
 use crate::block::Block;
 use crate::search::codebook::IQ3_S as BOOK;
-use crate::search::fours::{Encoded, Shape, encode};
+use crate::search::fours::{Encoded, encode};
+use crate::search::scales::Shape;
 use crate::search::signs::signed;
 
 /// One block of 256 weights.
@@ -26,24 +27,12 @@ pub struct IQ3_S {
     scales: [u8; 4],
 }
 
-const SHAPE: Shape = Shape {
-    steps: {
-        let mut steps = [0.0; 16];
-        let mut code = 0;
-        while code < 16 {
-            steps[code] = (2 * code + 1) as f32;
-            code += 1;
-        }
-        steps
-    },
-    even: false,
-    typical: 0.16,
-};
+const SHAPE: Shape = Shape::new(16, 1.0, 0.16);
 
 impl Block<256> for IQ3_S {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, x, importance);
+        let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, false, x, importance);
         let mut block = Self { d: d.to_le_bytes(), qs: [0; 64], qh: [0; 8], signs, scales: [0; 4] };
         for i in 0..64 {
             block.qs[i] = entries[i] as u8;

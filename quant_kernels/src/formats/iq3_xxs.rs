@@ -12,7 +12,8 @@ use half::f16;
 
 use crate::block::Block;
 use crate::search::codebook::IQ3_XXS as BOOK;
-use crate::search::fours::{Encoded, Shape, encode};
+use crate::search::fours::{Encoded, encode};
+use crate::search::scales::Shape;
 use crate::search::signs::{even_signs, signed};
 
 /// One block of 256 weights.
@@ -24,24 +25,12 @@ pub struct IQ3_XXS {
     words: [[u8; 4]; 8],
 }
 
-const SHAPE: Shape = Shape {
-    steps: {
-        let mut steps = [0.0; 16];
-        let mut code = 0;
-        while code < 16 {
-            steps[code] = (code as f32 + 0.5) * 0.5;
-            code += 1;
-        }
-        steps
-    },
-    even: true,
-    typical: 0.04,
-};
+const SHAPE: Shape = Shape::new(16, 0.25, 0.04);
 
 impl Block<256> for IQ3_XXS {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, x, importance);
+        let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, true, x, importance);
         let mut block = Self { d: d.to_le_bytes(), qs: entries.map(|entry| entry as u8), words: [[0; 4]; 8] };
         for g in 0..8 {
             let mut word = u32::from(codes[g]) << 28;

@@ -3,12 +3,12 @@
 use fearless_simd::{Simd, SimdBase, f32x16};
 use half::f16;
 
-use super::candidates::{Candidates, Target, search};
 use super::codebook::Codebook;
+use super::entries::{Entries, Target, search};
 use super::importance::normalized;
-use super::scales::{around, root_mean_square};
+use super::scales::{Grid, Shape};
 use super::signs::{cheapest, signs};
-use super::super_block::{Group, fit, guess};
+use super::super_block::{Candidates, fit};
 
 /// What is left to pack: the scale of the super-block, a code per block of 32, an entry per four weights and eight sign
 /// bits per eight.
@@ -19,135 +19,120 @@ pub(crate) struct Encoded {
     pub signs: [u8; 32],
 }
 
-/// How a format scales and where its scales lie.
-pub(crate) struct Shape {
-    /// d times these are the scales of the codes.
-    pub steps: [f32; 16],
-    /// An even number of minus signs in each eight weights.
-    pub even: bool,
-    /// A block's usual scale over its root mean square.
-    pub typical: f32,
-}
+/// How many scales of a block are searched.
+const KEPT: usize = 16;
 
 /// Two entries that share eight signs. With an odd number of minus signs in an even format one of the two has to turn
 /// one.
 #[derive(Clone, Copy)]
 struct Pair {
-    kept: [Candidates<KEPT>; 2],
-    turned: [Candidates<KEPT>; 2],
+    kept: [Entries<KEPT>; 2],
+    /// With a sign turned; empty where none has to be.
+    turned: [Entries<KEPT>; 2],
     odd: bool,
 }
 
 impl Pair {
-    /// For an odd pair, whether the second turns a sign; the first does when both cost the same.
+    /// Which half turns a sign in an odd pair; the first when both cost the same.
     #[inline(always)]
-    fn second_turns(&self, scale: f32) -> bool {
+    fn turning(&self, scale: f32) -> usize {
         let first = self.turned[0].score_at(scale) + self.kept[1].score_at(scale);
         let second = self.kept[0].score_at(scale) + self.turned[1].score_at(scale);
-        second > first
+        usize::from(second > first)
     }
 
-    /// The two lists that hold the best at this scale.
+    /// The entries of both halves to choose from at a scale.
     #[inline(always)]
-    fn lists(&self, scale: f32) -> [&Candidates<KEPT>; 2] {
+    fn lists(&self, scale: f32) -> [&Entries<KEPT>; 2] {
         if !self.odd {
             [&self.kept[0], &self.kept[1]]
-        } else if self.second_turns(scale) {
-            [&self.kept[0], &self.turned[1]]
-        } else {
+        } else if self.turning(scale) == 0 {
             [&self.turned[0], &self.kept[1]]
+        } else {
+            [&self.kept[0], &self.turned[1]]
         }
     }
 }
 
-impl Group for Pair {
+impl Candidates for [Pair; 4] {
     #[inline(always)]
     fn score<S: Simd>(&self, simd: S, scales: f32x16<S>) -> f32x16<S> {
-        let kept = [self.kept[0].score(simd, scales), self.kept[1].score(simd, scales)];
-        if !self.odd {
-            return kept[0] + kept[1];
+        let half = scales * 0.5;
+        let mut sum = f32x16::splat(simd, 0.0);
+        for pair in self {
+            let kept = [pair.kept[0].scores(simd, half), pair.kept[1].scores(simd, half)];
+            if pair.odd {
+                let turned = [pair.turned[0].scores(simd, half), pair.turned[1].scores(simd, half)];
+                sum += (turned[0] + kept[1]).max(kept[0] + turned[1]);
+            } else {
+                sum += kept[0] + kept[1];
+            }
         }
-        let turned = [self.turned[0].score(simd, scales), self.turned[1].score(simd, scales)];
-        (turned[0] + kept[1]).max(kept[0] + turned[1])
+        sum * scales
     }
 
     #[inline(always)]
     fn best(&self, _lane: usize, scale: f32) -> (f32, f32) {
-        let [first, second] = self.lists(scale);
-        let (i, j) = (first.at(scale), second.at(scale));
-        (first.p[i] + second.p[j], first.q[i] + second.q[j])
+        let mut sum = (0.0, 0.0);
+        for pair in self {
+            for entries in pair.lists(scale) {
+                let (p, q) = entries.best(scale);
+                sum = (sum.0 + p, sum.1 + q);
+            }
+        }
+        sum
     }
 }
 
-/// Encodes eight blocks of four groups of eight weights.
+/// Encodes eight blocks of four groups of eight weights; `even` wants an even number of minus signs in each group.
 #[inline(always)]
 pub(crate) fn encode<S: Simd>(
     simd: S,
     book: &Codebook<4>,
     shape: &Shape,
+    even: bool,
     x: &[f32; 256],
     importance: &[f32; 256],
 ) -> Encoded {
-    let importance = normalized(importance);
     let mut encoded = Encoded { d: f16::ZERO, codes: [0; 8], entries: [0; 64], signs: [0; 32] };
+    let importance = normalized(importance);
+    let Some(grid) = Grid::<8>::new(shape, x, &importance) else {
+        return encoded;
+    };
     let (eights, _) = x.as_chunks::<8>();
     let (xs, _) = x.as_chunks::<4>();
     let (ws, _) = importance.as_chunks::<4>();
-    let mut blocks = [[EMPTY; 4]; 8];
-    let mut guesses = [0.0; 8];
-    for b in 0..8 {
-        let part = b * 32..(b + 1) * 32;
-        let typical = root_mean_square(&x[part.clone()], &importance[part]) * shape.typical;
-        let scales = around(typical, RATIO);
-        for g in 0..4 {
-            let i = b * 4 + g;
-            encoded.signs[i] = signs(&eights[i]);
-            let pair = &mut blocks[b][g];
-            pair.odd = shape.even && encoded.signs[i].count_ones() % 2 == 1;
-            for half in 0..2 {
-                let target = target(&xs[2 * i + half], &ws[2 * i + half]);
-                pair.kept[half] = search(simd, book, &target, false, &scales);
-                if pair.odd {
-                    pair.turned[half] = search(simd, book, &target, true, &scales);
-                }
+    let mut blocks = [[Pair { kept: [Entries::NONE; 2], turned: [Entries::NONE; 2], odd: false }; 4]; 8];
+    for i in 0..32 {
+        encoded.signs[i] = signs(&eights[i]);
+        let pair = &mut blocks[i / 4][i % 4];
+        pair.odd = even && encoded.signs[i].count_ones() % 2 == 1;
+        let scales = grid.spread(i / 4);
+        for half in 0..2 {
+            let target = Target::magnitudes(&xs[2 * i + half], &ws[2 * i + half]);
+            pair.kept[half] = search(simd, book, &target, false, &scales);
+            if pair.odd {
+                pair.turned[half] = search(simd, book, &target, true, &scales);
             }
         }
-        guesses[b] = guess(simd, &blocks[b], &around::<16>(typical, RATIO_OF_GUESSES));
     }
-    let fitted = fit(simd, &blocks, &shape.steps, &guesses);
+    let fitted = fit(simd, shape, &grid, &blocks);
     encoded.d = fitted.d;
-    for b in 0..8 {
-        encoded.codes[b] = fitted.lanes[b] as u8;
-        let scale = fitted.d.to_f32() * shape.steps[fitted.lanes[b]];
-        for g in 0..4 {
-            let i = b * 4 + g;
-            let pair = &blocks[b][g];
-            let lists = pair.lists(scale);
-            for half in 0..2 {
-                encoded.entries[2 * i + half] = lists[half].entry[lists[half].at(scale)];
-            }
-            if pair.odd {
-                let half = usize::from(pair.second_turns(scale));
-                let a = target(&xs[2 * i + half], &ws[2 * i + half]).a;
-                let entry = usize::from(encoded.entries[2 * i + half]);
-                encoded.signs[i] ^= 1 << (4 * half + cheapest(&a, &book.values[entry]));
-            }
+    for i in 0..32 {
+        let code = fitted.lanes[i / 4];
+        encoded.codes[i / 4] = code as u8;
+        let scale = fitted.d.to_f32() * shape.steps[code];
+        let pair = &blocks[i / 4][i % 4];
+        let lists = pair.lists(scale);
+        for half in 0..2 {
+            encoded.entries[2 * i + half] = lists[half].entry_at(scale);
+        }
+        if pair.odd {
+            let quarter = 2 * i + pair.turning(scale);
+            let a = Target::magnitudes(&xs[quarter], &ws[quarter]).a;
+            let t = cheapest(&a, &book.values[usize::from(encoded.entries[quarter])]);
+            encoded.signs[i] ^= 1 << (quarter % 2 * 4 + t);
         }
     }
     encoded
-}
-
-const KEPT: usize = 8;
-const NONE: Candidates<KEPT> = Candidates { p: [0.0; KEPT], q: [0.0; KEPT], entry: [0; KEPT] };
-const EMPTY: Pair = Pair { kept: [NONE; 2], turned: [NONE; 2], odd: false };
-const RATIO: f32 = 1.15;
-const RATIO_OF_GUESSES: f32 = 1.075;
-
-#[inline(always)]
-fn target(x: &[f32; 4], w: &[f32; 4]) -> Target<4> {
-    let mut a = [0.0; 4];
-    for t in 0..4 {
-        a[t] = w[t] * x[t].abs();
-    }
-    Target { a, w: *w }
 }

@@ -1,8 +1,8 @@
 //! The few searches that all formats share.
 
-pub(crate) mod candidates;
 pub(crate) mod codebook;
 pub(crate) mod eights;
+pub(crate) mod entries;
 pub(crate) mod fours;
 pub(crate) mod importance;
 pub(crate) mod scales;

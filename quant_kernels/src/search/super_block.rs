@@ -1,110 +1,155 @@
-//! The scale of a super-block and the scale codes of its blocks, chosen together.
+//! The scale of a super-block and the scale codes of its blocks, chosen together from candidates.
 //!
 //! The objective is the importance-weighted squared error with d free, which is the weighted cosine: an error at
 //! unit gain. What shrinks the weights is taken back per row, see `block.rs`.
+//!
+//! Each block is scored on a geometric grid of scales that all blocks share. With d on the same grid a code is an
+//! offset into a block's scores, so that sixteen d are tried at once, the lanes, with all their codes. From the best
+//! of these on, d is refitted by least squares and the codes are chosen again.
 
 use fearless_simd::{Simd, SimdBase, SimdMask, f32x16};
 use half::f16;
 
-/// The candidates of a part of a block, able to say what is best at a scale.
-pub(crate) trait Group: Copy {
-    /// Largest s P - s^2 Q / 2 at each of sixteen scales.
+use super::scales::{Grid, POINTS, POWERS, Shape};
+
+/// A block's candidates, able to say what is best at a scale.
+pub(crate) trait Candidates {
+    /// Largest s P - s^2 Q / 2 at each of sixteen scales s.
+    ///
+    /// With two shifts, where lanes 0 to 7 are for one and 8 to 15 for the other, `scales` has each scale twice.
     fn score<S: Simd>(&self, simd: S, scales: f32x16<S>) -> f32x16<S>;
 
-    /// P and Q of the best at one scale, which is that of this lane.
+    /// P and Q of the best in this lane.
     fn best(&self, lane: usize, scale: f32) -> (f32, f32);
 }
 
-/// The f16 scale of a super-block and the lane that each block took.
+/// The f16 scale of a super-block and the lane of each block: its code, or that plus 8.
 pub(crate) struct Fit<const B: usize> {
     pub d: f16,
     pub lanes: [usize; B],
 }
 
-/// Chooses d and for each of B blocks one of sixteen scales d * steps[lane].
-///
-/// `guesses` are scales that the blocks would have alone.
+/// Least squares and new codes, at most this often.
+const REFITS: usize = 3;
+
+/// Chooses d and for each block a lane of `shape.steps`.
 #[inline(always)]
-pub(crate) fn fit<S: Simd, G: Group, const G_PER_BLOCK: usize, const B: usize>(
+pub(crate) fn fit<S: Simd, C: Candidates, const B: usize>(
     simd: S,
-    blocks: &[[G; G_PER_BLOCK]; B],
-    steps: &[f32; 16],
-    guesses: &[f32; B],
+    shape: &Shape,
+    grid: &Grid<B>,
+    blocks: &[C; B],
 ) -> Fit<B> {
-    let lanes = f32x16::from_slice(simd, steps);
-    let largest_step = steps[15];
-    let mut largest = 0.0_f32;
-    for &guess in guesses {
-        largest = largest.max(guess);
-    }
-    let mut best = Fit { d: f16::ZERO, lanes: [0; B] };
-    let mut best_score = 0.0;
-    for i in 0..TRIES {
-        let d = f16::from_f32(largest / largest_step * (FIRST + i as f32 * STEP));
-        let (score, codes) = choose(simd, blocks, lanes, d);
-        if score > best_score {
-            best_score = score;
-            best = Fit { d, lanes: codes };
-        }
-    }
+    let mut d = f16::from_f32(rough(simd, shape, grid, blocks));
+    let (mut lanes, mut score) = choose(simd, shape, blocks, d);
     for _ in 0..REFITS {
-        let d = f16::from_f32(refit(blocks, steps, &best));
-        let (score, codes) = choose(simd, blocks, lanes, d);
-        if score <= best_score {
+        let next = f16::from_f32(least_squares(shape, blocks, d, &lanes));
+        if next == d {
             break;
         }
-        best_score = score;
-        best = Fit { d, lanes: codes };
+        let (next_lanes, next_score) = choose(simd, shape, blocks, next);
+        if next_score <= score {
+            break;
+        }
+        (d, lanes, score) = (next, next_lanes, next_score);
+    }
+    if score > 0.0 { Fit { d, lanes } } else { Fit { d: f16::ZERO, lanes: [0; B] } }
+}
+
+/// The best d of sixteen on the grid.
+#[inline(always)]
+fn rough<S: Simd, C: Candidates, const B: usize>(
+    simd: S,
+    shape: &Shape,
+    grid: &Grid<B>,
+    blocks: &[C; B],
+) -> f32 {
+    let mut tables = [[0.0; POINTS + 32]; B];
+    let mut largest = 0;
+    for b in 0..B {
+        let point = score_points(simd, shape, grid, b, &blocks[b], &mut tables[b]);
+        largest = largest.max(grid.start[b] + point);
+    }
+    let lowest = largest - BELOW_LARGEST;
+    let mut total = f32x16::splat(simd, 0.0);
+    for b in 0..B {
+        let mut best = f32x16::splat(simd, 0.0);
+        for code in 0..shape.codes {
+            if let Some(start) = grid.window(b, lowest as isize - shape.offsets[code] as isize) {
+                best = best.max(f32x16::from_slice(simd, &tables[b][start..start + 16]));
+            }
+        }
+        total += best;
+    }
+    let (lane, _) = first_largest(total);
+    grid.largest * POWERS[(lowest + lane).min(POWERS.len() - 1)] / shape.steps[shape.codes - 1]
+}
+
+/// The first of the sixteen d gives the largest code to a scale that is this many points below the largest that a block
+/// would take alone.
+const BELOW_LARGEST: usize = 6;
+
+/// Scores at all points of a block, sixteen places from the front; the result is the point of the best.
+#[inline(always)]
+fn score_points<S: Simd, C: Candidates, const B: usize>(
+    simd: S,
+    shape: &Shape,
+    grid: &Grid<B>,
+    b: usize,
+    block: &C,
+    table: &mut [f32; POINTS + 32],
+) -> usize {
+    let (mut best, mut top) = (0, f32::NEG_INFINITY);
+    let n = shape.codes;
+    for start in (0..POINTS).step_by(n) {
+        let scales = f32x16::from_fn(simd, |lane| grid.scale(b, start + lane % n));
+        let score = block.score(simd, scales);
+        let score = score.as_array();
+        for i in 0..n {
+            table[16 + start + i] = score[i];
+            if score[i] > top {
+                (best, top) = (start + i, score[i]);
+            }
+        }
     }
     best
 }
 
-const TRIES: usize = 16;
-const FIRST: f32 = 0.8;
-const STEP: f32 = 0.04;
-const REFITS: usize = 3;
-
 /// The best lane of every block at this d, the first of equals, and the sum of their scores.
 #[inline(always)]
-fn choose<S: Simd, G: Group, const G_PER_BLOCK: usize, const B: usize>(
+fn choose<S: Simd, C: Candidates, const B: usize>(
     simd: S,
-    blocks: &[[G; G_PER_BLOCK]; B],
-    steps: f32x16<S>,
+    shape: &Shape,
+    blocks: &[C; B],
     d: f16,
-) -> (f32, [usize; B]) {
-    let scales = steps * d.to_f32();
+) -> ([usize; B], f32) {
+    let scales = f32x16::from_slice(simd, &shape.steps) * d.to_f32();
+    let mut lanes = [0; B];
     let mut total = 0.0;
-    let mut codes = [0; B];
-    for (block, code) in blocks.iter().zip(&mut codes) {
-        let (lane, top) = first_largest(block_score(simd, block, scales));
+    for b in 0..B {
+        let (lane, top) = first_largest(blocks[b].score(simd, scales));
+        lanes[b] = lane;
         total += top;
-        *code = lane;
     }
-    (total, codes)
+    (lanes, total)
 }
 
+/// The d of least squares for the chosen lanes and their entries.
 #[inline(always)]
-fn block_score<S: Simd, G: Group, const G_PER_BLOCK: usize>(
-    simd: S,
-    block: &[G; G_PER_BLOCK],
-    scales: f32x16<S>,
-) -> f32x16<S> {
-    let mut score = block[0].score(simd, scales);
-    for group in &block[1..] {
-        score += group.score(simd, scales);
-    }
-    score
-}
-
-/// The scale that a block would take alone, out of sixteen.
-#[inline(always)]
-pub(crate) fn guess<S: Simd, G: Group, const G_PER_BLOCK: usize>(
-    simd: S,
-    block: &[G; G_PER_BLOCK],
-    scales: &[f32; 16],
+fn least_squares<C: Candidates, const B: usize>(
+    shape: &Shape,
+    blocks: &[C; B],
+    d: f16,
+    lanes: &[usize; B],
 ) -> f32 {
-    let (lane, _) = first_largest(block_score(simd, block, f32x16::from_slice(simd, scales)));
-    scales[lane]
+    let (mut xy, mut yy) = (0.0, 0.0);
+    for b in 0..B {
+        let step = shape.steps[lanes[b]];
+        let (p, q) = blocks[b].best(lanes[b], d.to_f32() * step);
+        xy += step * p;
+        yy += step * step * q;
+    }
+    if xy > 0.0 && yy > 0.0 { xy / yy } else { 0.0 }
 }
 
 /// Lane and value of the largest, the first of equals.
@@ -113,23 +158,4 @@ fn first_largest<S: Simd>(values: f32x16<S>) -> (usize, f32) {
     let top = values.reduce_max();
     let at_top = values.simd_ge(f32x16::splat(values.simd, top)).to_bitmask();
     (at_top.trailing_zeros() as usize % 16, top)
-}
-
-/// The d of least squares for the chosen codes and entries.
-#[inline(always)]
-fn refit<G: Group, const G_PER_BLOCK: usize, const B: usize>(
-    blocks: &[[G; G_PER_BLOCK]; B],
-    steps: &[f32; 16],
-    fit: &Fit<B>,
-) -> f32 {
-    let (mut xy, mut yy) = (0.0, 0.0);
-    for (block, &lane) in blocks.iter().zip(&fit.lanes) {
-        let step = steps[lane];
-        for group in block {
-            let (p, q) = group.best(lane, step * fit.d.to_f32());
-            xy += step * p;
-            yy += step * step * q;
-        }
-    }
-    if yy > 0.0 { (xy / yy).max(0.0) } else { 0.0 }
 }

@@ -3,11 +3,11 @@
 use fearless_simd::{Simd, SimdBase, f32x16};
 use half::f16;
 
-use super::candidates::{Candidates, Target, search};
 use super::codebook::IQ1;
+use super::entries::{Entries, Target, search};
 use super::importance::normalized;
-use super::scales::{around, root_mean_square};
-use super::super_block::{Group, fit, guess};
+use super::scales::{Grid, Shape};
+use super::super_block::{Candidates, fit};
 
 /// What is left to pack: the scale of the super-block, a code per block, an entry and a shift (1 is down) per group.
 pub(crate) struct Encoded<const B: usize> {
@@ -17,149 +17,102 @@ pub(crate) struct Encoded<const B: usize> {
     pub down: [u8; 32],
 }
 
-/// Eight codes of scale 2 code + 1: with the shift up in lanes 0 to 7, down in lanes 8 to 15.
-const STEPS: [f32; 16] = [1., 3., 5., 7., 9., 11., 13., 15., 1., 3., 5., 7., 9., 11., 13., 15.];
+const SHAPE: Shape = Shape::new(8, 1.0, 1.2);
 
-/// Candidates with the shift up, then down; the block chooses the shift.
-#[derive(Clone, Copy)]
-struct OneShift {
-    shifted: [Candidates<KEPT>; 2],
-    /// P and Q of both, in the lanes of their shift.
-    p: [[f32; 16]; KEPT],
-    q: [[f32; 16]; KEPT],
-}
+/// How many scales of a block are searched.
+const KEPT: usize = 8;
 
-impl Group for OneShift {
+/// The groups of a block, each with the entries that are shifted up and those that are shifted down. With ONE the block
+/// chooses the shift (IQ1_S), or else each group does (IQ1_M).
+struct Block<const G: usize, const ONE: bool>([[Entries<KEPT>; 2]; G]);
+
+impl<const G: usize, const ONE: bool> Candidates for Block<G, ONE> {
     #[inline(always)]
     fn score<S: Simd>(&self, simd: S, scales: f32x16<S>) -> f32x16<S> {
         let half = scales * 0.5;
-        let mut top = f32x16::splat(simd, f32::NEG_INFINITY);
-        for (p, q) in self.p.iter().zip(&self.q) {
-            top = top.max(f32x16::load_array_ref(simd, p) - half * f32x16::load_array_ref(simd, q));
+        let mut sums = [f32x16::splat(simd, 0.0); 2];
+        for group in &self.0 {
+            let both = [group[0].scores(simd, half), group[1].scores(simd, half)];
+            if ONE {
+                sums = [sums[0] + both[0], sums[1] + both[1]];
+            } else {
+                sums[0] += both[0].max(both[1]);
+            }
         }
-        top * scales
+        if ONE { sums[0].max(sums[1]) * scales } else { sums[0] * scales }
     }
 
     #[inline(always)]
-    fn best(&self, lane: usize, scale: f32) -> (f32, f32) {
-        self.shifted[lane / 8].best(lane, scale)
-    }
-}
-
-/// Candidates of both shifts in one list: the group chooses its own.
-#[derive(Clone, Copy)]
-struct OwnShift([Candidates<KEPT>; 2]);
-
-impl OwnShift {
-    /// The shift that is better at this scale; up when both are as good.
-    #[inline(always)]
-    fn down(&self, scale: f32) -> usize {
-        usize::from(self.0[1].score_at(scale) > self.0[0].score_at(scale))
+    fn best(&self, _lane: usize, scale: f32) -> (f32, f32) {
+        let mut sum = (0.0, 0.0);
+        for (group, down) in self.0.iter().zip(self.down(scale)) {
+            let (p, q) = group[down].best(scale);
+            sum = (sum.0 + p, sum.1 + q);
+        }
+        sum
     }
 }
 
-impl Group for OwnShift {
+impl<const G: usize, const ONE: bool> Block<G, ONE> {
+    /// Whether each group is shifted down: 1, or up: 0, also when both are as good.
     #[inline(always)]
-    fn score<S: Simd>(&self, simd: S, scales: f32x16<S>) -> f32x16<S> {
-        self.0[0].score(simd, scales).max(self.0[1].score(simd, scales))
-    }
-
-    #[inline(always)]
-    fn best(&self, lane: usize, scale: f32) -> (f32, f32) {
-        self.0[self.down(scale)].best(lane, scale)
+    fn down(&self, scale: f32) -> [usize; G] {
+        let mut gains = [0.0; G];
+        let mut sum = 0.0;
+        for g in 0..G {
+            gains[g] = self.0[g][1].score_at(scale) - self.0[g][0].score_at(scale);
+            sum += gains[g];
+        }
+        gains.map(|gain| usize::from(if ONE { sum } else { gain } > 0.0))
     }
 }
 
 /// Encodes eight blocks of 32 weights with a shift each.
 #[inline(always)]
-pub(crate) fn encode_one_shift<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Encoded<8> {
-    let importance = normalized(importance);
-    let mut blocks = [[OneShift { shifted: [NONE; 2], p: [[0.0; 16]; KEPT], q: [[0.0; 16]; KEPT] }; 4]; 8];
-    let mut guesses = [0.0; 8];
-    for b in 0..8 {
-        let part = b * 32..(b + 1) * 32;
-        let typical = root_mean_square(&x[part.clone()], &importance[part]) * TYPICAL;
-        for g in 0..4 {
-            let shifted = both_shifts(simd, x, &importance, b * 4 + g, typical);
-            let group = &mut blocks[b][g];
-            for k in 0..KEPT {
-                for half in 0..2 {
-                    group.p[k][8 * half..][..8].fill(shifted[half].p[k]);
-                    group.q[k][8 * half..][..8].fill(shifted[half].q[k]);
-                }
-            }
-            group.shifted = shifted;
-        }
-        let eight: [f32; 8] = around(typical, RATIO);
-        let mut sixteen = [0.0; 16];
-        sixteen[..8].copy_from_slice(&eight);
-        sixteen[8..].copy_from_slice(&eight);
-        guesses[b] = guess(simd, &blocks[b], &sixteen);
-    }
-    let fitted = fit(simd, &blocks, &STEPS, &guesses);
-    let mut encoded = Encoded { d: fitted.d, codes: [0; 8], entries: [0; 32], down: [0; 32] };
-    for b in 0..8 {
-        encoded.codes[b] = fitted.lanes[b] as u8 % 8;
-        let down = fitted.lanes[b] / 8;
-        let scale = fitted.d.to_f32() * STEPS[fitted.lanes[b]];
-        for g in 0..4 {
-            let candidates = &blocks[b][g].shifted[down];
-            encoded.entries[b * 4 + g] = candidates.entry[candidates.at(scale)];
-            encoded.down[b * 4 + g] = down as u8;
-        }
-    }
-    encoded
+pub(crate) fn encode_shifted_blocks<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Encoded<8> {
+    encode::<S, true, 4, 8>(simd, x, importance)
 }
 
 /// Encodes sixteen blocks of 16 weights, each eight with a shift.
 #[inline(always)]
-pub(crate) fn encode_own_shifts<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Encoded<16> {
-    let importance = normalized(importance);
-    let mut blocks = [[OwnShift([NONE; 2]); 2]; 16];
-    let mut guesses = [0.0; 16];
-    for b in 0..16 {
-        let part = b * 16..(b + 1) * 16;
-        let typical = root_mean_square(&x[part.clone()], &importance[part]) * TYPICAL;
-        for g in 0..2 {
-            blocks[b][g] = OwnShift(both_shifts(simd, x, &importance, b * 2 + g, typical));
-        }
-        guesses[b] = guess(simd, &blocks[b], &around::<16>(typical, RATIO_OF_GUESSES));
-    }
-    let fitted = fit(simd, &blocks, &STEPS, &guesses);
-    let mut encoded = Encoded { d: fitted.d, codes: [0; 16], entries: [0; 32], down: [0; 32] };
-    for b in 0..16 {
-        encoded.codes[b] = fitted.lanes[b] as u8 % 8;
-        let scale = fitted.d.to_f32() * STEPS[fitted.lanes[b]];
-        for g in 0..2 {
-            let group = &blocks[b][g];
-            let down = group.down(scale);
-            encoded.entries[b * 2 + g] = group.0[down].entry[group.0[down].at(scale)];
-            encoded.down[b * 2 + g] = down as u8;
-        }
-    }
-    encoded
-}
-
-const KEPT: usize = 8;
-const NONE: Candidates<KEPT> = Candidates { p: [0.0; KEPT], q: [0.0; KEPT], entry: [0; KEPT] };
-/// A block's usual scale over its root mean square.
-const TYPICAL: f32 = 1.2;
-const RATIO: f32 = 1.15;
-const RATIO_OF_GUESSES: f32 = 1.075;
-
-#[inline(always)]
-fn both_shifts<S: Simd>(
+pub(crate) fn encode_shifted_groups<S: Simd>(
     simd: S,
     x: &[f32; 256],
     importance: &[f32; 256],
-    group: usize,
-    typical: f32,
-) -> [Candidates<KEPT>; 2] {
-    let mut target = Target { a: [0.0; 8], w: [0.0; 8] };
-    for t in 0..8 {
-        target.w[t] = importance[8 * group + t];
-        target.a[t] = target.w[t] * x[8 * group + t];
+) -> Encoded<16> {
+    encode::<S, false, 2, 16>(simd, x, importance)
+}
+
+#[inline(always)]
+fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
+    simd: S,
+    x: &[f32; 256],
+    importance: &[f32; 256],
+) -> Encoded<B> {
+    let mut encoded = Encoded { d: f16::ZERO, codes: [0; B], entries: [0; 32], down: [0; 32] };
+    let importance = normalized(importance);
+    let Some(grid) = Grid::<B>::new(&SHAPE, x, &importance) else {
+        return encoded;
+    };
+    let (xs, _) = x.as_chunks::<8>();
+    let (ws, _) = importance.as_chunks::<8>();
+    let mut blocks = [const { Block::<G, ONE>([[Entries::NONE; 2]; G]) }; B];
+    for i in 0..32 {
+        let target = Target::signed(&xs[i], &ws[i]);
+        let scales = grid.spread(i / G);
+        let both = [0, 1].map(|shift| search(simd, &IQ1[shift], &target, false, &scales));
+        blocks[i / G].0[i % G] = both;
     }
-    let scales = around(typical, RATIO);
-    [search(simd, &IQ1[0], &target, false, &scales), search(simd, &IQ1[1], &target, false, &scales)]
+    let fitted = fit(simd, &SHAPE, &grid, &blocks);
+    encoded.d = fitted.d;
+    for b in 0..B {
+        encoded.codes[b] = fitted.lanes[b] as u8 % 8;
+        let scale = fitted.d.to_f32() * SHAPE.steps[fitted.lanes[b]];
+        let down = blocks[b].down(scale);
+        for g in 0..G {
+            encoded.down[b * G + g] = down[g] as u8;
+            encoded.entries[b * G + g] = blocks[b].0[g][down[g]].entry_at(scale);
+        }
+    }
+    encoded
 }

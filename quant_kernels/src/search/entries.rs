@@ -7,11 +7,10 @@
 use fearless_simd::{Simd, SimdBase, f32x16, mask32x16};
 
 use super::codebook::Codebook;
-use super::super_block::Group;
 
 /// The best entries at K rising scales.
 #[derive(Clone, Copy)]
-pub(crate) struct Candidates<const K: usize> {
+pub(crate) struct Entries<const K: usize> {
     pub p: [f32; K],
     pub q: [f32; K],
     pub entry: [u16; K],
@@ -25,6 +24,28 @@ pub(crate) struct Target<const D: usize> {
     pub w: [f32; D],
 }
 
+impl<const D: usize> Target<D> {
+    /// With the signs taken out.
+    #[inline(always)]
+    pub fn magnitudes(x: &[f32; D], w: &[f32; D]) -> Self {
+        let mut a = [0.0; D];
+        for t in 0..D {
+            a[t] = w[t] * x[t].abs();
+        }
+        Self { a, w: *w }
+    }
+
+    /// With the signs left in.
+    #[inline(always)]
+    pub fn signed(x: &[f32; D], w: &[f32; D]) -> Self {
+        let mut a = [0.0; D];
+        for t in 0..D {
+            a[t] = w[t] * x[t];
+        }
+        Self { a, w: *w }
+    }
+}
+
 /// The entry with the largest s P - s^2 Q / 2 for each scale, the first of equals, among all of the codebook.
 ///
 /// With `turned` one sign must be the opposite of the weight's: the one that costs least, so that P loses
@@ -36,7 +57,7 @@ pub(crate) fn search<S: Simd, const D: usize, const K: usize>(
     target: &Target<D>,
     turned: bool,
     scales: &[f32; K],
-) -> Candidates<K> {
+) -> Entries<K> {
     let mut ps = [[0.0; 16]; 128];
     let mut qs = [[0.0; 16]; 128];
     let mut best = [f32x16::splat(simd, f32::NEG_INFINITY); K];
@@ -67,7 +88,7 @@ pub(crate) fn search<S: Simd, const D: usize, const K: usize>(
         }
         here += 16.0;
     }
-    let mut found = Candidates { p: [0.0; K], q: [0.0; K], entry: [0; K] };
+    let mut found = Entries { p: [0.0; K], q: [0.0; K], entry: [0; K] };
     for k in 0..K {
         let top = best[k].reduce_max();
         let at_top = best[k].simd_ge(f32x16::splat(simd, top));
@@ -84,15 +105,17 @@ fn simd_select<S: Simd>(mask: mask32x16<S>, yes: f32x16<S>, no: f32x16<S>) -> f3
     fearless_simd::Select::select(mask, yes, no)
 }
 
-impl<const K: usize> Candidates<K> {
-    /// The best candidate at a scale, the first of equals.
+impl<const K: usize> Entries<K> {
+    /// No entries: a placeholder.
+    pub const NONE: Self = Self { p: [0.0; K], q: [0.0; K], entry: [0; K] };
+
+    /// The best at a scale, the first of equals.
     #[inline(always)]
-    pub(crate) fn at(&self, scale: f32) -> usize {
-        let half = 0.5 * scale;
+    fn at(&self, scale: f32) -> usize {
         let mut best = 0;
-        let mut top = self.p[0] - half * self.q[0];
-        for k in 1..K {
-            let score = self.p[k] - half * self.q[k];
+        let mut top = f32::NEG_INFINITY;
+        for k in 0..K {
+            let score = self.p[k] - scale * 0.5 * self.q[k];
             if score > top {
                 top = score;
                 best = k;
@@ -100,31 +123,34 @@ impl<const K: usize> Candidates<K> {
         }
         best
     }
-}
 
-impl<const K: usize> Candidates<K> {
-    /// s P - s^2 Q / 2 of the best candidate.
+    /// The entry that is best at a scale.
     #[inline(always)]
-    pub(crate) fn score_at(&self, scale: f32) -> f32 {
-        let k = self.at(scale);
-        scale * (self.p[k] - 0.5 * scale * self.q[k])
+    pub fn entry_at(&self, scale: f32) -> u16 {
+        self.entry[self.at(scale)]
     }
-}
 
-impl<const K: usize> Group for Candidates<K> {
+    /// P and Q of the best at a scale.
     #[inline(always)]
-    fn score<S: Simd>(&self, simd: S, scales: f32x16<S>) -> f32x16<S> {
-        let half = scales * 0.5;
+    pub fn best(&self, scale: f32) -> (f32, f32) {
+        let k = self.at(scale);
+        (self.p[k], self.q[k])
+    }
+
+    /// P - s Q / 2 of the best at a scale.
+    #[inline(always)]
+    pub fn score_at(&self, scale: f32) -> f32 {
+        let (p, q) = self.best(scale);
+        p - scale * 0.5 * q
+    }
+
+    /// P - s Q / 2 of the best at sixteen scales, given s / 2.
+    #[inline(always)]
+    pub fn scores<S: Simd>(&self, simd: S, half: f32x16<S>) -> f32x16<S> {
         let mut top = f32x16::splat(simd, self.p[0]) - half * self.q[0];
         for k in 1..K {
             top = top.max(f32x16::splat(simd, self.p[k]) - half * self.q[k]);
         }
-        top * scales
-    }
-
-    #[inline(always)]
-    fn best(&self, _lane: usize, scale: f32) -> (f32, f32) {
-        let k = self.at(scale);
-        (self.p[k], self.q[k])
+        top
     }
 }
