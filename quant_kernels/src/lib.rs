@@ -2,6 +2,8 @@
 //!
 //! The crate knows blocks and rows and no files. The same weights give the same bytes on every CPU.
 
+#![allow(clippy::needless_range_loop, reason = "the loops of a format index several fields at once")]
+
 mod block;
 mod format;
 #[allow(clippy::needless_range_loop, reason = "by index, code reads as the layout is drawn")]

@@ -3,6 +3,13 @@
 mod bf16;
 mod f16;
 mod f32;
+mod iq1_m;
+mod iq1_s;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_s;
+mod iq3_xxs;
 mod iq4_nl;
 mod iq4_xs;
 mod mxfp4;
@@ -47,7 +54,13 @@ macro_rules! for_block {
             Format::TQ1_0 => $function::<256, tq1_0::TQ1_0>($($argument),*),
             Format::TQ2_0 => $function::<256, tq2_0::TQ2_0>($($argument),*),
             Format::MXFP4 => $function::<32, mxfp4::MXFP4>($($argument),*),
-            other => unimplemented!("{other}"),
+            Format::IQ1_S => $function::<256, iq1_s::IQ1_S>($($argument),*),
+            Format::IQ1_M => $function::<256, iq1_m::IQ1_M>($($argument),*),
+            Format::IQ2_XXS => $function::<256, iq2_xxs::IQ2_XXS>($($argument),*),
+            Format::IQ2_XS => $function::<256, iq2_xs::IQ2_XS>($($argument),*),
+            Format::IQ2_S => $function::<256, iq2_s::IQ2_S>($($argument),*),
+            Format::IQ3_XXS => $function::<256, iq3_xxs::IQ3_XXS>($($argument),*),
+            Format::IQ3_S => $function::<256, iq3_s::IQ3_S>($($argument),*),
         }
     };
 }

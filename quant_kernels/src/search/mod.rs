@@ -1,8 +1,17 @@
 //! The few searches that all formats share.
 
+pub(crate) mod codebook;
+pub(crate) mod eights;
+pub(crate) mod entries;
+pub(crate) mod fours;
 pub(crate) mod gain;
+pub(crate) mod importance;
 pub(crate) mod levels;
 pub(crate) mod scale;
 pub(crate) mod scale_min;
+pub(crate) mod scales;
+pub(crate) mod signs;
 pub(crate) mod sub_scales;
 pub(crate) mod sub_scales_mins;
+pub(crate) mod super_block;
+pub(crate) mod ternary;

@@ -1,0 +1,135 @@
+//! The scales of a format: a factor of d per code, and the grid on which candidates for them are sought.
+
+/// The scale codes of a format and what is typical for it.
+pub(crate) struct Shape {
+    /// How many codes there are: 8 or 16.
+    pub codes: usize,
+    /// d times these are the scales of the codes, sixteen lanes: eight codes are there twice.
+    pub steps: [f32; 16],
+    /// Steps of the grid from each code up to the largest.
+    pub offsets: [usize; 16],
+    /// A block's usual scale over its root mean square.
+    pub typical: f32,
+}
+
+impl Shape {
+    /// The shape of a format whose scales are d * (1 + 2 code) * unit.
+    pub const fn new(codes: usize, unit: f32, typical: f32) -> Self {
+        let mut steps = [0.0; 16];
+        let mut offsets = [0; 16];
+        let mut lane = 0;
+        while lane < 16 {
+            let code = lane % codes;
+            steps[lane] = (1 + 2 * code) as f32 * unit;
+            let mut ratio = (2 * codes - 1) as f32 / (1 + 2 * code) as f32;
+            while ratio > 1.0 + 0.5 * (RATIO - 1.0) {
+                ratio /= RATIO;
+                offsets[lane] += 1;
+            }
+            lane += 1;
+        }
+        Self { codes, steps, offsets, typical }
+    }
+}
+
+/// Ratio of neighbours in the grid: the fourth root of 1.15.
+const RATIO: f32 = 1.0356;
+/// Grid points below the largest block's; a block further down, at less than a hundredth, is scored as if it were here.
+const DEPTH: usize = 128;
+/// Grid points of a block: 3.06 times between the first and the last.
+pub(crate) const POINTS: usize = 32;
+/// How many of a block's points lie below its typical scale.
+pub(crate) const BELOW: usize = POINTS / 2;
+
+/// RATIO to the power of (index - DEPTH - BELOW).
+pub(crate) const POWERS: [f32; DEPTH + POINTS] = {
+    let mut powers = [1.0; DEPTH + POINTS];
+    let mut i = DEPTH + BELOW;
+    while i > 0 {
+        i -= 1;
+        powers[i] = powers[i + 1] / RATIO;
+    }
+    i = DEPTH + BELOW;
+    while i + 1 < DEPTH + POINTS {
+        powers[i + 1] = powers[i] * RATIO;
+        i += 1;
+    }
+    powers
+};
+
+/// A grid of scales that the blocks of a super-block share, each with its own window of it.
+pub(crate) struct Grid<const B: usize> {
+    /// The typical scale of the largest block.
+    pub largest: f32,
+    /// Index into POWERS of the first point of each block.
+    pub start: [usize; B],
+}
+
+impl<const B: usize> Grid<B> {
+    /// None where no block has a weight that counts.
+    #[inline(always)]
+    pub fn new(shape: &Shape, x: &[f32; 256], importance: &[f32; 256]) -> Option<Self> {
+        let len = 256 / B;
+        let mut typical = [0.0; B];
+        let mut largest = 0.0_f32;
+        for b in 0..B {
+            typical[b] =
+                root_mean_square(&x[b * len..][..len], &importance[b * len..][..len]) * shape.typical;
+            largest = largest.max(typical[b]);
+        }
+        if largest < f32::MIN_POSITIVE {
+            return None;
+        }
+        Some(Self { largest, start: typical.map(|scale| position(scale / largest) - BELOW) })
+    }
+
+    /// Scale of a point of a block.
+    #[inline(always)]
+    pub fn scale(&self, block: usize, point: usize) -> f32 {
+        self.largest * POWERS[self.start[block] + point]
+    }
+
+    /// K scales that stand for all points of a block.
+    #[inline(always)]
+    pub fn spread<const K: usize>(&self, block: usize) -> [f32; K] {
+        let mut scales = [0.0; K];
+        for k in 0..K {
+            scales[k] = self.scale(block, POINTS / K / 2 + k * (POINTS / K));
+        }
+        scales
+    }
+
+    /// Where in a block's points, with sixteen more in front, the point of the grid lies, if it and the next fifteen
+    /// reach any of the block's.
+    #[inline(always)]
+    pub fn window(&self, block: usize, index: isize) -> Option<usize> {
+        let start = index + 16 - self.start[block] as isize;
+        (0..(POINTS + 16) as isize).contains(&start).then_some(start as usize)
+    }
+}
+
+/// Index into POWERS of a scale that is this part of the largest.
+#[inline(always)]
+fn position(part: f32) -> usize {
+    let (mut low, mut high) = (BELOW, BELOW + DEPTH);
+    while low < high {
+        let middle = (low + high) / 2;
+        if POWERS[middle] < part {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+/// The importance-weighted root mean square.
+#[inline(always)]
+fn root_mean_square(x: &[f32], importance: &[f32]) -> f32 {
+    let (mut xx, mut total) = (0.0, 0.0);
+    for (&x, &w) in x.iter().zip(importance) {
+        xx += w * x * x;
+        total += w;
+    }
+    if total > 0.0 { (xx / total).sqrt() } else { 0.0 }
+}

@@ -1,0 +1,161 @@
+//! The scale of a super-block and the scale codes of its blocks, chosen together from candidates.
+//!
+//! The objective is the importance-weighted squared error with d free, which is the weighted cosine: an error at
+//! unit gain. What shrinks the weights is taken back per row, see `block.rs`.
+//!
+//! Each block is scored on a geometric grid of scales that all blocks share. With d on the same grid a code is an
+//! offset into a block's scores, so that sixteen d are tried at once, the lanes, with all their codes. From the best
+//! of these on, d is refitted by least squares and the codes are chosen again.
+
+use fearless_simd::{Simd, SimdBase, SimdMask, f32x16};
+use half::f16;
+
+use super::scales::{Grid, POINTS, POWERS, Shape};
+
+/// A block's candidates, able to say what is best at a scale.
+pub(crate) trait Candidates {
+    /// Largest s P - s^2 Q / 2 at each of sixteen scales s.
+    ///
+    /// With two shifts, where lanes 0 to 7 are for one and 8 to 15 for the other, `scales` has each scale twice.
+    fn score<S: Simd>(&self, simd: S, scales: f32x16<S>) -> f32x16<S>;
+
+    /// P and Q of the best in this lane.
+    fn best(&self, lane: usize, scale: f32) -> (f32, f32);
+}
+
+/// The f16 scale of a super-block and the lane of each block: its code, or that plus 8.
+pub(crate) struct Fit<const B: usize> {
+    pub d: f16,
+    pub lanes: [usize; B],
+}
+
+/// Least squares and new codes, at most this often.
+const REFITS: usize = 3;
+
+/// Chooses d and for each block a lane of `shape.steps`.
+#[inline(always)]
+pub(crate) fn fit<S: Simd, C: Candidates, const B: usize>(
+    simd: S,
+    shape: &Shape,
+    grid: &Grid<B>,
+    blocks: &[C; B],
+) -> Fit<B> {
+    let mut d = f16::from_f32(rough(simd, shape, grid, blocks));
+    let (mut lanes, mut score) = choose(simd, shape, blocks, d);
+    for _ in 0..REFITS {
+        let next = f16::from_f32(least_squares(shape, blocks, d, &lanes));
+        if next == d {
+            break;
+        }
+        let (next_lanes, next_score) = choose(simd, shape, blocks, next);
+        if next_score <= score {
+            break;
+        }
+        (d, lanes, score) = (next, next_lanes, next_score);
+    }
+    if score > 0.0 { Fit { d, lanes } } else { Fit { d: f16::ZERO, lanes: [0; B] } }
+}
+
+/// The best d of sixteen on the grid.
+#[inline(always)]
+fn rough<S: Simd, C: Candidates, const B: usize>(
+    simd: S,
+    shape: &Shape,
+    grid: &Grid<B>,
+    blocks: &[C; B],
+) -> f32 {
+    let mut tables = [[0.0; POINTS + 32]; B];
+    let mut largest = 0;
+    for b in 0..B {
+        let point = score_points(simd, shape, grid, b, &blocks[b], &mut tables[b]);
+        largest = largest.max(grid.start[b] + point);
+    }
+    let lowest = largest - BELOW_LARGEST;
+    let mut total = f32x16::splat(simd, 0.0);
+    for b in 0..B {
+        let mut best = f32x16::splat(simd, 0.0);
+        for code in 0..shape.codes {
+            if let Some(start) = grid.window(b, lowest as isize - shape.offsets[code] as isize) {
+                best = best.max(f32x16::from_slice(simd, &tables[b][start..start + 16]));
+            }
+        }
+        total += best;
+    }
+    let (lane, _) = first_largest(total);
+    grid.largest * POWERS[(lowest + lane).min(POWERS.len() - 1)] / shape.steps[shape.codes - 1]
+}
+
+/// The first of the sixteen d gives the largest code to a scale that is this many points below the largest that a block
+/// would take alone.
+const BELOW_LARGEST: usize = 6;
+
+/// Scores at all points of a block, sixteen places from the front; the result is the point of the best.
+#[inline(always)]
+fn score_points<S: Simd, C: Candidates, const B: usize>(
+    simd: S,
+    shape: &Shape,
+    grid: &Grid<B>,
+    b: usize,
+    block: &C,
+    table: &mut [f32; POINTS + 32],
+) -> usize {
+    let (mut best, mut top) = (0, f32::NEG_INFINITY);
+    let n = shape.codes;
+    for start in (0..POINTS).step_by(n) {
+        let scales = f32x16::from_fn(simd, |lane| grid.scale(b, start + lane % n));
+        let score = block.score(simd, scales);
+        let score = score.as_array();
+        for i in 0..n {
+            table[16 + start + i] = score[i];
+            if score[i] > top {
+                (best, top) = (start + i, score[i]);
+            }
+        }
+    }
+    best
+}
+
+/// The best lane of every block at this d, the first of equals, and the sum of their scores.
+#[inline(always)]
+fn choose<S: Simd, C: Candidates, const B: usize>(
+    simd: S,
+    shape: &Shape,
+    blocks: &[C; B],
+    d: f16,
+) -> ([usize; B], f32) {
+    let scales = f32x16::from_slice(simd, &shape.steps) * d.to_f32();
+    let mut lanes = [0; B];
+    let mut total = 0.0;
+    for b in 0..B {
+        let (lane, top) = first_largest(blocks[b].score(simd, scales));
+        lanes[b] = lane;
+        total += top;
+    }
+    (lanes, total)
+}
+
+/// The d of least squares for the chosen lanes and their entries.
+#[inline(always)]
+fn least_squares<C: Candidates, const B: usize>(
+    shape: &Shape,
+    blocks: &[C; B],
+    d: f16,
+    lanes: &[usize; B],
+) -> f32 {
+    let (mut xy, mut yy) = (0.0, 0.0);
+    for b in 0..B {
+        let step = shape.steps[lanes[b]];
+        let (p, q) = blocks[b].best(lanes[b], d.to_f32() * step);
+        xy += step * p;
+        yy += step * step * q;
+    }
+    if xy > 0.0 && yy > 0.0 { xy / yy } else { 0.0 }
+}
+
+/// Lane and value of the largest, the first of equals.
+#[inline(always)]
+fn first_largest<S: Simd>(values: f32x16<S>) -> (usize, f32) {
+    let top = values.reduce_max();
+    let at_top = values.simd_ge(f32x16::splat(values.simd, top)).to_bitmask();
+    (at_top.trailing_zeros() as usize % 16, top)
+}

@@ -1,0 +1,118 @@
+//! The search of IQ1_S and IQ1_M: eight values of -1, 0 and 1 from a codebook, all moved up or down by an eighth.
+
+use fearless_simd::{Simd, SimdBase, f32x16};
+use half::f16;
+
+use super::codebook::IQ1;
+use super::entries::{Entries, Target, search};
+use super::importance::normalized;
+use super::scales::{Grid, Shape};
+use super::super_block::{Candidates, fit};
+
+/// What is left to pack: the scale of the super-block, a code per block, an entry and a shift (1 is down) per group.
+pub(crate) struct Encoded<const B: usize> {
+    pub d: f16,
+    pub codes: [u8; B],
+    pub entries: [u16; 32],
+    pub down: [u8; 32],
+}
+
+const SHAPE: Shape = Shape::new(8, 1.0, 1.2);
+
+/// How many scales of a block are searched.
+const KEPT: usize = 8;
+
+/// The groups of a block, each with the entries that are shifted up and those that are shifted down. With ONE the block
+/// chooses the shift (IQ1_S), or else each group does (IQ1_M).
+struct Block<const G: usize, const ONE: bool>([[Entries<KEPT>; 2]; G]);
+
+impl<const G: usize, const ONE: bool> Candidates for Block<G, ONE> {
+    #[inline(always)]
+    fn score<S: Simd>(&self, simd: S, scales: f32x16<S>) -> f32x16<S> {
+        let half = scales * 0.5;
+        let mut sums = [f32x16::splat(simd, 0.0); 2];
+        for group in &self.0 {
+            let both = [group[0].scores(simd, half), group[1].scores(simd, half)];
+            if ONE {
+                sums = [sums[0] + both[0], sums[1] + both[1]];
+            } else {
+                sums[0] += both[0].max(both[1]);
+            }
+        }
+        if ONE { sums[0].max(sums[1]) * scales } else { sums[0] * scales }
+    }
+
+    #[inline(always)]
+    fn best(&self, _lane: usize, scale: f32) -> (f32, f32) {
+        let mut sum = (0.0, 0.0);
+        for (group, down) in self.0.iter().zip(self.down(scale)) {
+            let (p, q) = group[down].best(scale);
+            sum = (sum.0 + p, sum.1 + q);
+        }
+        sum
+    }
+}
+
+impl<const G: usize, const ONE: bool> Block<G, ONE> {
+    /// Whether each group is shifted down: 1, or up: 0, also when both are as good.
+    #[inline(always)]
+    fn down(&self, scale: f32) -> [usize; G] {
+        let mut gains = [0.0; G];
+        let mut sum = 0.0;
+        for g in 0..G {
+            gains[g] = self.0[g][1].score_at(scale) - self.0[g][0].score_at(scale);
+            sum += gains[g];
+        }
+        gains.map(|gain| usize::from(if ONE { sum } else { gain } > 0.0))
+    }
+}
+
+/// Encodes eight blocks of 32 weights with a shift each.
+#[inline(always)]
+pub(crate) fn encode_shifted_blocks<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Encoded<8> {
+    encode::<S, true, 4, 8>(simd, x, importance)
+}
+
+/// Encodes sixteen blocks of 16 weights, each eight with a shift.
+#[inline(always)]
+pub(crate) fn encode_shifted_groups<S: Simd>(
+    simd: S,
+    x: &[f32; 256],
+    importance: &[f32; 256],
+) -> Encoded<16> {
+    encode::<S, false, 2, 16>(simd, x, importance)
+}
+
+#[inline(always)]
+fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
+    simd: S,
+    x: &[f32; 256],
+    importance: &[f32; 256],
+) -> Encoded<B> {
+    let mut encoded = Encoded { d: f16::ZERO, codes: [0; B], entries: [0; 32], down: [0; 32] };
+    let importance = normalized(importance);
+    let Some(grid) = Grid::<B>::new(&SHAPE, x, &importance) else {
+        return encoded;
+    };
+    let (xs, _) = x.as_chunks::<8>();
+    let (ws, _) = importance.as_chunks::<8>();
+    let mut blocks = [const { Block::<G, ONE>([[Entries::NONE; 2]; G]) }; B];
+    for i in 0..32 {
+        let target = Target::signed(&xs[i], &ws[i]);
+        let scales = grid.spread(i / G);
+        let both = [0, 1].map(|shift| search(simd, &IQ1[shift], &target, false, &scales));
+        blocks[i / G].0[i % G] = both;
+    }
+    let fitted = fit(simd, &SHAPE, &grid, &blocks);
+    encoded.d = fitted.d;
+    for b in 0..B {
+        encoded.codes[b] = fitted.lanes[b] as u8 % 8;
+        let scale = fitted.d.to_f32() * SHAPE.steps[fitted.lanes[b]];
+        let down = blocks[b].down(scale);
+        for g in 0..G {
+            encoded.down[b * G + g] = down[g] as u8;
+            encoded.entries[b * G + g] = blocks[b].0[g][down[g]].entry_at(scale);
+        }
+    }
+    encoded
+}
