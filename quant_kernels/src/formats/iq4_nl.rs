@@ -13,7 +13,7 @@ use fearless_simd::Simd;
 use crate::block::Block;
 use crate::scale::Scale;
 use crate::search::levels::{K4, Listed};
-use crate::search::scale::fit;
+use crate::search::scale::{Landings, fit, landings};
 
 /// One block of 32 weights.
 #[repr(C)]
@@ -24,13 +24,13 @@ pub struct IQ4_NL {
 }
 
 /// Where the largest weight may land, as parts of -127; the mirrored ones try the shorter end for it.
-const LANDINGS: [(f32, f32); 2] = [(0.80, 0.02), (-0.78, -0.02)];
+const LANDINGS: [Landings; 2] = [landings(0.80, 0.02), landings(-0.78, -0.02)];
 
 impl Block<32> for IQ4_NL {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 32], importance: &[f32; 32]) -> Self {
         let mut codes = [0; 32];
-        let d = fit::<Listed, S, 32>(simd, x, importance, &LANDINGS, &mut codes);
+        let d = fit::<Listed, S, 2, 32>(simd, x, importance, &LANDINGS, &mut codes);
         let mut qs = [0; 16];
         for i in 0..16 {
             qs[i] = codes[i] | codes[i + 16] << 4;

@@ -28,8 +28,8 @@ pub struct Q2_K {
 }
 
 const LANDINGS: [Landings; 2] = [
-    Landings { low: [-0.3, 0.0, 0.3, 0.6], high: [-0.3, 0.0, 0.3, 0.6] },
-    Landings { low: [-0.15, 0.15, 0.45, 0.75], high: [-0.15, 0.15, 0.45, 0.75] },
+    Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6]),
+    Landings::new([-0.15, 0.15, 0.45, 0.75], [-0.15, 0.15, 0.45, 0.75]),
 ];
 
 const PLAN: Plan = Plan { top: 3.0, end: 15.0, landings: &LANDINGS, rounds: 2 };

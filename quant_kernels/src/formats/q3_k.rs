@@ -16,6 +16,7 @@ use fearless_simd::Simd;
 use crate::block::Block;
 use crate::scale::Scale;
 use crate::search::levels::{Integers, codes};
+use crate::search::scale::landings;
 use crate::search::sub_scales::{Plan, sub_scales};
 
 /// One super-block of 256 weights.
@@ -30,12 +31,13 @@ pub struct Q3_K {
 
 type Levels = Integers<-4, 3>;
 
-const PLAN: Plan = Plan { end: -32.0, landings: &[(0.65, 0.03), (-0.6, -0.03)], mirror: true, rounds: 2 };
+const PLAN: Plan<2> =
+    Plan { end: -32.0, landings: [landings(0.65, 0.03), landings(-0.6, -0.03)], mirror: true, rounds: 1 };
 
 impl Block<256> for Q3_K {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let fit = sub_scales::<Levels, S, 16>(simd, x, importance, &PLAN);
+        let fit = sub_scales::<Levels, S, 2, 16>(simd, x, importance, &PLAN);
         let mut block = Self::zeroed();
         block.d = Scale::nearest(fit.d * fit.gain);
         let d = block.d.get() / fit.gain;

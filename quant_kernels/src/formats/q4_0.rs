@@ -13,7 +13,7 @@ use fearless_simd::Simd;
 use crate::block::Block;
 use crate::scale::Scale;
 use crate::search::levels::Integers;
-use crate::search::scale::fit;
+use crate::search::scale::{Landings, fit, landings};
 
 /// One block of 32 weights.
 #[repr(C)]
@@ -24,13 +24,13 @@ pub struct Q4_0 {
 }
 
 /// Where the largest weight may land, as parts of -8; clipping it often pays.
-const LANDINGS: [(f32, f32); 2] = [(0.80, 0.02), (0.81, 0.02)];
+const LANDINGS: [Landings; 1] = [landings(0.80, 0.02)];
 
 impl Block<32> for Q4_0 {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 32], importance: &[f32; 32]) -> Self {
         let mut codes = [0; 32];
-        let d = fit::<Integers<-8, 7>, S, 32>(simd, x, importance, &LANDINGS, &mut codes);
+        let d = fit::<Integers<-8, 7>, S, 1, 32>(simd, x, importance, &LANDINGS, &mut codes);
         let mut qs = [0; 16];
         for i in 0..16 {
             qs[i] = codes[i] | codes[i + 16] << 4;

@@ -25,8 +25,8 @@ pub struct Q4_1 {
 
 /// How far beyond the outer levels the lowest and the highest weight may land.
 const LANDINGS: [Landings; 2] = [
-    Landings { low: [-0.3, 0.0, 0.3, 0.6], high: [-0.3, 0.0, 0.3, 0.6] },
-    Landings { low: [-0.15, 0.15, 0.45, 0.75], high: [-0.15, 0.15, 0.45, 0.75] },
+    Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6]),
+    Landings::new([-0.15, 0.15, 0.45, 0.75], [-0.15, 0.15, 0.45, 0.75]),
 ];
 
 impl Block<32> for Q4_1 {

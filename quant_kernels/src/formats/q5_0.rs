@@ -9,12 +9,12 @@
 //! ```
 
 use bytemuck::{Pod, Zeroable};
-use fearless_simd::Simd;
+use fearless_simd::{prelude::*, u8x32};
 
 use crate::block::Block;
 use crate::scale::Scale;
 use crate::search::levels::Integers;
-use crate::search::scale::fit;
+use crate::search::scale::{Landings, fit, landings};
 
 /// One block of 32 weights.
 #[repr(C)]
@@ -26,17 +26,14 @@ pub struct Q5_0 {
 }
 
 /// Where the largest weight may land, as parts of -16; clipping it often pays.
-const LANDINGS: [(f32, f32); 2] = [(0.88, 0.01), (0.885, 0.01)];
+const LANDINGS: [Landings; 1] = [landings(0.88, 0.01)];
 
 impl Block<32> for Q5_0 {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 32], importance: &[f32; 32]) -> Self {
         let mut codes = [0; 32];
-        let d = fit::<Integers<-16, 15>, S, 32>(simd, x, importance, &LANDINGS, &mut codes);
-        let mut qh = 0;
-        for i in 0..32 {
-            qh |= u32::from(codes[i] >> 4) << i;
-        }
+        let d = fit::<Integers<-16, 15>, S, 1, 32>(simd, x, importance, &LANDINGS, &mut codes);
+        let qh = u8x32::simd_from(simd, codes).simd_ge(16).to_bitmask() as u32;
         let mut qs = [0; 16];
         for i in 0..16 {
             qs[i] = codes[i] & 15 | codes[i + 16] << 4;

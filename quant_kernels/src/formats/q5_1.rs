@@ -9,7 +9,7 @@
 //! ```
 
 use bytemuck::{Pod, Zeroable};
-use fearless_simd::Simd;
+use fearless_simd::{prelude::*, u8x32};
 
 use crate::block::Block;
 use crate::scale::Scale;
@@ -27,8 +27,8 @@ pub struct Q5_1 {
 
 /// How far beyond the outer levels the lowest and the highest weight may land.
 const LANDINGS: [Landings; 2] = [
-    Landings { low: [-0.3, 0.0, 0.3, 0.6], high: [-0.3, 0.0, 0.3, 0.6] },
-    Landings { low: [-0.15, 0.15, 0.45, 0.75], high: [-0.15, 0.15, 0.45, 0.75] },
+    Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6]),
+    Landings::new([-0.15, 0.15, 0.45, 0.75], [-0.15, 0.15, 0.45, 0.75]),
 ];
 
 impl Block<32> for Q5_1 {
@@ -36,10 +36,7 @@ impl Block<32> for Q5_1 {
     fn quantize<S: Simd>(simd: S, x: &[f32; 32], importance: &[f32; 32]) -> Self {
         let mut codes = [0; 32];
         let (d, m) = fit(simd, x, importance, 31.0, &LANDINGS, &mut codes);
-        let mut qh = 0;
-        for i in 0..32 {
-            qh |= u32::from(codes[i] >> 4) << i;
-        }
+        let qh = u8x32::simd_from(simd, codes).simd_ge(16).to_bitmask() as u32;
         let mut qs = [0; 16];
         for i in 0..16 {
             qs[i] = codes[i] & 15 | codes[i + 16] << 4;

@@ -15,6 +15,7 @@ use fearless_simd::Simd;
 use crate::block::Block;
 use crate::scale::Scale;
 use crate::search::levels::{Integers, codes};
+use crate::search::scale::landings;
 use crate::search::sub_scales::{Plan, sub_scales};
 
 /// One super-block of 256 weights.
@@ -29,12 +30,12 @@ pub struct Q6_K {
 
 type Levels = Integers<-32, 31>;
 
-const PLAN: Plan = Plan { end: -128.0, landings: &[(0.925, 0.01)], mirror: false, rounds: 1 };
+const PLAN: Plan<1> = Plan { end: -128.0, landings: [landings(0.925, 0.01)], mirror: false, rounds: 1 };
 
 impl Block<256> for Q6_K {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let fit = sub_scales::<Levels, S, 16>(simd, x, importance, &PLAN);
+        let fit = sub_scales::<Levels, S, 1, 16>(simd, x, importance, &PLAN);
         let mut block = Self::zeroed();
         block.d = Scale::nearest(fit.d * fit.gain);
         let d = block.d.get() / fit.gain;

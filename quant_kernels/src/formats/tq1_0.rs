@@ -15,7 +15,7 @@ use fearless_simd::Simd;
 use crate::block::Block;
 use crate::scale::Scale;
 use crate::search::levels::Integers;
-use crate::search::scale::fit;
+use crate::search::scale::{Landings, fit, landings};
 
 /// One block of 256 weights.
 #[repr(C)]
@@ -29,13 +29,13 @@ pub struct TQ1_0 {
 pub(super) type Ternary = Integers<-1, 1>;
 
 /// Where the largest weight may land: half or less makes all weights zero, more than ten times hardly any.
-pub(super) const LANDINGS: [(f32, f32); 2] = [(1.0, 0.25), (1.125, 0.25)];
+pub(super) const LANDINGS: [Landings; 2] = [landings(1.0, 0.25), landings(1.125, 0.25)];
 
 impl Block<256> for TQ1_0 {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let mut codes = [0; 256];
-        let d = fit::<Ternary, S, 256>(simd, x, importance, &LANDINGS, &mut codes);
+        let d = fit::<Ternary, S, 2, 256>(simd, x, importance, &LANDINGS, &mut codes);
         let (mut qs, mut qh) = ([0; 48], [0; 4]);
         pack::<32, 5>(&codes[..160], &mut qs[..32]);
         pack::<16, 5>(&codes[160..240], &mut qs[32..]);

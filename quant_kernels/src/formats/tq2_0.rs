@@ -28,7 +28,7 @@ impl Block<256> for TQ2_0 {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let mut codes = [0; 256];
-        let d = fit::<Ternary, S, 256>(simd, x, importance, &LANDINGS, &mut codes);
+        let d = fit::<Ternary, S, 2, 256>(simd, x, importance, &LANDINGS, &mut codes);
         let mut qs = [[0; 32]; 2];
         for (k, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
             for l in 0..32 {

@@ -6,24 +6,36 @@ use super::gain::{energy, to_unit};
 use super::levels::{Levels, codes};
 use crate::scale::Scale;
 
+/// The numbers of the lanes.
+pub(crate) const LANES: [f32; 16] =
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+
 /// Sums over a group, for sixteen inverse scales: importance x weight x level, and importance x level squared.
+#[derive(Clone, Copy)]
 pub(crate) struct Sums<S: Simd> {
     pub(crate) xq: f32x16<S>,
     pub(crate) qq: f32x16<S>,
 }
 
-impl<S: Simd> Sums<S> {
-    #[inline(always)]
-    pub(crate) fn of<L: Levels>(simd: S, x: &[f32], w: &[f32], inverse: f32x16<S>) -> Self {
-        let mut sums = Self { xq: f32x16::splat(simd, 0.0), qq: f32x16::splat(simd, 0.0) };
-        for (&x, &w) in x.iter().zip(w) {
-            let q = L::nearest(inverse * x);
+/// [`Sums`] for several times sixteen inverse scales.
+#[inline(always)]
+pub(crate) fn sums<L: Levels, S: Simd, const TIMES: usize>(
+    simd: S,
+    x: &[f32],
+    w: &[f32],
+    inverse: [f32x16<S>; TIMES],
+) -> [Sums<S>; TIMES] {
+    let zero = f32x16::splat(simd, 0.0);
+    let mut sums = [Sums { xq: zero, qq: zero }; TIMES];
+    for (&x, &w) in x.iter().zip(w) {
+        for t in 0..TIMES {
+            let q = L::nearest(inverse[t] * x);
             let wq = q * w;
-            sums.xq += wq * x;
-            sums.qq += wq * q;
+            sums[t].xq += wq * x;
+            sums[t].qq += wq * q;
         }
-        sums
     }
+    sums
 }
 
 /// The weight of largest magnitude, with its sign; the positive one of two.
@@ -47,30 +59,51 @@ pub(crate) fn range<S: Simd>(simd: S, x: &[f32]) -> (f32, f32) {
     (lowest.reduce_min() + 0.0, highest.reduce_max() + 0.0)
 }
 
-/// The scale that leaves the least squared error among sixteen for each of `landings`, with its sign.
+/// Where the weight of largest magnitude may land, in units of the level of largest magnitude; one a lane.
+pub(crate) type Landings = [f32; 16];
+
+/// Landings from the first lane's in even steps.
+pub(crate) const fn landings(first: f32, step: f32) -> Landings {
+    let mut landings = LANES;
+    let mut lane = 0;
+    while lane < 16 {
+        landings[lane] = first + step * landings[lane];
+        lane += 1;
+    }
+    landings
+}
+
+/// The scale that leaves the least squared error, with its sign; and sum(w x y) = sum(w y^2) with it.
 ///
-/// A landing is the level, in units of the level of largest magnitude, that the weight of largest magnitude is
-/// moved to: first lane and step to the next. The scale is the least-squares one for the levels that the candidate
-/// gives. The lowest lane of equals wins, in it the first landing. Zero if all weights are.
+/// It is the least-squares one for the levels that a landing gives. The lowest lane of equals wins, in it the first
+/// landing. Zero if all weights are.
 #[inline(always)]
-pub(crate) fn best_scale<L: Levels, S: Simd>(simd: S, x: &[f32], w: &[f32], landings: &[(f32, f32)]) -> f32 {
+pub(crate) fn best_scale<L: Levels, S: Simd, const TIMES: usize>(
+    simd: S,
+    x: &[f32],
+    w: &[f32],
+    landings: &[Landings; TIMES],
+) -> (f32, f32) {
     let peak = peak(simd, x);
     if peak == 0.0 {
-        return 0.0;
+        return (0.0, 0.0);
     }
     let unit = L::END / peak;
+    let mut inverse = [f32x16::splat(simd, 0.0); TIMES];
+    for t in 0..TIMES {
+        inverse[t] = f32x16::simd_from(simd, landings[t]) * unit;
+    }
     let mut best = f32x16::splat(simd, 0.0);
     let mut scale = best;
-    for &(first, step) in landings {
-        let inverse = f32x16::from_fn(simd, |lane| (first + step * lane as f32) * unit);
-        let Sums { xq, qq } = Sums::of::<L>(simd, x, w, inverse);
+    for Sums { xq, qq } in sums::<L, S, TIMES>(simd, x, w, inverse) {
         let d = xq / qq.max(f32::MIN_POSITIVE);
         let gained = d * xq;
         let better = gained.simd_gt(best);
         best = better.select(gained, best);
         scale = better.select(d, scale);
     }
-    scale[first_largest(best)]
+    let lane = first_largest(best);
+    (scale[lane], best[lane])
 }
 
 /// The lane of the largest value, the lowest of equals.
@@ -81,25 +114,15 @@ pub(crate) fn first_largest<S: Simd>(values: f32x16<S>) -> usize {
 
 /// A block's scale at unit gain, and the codes of its weights.
 #[inline(always)]
-pub(crate) fn fit<L: Levels, S: Simd, const N: usize>(
+pub(crate) fn fit<L: Levels, S: Simd, const TIMES: usize, const N: usize>(
     simd: S,
     x: &[f32; N],
     w: &[f32; N],
-    landings: &[(f32, f32)],
+    landings: &[Landings; TIMES],
     level: &mut [u8; N],
 ) -> Scale {
-    let d = best_scale::<L, S>(simd, x, w, landings);
-    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-    let (mut xq, mut qq) = (f32x16::splat(simd, 0.0), f32x16::splat(simd, 0.0));
-    for (x, w) in x.as_chunks::<16>().0.iter().zip(w.as_chunks::<16>().0) {
-        let (x, w) = (f32x16::simd_from(simd, *x), f32x16::simd_from(simd, *w));
-        let q = L::nearest(x * inverse);
-        xq += q * w * x;
-        qq += q * w * q;
-    }
-    let (xq, qq) = (xq.reduce_sum(), qq.reduce_sum());
-    let d = if qq > 0.0 { xq / qq } else { d };
-    let gain = to_unit(energy(simd, x, w), d * xq);
+    let (d, gained) = best_scale::<L, S, TIMES>(simd, x, w, landings);
+    let gain = to_unit(energy(simd, x, w), gained);
     let stored = Scale::nearest(d * gain);
     let inverse = if d == 0.0 { 0.0 } else { gain / stored.get() };
     codes::<L, S>(simd, x, inverse, level);

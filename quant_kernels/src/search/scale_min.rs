@@ -38,10 +38,24 @@ pub(crate) struct ScaleMin {
     pub(crate) min: f32,
 }
 
-/// Where the ends of the weights' range land: how far beyond the outer levels, in levels; lanes try 4 x 4.
+/// How far beyond the outer levels the lowest and the highest weight land, in levels, in each lane.
 pub(crate) struct Landings {
-    pub(crate) low: [f32; 4],
-    pub(crate) high: [f32; 4],
+    low: [f32; 16],
+    high: [f32; 16],
+}
+
+impl Landings {
+    /// Each of four for the lowest weight with each of four for the highest.
+    pub(crate) const fn new(low: [f32; 4], high: [f32; 4]) -> Self {
+        let mut landings = Self { low: [0.0; 16], high: [0.0; 16] };
+        let mut lane = 0;
+        while lane < 16 {
+            landings.low[lane] = low[lane / 4];
+            landings.high[lane] = high[lane % 4];
+            lane += 1;
+        }
+        landings
+    }
 }
 
 /// The scale and minimum that leave the least squared error, among least-squares fits to the candidates' levels.
@@ -72,8 +86,8 @@ pub(crate) fn best_scale_min<S: Simd>(
     let mut best = zero;
     let (mut scale, mut min) = (zero, zero + -lowest);
     for landing in landings {
-        let low = f32x16::from_fn(simd, |lane| landing.low[lane / 4]);
-        let high = f32x16::from_fn(simd, |lane| landing.high[lane % 4]);
+        let low = f32x16::simd_from(simd, landing.low);
+        let high = f32x16::simd_from(simd, landing.high);
         let inverse = (low + high + top) / span;
         let offset = -low - inverse * lowest;
         let Sums { xq, qq, q } = Sums::of(simd, x, w, inverse, offset, top);

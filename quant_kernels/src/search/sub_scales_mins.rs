@@ -7,6 +7,10 @@ use super::scale::first_largest;
 use super::scale_min::{Landings, ScaleMin, Sums, best_scale_min};
 use crate::scale::Scale;
 
+/// Sixteen lanes as four by four.
+const ROWS: [f32; 16] = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0];
+const COLUMNS: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0];
+
 /// How a format cuts its super-block, and how hard to look.
 pub(crate) struct Plan<'a> {
     /// The highest level.
@@ -113,8 +117,8 @@ impl<'a> Group<'a> {
     fn best_integers<S: Simd>(&self, simd: S, d: f32, dmin: f32, wanted: ScaleMin, plan: &Plan) -> Choice {
         let around = |wanted: f32, d: f32| if d > 0.0 { (wanted / d).floor() - 1.0 } else { 0.0 };
         let (first_scale, first_min) = (around(wanted.scale, d), around(wanted.min, dmin));
-        let scale = f32x16::from_fn(simd, |lane| first_scale + (lane / 4) as f32).max(0.0).min(plan.end);
-        let min = f32x16::from_fn(simd, |lane| first_min + (lane % 4) as f32).max(0.0).min(plan.end);
+        let scale = (f32x16::simd_from(simd, ROWS) + first_scale).max(0.0).min(plan.end);
+        let min = (f32x16::simd_from(simd, COLUMNS) + first_min).max(0.0).min(plan.end);
         let (s, m) = (scale * d, min * dmin);
         let inverse = s.simd_eq(0.0).select(f32x16::splat(simd, 0.0), 1.0 / s);
         let sums = Sums::of(simd, self.x, self.w, inverse, m * inverse, plan.top);
