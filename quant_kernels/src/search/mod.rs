@@ -3,8 +3,10 @@
 pub(crate) mod codebook;
 pub(crate) mod eights;
 pub(crate) mod entries;
+pub(crate) mod every_entry;
 pub(crate) mod fours;
 pub(crate) mod importance;
+pub(crate) mod neighbours;
 pub(crate) mod scales;
 pub(crate) mod signs;
 pub(crate) mod super_block;
