@@ -1,7 +1,7 @@
 //! What a block format is: N weights to a fixed number of bytes, and back.
 
 use bytemuck::Pod;
-use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd::{Level, Simd, SimdBase, dispatch, f32x16};
 
 /// One block of a format: `N` weights in `size_of::<Self>()` bytes.
 ///
@@ -86,16 +86,20 @@ fn gain_factor<const N: usize, B: Block<N>, S: Simd>(
 ) -> f32 {
     let (mut xx, mut xy) = (0.0_f64, 0.0_f64);
     let mut y = [0.0; N];
-    for ((block, x), importance) in blocks.iter().zip(x).zip(importance) {
+    for ((block, x), w) in blocks.iter().zip(x).zip(importance) {
         block.dequantize(simd, &mut y);
-        let (mut block_xx, mut block_xy) = (0.0, 0.0);
-        for i in 0..N {
-            let wx = f64::from(importance[i]) * f64::from(x[i]);
-            block_xx += wx * f64::from(x[i]);
-            block_xy += wx * f64::from(y[i]);
+        let (x, _) = x.as_chunks::<16>();
+        let (y, _) = y.as_chunks::<16>();
+        let (w, _) = w.as_chunks::<16>();
+        let mut sums = [f32x16::splat(simd, 0.0); 2];
+        for i in 0..x.len() {
+            let vector = f32x16::load_array_ref(simd, &x[i]);
+            let weighted = vector * f32x16::load_array_ref(simd, &w[i]);
+            sums[0] += weighted * vector;
+            sums[1] += weighted * f32x16::load_array_ref(simd, &y[i]);
         }
-        xx += block_xx;
-        xy += block_xy;
+        xx += f64::from(sums[0].reduce_sum());
+        xy += f64::from(sums[1].reduce_sum());
     }
     if xy > 0.0 && xx < 2.0 * xy { (xx / xy) as f32 } else { 1.0 }
 }

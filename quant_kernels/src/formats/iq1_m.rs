@@ -11,9 +11,8 @@ use fearless_simd::Simd;
 use half::f16;
 
 use crate::block::Block;
-use crate::search::codebook::IQ1 as BOOKS;
-use crate::search::signs::signed;
-use crate::search::ternary::{Encoded, encode_shifted_groups};
+use crate::search::codebook::IQ1 as BOOK;
+use crate::search::ternary::{Encoded, encode_shifted_groups, shifted};
 
 /// One block of 256 weights.
 #[repr(C)]
@@ -73,7 +72,7 @@ impl Block<256> for IQ1_M {
             let b = i / 2;
             let code = u16::from_le_bytes(self.scales[b / 4]) >> (3 * (b % 4)) & 7;
             let scale = d * f32::from(2 * code + 1);
-            *y = signed(&BOOKS[usize::from(high >> 3)].values[entry], 0, scale);
+            *y = shifted(&BOOK.values[entry], high >> 3 != 0, scale);
         }
     }
 

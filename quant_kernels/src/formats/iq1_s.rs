@@ -11,9 +11,8 @@ use fearless_simd::Simd;
 use half::f16;
 
 use crate::block::Block;
-use crate::search::codebook::IQ1 as BOOKS;
-use crate::search::signs::signed;
-use crate::search::ternary::{Encoded, encode_shifted_blocks};
+use crate::search::codebook::IQ1 as BOOK;
+use crate::search::ternary::{Encoded, encode_shifted_blocks, shifted};
 
 /// One block of 256 weights.
 #[repr(C)]
@@ -47,7 +46,7 @@ impl Block<256> for IQ1_S {
             let high = u16::from_le_bytes(self.qh[i / 4]);
             let entry = usize::from(self.qs[i]) | usize::from(high >> (3 * (i % 4)) & 7) << 8;
             let scale = d * f32::from(2 * (high >> 12 & 7) + 1);
-            *y = signed(&BOOKS[usize::from(high >> 15)].values[entry], 0, scale);
+            *y = shifted(&BOOK.values[entry], high >> 15 != 0, scale);
         }
     }
 

@@ -14,6 +14,7 @@ use half::f16;
 use crate::block::Block;
 use crate::search::codebook::IQ2_S as BOOK;
 use crate::search::eights::{Encoded, encode};
+use crate::search::neighbours::IQ2_S as NEIGHBOURS;
 use crate::search::signs::signed;
 
 /// One block of 256 weights.
@@ -30,7 +31,8 @@ pub struct IQ2_S {
 impl Block<256> for IQ2_S {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, signs } = encode::<S, 2, 16>(simd, &BOOK, false, x, importance);
+        let Encoded { d, codes, entries, signs } =
+            encode::<S, 2, 16>(simd, &BOOK, false, Some(&NEIGHBOURS), x, importance);
         let mut block = Self { d: d.to_le_bytes(), qs: [0; 32], signs, qh: [0; 8], scales: [0; 8] };
         for i in 0..32 {
             block.qs[i] = entries[i] as u8;

@@ -27,7 +27,7 @@ pub struct IQ2_XS {
 impl Block<256> for IQ2_XS {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, signs } = encode::<S, 2, 16>(simd, &BOOK, true, x, importance);
+        let Encoded { d, codes, entries, signs } = encode::<S, 2, 16>(simd, &BOOK, true, None, x, importance);
         let mut qs = [[0; 2]; 32];
         for i in 0..32 {
             qs[i] = (entries[i] | (u16::from(signs[i]) << 9)).to_le_bytes();

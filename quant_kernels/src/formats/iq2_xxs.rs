@@ -26,7 +26,7 @@ pub struct IQ2_XXS {
 impl Block<256> for IQ2_XXS {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, signs } = encode::<S, 4, 8>(simd, &BOOK, true, x, importance);
+        let Encoded { d, codes, entries, signs } = encode::<S, 4, 8>(simd, &BOOK, true, None, x, importance);
         let mut qs = [[0; 8]; 8];
         for g in 0..8 {
             let mut word = u32::from(codes[g]) << 28;

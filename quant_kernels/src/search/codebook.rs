@@ -6,23 +6,44 @@ const DATA: &str = include_str!("../formats/codebooks.txt");
 
 /// A list of D-dimensional entries with the values that a decoder puts in.
 pub(crate) struct Codebook<const D: usize> {
-    /// Values of each entry, for the decoder.
+    /// Values of each entry.
     pub values: Vec<[f32; D]>,
-    /// The same with sixteen entries side by side: `lanes[e / 16][t][e % 16]`.
-    pub lanes: Vec<[[f32; 16]; D]>,
-    /// Squares of `lanes`.
-    pub squares: Vec<[[f32; 16]; D]>,
+    /// The same as integers for the search, 32 entries side by side.
+    pub lanes: Vec<Lanes<D>>,
+    /// The largest value.
+    pub largest: f32,
+    /// What squares are multiplied by in `lanes`: a power of two that brings the largest up to 2048 to 4096.
+    pub square: f32,
+}
+
+/// Thirty-two entries.
+pub(crate) struct Lanes<const D: usize> {
+    /// `values[t][e]`.
+    pub values: [[i16; 32]; D],
+    /// Squares of two dimensions each, `pairs[t / 2][e / 16][e % 16 * 2 + t % 2]`: only half of the D are used.
+    pub squares: [[[i16; 32]; 2]; D],
 }
 
 impl<const D: usize> Codebook<D> {
     fn new(values: Vec<[f32; D]>) -> Self {
-        let (sixteens, rest) = values.as_chunks::<16>();
+        let largest = values.as_flattened().iter().fold(0.0_f32, |largest, v| largest.max(v.abs()));
+        let mut square = 1.0;
+        while 2.0 * square * largest * largest <= 4096.0 {
+            square *= 2.0;
+        }
+        let (all, rest) = values.as_chunks::<32>();
         assert!(rest.is_empty(), "{} entries", values.len());
-        let lanes = |f: fn(f32) -> f32| {
-            let of = |entries: &[[f32; D]; 16]| std::array::from_fn(|t| entries.map(|entry| f(entry[t])));
-            sixteens.iter().map(of).collect()
+        let lanes = |entries: &[[f32; D]; 32]| {
+            let mut lanes = Lanes { values: [[0; 32]; D], squares: [[[0; 32]; 2]; D] };
+            for (e, entry) in entries.iter().enumerate() {
+                for (t, v) in entry.iter().enumerate() {
+                    lanes.values[t][e] = *v as i16;
+                    lanes.squares[t / 2][e / 16][e % 16 * 2 + t % 2] = (v * v * square) as i16;
+                }
+            }
+            lanes
         };
-        Self { lanes: lanes(|v| v), squares: lanes(|v| v * v), values }
+        Self { lanes: all.iter().map(lanes).collect(), values, largest, square }
     }
 
     /// The named table of the data file.
@@ -39,11 +60,6 @@ impl<const D: usize> Codebook<D> {
         let packed = lines.next().expect("entries below the header").split(' ');
         Self::new(packed.map(|e| entry(e.parse().expect("a packed entry"))).collect())
     }
-
-    /// Every value moved by `delta`.
-    fn shifted(&self, delta: f32) -> Self {
-        Self::new(self.values.iter().map(|entry| entry.map(|v| v + delta)).collect())
-    }
 }
 
 pub(crate) static IQ2_XXS: LazyLock<Codebook<8>> = LazyLock::new(|| Codebook::named("iq2xxs_grid"));
@@ -51,8 +67,5 @@ pub(crate) static IQ2_XS: LazyLock<Codebook<8>> = LazyLock::new(|| Codebook::nam
 pub(crate) static IQ2_S: LazyLock<Codebook<8>> = LazyLock::new(|| Codebook::named("iq2s_grid"));
 pub(crate) static IQ3_XXS: LazyLock<Codebook<4>> = LazyLock::new(|| Codebook::named("iq3xxs_grid"));
 pub(crate) static IQ3_S: LazyLock<Codebook<4>> = LazyLock::new(|| Codebook::named("iq3s_grid"));
-/// IQ1_S and IQ1_M: ternary entries, all values moved up (0) or down (1) by an eighth.
-pub(crate) static IQ1: LazyLock<[Codebook<8>; 2]> = LazyLock::new(|| {
-    let ternary = Codebook::named("iq1s_grid");
-    [0.125, -0.125].map(|delta| ternary.shifted(delta))
-});
+/// IQ1_S and IQ1_M: values -1, 0 and 1, before the shift.
+pub(crate) static IQ1: LazyLock<Codebook<8>> = LazyLock::new(|| Codebook::named("iq1s_grid"));

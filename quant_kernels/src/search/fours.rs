@@ -4,7 +4,8 @@ use fearless_simd::{Simd, SimdBase, f32x16};
 use half::f16;
 
 use super::codebook::Codebook;
-use super::entries::{Entries, Target, search};
+use super::entries::{Entries, Target};
+use super::every_entry::{search, search_both};
 use super::importance::normalized;
 use super::scales::{Grid, Shape};
 use super::signs::{cheapest, signs};
@@ -19,38 +20,38 @@ pub(crate) struct Encoded {
     pub signs: [u8; 32],
 }
 
-/// How many scales of a block are searched.
-const KEPT: usize = 16;
-
 /// Two entries that share eight signs. With an odd number of minus signs in an even format one of the two has to turn
 /// one.
 #[derive(Clone, Copy)]
 struct Pair {
-    kept: [Entries<KEPT>; 2],
+    kept: [Entries; 2],
     /// With a sign turned; empty where none has to be.
-    turned: [Entries<KEPT>; 2],
+    turned: [Entries; 2],
     odd: bool,
 }
 
-impl Pair {
-    /// Which half turns a sign in an odd pair; the first when both cost the same.
-    #[inline(always)]
-    fn turning(&self, scale: f32) -> usize {
-        let first = self.turned[0].score_at(scale) + self.kept[1].score_at(scale);
-        let second = self.kept[0].score_at(scale) + self.turned[1].score_at(scale);
-        usize::from(second > first)
-    }
+/// What a pair takes at a scale.
+struct Taken {
+    /// For each half its entries, with a sign turned or not, and which of them.
+    halves: [(Entries, usize); 2],
+    /// The half that turns a sign, if one does.
+    turning: Option<usize>,
+}
 
-    /// The entries of both halves to choose from at a scale.
+impl Pair {
     #[inline(always)]
-    fn lists(&self, scale: f32) -> [&Entries<KEPT>; 2] {
-        if !self.odd {
-            [&self.kept[0], &self.kept[1]]
-        } else if self.turning(scale) == 0 {
-            [&self.turned[0], &self.kept[1]]
-        } else {
-            [&self.kept[0], &self.turned[1]]
+    fn take<S: Simd>(&self, simd: S, scale: f32) -> Taken {
+        let kept = [self.kept[0].at(simd, scale), self.kept[1].at(simd, scale)];
+        let mut taken =
+            Taken { halves: [(self.kept[0], kept[0].0), (self.kept[1], kept[1].0)], turning: None };
+        if self.odd {
+            let turned = [self.turned[0].at(simd, scale), self.turned[1].at(simd, scale)];
+            // The first when both cost the same.
+            let half = usize::from(kept[0].1 + turned[1].1 > turned[0].1 + kept[1].1);
+            taken.halves[half] = (self.turned[half], turned[half].0);
+            taken.turning = Some(half);
         }
+        taken
     }
 }
 
@@ -72,12 +73,11 @@ impl Candidates for [Pair; 4] {
     }
 
     #[inline(always)]
-    fn best(&self, _lane: usize, scale: f32) -> (f32, f32) {
+    fn best<S: Simd>(&self, simd: S, scale: f32) -> (f32, f32) {
         let mut sum = (0.0, 0.0);
         for pair in self {
-            for entries in pair.lists(scale) {
-                let (p, q) = entries.best(scale);
-                sum = (sum.0 + p, sum.1 + q);
+            for (entries, k) in pair.take(simd, scale).halves {
+                sum = (sum.0 + entries.p[k], sum.1 + entries.q[k]);
             }
         }
         sum
@@ -95,8 +95,8 @@ pub(crate) fn encode<S: Simd>(
     importance: &[f32; 256],
 ) -> Encoded {
     let mut encoded = Encoded { d: f16::ZERO, codes: [0; 8], entries: [0; 64], signs: [0; 32] };
-    let importance = normalized(importance);
-    let Some(grid) = Grid::<8>::new(shape, x, &importance) else {
+    let importance = normalized(simd, importance);
+    let Some(grid) = Grid::<8>::new(simd, shape, x, &importance) else {
         return encoded;
     };
     let (eights, _) = x.as_chunks::<8>();
@@ -104,34 +104,35 @@ pub(crate) fn encode<S: Simd>(
     let (ws, _) = importance.as_chunks::<4>();
     let mut blocks = [[Pair { kept: [Entries::NONE; 2], turned: [Entries::NONE; 2], odd: false }; 4]; 8];
     for i in 0..32 {
-        encoded.signs[i] = signs(&eights[i]);
+        encoded.signs[i] = signs(simd, &eights[i]);
         let pair = &mut blocks[i / 4][i % 4];
         pair.odd = even && encoded.signs[i].count_ones() % 2 == 1;
-        let scales = grid.spread(i / 4);
+        let middle = grid.middle(i / 4);
         for half in 0..2 {
             let target = Target::magnitudes(&xs[2 * i + half], &ws[2 * i + half]);
-            pair.kept[half] = search(simd, book, &target, false, &scales);
             if pair.odd {
-                pair.turned[half] = search(simd, book, &target, true, &scales);
+                [pair.kept[half], pair.turned[half]] = search_both(simd, book, &target, middle);
+            } else {
+                pair.kept[half] = search(simd, book, &target, false, middle);
             }
         }
     }
     let fitted = fit(simd, shape, &grid, &blocks);
     encoded.d = fitted.d;
     for i in 0..32 {
-        let code = fitted.lanes[i / 4];
+        let code = fitted.codes[i / 4];
         encoded.codes[i / 4] = code as u8;
         let scale = fitted.d.to_f32() * shape.steps[code];
-        let pair = &blocks[i / 4][i % 4];
-        let lists = pair.lists(scale);
+        let taken = blocks[i / 4][i % 4].take(simd, scale);
         for half in 0..2 {
-            encoded.entries[2 * i + half] = lists[half].entry_at(scale);
+            let (entries, k) = &taken.halves[half];
+            encoded.entries[2 * i + half] = entries.entry[*k] as u16;
         }
-        if pair.odd {
-            let quarter = 2 * i + pair.turning(scale);
+        if let Some(half) = taken.turning {
+            let quarter = 2 * i + half;
             let a = Target::magnitudes(&xs[quarter], &ws[quarter]).a;
             let t = cheapest(&a, &book.values[usize::from(encoded.entries[quarter])]);
-            encoded.signs[i] ^= 1 << (quarter % 2 * 4 + t);
+            encoded.signs[i] ^= 1 << (4 * half + t);
         }
     }
     encoded

@@ -3,10 +3,12 @@
 pub(crate) mod codebook;
 pub(crate) mod eights;
 pub(crate) mod entries;
+pub(crate) mod every_entry;
 pub(crate) mod fours;
 pub(crate) mod gain;
 pub(crate) mod importance;
 pub(crate) mod levels;
+pub(crate) mod neighbours;
 pub(crate) mod scale;
 pub(crate) mod scale_min;
 pub(crate) mod scales;

@@ -1,10 +1,12 @@
 //! The scales of a format: a factor of d per code, and the grid on which candidates for them are sought.
 
+use fearless_simd::{Simd, SimdBase, f32x16};
+
 /// The scale codes of a format and what is typical for it.
 pub(crate) struct Shape {
     /// How many codes there are: 8 or 16.
     pub codes: usize,
-    /// d times these are the scales of the codes, sixteen lanes: eight codes are there twice.
+    /// d times these are the scales of the codes, sixteen lanes: eight codes come twice.
     pub steps: [f32; 16],
     /// Steps of the grid from each code up to the largest.
     pub offsets: [usize; 16],
@@ -68,35 +70,29 @@ pub(crate) struct Grid<const B: usize> {
 impl<const B: usize> Grid<B> {
     /// None where no block has a weight that counts.
     #[inline(always)]
-    pub fn new(shape: &Shape, x: &[f32; 256], importance: &[f32; 256]) -> Option<Self> {
+    pub fn new<S: Simd>(simd: S, shape: &Shape, x: &[f32; 256], importance: &[f32; 256]) -> Option<Self> {
         let len = 256 / B;
         let mut typical = [0.0; B];
         let mut largest = 0.0_f32;
         for b in 0..B {
             typical[b] =
-                root_mean_square(&x[b * len..][..len], &importance[b * len..][..len]) * shape.typical;
+                root_mean_square(simd, &x[b * len..][..len], &importance[b * len..][..len]) * shape.typical;
             largest = largest.max(typical[b]);
         }
         if largest < f32::MIN_POSITIVE {
             return None;
         }
-        Some(Self { largest, start: typical.map(|scale| position(scale / largest) - BELOW) })
-    }
-
-    /// Scale of a point of a block.
-    #[inline(always)]
-    pub fn scale(&self, block: usize, point: usize) -> f32 {
-        self.largest * POWERS[self.start[block] + point]
-    }
-
-    /// K scales that stand for all points of a block.
-    #[inline(always)]
-    pub fn spread<const K: usize>(&self, block: usize) -> [f32; K] {
-        let mut scales = [0.0; K];
-        for k in 0..K {
-            scales[k] = self.scale(block, POINTS / K / 2 + k * (POINTS / K));
+        let mut start = [0; B];
+        for b in 0..B {
+            start[b] = position(typical[b] / largest) - BELOW;
         }
-        scales
+        Some(Self { largest, start })
+    }
+
+    /// The typical scale of a block.
+    #[inline(always)]
+    pub fn middle(&self, block: usize) -> f32 {
+        self.largest * POWERS[self.start[block] + BELOW]
     }
 
     /// Where in a block's points, with sixteen more in front, the point of the grid lies, if it and the next fifteen
@@ -125,11 +121,17 @@ fn position(part: f32) -> usize {
 
 /// The importance-weighted root mean square.
 #[inline(always)]
-fn root_mean_square(x: &[f32], importance: &[f32]) -> f32 {
-    let (mut xx, mut total) = (0.0, 0.0);
-    for (&x, &w) in x.iter().zip(importance) {
+fn root_mean_square<S: Simd>(simd: S, x: &[f32], importance: &[f32]) -> f32 {
+    let mut xx = f32x16::splat(simd, 0.0);
+    let mut total = xx;
+    let (xs, _) = x.as_chunks::<16>();
+    let (ws, _) = importance.as_chunks::<16>();
+    for (x, w) in xs.iter().zip(ws) {
+        let x = f32x16::load_array_ref(simd, x);
+        let w = f32x16::load_array_ref(simd, w);
         xx += w * x * x;
         total += w;
     }
-    if total > 0.0 { (xx / total).sqrt() } else { 0.0 }
+    let total = total.reduce_sum();
+    if total > 0.0 { (xx.reduce_sum() / total).sqrt() } else { 0.0 }
 }

@@ -1,13 +1,11 @@
 //! Sign bits, and the eighth that IQ2_XXS, IQ2_XS and IQ3_XXS derive from the other seven.
 
+use fearless_simd::{Simd, SimdBase, SimdMask, f32x8};
+
 /// Bit t is set where `x[t]` is below zero.
 #[inline(always)]
-pub(crate) fn signs(x: &[f32; 8]) -> u8 {
-    let mut bits = 0;
-    for (t, &x) in x.iter().enumerate() {
-        bits |= u8::from(x < 0.0) << t;
-    }
-    bits
+pub(crate) fn signs<S: Simd>(simd: S, x: &[f32; 8]) -> u8 {
+    f32x8::load_array_ref(simd, x).simd_lt(f32x8::splat(simd, 0.0)).to_bitmask() as u8
 }
 
 /// All eight sign bits of the stored seven: an even number of them is set.

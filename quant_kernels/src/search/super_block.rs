@@ -15,24 +15,22 @@ use super::scales::{Grid, POINTS, POWERS, Shape};
 /// A block's candidates, able to say what is best at a scale.
 pub(crate) trait Candidates {
     /// Largest s P - s^2 Q / 2 at each of sixteen scales s.
-    ///
-    /// With two shifts, where lanes 0 to 7 are for one and 8 to 15 for the other, `scales` has each scale twice.
     fn score<S: Simd>(&self, simd: S, scales: f32x16<S>) -> f32x16<S>;
 
-    /// P and Q of the best in this lane.
-    fn best(&self, lane: usize, scale: f32) -> (f32, f32);
+    /// P and Q of the best at one scale.
+    fn best<S: Simd>(&self, simd: S, scale: f32) -> (f32, f32);
 }
 
-/// The f16 scale of a super-block and the lane of each block: its code, or that plus 8.
+/// The f16 scale of a super-block and the scale code of each block.
 pub(crate) struct Fit<const B: usize> {
     pub d: f16,
-    pub lanes: [usize; B],
+    pub codes: [usize; B],
 }
 
 /// Least squares and new codes, at most this often.
 const REFITS: usize = 3;
 
-/// Chooses d and for each block a lane of `shape.steps`.
+/// Chooses d and for each block its code.
 #[inline(always)]
 pub(crate) fn fit<S: Simd, C: Candidates, const B: usize>(
     simd: S,
@@ -41,19 +39,19 @@ pub(crate) fn fit<S: Simd, C: Candidates, const B: usize>(
     blocks: &[C; B],
 ) -> Fit<B> {
     let mut d = f16::from_f32(rough(simd, shape, grid, blocks));
-    let (mut lanes, mut score) = choose(simd, shape, blocks, d);
+    let (mut codes, mut score) = choose(simd, shape, blocks, d);
     for _ in 0..REFITS {
-        let next = f16::from_f32(least_squares(shape, blocks, d, &lanes));
+        let next = f16::from_f32(least_squares(simd, shape, blocks, d, &codes));
         if next == d {
             break;
         }
-        let (next_lanes, next_score) = choose(simd, shape, blocks, next);
+        let (next_codes, next_score) = choose(simd, shape, blocks, next);
         if next_score <= score {
             break;
         }
-        (d, lanes, score) = (next, next_lanes, next_score);
+        (d, codes, score) = (next, next_codes, next_score);
     }
-    if score > 0.0 { Fit { d, lanes } } else { Fit { d: f16::ZERO, lanes: [0; B] } }
+    if score > 0.0 { Fit { d, codes } } else { Fit { d: f16::ZERO, codes: [0; B] } }
 }
 
 /// The best d of sixteen on the grid.
@@ -67,7 +65,7 @@ fn rough<S: Simd, C: Candidates, const B: usize>(
     let mut tables = [[0.0; POINTS + 32]; B];
     let mut largest = 0;
     for b in 0..B {
-        let point = score_points(simd, shape, grid, b, &blocks[b], &mut tables[b]);
+        let point = score_points(simd, grid, b, &blocks[b], &mut tables[b]);
         largest = largest.max(grid.start[b] + point);
     }
     let lowest = largest - BELOW_LARGEST;
@@ -93,29 +91,25 @@ const BELOW_LARGEST: usize = 6;
 #[inline(always)]
 fn score_points<S: Simd, C: Candidates, const B: usize>(
     simd: S,
-    shape: &Shape,
     grid: &Grid<B>,
     b: usize,
     block: &C,
     table: &mut [f32; POINTS + 32],
 ) -> usize {
     let (mut best, mut top) = (0, f32::NEG_INFINITY);
-    let n = shape.codes;
-    for start in (0..POINTS).step_by(n) {
-        let scales = f32x16::from_fn(simd, |lane| grid.scale(b, start + lane % n));
+    for start in (0..POINTS).step_by(16) {
+        let scales = f32x16::from_slice(simd, &POWERS[grid.start[b] + start..][..16]) * grid.largest;
         let score = block.score(simd, scales);
-        let score = score.as_array();
-        for i in 0..n {
-            table[16 + start + i] = score[i];
-            if score[i] > top {
-                (best, top) = (start + i, score[i]);
-            }
+        score.store_slice(&mut table[16 + start..][..16]);
+        let (lane, here) = first_largest(score);
+        if here > top {
+            (best, top) = (start + lane, here);
         }
     }
     best
 }
 
-/// The best lane of every block at this d, the first of equals, and the sum of their scores.
+/// The best code of every block at this d, the first of equals, and the sum of their scores.
 #[inline(always)]
 fn choose<S: Simd, C: Candidates, const B: usize>(
     simd: S,
@@ -124,28 +118,29 @@ fn choose<S: Simd, C: Candidates, const B: usize>(
     d: f16,
 ) -> ([usize; B], f32) {
     let scales = f32x16::from_slice(simd, &shape.steps) * d.to_f32();
-    let mut lanes = [0; B];
+    let mut codes = [0; B];
     let mut total = 0.0;
     for b in 0..B {
         let (lane, top) = first_largest(blocks[b].score(simd, scales));
-        lanes[b] = lane;
+        codes[b] = lane;
         total += top;
     }
-    (lanes, total)
+    (codes, total)
 }
 
-/// The d of least squares for the chosen lanes and their entries.
+/// The d of least squares for the chosen codes and their entries.
 #[inline(always)]
-fn least_squares<C: Candidates, const B: usize>(
+fn least_squares<S: Simd, C: Candidates, const B: usize>(
+    simd: S,
     shape: &Shape,
     blocks: &[C; B],
     d: f16,
-    lanes: &[usize; B],
+    codes: &[usize; B],
 ) -> f32 {
     let (mut xy, mut yy) = (0.0, 0.0);
     for b in 0..B {
-        let step = shape.steps[lanes[b]];
-        let (p, q) = blocks[b].best(lanes[b], d.to_f32() * step);
+        let step = shape.steps[codes[b]];
+        let (p, q) = blocks[b].best(simd, d.to_f32() * step);
         xy += step * p;
         yy += step * step * q;
     }

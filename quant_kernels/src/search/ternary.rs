@@ -3,9 +3,9 @@
 use fearless_simd::{Simd, SimdBase, f32x16};
 use half::f16;
 
-use super::codebook::IQ1;
-use super::entries::{Entries, Target, search};
+use super::entries::{Entries, KEPT, ladder};
 use super::importance::normalized;
+use super::neighbours::{IQ1, Levels};
 use super::scales::{Grid, Shape};
 use super::super_block::{Candidates, fit};
 
@@ -19,12 +19,9 @@ pub(crate) struct Encoded<const B: usize> {
 
 const SHAPE: Shape = Shape::new(8, 1.0, 1.2);
 
-/// How many scales of a block are searched.
-const KEPT: usize = 8;
-
 /// The groups of a block, each with the entries that are shifted up and those that are shifted down. With ONE the block
 /// chooses the shift (IQ1_S), or else each group does (IQ1_M).
-struct Block<const G: usize, const ONE: bool>([[Entries<KEPT>; 2]; G]);
+struct Block<const G: usize, const ONE: bool>([[Entries; 2]; G]);
 
 impl<const G: usize, const ONE: bool> Candidates for Block<G, ONE> {
     #[inline(always)]
@@ -43,27 +40,35 @@ impl<const G: usize, const ONE: bool> Candidates for Block<G, ONE> {
     }
 
     #[inline(always)]
-    fn best(&self, _lane: usize, scale: f32) -> (f32, f32) {
+    fn best<S: Simd>(&self, simd: S, scale: f32) -> (f32, f32) {
         let mut sum = (0.0, 0.0);
-        for (group, down) in self.0.iter().zip(self.down(scale)) {
-            let (p, q) = group[down].best(scale);
-            sum = (sum.0 + p, sum.1 + q);
+        for (group, (down, k)) in self.0.iter().zip(self.take(simd, scale)) {
+            sum = (sum.0 + group[down].p[k], sum.1 + group[down].q[k]);
         }
         sum
     }
 }
 
 impl<const G: usize, const ONE: bool> Block<G, ONE> {
-    /// Whether each group is shifted down: 1, or up: 0, also when both are as good.
+    /// For each group whether it is shifted down: 1, or up: 0, also when both are as good; and which of its entries.
     #[inline(always)]
-    fn down(&self, scale: f32) -> [usize; G] {
+    fn take<S: Simd>(&self, simd: S, scale: f32) -> [(usize, usize); G] {
+        let mut best = [[0; 2]; G];
         let mut gains = [0.0; G];
         let mut sum = 0.0;
         for g in 0..G {
-            gains[g] = self.0[g][1].score_at(scale) - self.0[g][0].score_at(scale);
+            let (up, up_score) = self.0[g][0].at(simd, scale);
+            let (down, down_score) = self.0[g][1].at(simd, scale);
+            best[g] = [up, down];
+            gains[g] = down_score - up_score;
             sum += gains[g];
         }
-        gains.map(|gain| usize::from(if ONE { sum } else { gain } > 0.0))
+        let mut taken = [(0, 0); G];
+        for g in 0..G {
+            let down = usize::from(if ONE { sum } else { gains[g] } > 0.0);
+            taken[g] = (down, best[g][down]);
+        }
+        taken
     }
 }
 
@@ -90,29 +95,57 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
     importance: &[f32; 256],
 ) -> Encoded<B> {
     let mut encoded = Encoded { d: f16::ZERO, codes: [0; B], entries: [0; 32], down: [0; 32] };
-    let importance = normalized(importance);
-    let Some(grid) = Grid::<B>::new(&SHAPE, x, &importance) else {
+    let importance = normalized(simd, importance);
+    let Some(grid) = Grid::<B>::new(simd, &SHAPE, x, &importance) else {
         return encoded;
     };
     let (xs, _) = x.as_chunks::<8>();
     let (ws, _) = importance.as_chunks::<8>();
     let mut blocks = [const { Block::<G, ONE>([[Entries::NONE; 2]; G]) }; B];
     for i in 0..32 {
-        let target = Target::signed(&xs[i], &ws[i]);
-        let scales = grid.spread(i / G);
-        let both = [0, 1].map(|shift| search(simd, &IQ1[shift], &target, false, &scales));
-        blocks[i / G].0[i % G] = both;
+        blocks[i / G].0[i % G] = near(simd, &xs[i], &ws[i], grid.middle(i / G));
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);
     encoded.d = fitted.d;
     for b in 0..B {
-        encoded.codes[b] = fitted.lanes[b] as u8 % 8;
-        let scale = fitted.d.to_f32() * SHAPE.steps[fitted.lanes[b]];
-        let down = blocks[b].down(scale);
-        for g in 0..G {
-            encoded.down[b * G + g] = down[g] as u8;
-            encoded.entries[b * G + g] = blocks[b].0[g][down[g]].entry_at(scale);
+        encoded.codes[b] = fitted.codes[b] as u8;
+        let scale = fitted.d.to_f32() * SHAPE.steps[fitted.codes[b]];
+        for (g, (down, k)) in blocks[b].take(simd, scale).into_iter().enumerate() {
+            encoded.down[b * G + g] = down as u8;
+            encoded.entries[b * G + g] = IQ1.entry(blocks[b].0[g][down].entry[k]);
         }
     }
     encoded
+}
+
+/// The candidates of a group for both shifts, in the lists of its patterns at eight scales.
+#[inline(always)]
+fn near<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], middle: f32) -> [Entries; 2] {
+    const LEVELS: [Levels; 2] = [Levels([-0.875, 0.125, 1.125]), Levels([-1.125, -0.125, 0.875])];
+    let mut a = [0.0; 8];
+    for t in 0..8 {
+        a[t] = w[t] * x[t];
+    }
+    let scales = ladder(middle);
+    let bounds = [LEVELS[0].bounds(), LEVELS[1].bounds()];
+    // A closure in `map` would be compiled for the oldest CPU.
+    let low = f32x16::from_fn(simd, |lane| scales[lane % KEPT] * bounds[lane / KEPT][0]);
+    let high = f32x16::from_fn(simd, |lane| scales[lane % KEPT] * bounds[lane / KEPT][1]);
+    let patterns = Levels::round(simd, [low, high], x);
+    let (patterns, _) = patterns.as_chunks::<KEPT>();
+    [
+        IQ1.search(simd, &LEVELS[0], &a, w, &patterns[0], &scales),
+        IQ1.search(simd, &LEVELS[1], &a, w, &patterns[1], &scales),
+    ]
+}
+
+/// Values moved by an eighth and scaled.
+#[inline(always)]
+pub(crate) fn shifted(values: &[f32; 8], down: bool, scale: f32) -> [f32; 8] {
+    let shift = if down { -0.125 } else { 0.125 };
+    let mut y = [0.0; 8];
+    for t in 0..8 {
+        y[t] = scale * (values[t] + shift);
+    }
+    y
 }

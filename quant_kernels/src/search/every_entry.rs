@@ -1,0 +1,211 @@
+//! The search through a whole codebook, in 16-bit integers: thirty-two entries at a time.
+//!
+//! Scores need not be exact to find the few entries worth keeping, whose P and Q are then computed in floating point.
+
+use fearless_simd::{
+    Select, Simd, SimdBase, SimdCombine, SimdInt, SimdIntWiden, SimdMask, SimdNarrow, SimdSplit, f32x8,
+    f32x16, i16x32,
+};
+
+use super::codebook::{Codebook, Lanes};
+use super::entries::{Entries, KEPT, LADDER, Target};
+
+/// The entries with the largest P - s Q / 2 at rising scales s, the first of equals in the order of [`Top::entries`].
+///
+/// With `turned` one sign must be the opposite of the weight's: the one that costs least, so that P loses
+/// 2 min(w x v).
+#[inline(always)]
+pub(crate) fn search<S: Simd, const D: usize>(
+    simd: S,
+    book: &Codebook<D>,
+    target: &Target<D>,
+    turned: bool,
+    middle: f32,
+) -> Entries {
+    let scaled = Scaled::new(simd, book, target, middle);
+    let mut top = Top::new(simd);
+    for (i, lanes) in book.lanes.iter().enumerate() {
+        let (p, least) = scaled.products(simd, lanes);
+        let p = if turned { p - least - least } else { p };
+        top.climb(i16x32::splat(simd, i as i16), p, scaled.squares(simd, lanes));
+    }
+    exact(simd, book, target, turned, top.entries(simd))
+}
+
+/// Both [`search`]es at once: without a turned sign and with one.
+#[inline(always)]
+pub(crate) fn search_both<S: Simd, const D: usize>(
+    simd: S,
+    book: &Codebook<D>,
+    target: &Target<D>,
+    middle: f32,
+) -> [Entries; 2] {
+    let scaled = Scaled::new(simd, book, target, middle);
+    let mut tops = [Top::new(simd); 2];
+    for (i, lanes) in book.lanes.iter().enumerate() {
+        let (p, least) = scaled.products(simd, lanes);
+        let index = i16x32::splat(simd, i as i16);
+        let rung = scaled.squares(simd, lanes);
+        tops[0].climb(index, p, rung);
+        tops[1].climb(index, p - least - least, rung);
+    }
+    [
+        exact(simd, book, target, false, tops[0].entries(simd)),
+        exact(simd, book, target, true, tops[1].entries(simd)),
+    ]
+}
+
+/// A target in integers, scaled so that P fills 15 bits and a tenth of the middle scale's s Q / 2 has the same unit.
+struct Scaled<S: Simd, const D: usize> {
+    a: [i16x32<S>; D],
+    /// Pairs of dimensions, for Q: half of them are used.
+    w: [i16x32<S>; D],
+}
+
+/// Bits of Q below the unit of P.
+const FRACTION: u32 = 14;
+
+impl<S: Simd, const D: usize> Scaled<S, D> {
+    #[inline(always)]
+    fn new(simd: S, book: &Codebook<D>, target: &Target<D>, middle: f32) -> Self {
+        let (mut sum, mut largest) = (0.0_f32, 0.0_f32);
+        for t in 0..D {
+            sum += target.a[t];
+            largest = largest.max(target.w[t]);
+        }
+        // A tenth of s Q / 2 for importance 1, in units of 2^-FRACTION.
+        let tenth = middle * 0.05 * (1 << FRACTION) as f32 / book.square;
+        let mut unit = f32::MAX;
+        if sum > 0.0 {
+            unit = 32000.0 / (sum * book.largest);
+        }
+        if largest > 0.0 {
+            unit = unit.min(32767.0 / (largest * tenth));
+        }
+        let unit = if unit < f32::MAX { unit } else { 0.0 };
+        let mut a = [i16x32::splat(simd, 0); D];
+        let mut w = a;
+        for t in 0..D {
+            a[t] = i16x32::splat(simd, (target.a[t] * unit + 0.5) as i32 as i16);
+        }
+        for j in 0..D / 2 {
+            let pair = [0, 1].map(|t| (target.w[2 * j + t] * unit * tenth + 0.5) as i32 as i16);
+            w[j] = i16x32::from_fn(simd, |lane| pair[lane % 2]);
+        }
+        Self { a, w }
+    }
+
+    /// P, and the smallest of its terms.
+    #[inline(always)]
+    fn products(&self, simd: S, lanes: &Lanes<D>) -> (i16x32<S>, i16x32<S>) {
+        let mut p = i16x32::load_array_ref(simd, &lanes.values[0]) * self.a[0];
+        let mut least = p;
+        for t in 1..D {
+            let product = i16x32::load_array_ref(simd, &lanes.values[t]) * self.a[t];
+            p += product;
+            least = least.min(product);
+        }
+        (p, least)
+    }
+
+    /// A tenth of s Q / 2 at the middle scale.
+    #[inline(always)]
+    fn squares(&self, simd: S, lanes: &Lanes<D>) -> i16x32<S> {
+        let half = |half: usize| {
+            let mut q = i16x32::load_array_ref(simd, &lanes.squares[0][half]).pairwise_dot_product(self.w[0]);
+            for j in 1..D / 2 {
+                q += i16x32::load_array_ref(simd, &lanes.squares[j][half]).pairwise_dot_product(self.w[j]);
+            }
+            q >> FRACTION
+        };
+        half(0).saturating_narrow(half(1))
+    }
+}
+
+/// The best score in each lane at each scale, and which thirty-two entries it came from.
+#[derive(Clone, Copy)]
+struct Top<S: Simd> {
+    score: [i16x32<S>; KEPT],
+    index: [i16x32<S>; KEPT],
+}
+
+impl<S: Simd> Top<S> {
+    #[inline(always)]
+    fn new(simd: S) -> Self {
+        Self { score: [i16x32::splat(simd, i16::MIN); KEPT], index: [i16x32::splat(simd, 0); KEPT] }
+    }
+
+    /// Scores P - rung * LADDER[k], where saturation only meets entries far from the best.
+    #[inline(always)]
+    fn climb(&mut self, index: i16x32<S>, p: i16x32<S>, rung: i16x32<S>) {
+        let two = rung.saturating_add(rung);
+        let mut score = p.saturating_sub(two.saturating_add(two)).saturating_sub(two);
+        for k in 0..KEPT {
+            match if k > 0 { LADDER[k] - LADDER[k - 1] } else { 0 } {
+                0 => {}
+                1 => score = score.saturating_sub(rung),
+                _ => score = score.saturating_sub(two),
+            }
+            let better = score.simd_gt(self.score[k]);
+            self.score[k] = score.max(self.score[k]);
+            self.index[k] = better.select(index, self.index[k]);
+        }
+    }
+
+    /// The best entry at each scale; of equals the one in the lowest lane, then the first.
+    #[inline(always)]
+    fn entries(&self, simd: S) -> [u32; KEPT] {
+        let mut entries = [0; KEPT];
+        for k in 0..KEPT {
+            let top = i16x32::splat(simd, self.score[k].reduce_max());
+            let lane = self.score[k].simd_eq(top).to_bitmask().trailing_zeros() as usize % 32;
+            entries[k] = self.index[k].as_array()[lane] as u32 * 32 + lane as u32;
+        }
+        entries
+    }
+}
+
+/// P and Q of eight entries in floating point: sums of the even and the odd dimensions, then both together.
+#[inline(always)]
+fn exact<S: Simd, const D: usize>(
+    simd: S,
+    book: &Codebook<D>,
+    target: &Target<D>,
+    turned: bool,
+    entry: [u32; KEPT],
+) -> Entries {
+    // Rows are entries, two dimensions of all eight in a vector after the transposition.
+    let mut rows = [[0.0; D]; KEPT];
+    for k in 0..KEPT {
+        rows[k] = book.values[entry[k] as usize];
+    }
+    let flat = rows.as_flattened();
+    let mut v = [f32x16::splat(simd, 0.0); D];
+    for j in 0..D / 2 {
+        v[j] = f32x16::from_slice(simd, &flat[16 * j..16 * j + 16]);
+    }
+    for _ in 0..3 {
+        let old = v;
+        for j in 0..D / 4 {
+            (v[2 * j], v[2 * j + 1]) = old[j].interleave(old[j + D / 4]);
+        }
+    }
+    let pair = |values: &[f32; D], j: usize| {
+        f32x8::splat(simd, values[2 * j]).combine(f32x8::splat(simd, values[2 * j + 1]))
+    };
+    let mut p = v[0] * pair(&target.a, 0);
+    let mut q = v[0] * v[0] * pair(&target.w, 0);
+    let mut least = p;
+    for j in 1..D / 2 {
+        let product = v[j] * pair(&target.a, j);
+        p += product;
+        least = least.min(product);
+        q += v[j] * v[j] * pair(&target.w, j);
+    }
+    let ((p0, p1), (q0, q1), (l0, l1)) = (p.split(), q.split(), least.split());
+    let mut p = p0 + p1;
+    if turned {
+        p -= l0.min(l1) * 2.0;
+    }
+    Entries { p: p.to_array(), q: (q0 + q1).to_array(), entry }
+}
