@@ -58,7 +58,7 @@ fn results_go_to_stdout_and_talk_to_stderr() {
     let checkpoint = fixture("tiny-r1");
     let run = quantpress(&["quantize", text(&checkpoint), "-o", text(&output), "--recipe", "q8_0"]);
     let stdout = String::from_utf8_lossy(&run.stdout);
-    assert!(stdout.lines().count() == 1 && stdout.contains("out.gguf: 2"), "{stdout}");
+    assert!(stdout.lines().count() == 1 && stdout.contains("out.gguf: 19.43 MB (18.53 MiB)"), "{stdout}");
     assert!(String::from_utf8_lossy(&run.stderr).contains("Mw/s"));
 }
 

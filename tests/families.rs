@@ -123,7 +123,7 @@ fn kimi_k2_has_384_experts_in_one_group() {
     }));
     let model = plan(&config, &Options::default(), kimi_tokenizer).expect("planned");
     has(&model, "deepseek2.expert_count", Gguf::U32(384));
-    has(&model, "general.size_label", "384x15B".into());
+    has(&model, "general.size_label", "384x14B".into());
     let experts = model.tensors.iter().find(|t| t.name == "blk.60.ffn_up_exps.weight").expect("experts");
     assert_eq!(experts.shape, [7168, 2048, 384]);
     assert_eq!(experts.slices[10].tensor, "model.layers.60.mlp.experts.10.up_proj.weight");

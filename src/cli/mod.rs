@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 
 /// Huge Hugging Face checkpoints to dynamic mixed-precision GGUF files, in one streaming pass
 #[derive(Debug, Parser)]
-#[command(name = "quantpress", version, after_help = EXIT_CODES)]
+#[command(name = "quantpress", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

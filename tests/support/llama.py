@@ -4,12 +4,13 @@ llama.py measure MODEL TEXT [--against REFERENCE] [--questions FILE]   perplexit
 llama.py tokens MODEL STRINGS.json        ids of each string, special tokens parsed, no BOS added
 llama.py expected TOKENIZER.json STRINGS.json   the same from Hugging Face's tokenizers
 llama.py metadata MODEL                   {key: [GGUF types, value]} read by the gguf package; long arrays by digest
-llama.py generate MODEL PROMPT COUNT      the greedy continuation
+llama.py generate MODEL PROMPT COUNT      the greedy continuation and the log-probabilities of its tokens
 """
 
 import argparse
 import hashlib
 import json
+import os
 
 CONTEXT = 256
 
@@ -30,7 +31,7 @@ class Llama:
         self.vocabulary = self.model.get_vocab()
         parameters = llama_cpp.LlamaContextParams()
         parameters.n_ctx = parameters.n_batch = CONTEXT
-        parameters.n_threads = parameters.n_threads_batch = 2
+        parameters.n_threads = parameters.n_threads_batch = 1
         self.context = llama_cpp.LlamaContext(model=self.model, params=parameters)
 
     def ids(self, text, special=False):
@@ -69,29 +70,39 @@ def log_probabilities(logits):
     return shifted - numpy.log(numpy.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def measure(model, text, against=None, questions=None):
-    """As llama.cpp's perplexity tool: chunks that begin with BOS, of which the second halves are scored."""
+def scored(model, text):
+    """Ids and log-probabilities of the second halves of the text's chunks, each of which begins with BOS, as
+    llama.cpp's perplexity tool scores them. Kept beside the model: a reference is asked for again and again."""
     import numpy
 
-    judged, reference = Llama(model), Llama(against) if against else None
-    ids = judged.ids(open(text, encoding="utf-8").read())
-    half, surprise, divergence, agreement = CONTEXT // 2, [], [], []
+    kept = model + ".scored.npz"
+    if os.path.exists(kept):
+        with numpy.load(kept) as arrays:
+            return arrays["ids"], arrays["found"]
+    llama, half, chunks = Llama(model), CONTEXT // 2, []
+    ids = llama.ids(open(text, encoding="utf-8").read())
     for start in range(0, len(ids) - CONTEXT + 1, CONTEXT):
-        chunk = [judged.vocabulary.token_bos(), *ids[start + 1 : start + CONTEXT]]
-        found = log_probabilities(judged.logits(chunk, first=half - 1)[:-1])
-        surprise.append(-found[range(half), chunk[half:]])
-        if reference:
-            expected = log_probabilities(reference.logits(chunk, first=half - 1)[:-1])
-            divergence.append((numpy.exp(expected) * (expected - found)).sum(axis=-1))
-            agreement.append(expected.argmax(axis=-1) == found.argmax(axis=-1))
-    result = {"perplexity": float(numpy.exp(numpy.mean(surprise)))}
-    if reference:
-        divergence = numpy.concatenate(divergence)
+        chunk = [llama.vocabulary.token_bos(), *ids[start + 1 : start + CONTEXT]]
+        chunks.append((chunk[half:], log_probabilities(llama.logits(chunk, first=half - 1)[:-1])))
+    ids, found = (numpy.concatenate(part) for part in zip(*chunks))
+    numpy.savez(kept, ids=ids, found=found)
+    return ids, found
+
+
+def measure(model, text, against=None, questions=None):
+    import numpy
+
+    ids, found = scored(model, text)
+    result = {"perplexity": float(numpy.exp(-found[range(len(ids)), ids].mean()))}
+    if against:
+        _, expected = scored(against, text)
+        divergence = (numpy.exp(expected) * (expected - found)).sum(axis=-1)
         result["kl_mean"] = float(divergence.mean())
         result["kl_median"] = float(numpy.median(divergence))
         result["kl_p99"] = float(numpy.quantile(divergence, 0.99))
-        result["same_top"] = float(numpy.mean(agreement))
+        result["same_top"] = float((expected.argmax(axis=-1) == found.argmax(axis=-1)).mean())
     if questions:
+        judged = Llama(model)
         pairs = json.load(open(questions, encoding="utf-8"))
         long_enough = lambda answer: len(judged.ids(" " + answer)) + 2
         right = [judged.continuation(q, long_enough(a)).strip().startswith(a.strip()) for q, a in pairs]
@@ -126,7 +137,19 @@ def metadata(model):
 
 
 def generate(model, prompt, count):
-    return Llama(model).continuation(prompt, int(count))
+    """The greedy continuation and its tokens' log-probabilities, from the newest llama.cpp among the wheels."""
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = model
+    parameters.n_ctx = CONTEXT
+    parameters.n_parallel = 1
+    parameters.cpuparams.n_threads = 1
+    parameters.verbosity = 0
+    server = xllamacpp.Server(parameters)
+    request = {"prompt": prompt, "n_predict": int(count), "temperature": 0, "n_probs": 1}
+    choice = server.handle_completions(request)["choices"][0]
+    return [choice["text"], [token["logprob"] for token in choice["logprobs"]["content"]]]
 
 
 parser = argparse.ArgumentParser()
