@@ -6,6 +6,7 @@ pub(crate) mod entries;
 pub(crate) mod every_entry;
 pub(crate) mod fours;
 pub(crate) mod importance;
+pub(crate) mod near_fours;
 pub(crate) mod neighbours;
 pub(crate) mod scales;
 pub(crate) mod signs;

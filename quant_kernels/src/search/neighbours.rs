@@ -11,7 +11,7 @@ use fearless_simd::{
 };
 
 use super::codebook::{self, Codebook};
-use super::entries::{Entries, KEPT, ladder};
+use super::entries::{Entries, KEPT, ladder, maxima};
 
 const PATTERNS: usize = 6561;
 /// Lists looked at; each serves two neighbouring scales.
@@ -136,16 +136,6 @@ fn sums<S: Simd>(simd: S, masks: &[u16; 8], a: &[f32; 8], w: &[f32; 8]) -> (f32x
         sums.1 = mask.select(sums.1 + w[t], sums.1);
     }
     sums
-}
-
-/// The largest lane of each of eight vectors, in lanes 0 to 7.
-#[inline(always)]
-fn maxima<S: Simd>(v: &[f32x16<S>; KEPT]) -> f32x16<S> {
-    let pairs = |a: f32x16<S>, b: f32x16<S>| a.unzip_low(b).max(a.unzip_high(b));
-    let low = pairs(pairs(v[0], v[1]), pairs(v[2], v[3]));
-    let high = pairs(pairs(v[4], v[5]), pairs(v[6], v[7]));
-    let all = pairs(low, high);
-    pairs(all, all)
 }
 
 /// The three values of a codebook, rising.
