@@ -7,7 +7,7 @@ use super::codebook::Codebook;
 use super::entries::{Entries, Target};
 use super::every_entry::{search, search_both};
 use super::importance::normalized;
-use super::near_fours::NearFours;
+use super::near_fours::{Magnitudes, NearFours};
 use super::scales::{Grid, Shape};
 use super::signs::{cheapest, signs};
 use super::super_block::{Candidates, fit};
@@ -113,7 +113,11 @@ pub(crate) fn encode<S: Simd>(
         for half in 0..2 {
             let target = Target::magnitudes(&xs[2 * i + half], &ws[2 * i + half]);
             if let Some(near) = near {
-                pair.kept[half] = near.search(simd, &xs[2 * i + half], &ws[2 * i + half], middle);
+                let target = Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]);
+                pair.kept[half] = near.search(simd, &target, false, middle);
+                if pair.odd {
+                    pair.turned[half] = near.search(simd, &target, true, middle);
+                }
             } else if pair.odd {
                 [pair.kept[half], pair.turned[half]] = search_both(simd, book, &target, middle);
             } else {
@@ -135,7 +139,7 @@ pub(crate) fn encode<S: Simd>(
             encoded.entries[2 * i + half] = match near {
                 None => entries.entry[*k] as u16,
                 Some(near) => {
-                    let (entry, p2, q2) = near.search_at(simd, &xs[2 * i + half], &ws[2 * i + half], scale);
+                    let (entry, p2, q2) = near.search_at(simd, &Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]), taken.turning == Some(half), scale);
                     if p2 - 0.5 * scale * q2 > p - 0.5 * scale * q {
                         p = p2;
                         q = q2;

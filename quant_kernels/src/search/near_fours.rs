@@ -24,6 +24,7 @@ pub(crate) struct NearFours {
     unit: f32,
 }
 
+pub(crate) static IQ3_XXS: LazyLock<NearFours> = LazyLock::new(|| NearFours::new(&codebook::IQ3_XXS));
 pub(crate) static IQ3_S: LazyLock<NearFours> = LazyLock::new(|| NearFours::new(&codebook::IQ3_S));
 
 impl NearFours {
@@ -52,14 +53,18 @@ impl NearFours {
     }
 
     /// The entries with the largest P - s Q / 2 at the scales of the ladder, in the lists of the rounded magnitudes.
+    ///
+    /// With `turned` one sign must be the opposite of the weight's, so that P loses 2 min(w x v). It is looked for near
+    /// the pattern where the weight that adds least to the norm is as small as it can be.
     #[inline(always)]
-    pub fn search<S: Simd>(&self, simd: S, x: &[f32; 4], w: &[f32; 4], middle: f32) -> Entries {
+    pub fn search<S: Simd>(&self, simd: S, target: &Magnitudes, turned: bool, middle: f32) -> Entries {
         let scales = ladder(middle);
         let inverse = f32x8::splat(simd, 0.5) / (f32x8::load_array_ref(simd, &scales) * self.unit);
         let mut pattern = f32x8::splat(simd, 0.0);
         let mut digit = 1.0;
-        for &x in x {
-            let level = (inverse * x.abs() - 0.5).round_ties_even().max(0.0).min(7.0);
+        let rounded = if turned { target.turned } else { target.x };
+        for x in rounded {
+            let level = (inverse * x - 0.5).round_ties_even().max(0.0).min(7.0);
             pattern += level * digit;
             digit *= 8.0;
         }
@@ -69,7 +74,7 @@ impl NearFours {
         let mut lists = [(zero, zero); KEPT];
         let mut scores = [zero; KEPT];
         for k in 0..KEPT {
-            let (p, q) = self.sums(simd, patterns.as_array()[k], x, w);
+            let (p, q) = self.sums(simd, patterns.as_array()[k], target, turned);
             lists[k] = (p, q);
             // The lane in the lowest bits of the score comes out of the maximum with it.
             let score = p - q * (0.5 * scales[k]);
@@ -88,29 +93,70 @@ impl NearFours {
 
     /// P and Q of the list of a pattern.
     #[inline(always)]
-    fn sums<S: Simd>(&self, simd: S, pattern: i32, x: &[f32; 4], w: &[f32; 4]) -> (f32x16<S>, f32x16<S>) {
+    fn sums<S: Simd>(
+        &self,
+        simd: S,
+        pattern: i32,
+        target: &Magnitudes,
+        turned: bool,
+    ) -> (f32x16<S>, f32x16<S>) {
         let packed = u32x16::load_array_ref(simd, &self.values[pattern as usize % PATTERNS]);
         let mut p = f32x16::splat(simd, 0.0);
         let mut q = p;
+        let mut least = f32x16::splat(simd, f32::MAX);
         for t in 0..4 {
             let v: f32x16<S> = ((packed >> (8 * t as u32)) & 255).to_float();
-            p += v * (w[t] * x[t].abs());
-            q += v * v * w[t];
+            let product = v * target.a[t];
+            p += product;
+            least = least.min(product);
+            q += v * v * target.w[t];
+        }
+        if turned {
+            p -= least * 2.0;
         }
         (p, q)
     }
 
     /// The same at one scale, for the final choice: the number in the codebook, P and Q.
     #[inline(always)]
-    pub fn search_at<S: Simd>(&self, simd: S, x: &[f32; 4], w: &[f32; 4], scale: f32) -> (u16, f32, f32) {
+    pub fn search_at<S: Simd>(&self, simd: S, target: &Magnitudes, turned: bool, scale: f32) -> (u16, f32, f32) {
+        let rounded = if turned { &target.turned } else { &target.x };
         let inverse = 0.5 / (scale * self.unit);
-        let level = f32x4::load_array_ref(simd, x).abs() * inverse - 0.5;
+        let level = f32x4::load_array_ref(simd, rounded) * inverse - 0.5;
         let level = level.round_ties_even().max(0.0).min(7.0);
         let level = i32x4::truncate_from(level);
         let [a, b, c, d] = *level.as_array();
         let pattern = a | b << 3 | c << 6 | d << 9;
-        let (p, q) = self.sums(simd, pattern, x, w);
+        let (p, q) = self.sums(simd, pattern, target, turned);
         let (lane, _) = first_largest(p - q * (0.5 * scale));
         (self.entries[pattern as usize % PATTERNS][lane], p.as_array()[lane], q.as_array()[lane])
+    }
+}
+
+/// Four magnitudes with their importances.
+pub(crate) struct Magnitudes {
+    x: [f32; 4],
+    /// The same with the one nothing that adds least to the norm.
+    turned: [f32; 4],
+    w: [f32; 4],
+    /// w x.
+    a: [f32; 4],
+}
+
+impl Magnitudes {
+    #[inline(always)]
+    pub fn new(x: &[f32; 4], w: &[f32; 4]) -> Self {
+        let (mut magnitudes, mut a) = ([0.0; 4], [0.0; 4]);
+        let mut least = 0;
+        for t in 0..4 {
+            magnitudes[t] = x[t].abs();
+            a[t] = w[t] * magnitudes[t];
+            if a[t] * magnitudes[t] < a[least] * magnitudes[least] {
+                least = t;
+            }
+        }
+        let mut turned = magnitudes;
+        turned[least] = 0.0;
+        Self { x: magnitudes, turned, w: *w, a }
     }
 }
