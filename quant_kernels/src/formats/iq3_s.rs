@@ -13,6 +13,7 @@ use half::f16;
 use crate::block::Block;
 use crate::search::codebook::IQ3_S as BOOK;
 use crate::search::fours::{Encoded, encode};
+use crate::search::near_fours::IQ3_S as NEAR;
 use crate::search::scales::Shape;
 use crate::search::signs::signed;
 
@@ -32,7 +33,8 @@ const SHAPE: Shape = Shape::new(16, 1.0, 0.16);
 impl Block<256> for IQ3_S {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, false, x, importance);
+        let Encoded { d, codes, entries, signs } =
+            encode(simd, &BOOK, &SHAPE, false, Some(&NEAR), x, importance);
         let mut block = Self { d: d.to_le_bytes(), qs: [0; 64], qh: [0; 8], signs, scales: [0; 4] };
         for i in 0..64 {
             block.qs[i] = entries[i] as u8;

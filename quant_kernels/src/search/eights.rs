@@ -1,10 +1,10 @@
 //! The search of IQ2_XXS, IQ2_XS and IQ2_S: eight magnitudes from a codebook, and signs.
 
-use fearless_simd::{Simd, SimdBase, f32x16};
+use fearless_simd::{Simd, f32x16};
 use half::f16;
 
 use super::codebook::Codebook;
-use super::entries::{Entries, KEPT, Target, ladder};
+use super::entries::{Entries, Target};
 use super::every_entry::search;
 use super::importance::normalized;
 use super::neighbours::{Levels, Neighbours};
@@ -74,7 +74,7 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
         let middle = grid.middle(i / G);
         blocks[i / G].0[i % G] = match neighbours {
             None => search(simd, book, &target, odd, middle),
-            Some(neighbours) => near(simd, neighbours, &xs[i], &target, middle),
+            Some(neighbours) => near(simd, neighbours, &xs[i], &ws[i], middle),
         };
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);
@@ -96,18 +96,14 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
     encoded
 }
 
-/// The candidates of a group in the lists of its patterns at eight scales.
+/// The candidates of a group in the lists of its patterns.
 #[inline(always)]
-fn near<S: Simd>(simd: S, neighbours: &Neighbours, x: &[f32; 8], target: &Target<8>, middle: f32) -> Entries {
-    const LEVELS: Levels = Levels([8.0, 25.0, 43.0]);
+fn near<S: Simd>(simd: S, neighbours: &Neighbours, x: &[f32; 8], w: &[f32; 8], middle: f32) -> Entries {
     let mut magnitudes = [0.0; 8];
     for t in 0..8 {
         magnitudes[t] = x[t].abs();
     }
-    let scales = ladder(middle);
-    let lanes = f32x16::from_fn(simd, |lane| scales[lane % KEPT]);
-    let [low, high] = LEVELS.bounds();
-    let patterns = Levels::round(simd, [lanes * low, lanes * high], &magnitudes);
-    let (patterns, _) = patterns.as_chunks::<KEPT>();
-    neighbours.search(simd, &LEVELS, &target.a, &target.w, &patterns[0], &scales)
+    const LEVELS: [Levels; 1] = [Levels([8.0, 25.0, 43.0])];
+    let [entries] = neighbours.search(simd, &LEVELS[0], &LEVELS, &magnitudes, w, middle);
+    entries
 }

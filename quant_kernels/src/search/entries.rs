@@ -74,3 +74,13 @@ impl Entries {
         top
     }
 }
+
+/// The largest lane of each of eight vectors, in lanes 0 to 7.
+#[inline(always)]
+pub(crate) fn maxima<S: Simd>(v: &[f32x16<S>; KEPT]) -> f32x16<S> {
+    let pairs = |a: f32x16<S>, b: f32x16<S>| a.unzip_low(b).max(a.unzip_high(b));
+    let low = pairs(pairs(v[0], v[1]), pairs(v[2], v[3]));
+    let high = pairs(pairs(v[4], v[5]), pairs(v[6], v[7]));
+    let all = pairs(low, high);
+    pairs(all, all)
+}

@@ -7,6 +7,7 @@ use super::codebook::Codebook;
 use super::entries::{Entries, Target};
 use super::every_entry::{search, search_both};
 use super::importance::normalized;
+use super::near_fours::{Magnitudes, NearFours};
 use super::scales::{Grid, Shape};
 use super::signs::{cheapest, signs};
 use super::super_block::{Candidates, fit};
@@ -91,6 +92,7 @@ pub(crate) fn encode<S: Simd>(
     book: &Codebook<4>,
     shape: &Shape,
     even: bool,
+    near: Option<&NearFours>,
     x: &[f32; 256],
     importance: &[f32; 256],
 ) -> Encoded {
@@ -110,7 +112,13 @@ pub(crate) fn encode<S: Simd>(
         let middle = grid.middle(i / 4);
         for half in 0..2 {
             let target = Target::magnitudes(&xs[2 * i + half], &ws[2 * i + half]);
-            if pair.odd {
+            if let Some(near) = near {
+                let target = Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]);
+                pair.kept[half] = near.search(simd, &target, false, middle);
+                if pair.odd {
+                    pair.turned[half] = near.search(simd, &target, true, middle);
+                }
+            } else if pair.odd {
                 [pair.kept[half], pair.turned[half]] = search_both(simd, book, &target, middle);
             } else {
                 pair.kept[half] = search(simd, book, &target, false, middle);
@@ -119,6 +127,7 @@ pub(crate) fn encode<S: Simd>(
     }
     let fitted = fit(simd, shape, &grid, &blocks);
     encoded.d = fitted.d;
+    let (mut xy, mut yy) = (0.0, 0.0);
     for i in 0..32 {
         let code = fitted.codes[i / 4];
         encoded.codes[i / 4] = code as u8;
@@ -126,7 +135,28 @@ pub(crate) fn encode<S: Simd>(
         let taken = blocks[i / 4][i % 4].take(simd, scale);
         for half in 0..2 {
             let (entries, k) = &taken.halves[half];
-            encoded.entries[2 * i + half] = entries.entry[*k] as u16;
+            let (mut p, mut q) = (entries.p[*k], entries.q[*k]);
+            encoded.entries[2 * i + half] = match near {
+                None => entries.entry[*k] as u16,
+                Some(near) => {
+                    let (entry, p2, q2) = near.search_at(
+                        simd,
+                        &Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]),
+                        taken.turning == Some(half),
+                        scale,
+                    );
+                    if p2 - 0.5 * scale * q2 > p - 0.5 * scale * q {
+                        p = p2;
+                        q = q2;
+                        entry
+                    } else {
+                        near.entry(entries.entry[*k])
+                    }
+                }
+            };
+            let step = shape.steps[code];
+            xy += step * p;
+            yy += step * step * q;
         }
         if let Some(half) = taken.turning {
             let quarter = 2 * i + half;
@@ -134,6 +164,9 @@ pub(crate) fn encode<S: Simd>(
             let t = cheapest(&a, &book.values[usize::from(encoded.entries[quarter])]);
             encoded.signs[i] ^= 1 << (4 * half + t);
         }
+    }
+    if xy > 0.0 && yy > 0.0 {
+        encoded.d = f16::from_f32(xy / yy);
     }
     encoded
 }

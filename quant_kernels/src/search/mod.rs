@@ -8,6 +8,7 @@ pub(crate) mod fours;
 pub(crate) mod gain;
 pub(crate) mod importance;
 pub(crate) mod levels;
+pub(crate) mod near_fours;
 pub(crate) mod neighbours;
 pub(crate) mod scale;
 pub(crate) mod scale_min;

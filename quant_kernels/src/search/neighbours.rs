@@ -6,21 +6,23 @@
 
 use std::sync::LazyLock;
 
-use fearless_simd::{Select, Simd, SimdBase, SimdCvtTruncate, SimdMask, f32x16, i32x16, mask32x16};
+use fearless_simd::{
+    Select, Simd, SimdBase, SimdCvtTruncate, SimdFloat, SimdMask, f32x4, f32x16, i32x4, mask32x16, u32x16,
+};
 
 use super::codebook::{self, Codebook};
-use super::entries::{Entries, KEPT};
+use super::entries::{Entries, KEPT, ladder, maxima};
 
 const PATTERNS: usize = 6561;
-/// Sixteens of entries in a list.
-const ROWS: usize = 1;
+/// Lists looked at; each serves two neighbouring scales.
+const LISTS: usize = KEPT / 2;
 
 /// The nearest entries of each pattern.
 pub(crate) struct Neighbours {
-    /// By pattern, sixteen and weight: the lanes whose level is the lowest, and those whose level is the highest.
-    levels: Vec<[[[u16; 8]; 2]; ROWS]>,
+    /// By pattern and weight: the lanes whose level is the lowest, then those whose level is the highest.
+    levels: Vec<[[u16; 8]; 2]>,
     /// By pattern: the numbers of the entries.
-    entries: Vec<[u16; 16 * ROWS]>,
+    entries: Vec<[u16; 16]>,
 }
 
 pub(crate) static IQ1: LazyLock<Neighbours> = LazyLock::new(|| Neighbours::new(&codebook::IQ1));
@@ -43,13 +45,13 @@ impl Neighbours {
                 shells[distance(entry) as usize].push(number as u16);
             }
             let mut nearest = shells.into_iter().flatten();
-            let entries: [u16; 16 * ROWS] = std::array::from_fn(|_| nearest.next().unwrap_or_default());
-            let mut levels = [[[0; 8]; 2]; ROWS];
+            let entries: [u16; 16] = std::array::from_fn(|_| nearest.next().unwrap_or_default());
+            let mut levels = [[0; 8]; 2];
             for (lane, &number) in entries.iter().enumerate() {
                 for t in 0..8 {
                     match all[usize::from(number)][t] {
-                        0 => levels[lane / 16][0][t] |= 1 << (lane % 16),
-                        2 => levels[lane / 16][1][t] |= 1 << (lane % 16),
+                        0 => levels[0][t] |= 1 << lane,
+                        2 => levels[1][t] |= 1 << lane,
                         _ => {}
                     }
                 }
@@ -62,84 +64,100 @@ impl Neighbours {
 
     /// The number in the codebook of what [`search`](Self::search) found.
     pub fn entry(&self, found: u32) -> u16 {
-        self.entries[found as usize / (16 * ROWS)][found as usize % (16 * ROWS)]
+        self.entries[found as usize / 16][found as usize % 16]
     }
 
-    /// The entries with the largest P - s Q / 2 of the lists of patterns, each with its scale; the first of equals.
+    /// The entries with the largest P - s Q / 2 at the scales of the ladder for each of `levels`, in the lists of the
+    /// weights rounded to `rounding`.
     #[inline(always)]
-    pub fn search<S: Simd>(
+    pub fn search<S: Simd, const N: usize>(
         &self,
         simd: S,
-        levels: &Levels,
-        a: &[f32; 8],
+        rounding: &Levels,
+        levels: &[Levels; N],
+        x: &[f32; 8],
         w: &[f32; 8],
-        patterns: &[i32; KEPT],
-        scales: &[f32; KEPT],
-    ) -> Entries {
-        let zero = f32x16::splat(simd, 0.0);
-        // What the lowest and the highest level add to those of the middle level.
-        let [low, middle, high] = levels.0;
-        let (mut p0, mut q0) = (0.0, 0.0);
+        middle: f32,
+    ) -> [Entries; N] {
+        let scales = ladder(middle);
+        let patterns = rounding.round(simd, &scales, x);
+        let mut a = [0.0; 8];
+        let (mut all_a, mut all_w) = (0.0, 0.0);
         for t in 0..8 {
-            p0 += a[t] * middle;
-            q0 += w[t] * (middle * middle);
+            a[t] = w[t] * x[t];
+            all_a += a[t];
+            all_w += w[t];
         }
-        let mut found = Entries::NONE;
-        for k in 0..KEPT {
-            let pattern = patterns[k] as usize;
-            let mut best = f32::NEG_INFINITY;
-            for (row, masks) in self.levels[pattern].iter().enumerate() {
-                let mut p = f32x16::splat(simd, p0);
-                let mut q = f32x16::splat(simd, q0);
-                for t in 0..8 {
-                    for (masks, step, square) in [
-                        (masks[0], low - middle, low * low - middle * middle),
-                        (masks[1], high - middle, high * high - middle * middle),
-                    ] {
-                        let mask = mask32x16::from_bitmask(simd, u64::from(masks[t]));
-                        p += mask.select(f32x16::splat(simd, a[t] * step), zero);
-                        q += mask.select(f32x16::splat(simd, w[t] * square), zero);
-                    }
+        let zero = f32x16::splat(simd, 0.0);
+        let lanes = u32x16::from_fn(simd, |lane| lane as u32);
+        let mut lists = [[(zero, zero); LISTS]; N];
+        let mut scores = [[zero; KEPT]; N];
+        for l in 0..LISTS {
+            let masks = &self.levels[patterns[l] as usize];
+            let (low_a, low_w) = sums(simd, &masks[0], &a, w);
+            let (high_a, high_w) = sums(simd, &masks[1], &a, w);
+            for n in 0..N {
+                // What the lowest and the highest level add to P and Q of the middle level.
+                let [low, middle, high] = levels[n].0;
+                let square = middle * middle;
+                let p = low_a * (low - middle) + high_a * (high - middle) + all_a * middle;
+                let q = low_w * (low * low - square) + high_w * (high * high - square) + all_w * square;
+                lists[n][l] = (p, q);
+                for k in [2 * l, 2 * l + 1] {
+                    // The lane in the lowest bits of the score comes out of the maximum with it.
+                    let score = p - q * (0.5 * scales[k]);
+                    scores[n][k] = f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
                 }
-                let score = p - q * (0.5 * scales[k]);
-                let top = score.reduce_max();
-                if top > best {
-                    best = top;
-                    let lane =
-                        score.simd_ge(f32x16::splat(simd, top)).to_bitmask().trailing_zeros() as usize % 16;
-                    found.p[k] = p.as_array()[lane];
-                    found.q[k] = q.as_array()[lane];
-                    found.entry[k] = (pattern * 16 * ROWS + 16 * row + lane) as u32;
-                }
+            }
+        }
+        let mut found = [Entries::NONE; N];
+        for n in 0..N {
+            let best = maxima(&scores[n]).to_bits() & 15;
+            for k in 0..KEPT {
+                let lane = best.as_array()[k] as usize % 16;
+                let (p, q) = &lists[n][k / 2];
+                found[n].p[k] = p.as_array()[lane];
+                found[n].q[k] = q.as_array()[lane];
+                found[n].entry[k] = patterns[k / 2] as u32 * 16 + lane as u32;
             }
         }
         found
     }
 }
 
+/// Sums of a and w over the weights whose mask holds the lane.
+#[inline(always)]
+fn sums<S: Simd>(simd: S, masks: &[u16; 8], a: &[f32; 8], w: &[f32; 8]) -> (f32x16<S>, f32x16<S>) {
+    let zero = f32x16::splat(simd, 0.0);
+    let mut sums = (zero, zero);
+    for t in 0..8 {
+        let mask = mask32x16::from_bitmask(simd, u64::from(masks[t]));
+        sums.0 = mask.select(sums.0 + a[t], sums.0);
+        sums.1 = mask.select(sums.1 + w[t], sums.1);
+    }
+    sums
+}
+
 /// The three values of a codebook, rising.
 pub(crate) struct Levels(pub [f32; 3]);
 
 impl Levels {
-    /// The pattern of weights rounded at a scale, digit t for weight t, in sixteen lanes.
+    /// The patterns of weights rounded between two neighbouring scales each, digit t for weight t.
     #[inline(always)]
-    pub fn round<S: Simd>(simd: S, bounds: [f32x16<S>; 2], x: &[f32; 8]) -> [i32; 16] {
-        let zero = f32x16::splat(simd, 0.0);
+    fn round<S: Simd>(&self, simd: S, scales: &[f32; KEPT], x: &[f32; 8]) -> [i32; LISTS] {
+        let [low, middle, high] = self.0;
+        let between = f32x4::from_fn(simd, |l| 0.5 * (scales[2 * l] + scales[2 * l + 1]));
+        let bounds = [between * (0.5 * (low + middle)), between * (0.5 * (middle + high))];
+        let zero = f32x4::splat(simd, 0.0);
         let mut pattern = zero;
         let mut digit = 1.0;
         for &x in x {
-            let one = f32x16::splat(simd, digit);
+            let one = f32x4::splat(simd, digit);
             for bound in bounds {
                 pattern += bound.simd_lt(x).select(one, zero);
             }
             digit *= 3.0;
         }
-        *i32x16::truncate_from(pattern).as_array()
-    }
-
-    /// Half-way between neighbouring levels at a scale.
-    #[inline(always)]
-    pub fn bounds(&self) -> [f32; 2] {
-        [0.5 * (self.0[0] + self.0[1]), 0.5 * (self.0[1] + self.0[2])]
+        *i32x4::truncate_from(pattern).as_array()
     }
 }

@@ -79,7 +79,8 @@ impl<const B: usize> Grid<B> {
                 root_mean_square(simd, &x[b * len..][..len], &importance[b * len..][..len]) * shape.typical;
             largest = largest.max(typical[b]);
         }
-        if largest < f32::MIN_POSITIVE {
+        // Far below what an f16 scale can hold, and far above where the inverse of a scale overflows.
+        if largest < 1e-20 {
             return None;
         }
         let mut start = [0; B];

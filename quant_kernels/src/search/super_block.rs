@@ -149,7 +149,7 @@ fn least_squares<S: Simd, C: Candidates, const B: usize>(
 
 /// Lane and value of the largest, the first of equals.
 #[inline(always)]
-fn first_largest<S: Simd>(values: f32x16<S>) -> (usize, f32) {
+pub(crate) fn first_largest<S: Simd>(values: f32x16<S>) -> (usize, f32) {
     let top = values.reduce_max();
     let at_top = values.simd_ge(f32x16::splat(values.simd, top)).to_bitmask();
     (at_top.trailing_zeros() as usize % 16, top)

@@ -3,7 +3,7 @@
 use fearless_simd::{Simd, SimdBase, f32x16};
 use half::f16;
 
-use super::entries::{Entries, KEPT, ladder};
+use super::entries::Entries;
 use super::importance::normalized;
 use super::neighbours::{IQ1, Levels};
 use super::scales::{Grid, Shape};
@@ -103,7 +103,8 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
     let (ws, _) = importance.as_chunks::<8>();
     let mut blocks = [const { Block::<G, ONE>([[Entries::NONE; 2]; G]) }; B];
     for i in 0..32 {
-        blocks[i / G].0[i % G] = near(simd, &xs[i], &ws[i], grid.middle(i / G));
+        let middle = grid.middle(i / G);
+        blocks[i / G].0[i % G] = IQ1.search(simd, &ROUNDING, &LEVELS, &xs[i], &ws[i], middle);
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);
     encoded.d = fitted.d;
@@ -118,26 +119,11 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
     encoded
 }
 
-/// The candidates of a group for both shifts, in the lists of its patterns at eight scales.
-#[inline(always)]
-fn near<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], middle: f32) -> [Entries; 2] {
-    const LEVELS: [Levels; 2] = [Levels([-0.875, 0.125, 1.125]), Levels([-1.125, -0.125, 0.875])];
-    let mut a = [0.0; 8];
-    for t in 0..8 {
-        a[t] = w[t] * x[t];
-    }
-    let scales = ladder(middle);
-    let bounds = [LEVELS[0].bounds(), LEVELS[1].bounds()];
-    // A closure in `map` would be compiled for the oldest CPU.
-    let low = f32x16::from_fn(simd, |lane| scales[lane % KEPT] * bounds[lane / KEPT][0]);
-    let high = f32x16::from_fn(simd, |lane| scales[lane % KEPT] * bounds[lane / KEPT][1]);
-    let patterns = Levels::round(simd, [low, high], x);
-    let (patterns, _) = patterns.as_chunks::<KEPT>();
-    [
-        IQ1.search(simd, &LEVELS[0], &a, w, &patterns[0], &scales),
-        IQ1.search(simd, &LEVELS[1], &a, w, &patterns[1], &scales),
-    ]
-}
+/// The entries near to weights that are rounded to these serve both shifts.
+const ROUNDING: Levels = Levels([-1.0, 0.0, 1.0]);
+
+/// The values with the shift up, and down.
+const LEVELS: [Levels; 2] = [Levels([-0.875, 0.125, 1.125]), Levels([-1.125, -0.125, 0.875])];
 
 /// Values moved by an eighth and scaled.
 #[inline(always)]

@@ -1,0 +1,170 @@
+//! The search near the rounded weights, for the codebooks of four values on eight levels.
+//!
+//! As `neighbours`, with the values of an entry packed in four bytes.
+
+use std::sync::LazyLock;
+
+use fearless_simd::{
+    Simd, SimdBase, SimdCvtTruncate, SimdFloat, SimdInt, f32x4, f32x8, f32x16, i32x4, i32x8, u32x16,
+};
+
+use super::codebook::{self, Codebook};
+use super::entries::{Entries, KEPT, ladder, maxima};
+use super::super_block::first_largest;
+
+const PATTERNS: usize = 4096;
+/// Entries in a list.
+const LIST: usize = 16;
+
+/// The nearest entries of each pattern.
+pub(crate) struct NearFours {
+    /// By pattern: values, the first in the lowest byte.
+    values: Vec<[u32; LIST]>,
+    /// By pattern: the numbers of the entries.
+    entries: Vec<[u16; LIST]>,
+    /// Half the distance of two levels.
+    unit: f32,
+}
+
+pub(crate) static IQ3_XXS: LazyLock<NearFours> = LazyLock::new(|| NearFours::new(&codebook::IQ3_XXS));
+pub(crate) static IQ3_S: LazyLock<NearFours> = LazyLock::new(|| NearFours::new(&codebook::IQ3_S));
+
+impl NearFours {
+    fn new(book: &Codebook<4>) -> Self {
+        let unit = book.values[0][0];
+        let level = |v: f32| ((v / unit - 1.0) * 0.5).round() as i32;
+        let mut table = Self { values: Vec::new(), entries: Vec::new(), unit };
+        for pattern in 0..PATTERNS {
+            let distance = |entry: &[f32; 4]| -> i32 {
+                (0..4).map(|t| (level(entry[t]) - (pattern >> (3 * t) & 7) as i32).pow(2)).sum()
+            };
+            let mut nearest: Vec<usize> = (0..book.values.len()).collect();
+            nearest.sort_by_cached_key(|&number| distance(&book.values[number]));
+            table.entries.push(std::array::from_fn(|lane| nearest[lane] as u16));
+            table.values.push(std::array::from_fn(|lane| {
+                let entry = book.values[nearest[lane]];
+                u32::from_le_bytes(std::array::from_fn(|t| entry[t] as u8))
+            }));
+        }
+        table
+    }
+
+    /// The number in the codebook of what [`search`](Self::search) found.
+    pub fn entry(&self, found: u32) -> u16 {
+        self.entries[found as usize / LIST][found as usize % LIST]
+    }
+
+    /// The entries with the largest P - s Q / 2 at the scales of the ladder, in the lists of the rounded magnitudes.
+    ///
+    /// With `turned` one sign must be the opposite of the weight's, so that P loses 2 min(w x v). It is looked for near
+    /// the pattern where the weight that adds least to the norm is as small as it can be.
+    #[inline(always)]
+    pub fn search<S: Simd>(&self, simd: S, target: &Magnitudes, turned: bool, middle: f32) -> Entries {
+        let scales = ladder(middle);
+        let inverse = f32x8::splat(simd, 0.5) / (f32x8::load_array_ref(simd, &scales) * self.unit);
+        let mut pattern = f32x8::splat(simd, 0.0);
+        let mut digit = 1.0;
+        let rounded = if turned { target.turned } else { target.x };
+        for x in rounded {
+            let level = (inverse * x - 0.5).round_ties_even().max(0.0).min(7.0);
+            pattern += level * digit;
+            digit *= 8.0;
+        }
+        let patterns = i32x8::truncate_from(pattern);
+        let zero = f32x16::splat(simd, 0.0);
+        let lanes = u32x16::from_fn(simd, |lane| lane as u32);
+        let mut lists = [(zero, zero); KEPT];
+        let mut scores = [zero; KEPT];
+        for k in 0..KEPT {
+            let (p, q) = self.sums(simd, patterns.as_array()[k], target, turned);
+            lists[k] = (p, q);
+            // The lane in the lowest bits of the score comes out of the maximum with it.
+            let score = p - q * (0.5 * scales[k]);
+            scores[k] = f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
+        }
+        let best = maxima(&scores).to_bits() & 15;
+        let mut found = Entries::NONE;
+        for k in 0..KEPT {
+            let lane = best.as_array()[k] as usize % LIST;
+            found.p[k] = lists[k].0.as_array()[lane];
+            found.q[k] = lists[k].1.as_array()[lane];
+            found.entry[k] = patterns.as_array()[k] as u32 * LIST as u32 + lane as u32;
+        }
+        found
+    }
+
+    /// P and Q of the list of a pattern.
+    #[inline(always)]
+    fn sums<S: Simd>(
+        &self,
+        simd: S,
+        pattern: i32,
+        target: &Magnitudes,
+        turned: bool,
+    ) -> (f32x16<S>, f32x16<S>) {
+        let packed = u32x16::load_array_ref(simd, &self.values[pattern as usize % PATTERNS]);
+        let mut p = f32x16::splat(simd, 0.0);
+        let mut q = p;
+        let mut least = f32x16::splat(simd, f32::MAX);
+        for t in 0..4 {
+            let v: f32x16<S> = ((packed >> (8 * t as u32)) & 255).to_float();
+            let product = v * target.a[t];
+            p += product;
+            least = least.min(product);
+            q += v * v * target.w[t];
+        }
+        if turned {
+            p -= least * 2.0;
+        }
+        (p, q)
+    }
+
+    /// The same at one scale, for the final choice: the number in the codebook, P and Q.
+    #[inline(always)]
+    pub fn search_at<S: Simd>(
+        &self,
+        simd: S,
+        target: &Magnitudes,
+        turned: bool,
+        scale: f32,
+    ) -> (u16, f32, f32) {
+        let rounded = if turned { &target.turned } else { &target.x };
+        let inverse = 0.5 / (scale * self.unit);
+        let level = f32x4::load_array_ref(simd, rounded) * inverse - 0.5;
+        let level = level.round_ties_even().max(0.0).min(7.0);
+        let level = i32x4::truncate_from(level);
+        let [a, b, c, d] = *level.as_array();
+        let pattern = a | b << 3 | c << 6 | d << 9;
+        let (p, q) = self.sums(simd, pattern, target, turned);
+        let (lane, _) = first_largest(p - q * (0.5 * scale));
+        (self.entries[pattern as usize % PATTERNS][lane], p.as_array()[lane], q.as_array()[lane])
+    }
+}
+
+/// Four magnitudes with their importances.
+pub(crate) struct Magnitudes {
+    x: [f32; 4],
+    /// The same with the one nothing that adds least to the norm.
+    turned: [f32; 4],
+    w: [f32; 4],
+    /// w x.
+    a: [f32; 4],
+}
+
+impl Magnitudes {
+    #[inline(always)]
+    pub fn new(x: &[f32; 4], w: &[f32; 4]) -> Self {
+        let (mut magnitudes, mut a) = ([0.0; 4], [0.0; 4]);
+        let mut least = 0;
+        for t in 0..4 {
+            magnitudes[t] = x[t].abs();
+            a[t] = w[t] * magnitudes[t];
+            if a[t] * magnitudes[t] < a[least] * magnitudes[least] {
+                least = t;
+            }
+        }
+        let mut turned = magnitudes;
+        turned[least] = 0.0;
+        Self { x: magnitudes, turned, w: *w, a }
+    }
+}
