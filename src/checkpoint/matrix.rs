@@ -74,7 +74,12 @@ impl<'a> Matrix<'a> {
                 scales.apply(row, out);
             }
         }
-        match out.iter().position(|x| !(x.abs() <= LARGEST)) {
+        // Magnitudes order as their bits do, with infinity and NaN above all numbers.
+        let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
+        if out.iter().map(magnitude).max() <= Some(LARGEST.to_bits()) {
+            return Ok(());
+        }
+        match out.iter().position(|x| magnitude(x) > LARGEST.to_bits()) {
             None => Ok(()),
             Some(index) => {
                 let (row, column) = (rows.start + index as u64 / columns, index as u64 % columns);

@@ -140,7 +140,7 @@ impl Worker<'_> {
 
     /// Opens the unit's slice, unless the last unit was of the same.
     fn open(&mut self, unit: &Unit) -> Result<()> {
-        if !self.slice.as_ref().is_some_and(|open| (open.tensor, open.slice) == (unit.tensor, unit.slice)) {
+        if self.slice.as_ref().is_none_or(|open| (open.tensor, open.slice) != (unit.tensor, unit.slice)) {
             let source = &self.plan.model.tensors[unit.tensor].slices[unit.slice].tensor;
             self.slice = Some(OpenSlice {
                 tensor: unit.tensor,
