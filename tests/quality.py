@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""KL divergence of our files beside that of ggml's encoders with the same types and importances, as a table.
+
+Outside of the test run: target/tmp/python/bin/python tests/quality.py [--without-imatrix] RECIPE... [--override R=T]
+Of each recipe's file a twin is made in which every quantized tensor is encoded by ggml (from the bf16 file, slice by
+slice, as llama-quantize does). Both are compared with the bf16 file in real llama.cpp on the fixture's evaluation text.
+"""
+
+import argparse
+import ctypes
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import gguf
+import numpy
+import xllamacpp.xllamacpp
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FIXTURE = ROOT / "fixtures/tiny-r1"
+PROGRAM = ROOT / "target/release/quantpress"
+# ggml refuses these without importances: the twin then gets even ones.
+NEED_IMPORTANCE = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS"}
+
+ggml = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
+ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+
+
+def quantpress(*arguments):
+    subprocess.run([PROGRAM, *map(str, arguments)], check=True)
+
+
+def measure(model, reference):
+    script = ROOT / "tests/support/llama.py"
+    command = [sys.executable, script, "measure", model, FIXTURE / "evaluation.txt", "--against", reference]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def importances():
+    """{tensor: [slices, columns]}; slices without tokens get ones, as llama-quantize gives them."""
+    tensors = {t.name: t.data for t in gguf.GGUFReader(FIXTURE / "imatrix.gguf").tensors}
+    found = {}
+    for name, sums in tensors.items():
+        if name.endswith(".in_sum2"):
+            name = name.removesuffix(".in_sum2")
+            counts = tensors[name + ".counts"].reshape(-1, 1)
+            means = numpy.where(counts > 0, sums.reshape(len(counts), -1) / numpy.maximum(counts, 1), 1)
+            found[name] = means.astype(numpy.float32)
+    return found
+
+
+def make_twin(ours, reference, twin, importance):
+    shutil.copy(ours, twin)
+    weights = {t.name: t for t in gguf.GGUFReader(reference).tensors}
+    with open(twin, "r+b") as file:
+        for tensor in gguf.GGUFReader(ours).tensors:
+            kind = tensor.tensor_type
+            if kind.name in ("F32", "F16", "BF16"):
+                continue
+            source = weights[tensor.name]
+            columns = int(tensor.shape[0])
+            x = gguf.dequantize(source.data, source.tensor_type).reshape(-1, columns).astype(numpy.float32)
+            slices = int(tensor.shape[2]) if len(tensor.shape) > 2 else 1
+            w = importance.get(tensor.name)
+            w = None if w is None else numpy.ascontiguousarray(w.reshape(slices, columns))
+            file.seek(tensor.data_offset)
+            for index, rows in enumerate(numpy.ascontiguousarray(x.reshape(slices, -1, columns))):
+                blocks = numpy.zeros(tensor.n_bytes // slices, numpy.uint8)
+                row = w[index] if w is not None else None
+                if row is None and kind.name in NEED_IMPORTANCE:
+                    row = numpy.ones(columns, numpy.float32)
+                pointer = None if row is None else row.ctypes.data
+                ggml.ggml_quantize_init(int(kind))
+                ggml.ggml_quantize_chunk(int(kind), rows.ctypes.data, blocks.ctypes.data, 0, len(rows), columns, pointer)
+                file.write(blocks.tobytes())
+
+
+def row(label, model, reference):
+    m = measure(str(model), str(reference))
+    numbers = f"{m['perplexity']:.4f} | {m['kl_mean']:.5f} | {m['kl_median']:.5f} | {m['kl_p99']:.4f}"
+    print(f"| {label} | {numbers} | {100 * m['same_top']:.2f} |", flush=True)
+    return m["kl_mean"]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("recipes", nargs="+")
+    parser.add_argument("--without-imatrix", action="store_true")
+    parser.add_argument("--override", action="append", default=[])
+    parser.add_argument("--no-twin", action="store_true")
+    options = parser.parse_args()
+    matrix = [] if options.without_imatrix else ["--imatrix", FIXTURE / "imatrix.gguf"]
+    importance = {} if options.without_imatrix else importances()
+    overrides = [argument for o in options.override for argument in ("--override", o)]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        reference = folder / "bf16.gguf"
+        quantpress("quantize", FIXTURE, "-o", reference, "-r", "bf16", "-q")
+        print("| file | perplexity | KL mean | KL median | KL p99 | same top % |\n|---|---|---|---|---|---|")
+        for recipe in options.recipes:
+            ours, twin = folder / f"{pathlib.Path(recipe).name}.gguf", folder / f"{pathlib.Path(recipe).name}-ggml.gguf"
+            quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *matrix, *overrides)
+            found = row(recipe, ours, reference)
+            if not options.no_twin:
+                make_twin(ours, reference, twin, importance)
+                peer = row(f"{recipe}, ggml", twin, reference)
+                print(f"{recipe}: {found / peer:.3f}x", file=sys.stderr)
+
+
+main()
