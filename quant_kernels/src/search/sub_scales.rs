@@ -107,3 +107,42 @@ fn best_integer<L: Levels, S: Simd, const SIGNS: usize>(
     let lane = first_largest(best);
     Choice { scale: scale[lane], xq: xq[lane], qq: qq[lane] }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::levels::Integers;
+    use super::super::test_data::{at_every_level, group};
+    use super::*;
+
+    #[test]
+    fn the_best_integer_is_the_definitions() {
+        let plan = Plan { end: -32.0, landing: 1.1, head: 1.2, signs: [1.0, -1.0] };
+        for seed in 0..200 {
+            let (x, w) = group(seed);
+            let (d, wanted) = (1.3e-3f32, 0.02f32);
+            let first = (wanted / d).round_ties_even() - 8.0;
+            let (mut scale, mut most) = (0.0, f32::NEG_INFINITY);
+            for lane in 0..16 {
+                for sign in plan.signs {
+                    let integer = (sign * (first + lane as f32)).clamp(-32.0, 31.0);
+                    let s = integer * d;
+                    let inverse = if s == 0.0 { 0.0 } else { 1.0 / s };
+                    let (mut xq, mut qq) = (0.0, 0.0);
+                    for (&x, &w) in x.iter().zip(&w) {
+                        let q = (inverse * x).round_ties_even().clamp(-4.0, 3.0);
+                        xq += q * w * x;
+                        qq += q * w * q;
+                    }
+                    let gained = s * (xq + (xq - s * qq));
+                    if gained > most {
+                        (scale, most) = (integer, gained);
+                    }
+                }
+            }
+            at_every_level!(simd => {
+                let found = best_integer::<Integers<-4, 3>, _, 2>(simd, &x, &w, d, wanted, &plan);
+                assert_eq!(found.scale, scale, "seed {seed}");
+            });
+        }
+    }
+}

@@ -129,3 +129,45 @@ fn best_integers<S: Simd>(
         sum,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_data::{at_every_level, group};
+    use super::*;
+
+    #[test]
+    fn the_best_integers_are_the_definitions() {
+        let landings = [Landings::new([0.0; 4], [0.0; 4])];
+        let plan = Plan { top: 15.0, end: 63.0, landings };
+        for seed in 0..200 {
+            let (x, w) = group(seed);
+            let (d, dmin, wanted) = (4e-4, 3e-3, ScaleMin { scale: 0.011, min: 0.09 });
+            let (weight, sum) = w.iter().zip(&x).fold((0.0, 0.0), |(a, b), (w, x)| (a + w, b + w * x));
+            let first = |wanted: f32, d: f32| (wanted / d - 1.5).round_ties_even();
+            let (mut chosen, mut least) = ((0.0, 0.0), f32::INFINITY);
+            for scale in 0..4 {
+                for min in 0..4 {
+                    let scale = (first(wanted.scale, d) + scale as f32).clamp(0.0, 63.0);
+                    let min = (first(wanted.min, dmin) + min as f32).clamp(0.0, 63.0);
+                    let (s, m) = (scale * d, min * dmin);
+                    let inverse = if s == 0.0 { 0.0 } else { 1.0 / s };
+                    let (mut xq, mut qq, mut q) = (0.0, 0.0, 0.0);
+                    for (&x, &w) in x.iter().zip(&w) {
+                        let level = (inverse * x + m * inverse).round_ties_even().clamp(0.0, 15.0);
+                        xq += level * w * x;
+                        qq += level * w * level;
+                        q += level * w;
+                    }
+                    let error = s * (s * qq - 2.0 * xq) + m * (m * weight + 2.0 * (sum - s * q));
+                    if error < least {
+                        (chosen, least) = ((scale, min), error);
+                    }
+                }
+            }
+            at_every_level!(simd => {
+                let found = best_integers(simd, &x, &w, d, dmin, wanted, &plan);
+                assert_eq!((found.scale, found.min), chosen, "seed {seed}");
+            });
+        }
+    }
+}
