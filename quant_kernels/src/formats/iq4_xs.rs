@@ -14,7 +14,6 @@ use fearless_simd::Simd;
 use crate::block::Block;
 use crate::scale::Scale;
 use crate::search::levels::{K4, Listed, codes};
-use crate::search::scale::landings;
 use crate::search::sub_scales::{Plan, sub_scales};
 
 /// One super-block of 256 weights.
@@ -27,12 +26,12 @@ pub struct IQ4_XS {
     qs: [[u8; 16]; 8],
 }
 
-const PLAN: Plan<1> = Plan { end: -32.0, landings: [landings(0.75, 0.02)], mirror: true, rounds: 2 };
+const PLAN: Plan<2> = Plan { end: -32.0, landing: 0.9, head: 1.05, signs: [1.0, -1.0] };
 
 impl Block<256> for IQ4_XS {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let fit = sub_scales::<Listed, S, 1, 8>(simd, x, importance, &PLAN);
+        let fit = sub_scales::<Listed, S, 2, 8>(simd, x, importance, &PLAN);
         let mut block = Self::zeroed();
         block.d = Scale::nearest(fit.d * fit.gain);
         let d = block.d.get() / fit.gain;

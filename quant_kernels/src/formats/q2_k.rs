@@ -27,12 +27,8 @@ pub struct Q2_K {
     dmin: Scale,
 }
 
-const LANDINGS: [Landings; 2] = [
-    Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6]),
-    Landings::new([-0.15, 0.15, 0.45, 0.75], [-0.15, 0.15, 0.45, 0.75]),
-];
-
-const PLAN: Plan = Plan { top: 3.0, end: 15.0, landings: &LANDINGS, rounds: 2 };
+const PLAN: Plan =
+    Plan { top: 3.0, end: 15.0, landings: [Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6])] };
 
 impl Block<256> for Q2_K {
     #[inline(always)]

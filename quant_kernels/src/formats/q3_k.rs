@@ -16,7 +16,6 @@ use fearless_simd::Simd;
 use crate::block::Block;
 use crate::scale::Scale;
 use crate::search::levels::{Integers, codes};
-use crate::search::scale::landings;
 use crate::search::sub_scales::{Plan, sub_scales};
 
 /// One super-block of 256 weights.
@@ -31,8 +30,7 @@ pub struct Q3_K {
 
 type Levels = Integers<-4, 3>;
 
-const PLAN: Plan<2> =
-    Plan { end: -32.0, landings: [landings(0.65, 0.03), landings(-0.6, -0.03)], mirror: true, rounds: 1 };
+const PLAN: Plan<2> = Plan { end: -32.0, landing: 1.1, head: 1.2, signs: [1.0, -1.0] };
 
 impl Block<256> for Q3_K {
     #[inline(always)]

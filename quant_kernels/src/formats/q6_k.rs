@@ -15,7 +15,6 @@ use fearless_simd::Simd;
 use crate::block::Block;
 use crate::scale::Scale;
 use crate::search::levels::{Integers, codes};
-use crate::search::scale::landings;
 use crate::search::sub_scales::{Plan, sub_scales};
 
 /// One super-block of 256 weights.
@@ -30,7 +29,7 @@ pub struct Q6_K {
 
 type Levels = Integers<-32, 31>;
 
-const PLAN: Plan<1> = Plan { end: -128.0, landings: [landings(0.925, 0.01)], mirror: false, rounds: 1 };
+const PLAN: Plan<1> = Plan { end: -128.0, landing: 0.95, head: 1.0, signs: [1.0] };
 
 impl Block<256> for Q6_K {
     #[inline(always)]

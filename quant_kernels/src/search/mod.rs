@@ -18,3 +18,5 @@ pub(crate) mod sub_scales;
 pub(crate) mod sub_scales_mins;
 pub(crate) mod super_block;
 pub(crate) mod ternary;
+#[cfg(test)]
+mod test_data;

@@ -128,3 +128,74 @@ pub(crate) fn fit<L: Levels, S: Simd, const TIMES: usize, const N: usize>(
     codes::<L, S>(simd, x, inverse, level);
     stored
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::levels::{Integers, K4, Listed};
+    use super::super::test_data::{at_every_level, group};
+    use super::*;
+
+    /// [`best_scale`], one candidate and one weight at a time.
+    fn definition(
+        nearest: impl Fn(f32) -> f32,
+        end: f32,
+        x: &[f32],
+        w: &[f32],
+        landings: &[Landings],
+    ) -> (f32, f32) {
+        let mut peak = 0.0f32;
+        for &x in x {
+            if x.abs() > peak.abs() || x == -peak && x > 0.0 {
+                peak = x;
+            }
+        }
+        let (mut scale, mut most) = (0.0, 0.0);
+        for lane in 0..16 {
+            for landing in landings {
+                let inverse = landing[lane] * (end / peak);
+                let (mut xq, mut qq) = (0.0, 0.0);
+                for (&x, &w) in x.iter().zip(w) {
+                    let q = nearest(inverse * x);
+                    xq += q * w * x;
+                    qq += q * w * q;
+                }
+                let d = xq / qq.max(f32::MIN_POSITIVE);
+                if d * xq > most {
+                    (scale, most) = (d, d * xq);
+                }
+            }
+        }
+        (scale, most)
+    }
+
+    const TRIED: [Landings; 2] = [landings(0.8, 0.02), landings(-0.78, -0.02)];
+
+    #[test]
+    fn the_best_scale_is_the_definitions_on_integers() {
+        let nearest = |v: f32| v.round_ties_even().clamp(-8.0, 7.0);
+        for seed in 0..200 {
+            let (x, w) = group(seed);
+            let expected = definition(nearest, -8.0, &x, &w, &TRIED);
+            at_every_level!(simd => {
+                assert_eq!(best_scale::<Integers<-8, 7>, _, 2>(simd, &x, &w, &TRIED), expected, "seed {seed}");
+            });
+        }
+    }
+
+    #[test]
+    fn the_best_scale_is_the_definitions_on_listed_values() {
+        let nearest = |v: f32| {
+            let distance = |k: &&i8| (v - f32::from(**k)).abs();
+            // The upper of two that are equally near.
+            let nearest = K4.iter().rev().min_by(|a, b| distance(a).total_cmp(&distance(b)));
+            f32::from(*nearest.unwrap())
+        };
+        for seed in 0..200 {
+            let (x, w) = group(seed);
+            let expected = definition(nearest, -127.0, &x, &w, &TRIED);
+            at_every_level!(simd => {
+                assert_eq!(best_scale::<Listed, _, 2>(simd, &x, &w, &TRIED), expected, "seed {seed}");
+            });
+        }
+    }
+}

@@ -138,3 +138,68 @@ pub(crate) fn fit<S: Simd>(
     shifted(simd, x, inverse, -m_now * inverse, top, levels);
     (d, m)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_data::{at_every_level, group};
+    use super::*;
+
+    /// [`best_scale_min`], one candidate and one weight at a time.
+    fn definition(x: &[f32], w: &[f32], top: f32, signed: bool, landings: &[Landings]) -> (f32, f32) {
+        let highest = x.iter().fold(f32::NEG_INFINITY, |highest, x| highest.max(*x));
+        let lowest = x.iter().fold(if signed { f32::INFINITY } else { 0.0 }, |lowest, x| lowest.min(*x));
+        let (mut weight, mut sum) = (0.0, 0.0);
+        for (x, w) in x.iter().zip(w) {
+            weight += w;
+            sum += w * x;
+        }
+        let mean = sum / weight;
+        let (mut scale, mut min, mut most) = (0.0, -lowest, 0.0);
+        for lane in 0..16 {
+            for landing in landings {
+                let (low, high) = (landing.low[lane], landing.high[lane]);
+                let inverse = (low + high + top) / (highest - lowest);
+                let offset = -low - inverse * lowest;
+                let (mut xq, mut qq, mut q) = (0.0, 0.0, 0.0);
+                for (&x, &w) in x.iter().zip(w) {
+                    let level = (inverse * x + offset).round_ties_even().clamp(0.0, top);
+                    xq += level * w * x;
+                    qq += level * w * level;
+                    q += level * w;
+                }
+                let covariance = xq - q * mean;
+                let variance = (qq - q * q / weight).max(qq * 1e-5).max(f32::MIN_POSITIVE);
+                let mut fit = covariance / variance;
+                let mut floor = fit * q / weight - mean;
+                let mut gained = fit * covariance + mean * sum;
+                if !signed && floor < 0.0 {
+                    fit = xq / qq.max(f32::MIN_POSITIVE);
+                    floor = 0.0;
+                    gained = fit * xq;
+                }
+                if gained > most {
+                    (scale, min, most) = (fit, floor, gained);
+                }
+            }
+        }
+        (scale, min)
+    }
+
+    #[test]
+    fn the_best_scale_and_minimum_are_the_definitions() {
+        let landings = [
+            Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6]),
+            Landings::new([-0.15, 0.15, 0.45, 0.75], [-0.15, 0.15, 0.45, 0.75]),
+        ];
+        for seed in 0..200 {
+            let (x, w) = group(seed);
+            for (top, signed) in [(3.0, false), (15.0, false), (15.0, true), (31.0, true)] {
+                let expected = definition(&x, &w, top, signed, &landings);
+                at_every_level!(simd => {
+                    let found = best_scale_min(simd, &x, &w, top, signed, &landings);
+                    assert_eq!((found.scale, found.min), expected, "seed {seed}, {top} {signed}");
+                });
+            }
+        }
+    }
+}
