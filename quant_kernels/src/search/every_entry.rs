@@ -209,3 +209,43 @@ fn exact<S: Simd, const D: usize>(
     }
     Entries { p: p.to_array(), q: (q0 + q1).to_array(), entry }
 }
+
+#[cfg(test)]
+mod tests {
+    use fearless_simd::{Level, dispatch};
+
+    use super::*;
+    use crate::search::codebook::{IQ2_XS, IQ2_XXS, IQ3_XXS};
+    use crate::search::definition::{Numbers, error, least_error};
+    use crate::search::entries::ladder;
+
+    fn excess<const D: usize>(book: &Codebook<D>, turned: bool, middle: f32) -> f64 {
+        let (mut found, mut least) = (0.0, 0.0);
+        let mut numbers = Numbers(1);
+        for _ in 0..100 {
+            let (x, w) = numbers.group();
+            let entries = dispatch!(Level::new(), simd => {
+                search(simd, book, &Target::magnitudes(&x, &w), turned, middle)
+            });
+            for (k, scale) in ladder(middle).into_iter().enumerate() {
+                found += error(&x, &w, scale, entries.p[k], entries.q[k]);
+                least += least_error(&book.values, false, turned, &x, &w, scale);
+            }
+        }
+        found / least - 1.0
+    }
+
+    #[test]
+    fn sixteen_bits_find_the_best_entry_but_for_a_thousandth_of_the_error() {
+        for turned in [false, true] {
+            let all = [
+                excess(&IQ2_XXS, turned, 0.05),
+                excess(&IQ2_XS, turned, 0.05),
+                excess(&IQ3_XXS, turned, 0.04),
+            ];
+            for excess in all {
+                assert!((-1e-6..1e-3).contains(&excess), "{all:?}");
+            }
+        }
+    }
+}

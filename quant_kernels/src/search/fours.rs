@@ -139,7 +139,12 @@ pub(crate) fn encode<S: Simd>(
             encoded.entries[2 * i + half] = match near {
                 None => entries.entry[*k] as u16,
                 Some(near) => {
-                    let (entry, p2, q2) = near.search_at(simd, &Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]), taken.turning == Some(half), scale);
+                    let (entry, p2, q2) = near.search_at(
+                        simd,
+                        &Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]),
+                        taken.turning == Some(half),
+                        scale,
+                    );
                     if p2 - 0.5 * scale * q2 > p - 0.5 * scale * q {
                         p = p2;
                         q = q2;
@@ -152,7 +157,6 @@ pub(crate) fn encode<S: Simd>(
             let step = shape.steps[code];
             xy += step * p;
             yy += step * step * q;
-            
         }
         if let Some(half) = taken.turning {
             let quarter = 2 * i + half;

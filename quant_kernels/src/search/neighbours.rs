@@ -161,3 +161,50 @@ impl Levels {
         *i32x4::truncate_from(pattern).as_array()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fearless_simd::{Level, dispatch};
+
+    use super::*;
+    use crate::search::definition::{Numbers, error, least_error};
+
+    fn excess(
+        book: &Codebook<8>,
+        near: &Neighbours,
+        levels: [f32; 3],
+        rounding: [f32; 3],
+        middle: f32,
+    ) -> f64 {
+        let signed = levels[0] < 0.0;
+        let shift = if signed { levels[1] } else { 0.0 };
+        let values: Vec<[f32; 8]> = book.values.iter().map(|entry| entry.map(|v| v + shift)).collect();
+        let (mut found, mut least) = (0.0, 0.0);
+        let mut numbers = Numbers(2);
+        for _ in 0..100 {
+            let (mut x, w) = numbers.group::<8>();
+            if !signed {
+                x = x.map(f32::abs);
+            }
+            let [entries] = dispatch!(Level::new(), simd => {
+                near.search(simd, &Levels(rounding), &[Levels(levels)], &x, &w, middle)
+            });
+            // The scales that blocks end up with, not the ends of the ladder.
+            for k in 1..6 {
+                let scale = ladder(middle)[k];
+                found += error(&x, &w, scale, entries.p[k], entries.q[k]);
+                least += least_error(&values, signed, false, &x, &w, scale);
+            }
+        }
+        found / least - 1.0
+    }
+
+    #[test]
+    fn the_best_entry_is_mostly_near() {
+        let magnitudes = [8.0, 25.0, 43.0];
+        let excess_of_magnitudes = excess(&codebook::IQ2_S, &IQ2_S, magnitudes, magnitudes, 0.05);
+        let excess_of_ternary = excess(&codebook::IQ1, &IQ1, [-0.875, 0.125, 1.125], [-1.0, 0.0, 1.0], 1.3);
+        assert!((-1e-6..0.02).contains(&excess_of_magnitudes), "{excess_of_magnitudes}");
+        assert!((-1e-6..0.02).contains(&excess_of_ternary), "{excess_of_ternary}");
+    }
+}

@@ -17,7 +17,7 @@ pub(crate) struct Encoded<const B: usize> {
     pub down: [u8; 32],
 }
 
-const SHAPE: Shape = Shape::new(8, 1.0, 1.2);
+const SHAPE: Shape = Shape::new(8, 1.0, 1.3);
 
 /// The groups of a block, each with the entries that are shifted up and those that are shifted down. With ONE the block
 /// chooses the shift (IQ1_S), or else each group does (IQ1_M).
