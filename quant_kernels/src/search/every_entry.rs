@@ -4,7 +4,7 @@
 
 use fearless_simd::{
     Select, Simd, SimdBase, SimdCombine, SimdInt, SimdIntWiden, SimdMask, SimdNarrow, SimdSplit, f32x8,
-    f32x16, i16x32,
+    f32x16, i16x32, i32x16,
 };
 
 use super::codebook::{Codebook, Lanes};
@@ -111,14 +111,16 @@ impl<S: Simd, const D: usize> Scaled<S, D> {
     /// A tenth of s Q / 2 at the middle scale.
     #[inline(always)]
     fn squares(&self, simd: S, lanes: &Lanes<D>) -> i16x32<S> {
-        let half = |half: usize| {
-            let mut q = i16x32::load_array_ref(simd, &lanes.squares[0][half]).pairwise_dot_product(self.w[0]);
-            for j in 1..D / 2 {
-                q += i16x32::load_array_ref(simd, &lanes.squares[j][half]).pairwise_dot_product(self.w[j]);
-            }
-            q >> FRACTION
-        };
-        half(0).saturating_narrow(half(1))
+        self.half_of_squares(simd, lanes, 0).saturating_narrow(self.half_of_squares(simd, lanes, 1))
+    }
+
+    #[inline(always)]
+    fn half_of_squares(&self, simd: S, lanes: &Lanes<D>, half: usize) -> i32x16<S> {
+        let mut q = i16x32::load_array_ref(simd, &lanes.squares[0][half]).pairwise_dot_product(self.w[0]);
+        for j in 1..D / 2 {
+            q += i16x32::load_array_ref(simd, &lanes.squares[j][half]).pairwise_dot_product(self.w[j]);
+        }
+        q >> FRACTION
     }
 }
 
@@ -165,6 +167,12 @@ impl<S: Simd> Top<S> {
     }
 }
 
+/// Two dimensions of a group, each eight times.
+#[inline(always)]
+fn pair<S: Simd, const D: usize>(simd: S, values: &[f32; D], j: usize) -> f32x16<S> {
+    f32x8::splat(simd, values[2 * j]).combine(f32x8::splat(simd, values[2 * j + 1]))
+}
+
 /// P and Q of eight entries in floating point: sums of the even and the odd dimensions, then both together.
 #[inline(always)]
 fn exact<S: Simd, const D: usize>(
@@ -190,17 +198,14 @@ fn exact<S: Simd, const D: usize>(
             (v[2 * j], v[2 * j + 1]) = old[j].interleave(old[j + D / 4]);
         }
     }
-    let pair = |values: &[f32; D], j: usize| {
-        f32x8::splat(simd, values[2 * j]).combine(f32x8::splat(simd, values[2 * j + 1]))
-    };
-    let mut p = v[0] * pair(&target.a, 0);
-    let mut q = v[0] * v[0] * pair(&target.w, 0);
+    let mut p = v[0] * pair(simd, &target.a, 0);
+    let mut q = v[0] * v[0] * pair(simd, &target.w, 0);
     let mut least = p;
     for j in 1..D / 2 {
-        let product = v[j] * pair(&target.a, j);
+        let product = v[j] * pair(simd, &target.a, j);
         p += product;
         least = least.min(product);
-        q += v[j] * v[j] * pair(&target.w, j);
+        q += v[j] * v[j] * pair(simd, &target.w, j);
     }
     let ((p0, p1), (q0, q1), (l0, l1)) = (p.split(), q.split(), least.split());
     let mut p = p0 + p1;

@@ -9,7 +9,7 @@ use fearless_simd::{
 };
 
 use super::codebook::{self, Codebook};
-use super::entries::{Entries, KEPT, ladder, maxima};
+use super::entries::{Entries, KEPT, Taken, ladder, maxima};
 use super::super_block::first_largest;
 
 const PATTERNS: usize = 4096;
@@ -119,15 +119,9 @@ impl NearFours {
         (p, q)
     }
 
-    /// The same at one scale, for the final choice: the number in the codebook, P and Q.
+    /// The same at one scale, for the final choice.
     #[inline(always)]
-    pub fn search_at<S: Simd>(
-        &self,
-        simd: S,
-        target: &Magnitudes,
-        turned: bool,
-        scale: f32,
-    ) -> (u16, f32, f32) {
+    pub fn search_at<S: Simd>(&self, simd: S, target: &Magnitudes, turned: bool, scale: f32) -> Taken {
         let rounded = if turned { &target.turned } else { &target.x };
         let inverse = 0.5 / (scale * self.unit);
         let level = f32x4::load_array_ref(simd, rounded) * inverse - 0.5;
@@ -137,7 +131,11 @@ impl NearFours {
         let pattern = a | b << 3 | c << 6 | d << 9;
         let (p, q) = self.sums(simd, pattern, target, turned);
         let (lane, _) = first_largest(p - q * (0.5 * scale));
-        (self.entries[pattern as usize % PATTERNS][lane], p.as_array()[lane], q.as_array()[lane])
+        Taken {
+            entry: self.entries[pattern as usize % PATTERNS][lane],
+            p: p.as_array()[lane],
+            q: q.as_array()[lane],
+        }
     }
 }
 

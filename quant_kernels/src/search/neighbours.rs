@@ -1,7 +1,7 @@
 //! The search near the rounded weights, for the large codebooks of eight values on three levels.
 //!
 //! Each weight is rounded to the nearest level by itself. Of the 3^8 patterns that this can give a third or a sixth are
-//! entries; for every pattern a list of the nearest entries is kept, sixteen lanes. The lists know nothing of the
+//! entries; for every pattern a list of the nearest entries is kept, sixteen lanes and sixteen more for the final choice. The lists know nothing of the
 //! importances, so the best entry need not be among them; the tests hold the loss against a full search.
 
 use std::sync::LazyLock;
@@ -11,7 +11,8 @@ use fearless_simd::{
 };
 
 use super::codebook::{self, Codebook};
-use super::entries::{Entries, KEPT, ladder, maxima};
+use super::entries::{Entries, KEPT, Taken, ladder, maxima};
+use super::super_block::first_largest;
 
 const PATTERNS: usize = 6561;
 /// Lists looked at; each serves two neighbouring scales.
@@ -19,10 +20,10 @@ const LISTS: usize = KEPT / 2;
 
 /// The nearest entries of each pattern.
 pub(crate) struct Neighbours {
-    /// By pattern and weight: the lanes whose level is the lowest, then those whose level is the highest.
-    levels: Vec<[[u16; 8]; 2]>,
+    /// By pattern, sixteen and weight: the lanes whose level is the lowest, then those whose level is the highest.
+    levels: Vec<[[[u16; 8]; 2]; 2]>,
     /// By pattern: the numbers of the entries.
-    entries: Vec<[u16; 16]>,
+    entries: Vec<[u16; 32]>,
 }
 
 pub(crate) static IQ1: LazyLock<Neighbours> = LazyLock::new(|| Neighbours::new(&codebook::IQ1));
@@ -45,13 +46,13 @@ impl Neighbours {
                 shells[distance(entry) as usize].push(number as u16);
             }
             let mut nearest = shells.into_iter().flatten();
-            let entries: [u16; 16] = std::array::from_fn(|_| nearest.next().unwrap_or_default());
-            let mut levels = [[0; 8]; 2];
+            let entries: [u16; 32] = std::array::from_fn(|_| nearest.next().unwrap_or_default());
+            let mut levels = [[[0; 8]; 2]; 2];
             for (lane, &number) in entries.iter().enumerate() {
                 for t in 0..8 {
                     match all[usize::from(number)][t] {
-                        0 => levels[0][t] |= 1 << lane,
-                        2 => levels[1][t] |= 1 << lane,
+                        0 => levels[lane / 16][0][t] |= 1 << (lane % 16),
+                        2 => levels[lane / 16][1][t] |= 1 << (lane % 16),
                         _ => {}
                     }
                 }
@@ -81,27 +82,16 @@ impl Neighbours {
     ) -> [Entries; N] {
         let scales = ladder(middle);
         let patterns = rounding.round(simd, &scales, x);
-        let mut a = [0.0; 8];
-        let (mut all_a, mut all_w) = (0.0, 0.0);
-        for t in 0..8 {
-            a[t] = w[t] * x[t];
-            all_a += a[t];
-            all_w += w[t];
-        }
+        let target = Sums::new(x, w);
         let zero = f32x16::splat(simd, 0.0);
         let lanes = u32x16::from_fn(simd, |lane| lane as u32);
         let mut lists = [[(zero, zero); LISTS]; N];
         let mut scores = [[zero; KEPT]; N];
         for l in 0..LISTS {
-            let masks = &self.levels[patterns[l] as usize];
-            let (low_a, low_w) = sums(simd, &masks[0], &a, w);
-            let (high_a, high_w) = sums(simd, &masks[1], &a, w);
+            let masks = &self.levels[patterns[l] as usize][0];
+            let outer = target.outer(simd, masks);
             for n in 0..N {
-                // What the lowest and the highest level add to P and Q of the middle level.
-                let [low, middle, high] = levels[n].0;
-                let square = middle * middle;
-                let p = low_a * (low - middle) + high_a * (high - middle) + all_a * middle;
-                let q = low_w * (low * low - square) + high_w * (high * high - square) + all_w * square;
+                let (p, q) = target.p_and_q(&levels[n], outer);
                 lists[n][l] = (p, q);
                 for k in [2 * l, 2 * l + 1] {
                     // The lane in the lowest bits of the score comes out of the maximum with it.
@@ -123,19 +113,89 @@ impl Neighbours {
         }
         found
     }
+
+    /// The best at one scale among twice as many, for the final choice.
+    #[inline(always)]
+    pub fn search_at<S: Simd>(
+        &self,
+        simd: S,
+        levels: &Levels,
+        x: &[f32; 8],
+        w: &[f32; 8],
+        scale: f32,
+    ) -> Taken {
+        let [low, middle, high] = levels.0;
+        let (lower, upper) = (scale * (0.5 * (low + middle)), scale * (0.5 * (middle + high)));
+        let mut pattern = 0;
+        let mut digit = 1;
+        for &x in x {
+            pattern += (usize::from(x > lower) + usize::from(x > upper)) * digit;
+            digit *= 3;
+        }
+        let target = Sums::new(x, w);
+        let rows = &self.levels[pattern];
+        let near = target.p_and_q(levels, target.outer(simd, &rows[0]));
+        let far = target.p_and_q(levels, target.outer(simd, &rows[1]));
+        let near_score = near.0 - near.1 * (0.5 * scale);
+        let far_score = far.0 - far.1 * (0.5 * scale);
+        // Lane by lane the better of the two rows, the near one if they are equal.
+        let farther = far_score.simd_gt(near_score);
+        let (lane, _) = first_largest(near_score.max(far_score));
+        let (row, (p, q)) = if farther.to_bitmask() >> lane & 1 == 1 { (1, far) } else { (0, near) };
+        Taken { entry: self.entries[pattern][16 * row + lane], p: p.as_array()[lane], q: q.as_array()[lane] }
+    }
 }
 
-/// Sums of a and w over the weights whose mask holds the lane.
-#[inline(always)]
-fn sums<S: Simd>(simd: S, masks: &[u16; 8], a: &[f32; 8], w: &[f32; 8]) -> (f32x16<S>, f32x16<S>) {
-    let zero = f32x16::splat(simd, 0.0);
-    let mut sums = (zero, zero);
-    for t in 0..8 {
-        let mask = mask32x16::from_bitmask(simd, u64::from(masks[t]));
-        sums.0 = mask.select(sums.0 + a[t], sums.0);
-        sums.1 = mask.select(sums.1 + w[t], sums.1);
+/// What P and Q are made of.
+struct Sums {
+    /// Importance times weight.
+    a: [f32; 8],
+    w: [f32; 8],
+    all_a: f32,
+    all_w: f32,
+}
+
+/// For sixteen entries: sums of a and w over the weights at the lowest level, and over those at the highest.
+type Outer<S> = [(f32x16<S>, f32x16<S>); 2];
+
+impl Sums {
+    #[inline(always)]
+    fn new(x: &[f32; 8], w: &[f32; 8]) -> Self {
+        let mut sums = Self { a: [0.0; 8], w: *w, all_a: 0.0, all_w: 0.0 };
+        for t in 0..8 {
+            sums.a[t] = w[t] * x[t];
+            sums.all_a += sums.a[t];
+            sums.all_w += w[t];
+        }
+        sums
     }
-    sums
+
+    #[inline(always)]
+    fn outer<S: Simd>(&self, simd: S, masks: &[[u16; 8]; 2]) -> Outer<S> {
+        let zero = f32x16::splat(simd, 0.0);
+        let mut outer = [(zero, zero); 2];
+        for side in 0..2 {
+            let (a, w) = &mut outer[side];
+            for t in 0..8 {
+                let mask = mask32x16::from_bitmask(simd, u64::from(masks[side][t]));
+                *a = mask.select(*a + self.a[t], *a);
+                *w = mask.select(*w + self.w[t], *w);
+            }
+        }
+        outer
+    }
+
+    /// P and Q: of the middle level everywhere, and what the outer levels add.
+    #[inline(always)]
+    fn p_and_q<S: Simd>(&self, levels: &Levels, outer: Outer<S>) -> (f32x16<S>, f32x16<S>) {
+        let [(low_a, low_w), (high_a, high_w)] = outer;
+        let [low, middle, high] = levels.0;
+        let square = middle * middle;
+        (
+            low_a * (low - middle) + high_a * (high - middle) + self.all_a * middle,
+            low_w * (low * low - square) + high_w * (high * high - square) + self.all_w * square,
+        )
+    }
 }
 
 /// The three values of a codebook, rising.

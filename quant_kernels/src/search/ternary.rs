@@ -3,7 +3,7 @@
 use fearless_simd::{Simd, SimdBase, f32x16};
 use half::f16;
 
-use super::entries::Entries;
+use super::entries::{Entries, LeastSquares, Taken};
 use super::importance::normalized;
 use super::neighbours::{IQ1, Levels};
 use super::scales::{Grid, Shape};
@@ -107,15 +107,21 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
         blocks[i / G].0[i % G] = IQ1.search(simd, &ROUNDING, &LEVELS, &xs[i], &ws[i], middle);
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);
-    encoded.d = fitted.d;
+    let mut least_squares = LeastSquares::NEW;
     for b in 0..B {
         encoded.codes[b] = fitted.codes[b] as u8;
         let scale = fitted.d.to_f32() * SHAPE.steps[fitted.codes[b]];
         for (g, (down, k)) in blocks[b].take(simd, scale).into_iter().enumerate() {
             encoded.down[b * G + g] = down as u8;
-            encoded.entries[b * G + g] = IQ1.entry(blocks[b].0[g][down].entry[k]);
+            let i = b * G + g;
+            let group = &blocks[b].0[g][down];
+            let taken = Taken { entry: IQ1.entry(group.entry[k]), p: group.p[k], q: group.q[k] };
+            let taken = taken.or(IQ1.search_at(simd, &LEVELS[down], &xs[i], &ws[i], scale), scale);
+            least_squares.add(SHAPE.steps[fitted.codes[b]], &taken);
+            encoded.entries[i] = taken.entry;
         }
     }
+    encoded.d = least_squares.d(fitted.d);
     encoded
 }
 
