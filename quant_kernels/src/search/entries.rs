@@ -92,8 +92,8 @@ impl<const D: usize> Target<D> {
 }
 
 impl Entries {
-    /// No entries: a placeholder.
-    pub const NONE: Self = Self { p: [0.0; KEPT], q: [0.0; KEPT], entry: [0; KEPT] };
+    /// No entries: none of them is ever the best.
+    pub const NONE: Self = Self { p: [f32::MIN; KEPT], q: [0.0; KEPT], entry: [0; KEPT] };
 
     /// The best at a scale, the first of equals, and its P - s Q / 2.
     #[inline(always)]
@@ -108,8 +108,14 @@ impl Entries {
     /// P - s Q / 2 of the best at sixteen scales, given s / 2.
     #[inline(always)]
     pub fn scores<S: Simd>(&self, simd: S, half: f32x16<S>) -> f32x16<S> {
+        self.scores_of::<S, KEPT>(simd, half)
+    }
+
+    /// The same where only the first K are in use.
+    #[inline(always)]
+    pub fn scores_of<S: Simd, const K: usize>(&self, simd: S, half: f32x16<S>) -> f32x16<S> {
         let mut top = f32x16::splat(simd, self.p[0]) - half * self.q[0];
-        for k in 1..KEPT {
+        for k in 1..K {
             top = top.max(f32x16::splat(simd, self.p[k]) - half * self.q[k]);
         }
         top

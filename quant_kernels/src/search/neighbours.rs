@@ -15,7 +15,7 @@ use super::entries::{Entries, KEPT, Taken, ladder, maxima};
 use super::super_block::first_largest;
 
 const PATTERNS: usize = 6561;
-/// Lists looked at; each serves two neighbouring scales.
+/// Lists looked at; each serves two neighbouring scales or two kinds of levels.
 const LISTS: usize = KEPT / 2;
 
 /// The nearest entries of each pattern.
@@ -68,8 +68,8 @@ impl Neighbours {
         self.entries[found as usize / 16][found as usize % 16]
     }
 
-    /// The entries with the largest P - s Q / 2 at the scales of the ladder for each of `levels`, in the lists of the
-    /// weights rounded to `rounding`.
+    /// The entries with the largest P - s Q / 2 in the lists of the weights rounded to `rounding`: for one kind of
+    /// `levels` at all scales of the ladder, for two at four scales between those.
     #[inline(always)]
     pub fn search<S: Simd, const N: usize>(
         &self,
@@ -80,35 +80,42 @@ impl Neighbours {
         w: &[f32; 8],
         middle: f32,
     ) -> [Entries; N] {
-        let scales = ladder(middle);
-        let patterns = rounding.round(simd, &scales, x);
+        const { assert!(N == 1 || N == 2) };
+        let per_list = 2 / N;
+        let ladder = ladder(middle);
+        let mut between = [0.0; LISTS];
+        for l in 0..LISTS {
+            between[l] = 0.5 * (ladder[2 * l] + ladder[2 * l + 1]);
+        }
+        let patterns = rounding.round(simd, &between, x);
         let target = Sums::new(x, w);
         let zero = f32x16::splat(simd, 0.0);
         let lanes = u32x16::from_fn(simd, |lane| lane as u32);
         let mut lists = [[(zero, zero); LISTS]; N];
-        let mut scores = [[zero; KEPT]; N];
+        let mut scores = [zero; KEPT];
         for l in 0..LISTS {
-            let masks = &self.levels[patterns[l] as usize][0];
-            let outer = target.outer(simd, masks);
+            let outer = target.outer(simd, &self.levels[patterns[l] as usize][0]);
             for n in 0..N {
                 let (p, q) = target.p_and_q(&levels[n], outer);
                 lists[n][l] = (p, q);
-                for k in [2 * l, 2 * l + 1] {
+                for j in 0..per_list {
+                    let scale = if N == 1 { ladder[2 * l + j] } else { between[l] };
                     // The lane in the lowest bits of the score comes out of the maximum with it.
-                    let score = p - q * (0.5 * scales[k]);
-                    scores[n][k] = f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
+                    let score = p - q * (0.5 * scale);
+                    scores[LISTS * n + per_list * l + j] =
+                        f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
                 }
             }
         }
+        let best = maxima(&scores).to_bits() & 15;
         let mut found = [Entries::NONE; N];
         for n in 0..N {
-            let best = maxima(&scores[n]).to_bits() & 15;
-            for k in 0..KEPT {
-                let lane = best.as_array()[k] as usize % 16;
-                let (p, q) = &lists[n][k / 2];
+            for k in 0..LISTS * per_list {
+                let lane = best.as_array()[LISTS * n + k] as usize % 16;
+                let (p, q) = &lists[n][k / per_list];
                 found[n].p[k] = p.as_array()[lane];
                 found[n].q[k] = q.as_array()[lane];
-                found[n].entry[k] = patterns[k / 2] as u32 * 16 + lane as u32;
+                found[n].entry[k] = patterns[k / per_list] as u32 * 16 + lane as u32;
             }
         }
         found
@@ -202,12 +209,12 @@ impl Sums {
 pub(crate) struct Levels(pub [f32; 3]);
 
 impl Levels {
-    /// The patterns of weights rounded between two neighbouring scales each, digit t for weight t.
+    /// The patterns of weights rounded at each scale, digit t for weight t.
     #[inline(always)]
-    fn round<S: Simd>(&self, simd: S, scales: &[f32; KEPT], x: &[f32; 8]) -> [i32; LISTS] {
+    fn round<S: Simd>(&self, simd: S, scales: &[f32; LISTS], x: &[f32; 8]) -> [i32; LISTS] {
         let [low, middle, high] = self.0;
-        let between = f32x4::from_fn(simd, |l| 0.5 * (scales[2 * l] + scales[2 * l + 1]));
-        let bounds = [between * (0.5 * (low + middle)), between * (0.5 * (middle + high))];
+        let scales = f32x4::load_array_ref(simd, scales);
+        let bounds = [scales * (0.5 * (low + middle)), scales * (0.5 * (middle + high))];
         let zero = f32x4::splat(simd, 0.0);
         let mut pattern = zero;
         let mut digit = 1.0;

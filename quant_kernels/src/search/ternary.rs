@@ -29,7 +29,7 @@ impl<const G: usize, const ONE: bool> Candidates for Block<G, ONE> {
         let half = scales * 0.5;
         let mut sums = [f32x16::splat(simd, 0.0); 2];
         for group in &self.0 {
-            let both = [group[0].scores(simd, half), group[1].scores(simd, half)];
+            let both = [group[0].scores_of::<S, 4>(simd, half), group[1].scores_of::<S, 4>(simd, half)];
             if ONE {
                 sums = [sums[0] + both[0], sums[1] + both[1]];
             } else {
