@@ -32,29 +32,6 @@ pub(crate) fn search<S: Simd, const D: usize>(
     exact(simd, book, target, turned, top.entries(simd))
 }
 
-/// Both [`search`]es at once: without a turned sign and with one.
-#[inline(always)]
-pub(crate) fn search_both<S: Simd, const D: usize>(
-    simd: S,
-    book: &Codebook<D>,
-    target: &Target<D>,
-    middle: f32,
-) -> [Entries; 2] {
-    let scaled = Scaled::new(simd, book, target, middle);
-    let mut tops = [Top::new(simd); 2];
-    for (i, lanes) in book.lanes.iter().enumerate() {
-        let (p, least) = scaled.products(simd, lanes);
-        let index = i16x32::splat(simd, i as i16);
-        let rung = scaled.squares(simd, lanes);
-        tops[0].climb(index, p, rung);
-        tops[1].climb(index, p - least - least, rung);
-    }
-    [
-        exact(simd, book, target, false, tops[0].entries(simd)),
-        exact(simd, book, target, true, tops[1].entries(simd)),
-    ]
-}
-
 /// A target in integers, scaled so that P fills 15 bits and a tenth of the middle scale's s Q / 2 has the same unit.
 struct Scaled<S: Simd, const D: usize> {
     a: [i16x32<S>; D],

@@ -5,7 +5,6 @@ use half::f16;
 
 use super::codebook::Codebook;
 use super::entries::{Entries, LeastSquares, Taken, Target};
-use super::every_entry::{search, search_both};
 use super::importance::normalized;
 use super::near_fours::{Magnitudes, NearFours};
 use super::scales::{Grid, Shape};
@@ -91,7 +90,7 @@ pub(crate) fn encode<S: Simd>(
     book: &Codebook<4>,
     shape: &Shape,
     even: bool,
-    near: Option<&NearFours>,
+    near: &NearFours,
     x: &[f32; 256],
     importance: &[f32; 256],
 ) -> Encoded {
@@ -110,17 +109,10 @@ pub(crate) fn encode<S: Simd>(
         pair.odd = even && encoded.signs[i].count_ones() % 2 == 1;
         let middle = grid.middle(i / 4);
         for half in 0..2 {
-            let target = Target::magnitudes(&xs[2 * i + half], &ws[2 * i + half]);
-            if let Some(near) = near {
-                let target = Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]);
-                pair.kept[half] = near.search(simd, &target, false, middle);
-                if pair.odd {
-                    pair.turned[half] = near.search(simd, &target, true, middle);
-                }
-            } else if pair.odd {
-                [pair.kept[half], pair.turned[half]] = search_both(simd, book, &target, middle);
-            } else {
-                pair.kept[half] = search(simd, book, &target, false, middle);
+            let target = Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]);
+            pair.kept[half] = near.search(simd, &target, false, middle);
+            if pair.odd {
+                pair.turned[half] = near.search(simd, &target, true, middle);
             }
         }
     }
@@ -135,12 +127,10 @@ pub(crate) fn encode<S: Simd>(
             let (x, w) = (&xs[2 * i + half], &ws[2 * i + half]);
             let turned = best.turning == Some(half);
             let (entries, k) = &best.halves[half];
-            let mut taken = Taken { entry: entries.entry[*k] as u16, p: entries.p[*k], q: entries.q[*k] };
-            if let Some(near) = near {
-                taken.entry = near.entry(entries.entry[*k]);
-                if scale > 0.0 {
-                    taken = taken.or(near.search_at(simd, &Magnitudes::new(x, w), turned, scale), scale);
-                }
+            let mut taken =
+                Taken { entry: near.entry(entries.entry[*k]), p: entries.p[*k], q: entries.q[*k] };
+            if scale > 0.0 {
+                taken = taken.or(near.search_at(simd, &Magnitudes::new(x, w), turned, scale), scale);
             }
             least_squares.add(shape.steps[code], &taken);
             encoded.entries[2 * i + half] = taken.entry;
