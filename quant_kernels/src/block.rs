@@ -101,7 +101,8 @@ fn gain_factor<const N: usize, B: Block<N>, S: Simd>(
         xx += f64::from(sums[0].reduce_sum());
         xy += f64::from(sums[1].reduce_sum());
     }
-    if xy > 0.0 && xx < 2.0 * xy { (xx / xy) as f32 } else { 1.0 }
+    // Far from 1 only for rows of nothing, or where huge importances overflowed.
+    if xx < 2.0 * xy && xy < 2.0 * xx { (xx / xy) as f32 } else { 1.0 }
 }
 
 /// Decodes whole blocks at this SIMD level.

@@ -28,13 +28,12 @@ pub struct IQ3_S {
     scales: [u8; 4],
 }
 
-const SHAPE: Shape = Shape::new(16, 1.0, 0.16);
+const SHAPE: Shape = Shape::new(16, 1.0, 0.176);
 
 impl Block<256> for IQ3_S {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, signs } =
-            encode(simd, &BOOK, &SHAPE, false, Some(&NEAR), x, importance);
+        let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, false, &NEAR, x, importance);
         let mut block = Self { d: d.to_le_bytes(), qs: [0; 64], qh: [0; 8], signs, scales: [0; 4] };
         for i in 0..64 {
             block.qs[i] = entries[i] as u8;

@@ -26,13 +26,12 @@ pub struct IQ3_XXS {
     words: [[u8; 4]; 8],
 }
 
-const SHAPE: Shape = Shape::new(16, 0.25, 0.04);
+const SHAPE: Shape = Shape::new(16, 0.25, 0.042);
 
 impl Block<256> for IQ3_XXS {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, signs } =
-            encode(simd, &BOOK, &SHAPE, true, Some(&NEAR), x, importance);
+        let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, true, &NEAR, x, importance);
         let mut block = Self { d: d.to_le_bytes(), qs: entries.map(|entry| entry as u8), words: [[0; 4]; 8] };
         for g in 0..8 {
             let mut word = u32::from(codes[g]) << 28;

@@ -69,3 +69,24 @@ pub(crate) static IQ3_XXS: LazyLock<Codebook<4>> = LazyLock::new(|| Codebook::na
 pub(crate) static IQ3_S: LazyLock<Codebook<4>> = LazyLock::new(|| Codebook::named("iq3s_grid"));
 /// IQ1_S and IQ1_M: values -1, 0 and 1, before the shift.
 pub(crate) static IQ1: LazyLock<Codebook<8>> = LazyLock::new(|| Codebook::named("iq1s_grid"));
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::DATA;
+
+    #[test]
+    fn the_packed_entries_have_the_digests_of_their_headers() {
+        let mut lines = DATA.lines().filter(|line| !line.starts_with('#'));
+        let mut tables = 0;
+        while let (Some(header), Some(entries)) = (lines.next(), lines.next()) {
+            let packed: Vec<u8> =
+                entries.split(' ').flat_map(|e| e.parse::<u16>().expect("an entry").to_le_bytes()).collect();
+            let digest: String = Sha256::digest(&packed).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(header.ends_with(&format!("sha256_u16le={digest}")), "{header}");
+            tables += 1;
+        }
+        assert_eq!(tables, 6);
+    }
+}

@@ -4,7 +4,7 @@ use fearless_simd::{Simd, f32x16};
 use half::f16;
 
 use super::codebook::Codebook;
-use super::entries::{Entries, Target};
+use super::entries::{Entries, LeastSquares, Taken, Target};
 use super::every_entry::search;
 use super::importance::normalized;
 use super::neighbours::{Levels, Neighbours};
@@ -74,36 +74,43 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
         let middle = grid.middle(i / G);
         blocks[i / G].0[i % G] = match neighbours {
             None => search(simd, book, &target, odd, middle),
-            Some(neighbours) => near(simd, neighbours, &xs[i], &ws[i], middle),
+            Some(neighbours) => {
+                neighbours.search(simd, &LEVELS[0], &LEVELS, &magnitudes(&xs[i]), &ws[i], middle)[0]
+            }
         };
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);
-    encoded.d = fitted.d;
+    let mut least_squares = LeastSquares::NEW;
     for i in 0..32 {
         let code = fitted.codes[i / G];
         encoded.codes[i / G] = code as u8;
+        let scale = fitted.d.to_f32() * SHAPE.steps[code];
         let group = &blocks[i / G].0[i % G];
-        let (k, _) = group.at(simd, fitted.d.to_f32() * SHAPE.steps[code]);
-        encoded.entries[i] = match neighbours {
-            None => group.entry[k] as u16,
-            Some(neighbours) => neighbours.entry(group.entry[k]),
-        };
+        let (k, _) = group.at(simd, scale);
+        let mut taken = Taken { entry: group.entry[k] as u16, p: group.p[k], q: group.q[k] };
+        let target = Target::magnitudes(&xs[i], &ws[i]);
+        if let Some(neighbours) = neighbours {
+            taken.entry = neighbours.entry(group.entry[k]);
+            let last = neighbours.search_at(simd, &LEVELS[0], &magnitudes(&xs[i]), &ws[i], scale);
+            taken = taken.or(last, scale);
+        }
+        least_squares.add(SHAPE.steps[code], &taken);
+        encoded.entries[i] = taken.entry;
         if even && encoded.signs[i].count_ones() % 2 == 1 {
-            let a = Target::magnitudes(&xs[i], &ws[i]).a;
-            encoded.signs[i] ^= 1 << cheapest(&a, &book.values[usize::from(encoded.entries[i])]);
+            encoded.signs[i] ^= 1 << cheapest(&target.a, &book.values[usize::from(taken.entry)]);
         }
     }
+    encoded.d = least_squares.d(fitted.d);
     encoded
 }
 
-/// The candidates of a group in the lists of its patterns.
+const LEVELS: [Levels; 1] = [Levels([8.0, 25.0, 43.0])];
+
 #[inline(always)]
-fn near<S: Simd>(simd: S, neighbours: &Neighbours, x: &[f32; 8], w: &[f32; 8], middle: f32) -> Entries {
+fn magnitudes(x: &[f32; 8]) -> [f32; 8] {
     let mut magnitudes = [0.0; 8];
     for t in 0..8 {
         magnitudes[t] = x[t].abs();
     }
-    const LEVELS: [Levels; 1] = [Levels([8.0, 25.0, 43.0])];
-    let [entries] = neighbours.search(simd, &LEVELS[0], &LEVELS, &magnitudes, w, middle);
-    entries
+    magnitudes
 }

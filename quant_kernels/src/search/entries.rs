@@ -5,6 +5,7 @@
 //! best entry is kept for each of a few scales, and all later choices look at the kept ones only.
 
 use fearless_simd::{Simd, SimdBase, SimdMask, f32x8, f32x16};
+use half::f16;
 
 /// How many scales are searched.
 pub(crate) const KEPT: usize = 8;
@@ -30,6 +31,46 @@ pub(crate) struct Entries {
     pub entry: [u32; KEPT],
 }
 
+/// The entry that a group takes in the end.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken {
+    /// Its number in the codebook.
+    pub entry: u16,
+    pub p: f32,
+    pub q: f32,
+}
+
+impl Taken {
+    /// The better of the two at a scale, `self` if they are equal.
+    #[inline(always)]
+    pub fn or(self, other: Self, scale: f32) -> Self {
+        let half = 0.5 * scale;
+        if other.p - half * other.q > self.p - half * self.q { other } else { self }
+    }
+}
+
+/// The d of least squares for entries and scale codes that stand.
+pub(crate) struct LeastSquares {
+    xy: f32,
+    yy: f32,
+}
+
+impl LeastSquares {
+    pub const NEW: Self = Self { xy: 0.0, yy: 0.0 };
+
+    #[inline(always)]
+    pub fn add(&mut self, step: f32, taken: &Taken) {
+        self.xy += step * taken.p;
+        self.yy += step * step * taken.q;
+    }
+
+    /// Another d if there is one.
+    #[inline(always)]
+    pub fn d(&self, d: f16) -> f16 {
+        if self.xy > 0.0 && self.yy > 0.0 { f16::from_f32(self.xy / self.yy) } else { d }
+    }
+}
+
 /// One side of a group: signs taken out, or with them where the values have signs of their own.
 pub(crate) struct Target<const D: usize> {
     /// Importance times weight.
@@ -51,8 +92,8 @@ impl<const D: usize> Target<D> {
 }
 
 impl Entries {
-    /// No entries: a placeholder.
-    pub const NONE: Self = Self { p: [0.0; KEPT], q: [0.0; KEPT], entry: [0; KEPT] };
+    /// No entries: none of them is ever the best.
+    pub const NONE: Self = Self { p: [f32::MIN; KEPT], q: [0.0; KEPT], entry: [0; KEPT] };
 
     /// The best at a scale, the first of equals, and its P - s Q / 2.
     #[inline(always)]
@@ -67,8 +108,14 @@ impl Entries {
     /// P - s Q / 2 of the best at sixteen scales, given s / 2.
     #[inline(always)]
     pub fn scores<S: Simd>(&self, simd: S, half: f32x16<S>) -> f32x16<S> {
+        self.scores_of::<S, KEPT>(simd, half)
+    }
+
+    /// The same where only the first K are in use.
+    #[inline(always)]
+    pub fn scores_of<S: Simd, const K: usize>(&self, simd: S, half: f32x16<S>) -> f32x16<S> {
         let mut top = f32x16::splat(simd, self.p[0]) - half * self.q[0];
-        for k in 1..KEPT {
+        for k in 1..K {
             top = top.max(f32x16::splat(simd, self.p[k]) - half * self.q[k]);
         }
         top
@@ -78,9 +125,14 @@ impl Entries {
 /// The largest lane of each of eight vectors, in lanes 0 to 7.
 #[inline(always)]
 pub(crate) fn maxima<S: Simd>(v: &[f32x16<S>; KEPT]) -> f32x16<S> {
-    let pairs = |a: f32x16<S>, b: f32x16<S>| a.unzip_low(b).max(a.unzip_high(b));
     let low = pairs(pairs(v[0], v[1]), pairs(v[2], v[3]));
     let high = pairs(pairs(v[4], v[5]), pairs(v[6], v[7]));
     let all = pairs(low, high);
     pairs(all, all)
+}
+
+/// The larger of each two neighbours: of the first in the lower half, of the second in the upper.
+#[inline(always)]
+fn pairs<S: Simd>(a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
+    a.unzip_low(b).max(a.unzip_high(b))
 }

@@ -4,8 +4,7 @@ use fearless_simd::{Simd, SimdBase, f32x16};
 use half::f16;
 
 use super::codebook::Codebook;
-use super::entries::{Entries, Target};
-use super::every_entry::{search, search_both};
+use super::entries::{Entries, LeastSquares, Taken, Target};
 use super::importance::normalized;
 use super::near_fours::{Magnitudes, NearFours};
 use super::scales::{Grid, Shape};
@@ -32,7 +31,7 @@ struct Pair {
 }
 
 /// What a pair takes at a scale.
-struct Taken {
+struct Best {
     /// For each half its entries, with a sign turned or not, and which of them.
     halves: [(Entries, usize); 2],
     /// The half that turns a sign, if one does.
@@ -41,18 +40,17 @@ struct Taken {
 
 impl Pair {
     #[inline(always)]
-    fn take<S: Simd>(&self, simd: S, scale: f32) -> Taken {
+    fn take<S: Simd>(&self, simd: S, scale: f32) -> Best {
         let kept = [self.kept[0].at(simd, scale), self.kept[1].at(simd, scale)];
-        let mut taken =
-            Taken { halves: [(self.kept[0], kept[0].0), (self.kept[1], kept[1].0)], turning: None };
+        let mut best = Best { halves: [(self.kept[0], kept[0].0), (self.kept[1], kept[1].0)], turning: None };
         if self.odd {
             let turned = [self.turned[0].at(simd, scale), self.turned[1].at(simd, scale)];
             // The first when both cost the same.
             let half = usize::from(kept[0].1 + turned[1].1 > turned[0].1 + kept[1].1);
-            taken.halves[half] = (self.turned[half], turned[half].0);
-            taken.turning = Some(half);
+            best.halves[half] = (self.turned[half], turned[half].0);
+            best.turning = Some(half);
         }
-        taken
+        best
     }
 }
 
@@ -92,7 +90,7 @@ pub(crate) fn encode<S: Simd>(
     book: &Codebook<4>,
     shape: &Shape,
     even: bool,
-    near: Option<&NearFours>,
+    near: &NearFours,
     x: &[f32; 256],
     importance: &[f32; 256],
 ) -> Encoded {
@@ -111,62 +109,37 @@ pub(crate) fn encode<S: Simd>(
         pair.odd = even && encoded.signs[i].count_ones() % 2 == 1;
         let middle = grid.middle(i / 4);
         for half in 0..2 {
-            let target = Target::magnitudes(&xs[2 * i + half], &ws[2 * i + half]);
-            if let Some(near) = near {
-                let target = Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]);
-                pair.kept[half] = near.search(simd, &target, false, middle);
-                if pair.odd {
-                    pair.turned[half] = near.search(simd, &target, true, middle);
-                }
-            } else if pair.odd {
-                [pair.kept[half], pair.turned[half]] = search_both(simd, book, &target, middle);
-            } else {
-                pair.kept[half] = search(simd, book, &target, false, middle);
+            let target = Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]);
+            pair.kept[half] = near.search(simd, &target, false, middle);
+            if pair.odd {
+                pair.turned[half] = near.search(simd, &target, true, middle);
             }
         }
     }
     let fitted = fit(simd, shape, &grid, &blocks);
-    encoded.d = fitted.d;
-    let (mut xy, mut yy) = (0.0, 0.0);
+    let mut least_squares = LeastSquares::NEW;
     for i in 0..32 {
         let code = fitted.codes[i / 4];
         encoded.codes[i / 4] = code as u8;
         let scale = fitted.d.to_f32() * shape.steps[code];
-        let taken = blocks[i / 4][i % 4].take(simd, scale);
+        let best = blocks[i / 4][i % 4].take(simd, scale);
         for half in 0..2 {
-            let (entries, k) = &taken.halves[half];
-            let (mut p, mut q) = (entries.p[*k], entries.q[*k]);
-            encoded.entries[2 * i + half] = match near {
-                None => entries.entry[*k] as u16,
-                Some(near) => {
-                    let (entry, p2, q2) = near.search_at(
-                        simd,
-                        &Magnitudes::new(&xs[2 * i + half], &ws[2 * i + half]),
-                        taken.turning == Some(half),
-                        scale,
-                    );
-                    if p2 - 0.5 * scale * q2 > p - 0.5 * scale * q {
-                        p = p2;
-                        q = q2;
-                        entry
-                    } else {
-                        near.entry(entries.entry[*k])
-                    }
-                }
-            };
-            let step = shape.steps[code];
-            xy += step * p;
-            yy += step * step * q;
-        }
-        if let Some(half) = taken.turning {
-            let quarter = 2 * i + half;
-            let a = Target::magnitudes(&xs[quarter], &ws[quarter]).a;
-            let t = cheapest(&a, &book.values[usize::from(encoded.entries[quarter])]);
-            encoded.signs[i] ^= 1 << (4 * half + t);
+            let (x, w) = (&xs[2 * i + half], &ws[2 * i + half]);
+            let turned = best.turning == Some(half);
+            let (entries, k) = &best.halves[half];
+            let mut taken =
+                Taken { entry: near.entry(entries.entry[*k]), p: entries.p[*k], q: entries.q[*k] };
+            if scale > 0.0 {
+                taken = taken.or(near.search_at(simd, &Magnitudes::new(x, w), turned, scale), scale);
+            }
+            least_squares.add(shape.steps[code], &taken);
+            encoded.entries[2 * i + half] = taken.entry;
+            if turned {
+                let a = Target::magnitudes(x, w).a;
+                encoded.signs[i] ^= 1 << (4 * half + cheapest(&a, &book.values[usize::from(taken.entry)]));
+            }
         }
     }
-    if xy > 0.0 && yy > 0.0 {
-        encoded.d = f16::from_f32(xy / yy);
-    }
+    encoded.d = least_squares.d(fitted.d);
     encoded
 }

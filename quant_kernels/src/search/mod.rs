@@ -1,6 +1,8 @@
 //! The few searches that all formats share.
 
 pub(crate) mod codebook;
+#[cfg(test)]
+mod definition;
 pub(crate) mod eights;
 pub(crate) mod entries;
 pub(crate) mod every_entry;

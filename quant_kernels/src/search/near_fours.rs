@@ -9,7 +9,7 @@ use fearless_simd::{
 };
 
 use super::codebook::{self, Codebook};
-use super::entries::{Entries, KEPT, ladder, maxima};
+use super::entries::{Entries, KEPT, Taken, ladder, maxima};
 use super::super_block::first_largest;
 
 const PATTERNS: usize = 4096;
@@ -119,15 +119,9 @@ impl NearFours {
         (p, q)
     }
 
-    /// The same at one scale, for the final choice: the number in the codebook, P and Q.
+    /// The same at one scale, for the final choice.
     #[inline(always)]
-    pub fn search_at<S: Simd>(
-        &self,
-        simd: S,
-        target: &Magnitudes,
-        turned: bool,
-        scale: f32,
-    ) -> (u16, f32, f32) {
+    pub fn search_at<S: Simd>(&self, simd: S, target: &Magnitudes, turned: bool, scale: f32) -> Taken {
         let rounded = if turned { &target.turned } else { &target.x };
         let inverse = 0.5 / (scale * self.unit);
         let level = f32x4::load_array_ref(simd, rounded) * inverse - 0.5;
@@ -137,7 +131,11 @@ impl NearFours {
         let pattern = a | b << 3 | c << 6 | d << 9;
         let (p, q) = self.sums(simd, pattern, target, turned);
         let (lane, _) = first_largest(p - q * (0.5 * scale));
-        (self.entries[pattern as usize % PATTERNS][lane], p.as_array()[lane], q.as_array()[lane])
+        Taken {
+            entry: self.entries[pattern as usize % PATTERNS][lane],
+            p: p.as_array()[lane],
+            q: q.as_array()[lane],
+        }
     }
 }
 
@@ -166,5 +164,41 @@ impl Magnitudes {
         let mut turned = magnitudes;
         turned[least] = 0.0;
         Self { x: magnitudes, turned, w: *w, a }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fearless_simd::{Level, dispatch};
+
+    use super::*;
+    use crate::search::definition::{Numbers, error, least_error};
+
+    fn excess(book: &Codebook<4>, near: &NearFours, turned: bool, middle: f32) -> f64 {
+        let (mut found, mut least) = (0.0, 0.0);
+        let mut numbers = Numbers(3);
+        for _ in 0..200 {
+            let (x, w) = numbers.group();
+            let entries =
+                dispatch!(Level::new(), simd => near.search(simd, &Magnitudes::new(&x, &w), turned, middle));
+            for k in 1..6 {
+                let scale = ladder(middle)[k];
+                found += error(&x, &w, scale, entries.p[k], entries.q[k]);
+                least += least_error(&book.values, false, turned, &x, &w, scale);
+            }
+        }
+        found / least - 1.0
+    }
+
+    #[test]
+    fn the_best_entry_is_mostly_near() {
+        let all = [
+            excess(&codebook::IQ3_S, &IQ3_S, false, 0.16),
+            excess(&codebook::IQ3_XXS, &IQ3_XXS, false, 0.04),
+            excess(&codebook::IQ3_XXS, &IQ3_XXS, true, 0.04),
+        ];
+        for excess in all {
+            assert!((-1e-6..0.02).contains(&excess), "{all:?}");
+        }
     }
 }

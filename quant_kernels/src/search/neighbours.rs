@@ -1,7 +1,7 @@
 //! The search near the rounded weights, for the large codebooks of eight values on three levels.
 //!
 //! Each weight is rounded to the nearest level by itself. Of the 3^8 patterns that this can give a third or a sixth are
-//! entries; for every pattern a list of the nearest entries is kept, sixteen lanes. The lists know nothing of the
+//! entries; for every pattern a list of the nearest entries is kept, sixteen lanes and sixteen more for the final choice. The lists know nothing of the
 //! importances, so the best entry need not be among them; the tests hold the loss against a full search.
 
 use std::sync::LazyLock;
@@ -11,18 +11,19 @@ use fearless_simd::{
 };
 
 use super::codebook::{self, Codebook};
-use super::entries::{Entries, KEPT, ladder, maxima};
+use super::entries::{Entries, KEPT, Taken, ladder, maxima};
+use super::super_block::first_largest;
 
 const PATTERNS: usize = 6561;
-/// Lists looked at; each serves two neighbouring scales.
+/// Lists looked at; each serves two neighbouring scales or two kinds of levels.
 const LISTS: usize = KEPT / 2;
 
 /// The nearest entries of each pattern.
 pub(crate) struct Neighbours {
-    /// By pattern and weight: the lanes whose level is the lowest, then those whose level is the highest.
-    levels: Vec<[[u16; 8]; 2]>,
+    /// By pattern, sixteen and weight: the lanes whose level is the lowest, then those whose level is the highest.
+    levels: Vec<[[[u16; 8]; 2]; 2]>,
     /// By pattern: the numbers of the entries.
-    entries: Vec<[u16; 16]>,
+    entries: Vec<[u16; 32]>,
 }
 
 pub(crate) static IQ1: LazyLock<Neighbours> = LazyLock::new(|| Neighbours::new(&codebook::IQ1));
@@ -45,13 +46,13 @@ impl Neighbours {
                 shells[distance(entry) as usize].push(number as u16);
             }
             let mut nearest = shells.into_iter().flatten();
-            let entries: [u16; 16] = std::array::from_fn(|_| nearest.next().unwrap_or_default());
-            let mut levels = [[0; 8]; 2];
+            let entries: [u16; 32] = std::array::from_fn(|_| nearest.next().unwrap_or_default());
+            let mut levels = [[[0; 8]; 2]; 2];
             for (lane, &number) in entries.iter().enumerate() {
                 for t in 0..8 {
                     match all[usize::from(number)][t] {
-                        0 => levels[0][t] |= 1 << lane,
-                        2 => levels[1][t] |= 1 << lane,
+                        0 => levels[lane / 16][0][t] |= 1 << (lane % 16),
+                        2 => levels[lane / 16][1][t] |= 1 << (lane % 16),
                         _ => {}
                     }
                 }
@@ -67,8 +68,8 @@ impl Neighbours {
         self.entries[found as usize / 16][found as usize % 16]
     }
 
-    /// The entries with the largest P - s Q / 2 at the scales of the ladder for each of `levels`, in the lists of the
-    /// weights rounded to `rounding`.
+    /// The entries with the largest P - s Q / 2 in the lists of the weights rounded to `rounding`: for one kind of
+    /// `levels` at all scales of the ladder, for two at four scales between those.
     #[inline(always)]
     pub fn search<S: Simd, const N: usize>(
         &self,
@@ -79,75 +80,141 @@ impl Neighbours {
         w: &[f32; 8],
         middle: f32,
     ) -> [Entries; N] {
-        let scales = ladder(middle);
-        let patterns = rounding.round(simd, &scales, x);
-        let mut a = [0.0; 8];
-        let (mut all_a, mut all_w) = (0.0, 0.0);
-        for t in 0..8 {
-            a[t] = w[t] * x[t];
-            all_a += a[t];
-            all_w += w[t];
+        const { assert!(N == 1 || N == 2) };
+        let per_list = 2 / N;
+        let ladder = ladder(middle);
+        let mut between = [0.0; LISTS];
+        for l in 0..LISTS {
+            between[l] = 0.5 * (ladder[2 * l] + ladder[2 * l + 1]);
         }
+        let patterns = rounding.round(simd, &between, x);
+        let target = Sums::new(x, w);
         let zero = f32x16::splat(simd, 0.0);
         let lanes = u32x16::from_fn(simd, |lane| lane as u32);
         let mut lists = [[(zero, zero); LISTS]; N];
-        let mut scores = [[zero; KEPT]; N];
+        let mut scores = [zero; KEPT];
         for l in 0..LISTS {
-            let masks = &self.levels[patterns[l] as usize];
-            let (low_a, low_w) = sums(simd, &masks[0], &a, w);
-            let (high_a, high_w) = sums(simd, &masks[1], &a, w);
+            let outer = target.outer(simd, &self.levels[patterns[l] as usize][0]);
             for n in 0..N {
-                // What the lowest and the highest level add to P and Q of the middle level.
-                let [low, middle, high] = levels[n].0;
-                let square = middle * middle;
-                let p = low_a * (low - middle) + high_a * (high - middle) + all_a * middle;
-                let q = low_w * (low * low - square) + high_w * (high * high - square) + all_w * square;
+                let (p, q) = target.p_and_q(&levels[n], outer);
                 lists[n][l] = (p, q);
-                for k in [2 * l, 2 * l + 1] {
+                for j in 0..per_list {
+                    let scale = if N == 1 { ladder[2 * l + j] } else { between[l] };
                     // The lane in the lowest bits of the score comes out of the maximum with it.
-                    let score = p - q * (0.5 * scales[k]);
-                    scores[n][k] = f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
+                    let score = p - q * (0.5 * scale);
+                    scores[LISTS * n + per_list * l + j] =
+                        f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
                 }
             }
         }
+        let best = maxima(&scores).to_bits() & 15;
         let mut found = [Entries::NONE; N];
         for n in 0..N {
-            let best = maxima(&scores[n]).to_bits() & 15;
-            for k in 0..KEPT {
-                let lane = best.as_array()[k] as usize % 16;
-                let (p, q) = &lists[n][k / 2];
+            for k in 0..LISTS * per_list {
+                let lane = best.as_array()[LISTS * n + k] as usize % 16;
+                let (p, q) = &lists[n][k / per_list];
                 found[n].p[k] = p.as_array()[lane];
                 found[n].q[k] = q.as_array()[lane];
-                found[n].entry[k] = patterns[k / 2] as u32 * 16 + lane as u32;
+                found[n].entry[k] = patterns[k / per_list] as u32 * 16 + lane as u32;
             }
         }
         found
     }
+
+    /// The best at one scale among twice as many, for the final choice.
+    #[inline(always)]
+    pub fn search_at<S: Simd>(
+        &self,
+        simd: S,
+        levels: &Levels,
+        x: &[f32; 8],
+        w: &[f32; 8],
+        scale: f32,
+    ) -> Taken {
+        let [low, middle, high] = levels.0;
+        let (lower, upper) = (scale * (0.5 * (low + middle)), scale * (0.5 * (middle + high)));
+        let mut pattern = 0;
+        let mut digit = 1;
+        for &x in x {
+            pattern += (usize::from(x > lower) + usize::from(x > upper)) * digit;
+            digit *= 3;
+        }
+        let target = Sums::new(x, w);
+        let rows = &self.levels[pattern];
+        let near = target.p_and_q(levels, target.outer(simd, &rows[0]));
+        let far = target.p_and_q(levels, target.outer(simd, &rows[1]));
+        let near_score = near.0 - near.1 * (0.5 * scale);
+        let far_score = far.0 - far.1 * (0.5 * scale);
+        // Lane by lane the better of the two rows, the near one if they are equal.
+        let farther = far_score.simd_gt(near_score);
+        let (lane, _) = first_largest(near_score.max(far_score));
+        let (row, (p, q)) = if farther.to_bitmask() >> lane & 1 == 1 { (1, far) } else { (0, near) };
+        Taken { entry: self.entries[pattern][16 * row + lane], p: p.as_array()[lane], q: q.as_array()[lane] }
+    }
 }
 
-/// Sums of a and w over the weights whose mask holds the lane.
-#[inline(always)]
-fn sums<S: Simd>(simd: S, masks: &[u16; 8], a: &[f32; 8], w: &[f32; 8]) -> (f32x16<S>, f32x16<S>) {
-    let zero = f32x16::splat(simd, 0.0);
-    let mut sums = (zero, zero);
-    for t in 0..8 {
-        let mask = mask32x16::from_bitmask(simd, u64::from(masks[t]));
-        sums.0 = mask.select(sums.0 + a[t], sums.0);
-        sums.1 = mask.select(sums.1 + w[t], sums.1);
+/// What P and Q are made of.
+struct Sums {
+    /// Importance times weight.
+    a: [f32; 8],
+    w: [f32; 8],
+    all_a: f32,
+    all_w: f32,
+}
+
+/// For sixteen entries: sums of a and w over the weights at the lowest level, and over those at the highest.
+type Outer<S> = [(f32x16<S>, f32x16<S>); 2];
+
+impl Sums {
+    #[inline(always)]
+    fn new(x: &[f32; 8], w: &[f32; 8]) -> Self {
+        let mut sums = Self { a: [0.0; 8], w: *w, all_a: 0.0, all_w: 0.0 };
+        for t in 0..8 {
+            sums.a[t] = w[t] * x[t];
+            sums.all_a += sums.a[t];
+            sums.all_w += w[t];
+        }
+        sums
     }
-    sums
+
+    #[inline(always)]
+    fn outer<S: Simd>(&self, simd: S, masks: &[[u16; 8]; 2]) -> Outer<S> {
+        let zero = f32x16::splat(simd, 0.0);
+        let mut outer = [(zero, zero); 2];
+        for side in 0..2 {
+            let (a, w) = &mut outer[side];
+            for t in 0..8 {
+                let mask = mask32x16::from_bitmask(simd, u64::from(masks[side][t]));
+                *a = mask.select(*a + self.a[t], *a);
+                *w = mask.select(*w + self.w[t], *w);
+            }
+        }
+        outer
+    }
+
+    /// P and Q: of the middle level everywhere, and what the outer levels add.
+    #[inline(always)]
+    fn p_and_q<S: Simd>(&self, levels: &Levels, outer: Outer<S>) -> (f32x16<S>, f32x16<S>) {
+        let [(low_a, low_w), (high_a, high_w)] = outer;
+        let [low, middle, high] = levels.0;
+        let square = middle * middle;
+        (
+            low_a * (low - middle) + high_a * (high - middle) + self.all_a * middle,
+            low_w * (low * low - square) + high_w * (high * high - square) + self.all_w * square,
+        )
+    }
 }
 
 /// The three values of a codebook, rising.
 pub(crate) struct Levels(pub [f32; 3]);
 
 impl Levels {
-    /// The patterns of weights rounded between two neighbouring scales each, digit t for weight t.
+    /// The patterns of weights rounded at each scale, digit t for weight t.
     #[inline(always)]
-    fn round<S: Simd>(&self, simd: S, scales: &[f32; KEPT], x: &[f32; 8]) -> [i32; LISTS] {
+    fn round<S: Simd>(&self, simd: S, scales: &[f32; LISTS], x: &[f32; 8]) -> [i32; LISTS] {
         let [low, middle, high] = self.0;
-        let between = f32x4::from_fn(simd, |l| 0.5 * (scales[2 * l] + scales[2 * l + 1]));
-        let bounds = [between * (0.5 * (low + middle)), between * (0.5 * (middle + high))];
+        let scales = f32x4::load_array_ref(simd, scales);
+        let bounds = [scales * (0.5 * (low + middle)), scales * (0.5 * (middle + high))];
         let zero = f32x4::splat(simd, 0.0);
         let mut pattern = zero;
         let mut digit = 1.0;
@@ -159,5 +226,52 @@ impl Levels {
             digit *= 3.0;
         }
         *i32x4::truncate_from(pattern).as_array()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fearless_simd::{Level, dispatch};
+
+    use super::*;
+    use crate::search::definition::{Numbers, error, least_error};
+
+    fn excess(
+        book: &Codebook<8>,
+        near: &Neighbours,
+        levels: [f32; 3],
+        rounding: [f32; 3],
+        middle: f32,
+    ) -> f64 {
+        let signed = levels[0] < 0.0;
+        let shift = if signed { levels[1] } else { 0.0 };
+        let values: Vec<[f32; 8]> = book.values.iter().map(|entry| entry.map(|v| v + shift)).collect();
+        let (mut found, mut least) = (0.0, 0.0);
+        let mut numbers = Numbers(2);
+        for _ in 0..100 {
+            let (mut x, w) = numbers.group::<8>();
+            if !signed {
+                x = x.map(f32::abs);
+            }
+            let [entries] = dispatch!(Level::new(), simd => {
+                near.search(simd, &Levels(rounding), &[Levels(levels)], &x, &w, middle)
+            });
+            // The scales that blocks end up with, not the ends of the ladder.
+            for k in 1..6 {
+                let scale = ladder(middle)[k];
+                found += error(&x, &w, scale, entries.p[k], entries.q[k]);
+                least += least_error(&values, signed, false, &x, &w, scale);
+            }
+        }
+        found / least - 1.0
+    }
+
+    #[test]
+    fn the_best_entry_is_mostly_near() {
+        let magnitudes = [8.0, 25.0, 43.0];
+        let excess_of_magnitudes = excess(&codebook::IQ2_S, &IQ2_S, magnitudes, magnitudes, 0.05);
+        let excess_of_ternary = excess(&codebook::IQ1, &IQ1, [-0.875, 0.125, 1.125], [-1.0, 0.0, 1.0], 1.3);
+        assert!((-1e-6..0.02).contains(&excess_of_magnitudes), "{excess_of_magnitudes}");
+        assert!((-1e-6..0.02).contains(&excess_of_ternary), "{excess_of_ternary}");
     }
 }

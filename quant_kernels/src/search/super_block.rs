@@ -28,7 +28,7 @@ pub(crate) struct Fit<const B: usize> {
 }
 
 /// Least squares and new codes, at most this often.
-const REFITS: usize = 3;
+const REFITS: usize = 2;
 
 /// Chooses d and for each block its code.
 #[inline(always)]

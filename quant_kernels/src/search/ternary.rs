@@ -3,7 +3,7 @@
 use fearless_simd::{Simd, SimdBase, f32x16};
 use half::f16;
 
-use super::entries::Entries;
+use super::entries::{Entries, LeastSquares, Taken};
 use super::importance::normalized;
 use super::neighbours::{IQ1, Levels};
 use super::scales::{Grid, Shape};
@@ -17,7 +17,7 @@ pub(crate) struct Encoded<const B: usize> {
     pub down: [u8; 32],
 }
 
-const SHAPE: Shape = Shape::new(8, 1.0, 1.2);
+const SHAPE: Shape = Shape::new(8, 1.0, 1.3);
 
 /// The groups of a block, each with the entries that are shifted up and those that are shifted down. With ONE the block
 /// chooses the shift (IQ1_S), or else each group does (IQ1_M).
@@ -29,7 +29,7 @@ impl<const G: usize, const ONE: bool> Candidates for Block<G, ONE> {
         let half = scales * 0.5;
         let mut sums = [f32x16::splat(simd, 0.0); 2];
         for group in &self.0 {
-            let both = [group[0].scores(simd, half), group[1].scores(simd, half)];
+            let both = [group[0].scores_of::<S, 4>(simd, half), group[1].scores_of::<S, 4>(simd, half)];
             if ONE {
                 sums = [sums[0] + both[0], sums[1] + both[1]];
             } else {
@@ -107,15 +107,21 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
         blocks[i / G].0[i % G] = IQ1.search(simd, &ROUNDING, &LEVELS, &xs[i], &ws[i], middle);
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);
-    encoded.d = fitted.d;
+    let mut least_squares = LeastSquares::NEW;
     for b in 0..B {
         encoded.codes[b] = fitted.codes[b] as u8;
         let scale = fitted.d.to_f32() * SHAPE.steps[fitted.codes[b]];
         for (g, (down, k)) in blocks[b].take(simd, scale).into_iter().enumerate() {
             encoded.down[b * G + g] = down as u8;
-            encoded.entries[b * G + g] = IQ1.entry(blocks[b].0[g][down].entry[k]);
+            let i = b * G + g;
+            let group = &blocks[b].0[g][down];
+            let taken = Taken { entry: IQ1.entry(group.entry[k]), p: group.p[k], q: group.q[k] };
+            let taken = taken.or(IQ1.search_at(simd, &LEVELS[down], &xs[i], &ws[i], scale), scale);
+            least_squares.add(SHAPE.steps[fitted.codes[b]], &taken);
+            encoded.entries[i] = taken.entry;
         }
     }
+    encoded.d = least_squares.d(fitted.d);
     encoded
 }
 
