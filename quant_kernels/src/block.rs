@@ -33,10 +33,30 @@ pub(crate) trait Block<const N: usize>: Pod {
 /// undefined, and with much less, differences of sums lose their digits.
 pub(crate) const LEAST: f32 = 1e-5;
 
-/// Importances of a block relative to the largest of them, so that sums neither overflow nor vanish.
-fn relative<const N: usize>(importance: &[f32; N]) -> [f32; N] {
-    let largest = importance.iter().fold(0.0f32, |largest, &w| largest.max(w));
-    importance.map(|w| if largest > 0.0 { (w / largest).max(LEAST) } else { 1.0 })
+/// The importances of a row's blocks, each relative to its block's largest, so that sums neither overflow nor vanish.
+struct Importances<const N: usize> {
+    blocks: Vec<[f32; N]>,
+    /// Each block's largest relative to the row's.
+    shares: Vec<f32>,
+}
+
+impl<const N: usize> Importances<N> {
+    /// Those of a row, or even ones; a block or a row of zeros has even ones too.
+    fn new(importance: Option<&[f32]>, columns: usize) -> Self {
+        let Some(importance) = importance else {
+            return Self { blocks: vec![[1.0; N]; columns / N], shares: vec![1.0; columns / N] };
+        };
+        let largest = |w: &[f32]| w.iter().fold(0.0f32, |largest, &w| largest.max(w));
+        let over = |w: f32, of: f32| if of > 0.0 { (w / of).max(LEAST) } else { 1.0 };
+        let (blocks, _) = importance.as_chunks::<N>();
+        let of_row = largest(importance);
+        let shares = blocks.iter().map(|block| over(largest(block), of_row)).collect();
+        let relative = |block: &[f32; N]| {
+            let of_block = largest(block);
+            block.map(|w| over(w, of_block))
+        };
+        Self { blocks: blocks.iter().map(relative).collect(), shares }
+    }
 }
 
 /// Encodes rows of `columns` weights, each with the same importances (of one row), at this SIMD level.
@@ -48,13 +68,10 @@ pub(crate) fn quantize_rows<const N: usize, B: Block<N>>(
     blocks: &mut [u8],
 ) {
     let blocks: &mut [B] = bytemuck::cast_slice_mut(blocks);
-    let importance: Vec<[f32; N]> = match importance {
-        Some(importance) => importance.as_chunks::<N>().0.iter().map(relative).collect(),
-        None => vec![[1.0; N]; columns / N],
-    };
+    let importances = Importances::new(importance, columns);
     for (row, blocks) in rows.chunks_exact(columns).zip(blocks.chunks_exact_mut(columns / N)) {
         let (x, _) = row.as_chunks::<N>();
-        dispatch!(level, simd => quantize_row(simd, x, &importance, blocks));
+        dispatch!(level, simd => quantize_row(simd, x, &importances, blocks));
     }
 }
 
@@ -62,14 +79,14 @@ pub(crate) fn quantize_rows<const N: usize, B: Block<N>>(
 fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
     simd: S,
     x: &[[f32; N]],
-    importance: &[[f32; N]],
+    importances: &Importances<N>,
     blocks: &mut [B],
 ) {
-    for ((block, x), importance) in blocks.iter_mut().zip(x).zip(importance) {
+    for ((block, x), importance) in blocks.iter_mut().zip(x).zip(&importances.blocks) {
         *block = B::quantize(simd, x, importance);
     }
     if B::SCALES {
-        let factor = gain_factor(simd, x, importance, blocks);
+        let factor = gain_factor(simd, x, importances, blocks);
         for block in blocks {
             *block = block.scaled(factor);
         }
@@ -81,27 +98,28 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
 fn gain_factor<const N: usize, B: Block<N>, S: Simd>(
     simd: S,
     x: &[[f32; N]],
-    importance: &[[f32; N]],
+    importances: &Importances<N>,
     blocks: &[B],
 ) -> f32 {
     let (mut xx, mut xy) = (0.0_f64, 0.0_f64);
     let mut y = [0.0; N];
-    for ((block, x), w) in blocks.iter().zip(x).zip(importance) {
+    for (i, block) in blocks.iter().enumerate() {
         block.dequantize(simd, &mut y);
-        let (x, _) = x.as_chunks::<16>();
+        let (x, _) = x[i].as_chunks::<16>();
         let (y, _) = y.as_chunks::<16>();
-        let (w, _) = w.as_chunks::<16>();
+        let (w, _) = importances.blocks[i].as_chunks::<16>();
         let mut sums = [f32x16::splat(simd, 0.0); 2];
-        for i in 0..x.len() {
-            let vector = f32x16::load_array_ref(simd, &x[i]);
-            let weighted = vector * f32x16::load_array_ref(simd, &w[i]);
+        for j in 0..x.len() {
+            let vector = f32x16::load_array_ref(simd, &x[j]);
+            let weighted = vector * f32x16::load_array_ref(simd, &w[j]);
             sums[0] += weighted * vector;
-            sums[1] += weighted * f32x16::load_array_ref(simd, &y[i]);
+            sums[1] += weighted * f32x16::load_array_ref(simd, &y[j]);
         }
-        xx += f64::from(sums[0].reduce_sum());
-        xy += f64::from(sums[1].reduce_sum());
+        let share = f64::from(importances.shares[i]);
+        xx += share * f64::from(sums[0].reduce_sum());
+        xy += share * f64::from(sums[1].reduce_sum());
     }
-    // Far from 1 only for rows of nothing, or where huge importances overflowed.
+    // Far from 1 only for rows of nothing.
     if xx < 2.0 * xy && xy < 2.0 * xx { (xx / xy) as f32 } else { 1.0 }
 }
 

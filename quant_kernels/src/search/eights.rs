@@ -6,7 +6,6 @@ use half::f16;
 use super::codebook::Codebook;
 use super::entries::{Entries, LeastSquares, Taken, Target};
 use super::every_entry::search;
-use super::importance::normalized;
 use super::neighbours::{Levels, Neighbours};
 use super::scales::{Grid, Shape};
 use super::signs::{cheapest, signs};
@@ -60,8 +59,7 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
     importance: &[f32; 256],
 ) -> Encoded<B> {
     let mut encoded = Encoded { d: f16::ZERO, codes: [0; B], entries: [0; 32], signs: [0; 32] };
-    let importance = normalized(simd, importance);
-    let Some(grid) = Grid::<B>::new(simd, &SHAPE, x, &importance) else {
+    let Some(grid) = Grid::<B>::new(simd, &SHAPE, x, importance) else {
         return encoded;
     };
     let (xs, _) = x.as_chunks::<8>();

@@ -5,7 +5,6 @@ use half::f16;
 
 use super::codebook::Codebook;
 use super::entries::{Entries, LeastSquares, Taken, Target};
-use super::importance::normalized;
 use super::near_fours::{Magnitudes, NearFours};
 use super::scales::{Grid, Shape};
 use super::signs::{cheapest, signs};
@@ -95,8 +94,7 @@ pub(crate) fn encode<S: Simd>(
     importance: &[f32; 256],
 ) -> Encoded {
     let mut encoded = Encoded { d: f16::ZERO, codes: [0; 8], entries: [0; 64], signs: [0; 32] };
-    let importance = normalized(simd, importance);
-    let Some(grid) = Grid::<8>::new(simd, shape, x, &importance) else {
+    let Some(grid) = Grid::<8>::new(simd, shape, x, importance) else {
         return encoded;
     };
     let (eights, _) = x.as_chunks::<8>();

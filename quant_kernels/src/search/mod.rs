@@ -8,7 +8,6 @@ pub(crate) mod entries;
 pub(crate) mod every_entry;
 pub(crate) mod fours;
 pub(crate) mod gain;
-pub(crate) mod importance;
 pub(crate) mod levels;
 pub(crate) mod near_fours;
 pub(crate) mod neighbours;

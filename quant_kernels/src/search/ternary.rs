@@ -4,7 +4,6 @@ use fearless_simd::{Simd, SimdBase, f32x16};
 use half::f16;
 
 use super::entries::{Entries, LeastSquares, Taken};
-use super::importance::normalized;
 use super::neighbours::{IQ1, Levels};
 use super::scales::{Grid, Shape};
 use super::super_block::{Candidates, fit};
@@ -95,8 +94,7 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
     importance: &[f32; 256],
 ) -> Encoded<B> {
     let mut encoded = Encoded { d: f16::ZERO, codes: [0; B], entries: [0; 32], down: [0; 32] };
-    let importance = normalized(simd, importance);
-    let Some(grid) = Grid::<B>::new(simd, &SHAPE, x, &importance) else {
+    let Some(grid) = Grid::<B>::new(simd, &SHAPE, x, importance) else {
         return encoded;
     };
     let (xs, _) = x.as_chunks::<8>();

@@ -1,4 +1,6 @@
-use crate::{Random, encode, formats, hostile, levels};
+use quant_kernels::Format;
+
+use crate::{Random, encode, hostile, levels};
 
 #[test]
 fn every_level_gives_the_same_bytes() {
@@ -6,7 +8,7 @@ fn every_level_gives_the_same_bytes() {
     let mut rows = random.normals(8 * 1024);
     rows.extend(hostile::rows(1024).concat());
     let importance = random.importances(1024);
-    for format in formats() {
+    for format in Format::all() {
         for importance in [None, Some(&importance[..])] {
             let all = levels();
             let (_, best) = all[0];

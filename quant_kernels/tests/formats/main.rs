@@ -6,17 +6,7 @@ mod hostile;
 mod levels;
 mod ternary;
 
-use std::panic::catch_unwind;
-
 use quant_kernels::{Format, Level, dequantize, quantize};
-
-/// Every format that is built: until all are, one whose decoder says `unimplemented!` is left out.
-fn formats() -> impl Iterator<Item = Format> {
-    Format::all().filter(|&format| {
-        let (bytes, weights) = (format.block_bytes(), format.block_len());
-        catch_unwind(|| dequantize(format, &vec![0; bytes], &mut vec![0.0; weights])).is_ok()
-    })
-}
 
 /// The SIMD levels of this CPU.
 ///
