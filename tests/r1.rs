@@ -39,6 +39,12 @@ fn r1_is_planned_in_two_seconds_and_300_mb() {
         [("F32", 361), ("IQ1_S", 168), ("IQ2_XXS", 6), ("Q4_K", 190), ("Q5_K", 116), ("Q6_K", 184)];
     let expected = expected.into_iter().chain([("Q8_0", 61)]).map(|(name, n)| (name.to_owned(), n)).collect();
     assert_eq!(types, expected);
+    let groups = plan["groups"].as_array().expect("groups");
+    for (format, weights) in quantpress::cli::R1 {
+        let of = groups.iter().filter(|group| group["type"] == format.name());
+        let found: u64 = of.map(|group| group["weights"].as_u64().expect("a count")).sum();
+        assert_eq!(found, weights, "{format}");
+    }
     let memory = plan["peak_memory_bytes"].as_u64();
     eprintln!("R1 planned in {:.2} s with {memory:?} bytes of memory", seconds(&plan));
     assert!(seconds(&plan) < 2.0, "{} s", seconds(&plan));

@@ -1,9 +1,12 @@
 //! The command line: one struct and one file per subcommand. Arguments become plain data before the disk is touched.
 
+mod bench;
 mod inspect;
 mod plan;
 mod planning;
 mod quantize;
+
+pub use bench::R1;
 
 use std::io::{self, ErrorKind, Write};
 
@@ -27,6 +30,7 @@ enum Command {
     Quantize(quantize::Quantize),
     Plan(plan::Plan),
     Inspect(inspect::Inspect),
+    Bench(bench::Bench),
 }
 
 impl Cli {
@@ -39,6 +43,7 @@ impl Cli {
             Command::Quantize(command) => command.run(),
             Command::Plan(command) => command.run(),
             Command::Inspect(command) => command.run(),
+            Command::Bench(command) => command.run(),
         }
     }
 }

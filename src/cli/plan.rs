@@ -59,7 +59,7 @@ impl Plan {
         let start = Instant::now();
         let planned = self.planning.plan()?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
-        summary.estimate(&rates(&planned.plan), threads(self.threads));
+        summary.estimate(&rates(&planned.plan)?, threads(self.threads));
         let tensors = tensors(&planned);
         if self.json {
             let json = Json {
