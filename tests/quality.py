@@ -102,7 +102,7 @@ def main():
         quantpress("quantize", FIXTURE, "-o", reference, "-r", "bf16", "-q")
         print("| file | perplexity | KL mean | KL median | KL p99 | same top % |\n|---|---|---|---|---|---|")
         for recipe in options.recipes:
-            ours, twin = folder / f"{pathlib.Path(recipe).name}.gguf", folder / f"{pathlib.Path(recipe).name}-ggml.gguf"
+            ours, twin = folder / f"ours-{pathlib.Path(recipe).name}.gguf", folder / f"ggml-{pathlib.Path(recipe).name}.gguf"
             quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *matrix, *overrides)
             found = row(recipe, ours, reference)
             if not options.no_twin:

@@ -15,6 +15,8 @@ const SIGN: u32 = 1 << 31;
 const NORMAL: f32 = 6.103_515_6e-5;
 
 impl Block<1> for F16 {
+    const WEIGHS: bool = false;
+
     // In whole-number arithmetic without branches, which the compiler turns into vectors; `half` calls one at a time.
     #[inline(always)]
     fn quantize<S: Simd>(_simd: S, x: &[f32; 1], _importance: &[f32; 1]) -> Self {

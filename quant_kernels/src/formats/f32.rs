@@ -11,6 +11,8 @@ use crate::block::Block;
 pub struct F32([u8; 4]);
 
 impl Block<1> for F32 {
+    const WEIGHS: bool = false;
+
     #[inline(always)]
     fn quantize<S: Simd>(_simd: S, x: &[f32; 1], _importance: &[f32; 1]) -> Self {
         Self(x[0].to_le_bytes())

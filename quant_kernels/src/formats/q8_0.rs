@@ -21,6 +21,8 @@ pub struct Q8_0 {
 }
 
 impl Block<32> for Q8_0 {
+    const WEIGHS: bool = false;
+
     // The range decides: clipping it or refitting the scale gains less than one part in a thousand of the error.
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 32], _importance: &[f32; 32]) -> Self {
