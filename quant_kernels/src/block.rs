@@ -25,8 +25,9 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// Whether [`scaled`](Self::scaled) does anything.
     const SCALES: bool = false;
 
-    /// Whether the encoder looks at importances at all.
-    const WEIGHS: bool = true;
+    /// Whether large weights count for more (see [`tempered`]). Not where importances are not looked at, and not in the
+    /// ternary formats: their three levels cannot follow, and the gain suffers.
+    const TEMPERS: bool = true;
 
     /// The weights that a reader of GGUF sees, equal to ggml's to the bit.
     fn dequantize<S: Simd>(&self, simd: S, y: &mut [f32; N]);
@@ -86,7 +87,7 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
     blocks: &mut [B],
 ) {
     for ((block, x), importance) in blocks.iter_mut().zip(x).zip(&importances.blocks) {
-        *block = match B::WEIGHS {
+        *block = match B::TEMPERS {
             true => B::quantize(simd, x, &tempered(simd, x, importance)),
             false => B::quantize(simd, x, importance),
         };

@@ -25,6 +25,8 @@ pub struct TQ2_0 {
 }
 
 impl Block<256> for TQ2_0 {
+    const TEMPERS: bool = false;
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let mut codes = [0; 256];
