@@ -40,7 +40,8 @@ def encode(name, x, w):
     blocks = numpy.zeros(x.size // block * size, numpy.uint8)
     ggml.ggml_quantize_init(int(kind(name)))
     start = time.perf_counter()
-    ggml.ggml_quantize_chunk(int(kind(name)), x.ctypes.data, blocks.ctypes.data, 0, *x.shape, w.ctypes.data if w is not None else None)
+    importance = None if w is None else w.ctypes.data
+    ggml.ggml_quantize_chunk(int(kind(name)), x.ctypes.data, blocks.ctypes.data, 0, *x.shape, importance)
     return blocks, time.perf_counter() - start
 
 

@@ -1,6 +1,5 @@
 //! Stored numbers to f32: F32, F16, BF16, and FP8 E4M3.
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -13,19 +12,12 @@ use safetensors::Dtype;
 pub fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> bool {
     match dtype {
         Dtype::F32 => each(bytes, out, f32::from_le_bytes),
-        Dtype::F16 => {
-            let bits: Vec<f16> = halves(bytes).map(f16::from_le_bytes).collect();
-            bits.convert_to_f32_slice(out);
-        }
+        Dtype::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
         Dtype::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
         Dtype::F8_E4M3 => each(bytes, out, |[b]| e4m3(b)),
         _ => return false,
     }
     true
-}
-
-fn halves(bytes: &[u8]) -> impl Iterator<Item = [u8; 2]> {
-    bytes.as_chunks().0.iter().copied()
 }
 
 fn each<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::Value;
 
@@ -21,6 +21,9 @@ pub fn llama(arguments: &[&str]) -> Option<Value> {
             return None;
         }
     };
+    // One at a time: llama.cpp's threads wait actively and would starve each other.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let output =
         Command::new(python).arg(support("llama.py")).args(arguments).output().expect("python starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
