@@ -10,7 +10,13 @@ use crate::support::{fail, fixture, quantize_fixture, quantpress, succeed, text}
 #[test]
 fn help_is_the_golden_text() {
     let mut found = String::new();
-    for arguments in [&["--help"][..], &["quantize", "--help"], &["plan", "--help"], &["inspect", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["quantize", "--help"],
+        &["plan", "--help"],
+        &["inspect", "--help"],
+        &["bench", "--help"],
+    ] {
         found.push_str(&format!("$ quantpress {}\n", arguments.join(" ")));
         found.push_str(&succeed(arguments));
         found.push('\n');
@@ -112,6 +118,38 @@ fn recipes_and_overrides_choose_types() {
     assert_eq!(plan(&[])["types"]["Q4_0"], 6);
     let overridden = plan(&["--override", "ffn_down_exps=q6_k", "--override", "_exps=iq4_nl"]);
     assert_eq!((&overridden["types"]["Q6_K"], &overridden["types"]["IQ4_NL"]), (&4.into(), &8.into()));
+}
+
+#[test]
+fn numbers_of_threads_make_sense() {
+    let checkpoint = fixture("tiny-r1");
+    for threads in ["0", "100000", "many"] {
+        let stderr = fail(&["plan", text(&checkpoint), "--threads", threads], 2);
+        assert!(stderr.contains("--threads"), "{stderr}");
+    }
+}
+
+#[test]
+fn bench_measures_given_rows() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (rows, blocks) = (folder.path().join("x.f32"), folder.path().join("blocks"));
+    let write = |scale: f32| {
+        let x: Vec<u8> = (0..1024).flat_map(|i| (((i * 37) % 101) as f32 * scale).to_le_bytes()).collect();
+        fs::write(&rows, x).expect("written");
+    };
+    write(0.01);
+    let bench = ["bench", "--rows", text(&rows), "--cols", "512", "--seconds", "0", "--threads", "1"];
+    let arguments = [&bench[..], &["--json", "--type", "q8_0", "--blocks", text(&blocks)]].concat();
+    let measured: Value = serde_json::from_str(&succeed(&arguments)).expect("JSON");
+    assert_eq!((&measured["type"], &measured["threads"]), (&"Q8_0".into(), &1.into()));
+    assert!(measured["nmse"].as_f64().is_some_and(|x| x < 1e-4), "{measured}");
+    for field in ["mw_per_s", "gain", "unit_gain_error"] {
+        assert!(measured[field].is_number(), "{field}: {measured}");
+    }
+    assert_eq!(blocks.metadata().expect("made").len(), 1024 / 32 * 34);
+    write(0.0);
+    let stderr = fail(&arguments, 2);
+    assert!(stderr.contains("Q8_0: the rows do not come back"), "{stderr}");
 }
 
 #[test]

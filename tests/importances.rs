@@ -100,6 +100,14 @@ fn a_matrix_of_another_model_or_a_damaged_one_is_refused() {
     refused(&gguf[..gguf.len() / 2], &["bad.imatrix", "cut short"]);
     refused(&gguf[..100], &["bad.imatrix", "cannot be read"]);
 
+    let mut foreign = vec![1, 0, 0, 0];
+    foreign.extend(5i32.to_le_bytes());
+    foreign.extend(b"other");
+    foreign.extend(1i32.to_le_bytes());
+    foreign.extend(1i32.to_le_bytes());
+    foreign.extend([0; 4]);
+    refused(&foreign, &["bad.imatrix", "none of its 1 tensors is in this model"]);
+
     // One call, 255 values where the tensor has 256 columns.
     let mut short = vec![1, 0, 0, 0];
     let name = b"blk.0.attn_output.weight";

@@ -258,6 +258,29 @@ fn a_tensor_that_the_architecture_does_not_have() {
 }
 
 #[test]
+fn layers_beyond_those_of_the_config() {
+    let four = config(|config| config["num_hidden_layers"] = 4.into());
+    refused(four, 4, &["model.layers.5.", "no place in this architecture"]);
+    let no_mtp = config(|config| config["num_nextn_predict_layers"] = 0.into());
+    refused(no_mtp, 4, &["model.layers.5.", "no place in this architecture"]);
+}
+
+#[test]
+fn a_scale_that_belongs_to_no_fp8_weight() {
+    let wider = |copy: &Copy| {
+        copy.edit_shard(WEIGHT, |shard| {
+            shard.take(WEIGHT);
+            let end = shard.data.len();
+            shard.data.extend([0; 2 * 256 * 256]);
+            let entry =
+                json!({"dtype": "BF16", "shape": [256, 256], "data_offsets": [end, end + 2 * 256 * 256]});
+            shard.header.insert(WEIGHT.into(), entry);
+        });
+    };
+    refused(wider, 4, &[SCALE, "no place in this architecture"]);
+}
+
+#[test]
 fn weights_that_are_not_finite() {
     // Row 3, column 232 of 256.
     let nan = |copy: &Copy| copy.edit_shard(WEIGHT, |shard| shard.tensor(WEIGHT)[1000] = 0xff);
@@ -327,6 +350,7 @@ fn what_is_sound_but_not_supported() {
     refused(config(|c| c["scoring_func"] = "tanh".into()), 4, &["scoring_func is \"tanh\"", "sigmoid"]);
     refused(config(|c| c["rope_scaling"]["type"] = "llama3".into()), 4, &["llama3", "yarn"]);
     refused(config(|c| c["quantization_config"]["quant_method"] = "awq".into()), 4, &["awq", "fp8"]);
+    refused(config(|c| c["quantization_config"]["fmt"] = "e5m2".into()), 4, &["e5m2", "e4m3"]);
 }
 
 #[test]
@@ -344,6 +368,19 @@ fn tokenizers_that_cannot_be_carried_over() {
     let other_rules =
         |t: &mut Value| t["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "x+".into();
     refused(tokenizer(other_rules), 4, &["pre_tokenizer", "--pre", "deepseek-v3"]);
+    let twice = |t: &mut Value| t["added_tokens"][3]["id"] = 0.into();
+    refused(tokenizer(twice), 3, &["tokenizer.json", "two added tokens have id 0"]);
+    let no_end = |copy: &Copy| {
+        copy.edit("tokenizer_config.json", |c| c["eos_token"] = Value::Null);
+        copy.edit("config.json", |c| c["eos_token_id"] = Value::Null);
+        copy.edit("generation_config.json", |c| c["eos_token_id"] = Value::Null);
+    };
+    refused(no_end, 3, &["eos_token is missing"]);
+    let no_id = |copy: &Copy| {
+        copy.edit("tokenizer_config.json", |c| c["eos_token"] = Value::Null);
+        copy.edit("config.json", |c| c["eos_token_id"] = json!(-1));
+    };
+    refused(no_id, 3, &["config.json", "eos_token_id is -1"]);
     let no_such_token =
         |copy: &Copy| copy.edit("tokenizer_config.json", |c| c["eos_token"] = "<nothing>".into());
     refused(no_such_token, 3, &["tokenizer_config.json", "eos_token is \"<nothing>\"", "no token"]);

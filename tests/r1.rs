@@ -81,6 +81,13 @@ fn r1_in_every_preset_has_the_size_that_llama_quantize_gives() {
     for (recipe, mib) in [("ud-iq1_s", 133_730), ("ud-iq1_m", 161_086), ("ud-iq2_xxs", 187_070)] {
         assert_eq!(bytes(&before_the_split(&model), recipe, Presence::Present) >> 20, mib, "{recipe}");
     }
+    // 211.034 GiB and these types are in a published load log, the tokenizer's 5 MiB included.
+    let old = before_the_split(&model);
+    assert_eq!(bytes(&old, "ud-q2_k_xl", Presence::Absent) >> 20, 216_093);
+    let recipe = Recipe::load("ud-q2_k_xl").expect("a preset");
+    let choices = choose(&old, &recipe, &[], Presence::Absent).expect("chosen");
+    let count = |format| choices.iter().filter(|choice| choice.format == format).count();
+    assert_eq!([Format::Q2_K, Format::Q3_K, Format::Q4_K, Format::Q6_K].map(count), [171, 3, 306, 184]);
     assert_eq!(bytes(&before_the_split(&model), "ud-iq1_s", Presence::Present), 140_226_135_552);
     assert_eq!(bytes(&model, "ud-iq1_s", Presence::Present), 140_350_064_128);
 }

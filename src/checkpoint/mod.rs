@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 /// A larger JSON file is refused; R1's index has 8.5 MB, its tokenizer 7.5 MB.
 pub(crate) const MAX_JSON: u64 = 256 << 20;
 
+/// Recommended sampling, and token ids that config.json may lack.
+pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
+
 /// The one file of an unsharded checkpoint.
 const SINGLE: &str = "model.safetensors";
 
@@ -69,6 +72,17 @@ impl Checkpoint {
     /// config.json.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Another JSON file of settings, if the checkpoint has it.
+    ///
+    /// # Errors
+    /// If it is there and no JSON object.
+    pub fn optional_config(&self, file: &str) -> Result<Option<Config>> {
+        match exists(self.source(), file)? {
+            true => Config::parse_as(file, &read_file(self.source(), file, MAX_JSON)?).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// Where the files come from.
@@ -122,6 +136,11 @@ impl Checkpoint {
             return Err(Error::Unsupported(format!(
                 "config.json: quantization_config.quant_method is \"{method}\"; \"fp8\" can be read"
             )));
+        }
+        let kind: Option<String> = config.find("fmt")?;
+        if kind.as_deref().is_some_and(|kind| kind != "e4m3") {
+            let problem = format!("config.json: quantization_config.fmt is {kind:?}; e4m3 can be read");
+            return Err(Error::Unsupported(problem));
         }
         let block: [u64; 2] = config.get("weight_block_size")?;
         if block.contains(&0) {

@@ -71,10 +71,11 @@ impl Folder {
         if let Some(file) = open.get(name) {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(File::open(self.root.join(name))?);
-        if !file.metadata()?.is_file() {
+        // Asked before it is opened: opening a pipe would wait for a writer.
+        if !std::fs::metadata(self.root.join(name))?.is_file() {
             return Err(io::Error::other("is not a regular file"));
         }
+        let file = Arc::new(File::open(self.root.join(name))?);
         open.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
     }

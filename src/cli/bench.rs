@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use indicatif::HumanDuration;
 use quant_kernels::Format;
 use serde_json::json;
 
-use super::planning::threads;
+use super::planning::{thread_count, threads};
 use super::print;
 use crate::bench::{Measured, Rows, measure, noise};
 use crate::error::Error;
+use crate::report::about;
 
 /// DeepSeek-R1 in the default recipe: its weights by type, as `plan` sums them up (tests/r1.rs).
 pub const R1: [(Format, u64); 7] = [
@@ -46,8 +46,8 @@ pub struct Bench {
     importance: Option<PathBuf>,
 
     /// Threads [default: one, then all]
-    #[arg(short, long)]
-    threads: Option<usize>,
+    #[arg(short, long, value_parser = thread_count())]
+    threads: Option<u16>,
 
     /// Write the encoded blocks, row after row; with one type
     #[arg(long, value_name = "FILE")]
@@ -75,12 +75,12 @@ impl Bench {
         let rows = Rows { weights: &weights, columns, importance: importance.as_deref() };
         let all = threads(None);
         let counts = match self.threads {
-            Some(threads) => vec![threads],
+            Some(threads) => vec![usize::from(threads)],
             None if all == 1 => vec![1],
             None => vec![1, all],
         };
-        let types: Vec<Format> =
-            if self.types.is_empty() { Format::all().collect() } else { self.types.clone() };
+        let fitting = || Format::all().filter(|format| format.fits(columns as u64));
+        let types: Vec<Format> = if self.types.is_empty() { fitting().collect() } else { self.types.clone() };
         if !self.json {
             print(format_args!(
                 "{:<8} {:>7} {:>7} {:>9} {:>9} {:>12} {:>8} {:>12}",
@@ -131,9 +131,9 @@ impl Bench {
                 json!({"model": "DeepSeek-R1 in ud-iq1_s", "threads": threads, "seconds": seconds}),
             );
         }
-        let time = HumanDuration(Duration::from_secs_f64(seconds));
         print(format_args!(
-            "DeepSeek-R1 in ud-iq1_s: about {time} with {threads} threads, if the disk keeps up"
+            "DeepSeek-R1 in ud-iq1_s: {} with {threads} threads, if the disk keeps up",
+            about(seconds)
         ))
     }
 

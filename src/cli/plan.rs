@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::planning::{Planned, Planning, threads};
+use super::planning::{Planned, Planning, thread_count, threads};
 use super::{print, print_block};
 use crate::pipeline::rates;
 use crate::report::{Summary, peak_memory};
@@ -18,8 +18,8 @@ pub struct Plan {
     planning: Planning,
 
     /// Threads to estimate the time for [default: all]
-    #[arg(short, long)]
-    threads: Option<usize>,
+    #[arg(short, long, value_parser = thread_count())]
+    threads: Option<u16>,
 
     /// List every tensor with its type and the reason
     #[arg(long)]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::planning::{Planning, threads};
+use super::planning::{Planning, thread_count, threads};
 use super::print;
 use crate::pipeline::run;
 use crate::report::{Progress, Size, Style, Summary, peak_memory};
@@ -23,8 +23,8 @@ pub struct Quantize {
     output: PathBuf,
 
     /// Threads [default: all]; the file's bytes do not depend on it
-    #[arg(short, long)]
-    threads: Option<usize>,
+    #[arg(short, long, value_parser = thread_count())]
+    threads: Option<u16>,
 
     /// Say nothing but errors
     #[arg(short, long)]

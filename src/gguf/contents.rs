@@ -1,4 +1,4 @@
-//! What is in a GGUF file: read by an independent library, then checked as strictly as llama.cpp does.
+//! What is in a GGUF file: read by an independent library, then its tensors checked: no gaps, no overlaps, nothing past the end.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;

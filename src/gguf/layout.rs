@@ -80,7 +80,6 @@ impl Value {
     /// GGUF's number of the type.
     fn type_id(&self) -> i32 {
         match self {
-            Self::U16(_) => 2,
             Self::U32(_) => 4,
             Self::I32(_) => 5,
             Self::F32(_) => 6,
@@ -93,7 +92,6 @@ impl Value {
 
 fn write(out: &mut Vec<u8>, value: &Value) {
     match value {
-        Value::U16(x) => out.extend(x.to_le_bytes()),
         Value::U32(x) => out.extend(x.to_le_bytes()),
         Value::I32(x) => out.extend(x.to_le_bytes()),
         Value::F32(x) => out.extend(x.to_le_bytes()),

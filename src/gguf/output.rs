@@ -26,6 +26,10 @@ impl Output {
                 path.display()
             )));
         }
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
+            let problem = format!("{} is no regular file and will not be replaced", path.display());
+            return Err(Error::Argument(problem));
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name =
             path.file_name().ok_or_else(|| Error::Argument(format!("{} names no file", path.display())))?;

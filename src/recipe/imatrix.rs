@@ -69,6 +69,12 @@ impl Imatrix {
         Sha256::digest(&self.file[..]).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The error of a matrix without a single tensor of the model.
+    pub fn foreign(&self) -> Error {
+        let problem = format!("none of its {} tensors is in this model", self.entries.len());
+        Error::Imatrix { file: self.name.clone(), tensor: None, problem }
+    }
+
     /// Whether there are values for the tensor.
     pub fn has(&self, tensor: &str) -> bool {
         self.entries.contains_key(tensor)
@@ -104,6 +110,9 @@ impl Imatrix {
                 }
             }
         };
+        if !(count.is_finite() && count >= 0.0) {
+            return Err(fault(format!("slice {slice} has the count {count}; expected 0 or more")));
+        }
         if count == 0.0 {
             return Ok(None);
         }

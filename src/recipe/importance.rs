@@ -65,7 +65,18 @@ impl<'a> Importances<'a> {
                 None => Ok(even()),
             }
         });
-        Ok(Self { imatrix, tensors: tensors.collect::<Result<_>>()? })
+        let tensors: Vec<Tensor> = tensors.collect::<Result<_>>()?;
+        if let Some(imatrix) = imatrix
+            && !model.tensors.iter().any(|tensor| imatrix.has(&tensor.name))
+        {
+            return Err(imatrix.foreign());
+        }
+        Ok(Self { imatrix, tensors })
+    }
+
+    /// Whether there is an importance matrix.
+    pub fn has_imatrix(&self) -> bool {
+        self.imatrix.is_some()
     }
 
     /// Where the importances of a tensor, by its place in the model, come from.

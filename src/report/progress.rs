@@ -101,7 +101,8 @@ impl Progress {
     fn start_bar(&self, weights: u64) {
         self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
         self.bar.set_length(weights);
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {eta} left");
+        let style =
+            ProgressStyle::with_template("{bar:24} {human_pos} of {human_len} weights  {msg}  {eta} left");
         if let Ok(style) = style {
             self.bar.set_style(style);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use quant_kernels::Format;
 use serde::Serialize;
@@ -67,7 +68,7 @@ pub struct Group {
 /// What a token needs of the file.
 #[derive(Debug, Serialize)]
 pub struct Resident {
-    /// Tensors that every token reads: all but the routed experts.
+    /// Tensors that every token reads: all but the routed experts and the embedding.
     pub always: u64,
     /// Of the routed experts, what one token reads.
     pub experts_per_token: u64,
@@ -159,15 +160,15 @@ impl Summary {
 impl Resident {
     fn new(plan: &Plan) -> Self {
         let model = &plan.model;
-        let of = |routed: bool| {
-            let chosen =
-                |(_, tensor): &(usize, &crate::model::TensorPlan)| (tensor.role == Role::Experts) == routed;
-            model.tensors.iter().enumerate().filter(chosen).map(|(index, _)| plan.bytes(index)).sum::<u64>()
+        let of = |wanted: &dyn Fn(Role) -> bool| {
+            let tensors = model.tensors.iter().enumerate().filter(|(_, tensor)| wanted(tensor.role));
+            tensors.map(|(index, _)| plan.bytes(index)).sum::<u64>()
         };
         let [count, used] = model.experts.map(u64::from);
-        let experts = of(true);
+        let experts = of(&|role| role == Role::Experts);
         Self {
-            always: of(false),
+            // Of the embedding a token reads one row.
+            always: of(&|role| !matches!(role, Role::Experts | Role::Embedding)),
             experts_per_token: if count > 0 {
                 (u128::from(experts) * u128::from(used) / u128::from(count)) as u64
             } else {
@@ -204,9 +205,12 @@ fn fallbacks(plan: &Plan) -> Vec<Fallback> {
 
 fn warnings(plan: &Plan, importances: &Importances) -> Vec<String> {
     let mut warnings = Vec::new();
-    let (mut blind, mut unseen) = ([0usize; 2], [0usize; 2]);
+    let (mut blind, mut unseen, mut without) = ([0usize; 2], [0usize; 2], 0usize);
     for (index, tensor) in plan.model.tensors.iter().enumerate() {
         let low = plan.format(index).bits_per_weight() < LOW_BITS;
+        let measured = matches!(importances.origin(index), Origin::Imatrix { .. });
+        let exempt = plan.format(index).is_float() || matches!(tensor.role, Role::Embedding | Role::Output);
+        without += usize::from(!measured && !exempt);
         match importances.origin(index) {
             Origin::Imatrix { unseen: 0 } => {}
             Origin::Imatrix { unseen: slices } => unseen = [unseen[0] + 1, unseen[1] + slices],
@@ -214,6 +218,11 @@ fn warnings(plan: &Plan, importances: &Importances) -> Vec<String> {
             Origin::Even if low && !tensor.role.is_f32() => blind[1] += 1,
             _ => {}
         }
+    }
+    if importances.has_imatrix() && without > 0 {
+        warnings.push(format!(
+            "{without} tensors have no data in the importance matrix, or none of their experts has"
+        ));
     }
     if unseen[0] > 0 {
         warnings.push(format!(
@@ -232,6 +241,15 @@ fn warnings(plan: &Plan, importances: &Importances) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// A time for people.
+pub fn about(seconds: f64) -> String {
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if time.as_secs() > 0 => format!("about {}", indicatif::HumanDuration(time)),
+        Ok(_) => "under a second".to_owned(),
+        Err(_) => "too long to tell".to_owned(),
+    }
 }
 
 impl fmt::Display for Summary {
@@ -289,8 +307,7 @@ impl fmt::Display for Summary {
             )?;
         }
         if let Some(Estimate { threads, seconds, .. }) = &self.estimate {
-            let time = indicatif::HumanDuration(std::time::Duration::from_secs_f64(*seconds));
-            writeln!(f, "time      about {time} on {threads} threads here, if the disk keeps up")?;
+            writeln!(f, "time      {} on {threads} threads here, if the disk keeps up", about(*seconds))?;
         }
         for Fallback { class, columns, wanted, format, tensors } in &self.fallbacks {
             let what =

@@ -97,7 +97,7 @@ impl<'a> Builder<'a> {
     pub fn finish(self, left_out: impl Fn(&str) -> bool) -> Result<Vec<TensorPlan>> {
         let is_known = |name: &str| {
             self.used.contains(name)
-                || name.strip_suffix(SCALE_SUFFIX).is_some_and(|weight| self.checkpoint.get(weight).is_some())
+                || name.strip_suffix(SCALE_SUFFIX).is_some_and(|weight| self.is_scaled(weight))
                 || left_out(name)
         };
         // The first by name, so that the message does not depend on the order of a hash map.
@@ -108,6 +108,11 @@ impl<'a> Builder<'a> {
             }
             None => Ok(self.tensors),
         }
+    }
+
+    /// Whether the tensor is read with block scales.
+    fn is_scaled(&self, weight: &str) -> bool {
+        self.checkpoint.get(weight).is_some_and(|tensor| tensor.dtype == safetensors::Dtype::F8_E4M3)
     }
 
     /// Marks a checkpoint tensor as used, after checking its shape.

@@ -2,7 +2,7 @@
 
 use super::builder::{Builder, Target};
 use super::{Family, Model, Options};
-use crate::checkpoint::{Checkpoint, Config, MAX_JSON, exists, read_file};
+use crate::checkpoint::{Checkpoint, Config, GENERATION_CONFIG};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
 use crate::model::Role;
@@ -25,6 +25,8 @@ struct Shape {
     vocabulary: u32,
     hidden: u32,
     layers: u32,
+    /// Layers for multi-token prediction: those in the checkpoint, and those that are kept.
+    declared_mtp: u32,
     mtp_layers: u32,
     dense_layers: u32,
     dense_width: u32,
@@ -72,15 +74,20 @@ impl Shape {
             return Err(Error::Unsupported(problem));
         }
         let mtp: u32 = config.find("num_nextn_predict_layers")?.unwrap_or(0);
-        if mtp > MAX_LAYERS {
-            return Err(
-                config.fault("num_nextn_predict_layers", format!("is {mtp}; expected at most {MAX_LAYERS}"))
-            );
+        if mtp > MAX_LAYERS - layers {
+            let problem =
+                format!("is {mtp}; with {layers} layers, at most {} fit llama.cpp", MAX_LAYERS - layers);
+            return Err(config.fault("num_nextn_predict_layers", problem));
+        }
+        if keep_mtp && mtp == 0 {
+            let problem = "--keep-mtp: config.json says that there are no layers for multi-token prediction";
+            return Err(Error::Argument(problem.into()));
         }
         Ok(Self {
             vocabulary: config.count("vocab_size", MAX_VOCABULARY)?,
             hidden: config.count("hidden_size", MAX_WIDTH)?,
             layers,
+            declared_mtp: mtp,
             mtp_layers: if keep_mtp { mtp } else { 0 },
             dense_layers,
             dense_width: config.count("intermediate_size", MAX_WIDTH)?,
@@ -154,9 +161,10 @@ fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Model> {
         }
     }
     let tensors = builder.finish(|name| {
-        let past_the_end = |layer: u32| layer >= shape.blocks();
+        // Only the layers for multi-token prediction that config.json declares; any others are not to be lost.
+        let mtp = shape.blocks()..shape.layers + shape.declared_mtp;
         let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
-        layer.is_some_and(past_the_end)
+        layer.is_some_and(|layer: u32| mtp.contains(&layer))
             || name.ends_with("rotary_emb.inv_freq")
             || (shape.tied && name == "lm_head.weight")
     })?;
@@ -386,7 +394,7 @@ fn rope(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()> {
         None
     };
     let theta = match &scaling {
-        Some(scaling) if newer => scaling.positive("rope_theta")?,
+        Some(scaling) if newer && scaling.has("rope_theta") => scaling.positive("rope_theta")?,
         _ => config.positive("rope_theta")?,
     };
     set("rope.freq_base", Value::F32(theta));
@@ -424,11 +432,7 @@ fn rope(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()> {
 
 /// The sampling that generation_config.json recommends, if there is one.
 fn sampling(checkpoint: &Checkpoint, metadata: &mut Metadata) -> Result<()> {
-    const FILE: &str = "generation_config.json";
-    if !exists(checkpoint.source(), FILE)? {
-        return Ok(());
-    }
-    let config = Config::parse_as(FILE, &read_file(checkpoint.source(), FILE, MAX_JSON)?)?;
+    let Some(config) = checkpoint.optional_config(GENERATION_CONFIG)? else { return Ok(()) };
     if let Some(k) = config.find::<i32>("top_k")? {
         metadata.set("general.sampling.top_k", Value::I32(k));
     }

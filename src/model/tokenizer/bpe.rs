@@ -1,5 +1,7 @@
 //! tokenizer.json of Hugging Face's `tokenizers`: a byte-level BPE. Pure: bytes in, vocabulary out.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -72,7 +74,12 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         }
         place(FILE, &mut tokens, id, text, Kind::Normal)?;
     }
+    let mut ids = HashSet::new();
     for token in file.added_tokens {
+        if !ids.insert(token.id) {
+            let problem = format!("two added tokens have id {}, one is {:?}", token.id, token.content);
+            return Err(Error::file(FILE, problem));
+        }
         let (text, kind) = added(token.content, token.special);
         place(FILE, &mut tokens, token.id, text, kind)?;
     }

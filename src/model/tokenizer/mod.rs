@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use crate::checkpoint::{Checkpoint, Config, MAX_JSON, exists, read_file};
+use crate::checkpoint::{Checkpoint, Config, GENERATION_CONFIG, MAX_JSON, exists, read_file};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
 
@@ -55,9 +55,9 @@ impl Tokenizer {
     /// do not fit the model.
     pub fn read(checkpoint: &Checkpoint, size: u32, pre: Option<&str>) -> Result<Self> {
         let source = checkpoint.source();
-        let config = match exists(source, CONFIG)? {
-            true => Config::parse_as(CONFIG, &read_file(source, CONFIG, MAX_JSON)?)?,
-            false => Config::parse_as(CONFIG, b"{}")?,
+        let config = match checkpoint.optional_config(CONFIG)? {
+            Some(config) => config,
+            None => Config::parse_as(CONFIG, b"{}")?,
         };
         let vocabulary = if exists(source, bpe::FILE)? {
             bpe::read(&read_file(source, bpe::FILE, MAX_JSON)?, size, pre)?
@@ -81,6 +81,12 @@ impl Tokenizer {
 
         let id = |field: &str| special(checkpoint, &config, &tokens, field);
         let (bos, eos) = (id("bos_token")?, id("eos_token")?);
+        if eos.is_none() {
+            // llama.cpp would take token 11 without a word.
+            return Err(
+                config.fault("eos_token", "is missing, and no eos_token_id is in the other files".into())
+            );
+        }
         Ok(Self {
             pre: vocabulary.splitter.name,
             bos,
@@ -132,7 +138,8 @@ enum Named {
     Token { content: String },
 }
 
-/// The id of a special token: by its text in tokenizer_config.json, else by number in the two model configs.
+/// The id of a special token: by its text in tokenizer_config.json, else by number in config.json or
+/// generation_config.json.
 fn special(checkpoint: &Checkpoint, config: &Config, tokens: &[String], field: &str) -> Result<Option<u32>> {
     if let Some(named) = config.find::<Named>(field)? {
         let (Named::Text(text) | Named::Token { content: text }) = named;
@@ -142,16 +149,22 @@ fn special(checkpoint: &Checkpoint, config: &Config, tokens: &[String], field: &
         };
     }
     let by_number = format!("{field}_id");
-    let id = match checkpoint.config().find::<serde_json::Value>(&by_number)? {
-        Some(serde_json::Value::Array(ids)) => ids.first().and_then(serde_json::Value::as_u64),
-        Some(id) => id.as_u64(),
-        None => None,
-    };
-    match id {
-        Some(id) if id >= tokens.len() as u64 => {
-            Err(checkpoint.config().fault(&by_number, format!("is {id}; there are {} tokens", tokens.len())))
-        }
-        id => Ok(id.map(|id| id as u32)),
+    if let Some(id) = numbered(checkpoint.config(), tokens.len(), &by_number)? {
+        return Ok(Some(id));
+    }
+    match checkpoint.optional_config(GENERATION_CONFIG)? {
+        Some(generation) => numbered(&generation, tokens.len(), &by_number),
+        None => Ok(None),
+    }
+}
+
+/// A token id, or the first of a list of them.
+fn numbered(config: &Config, tokens: usize, field: &str) -> Result<Option<u32>> {
+    let Some(value) = config.find::<serde_json::Value>(field)? else { return Ok(None) };
+    let first = value.as_array().map_or(Some(&value), |list| list.first());
+    match first.and_then(serde_json::Value::as_u64) {
+        Some(id) if id < tokens as u64 => Ok(Some(id as u32)),
+        _ => Err(config.fault(field, format!("is {value}; expected the id of one of {tokens} tokens"))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! tiktoken.model of Kimi-K2 and Moonlight: tokens by rank, from which the merges follow. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -41,7 +41,7 @@ pub fn read(text: &[u8], config: &Config, size: u32, pre: Option<&str>) -> Resul
     for (rank, bytes) in ranked.iter().enumerate() {
         place(FILE, &mut tokens, rank as u32, alphabet(bytes), Kind::Normal)?;
     }
-    for (id, token) in config.find::<HashMap<u32, Added>>("added_tokens_decoder")?.unwrap_or_default() {
+    for (id, token) in config.find::<BTreeMap<u32, Added>>("added_tokens_decoder")?.unwrap_or_default() {
         let (text, kind) = added(token.content, token.special);
         place(FILE, &mut tokens, id, text, kind)?;
     }
