@@ -15,8 +15,8 @@ pub(crate) trait Block<const N: usize>: Pod {
     ///
     /// A search for the least squared error gives sum(w y y) = sum(w x y) < sum(w x x): the weights come out smaller,
     /// and every output with them, which costs a model far more than the error itself. So `quantize` is left to find
-    /// the best direction, and each row is scaled to the gain 1. Per row and not per block: then the error at unit
-    /// gain is exactly 1 / (1 - nmse) - 1, the least for the direction found.
+    /// the best direction, and each row is scaled to the gain 1. Per row and not per block: the
+    /// direction of the row is what was searched for, and it stays as it is.
     #[inline(always)]
     fn scaled(self, _factor: f32) -> Self {
         self

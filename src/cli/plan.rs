@@ -1,4 +1,4 @@
-//! `quantpress plan`: the decisions and the exact size, without reading weights.
+//! `quantpress plan`: the decisions and the exact size, without reading a matrix.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::{print, print_block};
 use crate::pipeline::rates;
 use crate::report::{Summary, peak_memory};
 
-/// Show what quantize would write, to the byte, without reading weights
+/// Show what quantize would write, to the byte, without reading a matrix
 #[derive(Debug, Args)]
 pub struct Plan {
     #[command(flatten)]
