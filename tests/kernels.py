@@ -8,49 +8,18 @@ by ggml, so the errors are those that llama.cpp sees. ggml's time is the median 
 """
 
 import argparse
-import ctypes
 import json
 import pathlib
 import subprocess
 import tempfile
-import time
 
 import gguf
 import numpy
-import xllamacpp.xllamacpp
+
+from support import ggml
 
 PROGRAM = pathlib.Path(__file__).resolve().parent.parent / "target/release/quantpress"
 TYPES = "q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s iq4_nl iq4_xs"
-NEED_IMPORTANCE = {"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs"}
-
-ggml = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
-pointer, number = ctypes.c_void_p, ctypes.c_int64
-ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
-ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, number, number, number, pointer]
-ggml.ggml_get_type_traits.restype = pointer
-
-
-def kind(name):
-    return gguf.GGMLQuantizationType[name.upper()]
-
-
-def encode(name, x, w):
-    """ggml's blocks and the seconds they took."""
-    block, size = gguf.GGML_QUANT_SIZES[kind(name)]
-    blocks = numpy.zeros(x.size // block * size, numpy.uint8)
-    ggml.ggml_quantize_init(int(kind(name)))
-    start = time.perf_counter()
-    importance = None if w is None else w.ctypes.data
-    ggml.ggml_quantize_chunk(int(kind(name)), x.ctypes.data, blocks.ctypes.data, 0, *x.shape, importance)
-    return blocks, time.perf_counter() - start
-
-
-def decode(name, blocks, shape):
-    """What llama.cpp reads: the sixth field of a type's traits is its decoder."""
-    decoder = ctypes.cast(ggml.ggml_get_type_traits(int(kind(name))), ctypes.POINTER(pointer))[5]
-    y = numpy.empty(shape, numpy.float32)
-    ctypes.CFUNCTYPE(None, pointer, pointer, number)(decoder)(blocks.ctypes.data, y.ctypes.data, y.size)
-    return y
 
 
 def errors(x, y, w):
@@ -62,15 +31,15 @@ def errors(x, y, w):
 
 def compare(name, x, w, folder, seconds):
     """Our error over ggml's, our gain, our speed over ggml's, our Mw/s."""
-    given = numpy.ones(x.shape[1], numpy.float32) if w is None and name in NEED_IMPORTANCE else w
-    theirs, before = encode(name, x, given)
+    kind = gguf.GGMLQuantizationType[name.upper()]
+    theirs, before = ggml.encode(kind, x, w)
     command = [PROGRAM, "bench", "--json", "--type", name, "--rows", folder / "x.f32", "--cols", str(x.shape[1])]
     command += ["--threads", "1", "--seconds", str(seconds), "--blocks", folder / "blocks"]
     command += [] if w is None else ["--importance", folder / "w.f32"]
     said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    times = sorted([before, *(encode(name, x, given)[1] for _ in range(2))])
-    ours, gain = errors(x, decode(name, numpy.fromfile(folder / "blocks", numpy.uint8), x.shape), w)
-    unit, _ = errors(x, decode(name, theirs, x.shape), w)
+    times = sorted([before, *(ggml.encode(kind, x, w)[1] for _ in range(2))])
+    ours, gain = errors(x, ggml.decode(kind, numpy.fromfile(folder / "blocks", numpy.uint8), x.shape), w)
+    unit, _ = errors(x, ggml.decode(kind, theirs, x.shape), w)
     return ours / unit, gain, said["mw_per_s"] * times[1] / (x.size / 1e6), said["mw_per_s"]
 
 

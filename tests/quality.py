@@ -7,7 +7,6 @@ slice, as llama-quantize does). Both are compared with the bf16 file in real lla
 """
 
 import argparse
-import ctypes
 import json
 import pathlib
 import shutil
@@ -17,17 +16,12 @@ import tempfile
 
 import gguf
 import numpy
-import xllamacpp.xllamacpp
+
+from support import ggml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIXTURE = ROOT / "fixtures/tiny-r1"
 PROGRAM = ROOT / "target/release/quantpress"
-# ggml refuses these without importances: the twin then gets even ones.
-NEED_IMPORTANCE = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS"}
-
-ggml = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
-ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
-ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p]
 
 
 def quantpress(*arguments):
@@ -69,13 +63,7 @@ def make_twin(ours, reference, twin, importance):
             w = None if w is None else numpy.ascontiguousarray(w.reshape(slices, columns))
             file.seek(tensor.data_offset)
             for index, rows in enumerate(numpy.ascontiguousarray(x.reshape(slices, -1, columns))):
-                blocks = numpy.zeros(tensor.n_bytes // slices, numpy.uint8)
-                row = w[index] if w is not None else None
-                if row is None and kind.name in NEED_IMPORTANCE:
-                    row = numpy.ones(columns, numpy.float32)
-                pointer = None if row is None else row.ctypes.data
-                ggml.ggml_quantize_init(int(kind))
-                ggml.ggml_quantize_chunk(int(kind), rows.ctypes.data, blocks.ctypes.data, 0, len(rows), columns, pointer)
+                blocks, _ = ggml.encode(kind, rows, w[index] if w is not None else None)
                 file.write(blocks.tobytes())
 
 

@@ -1,8 +1,8 @@
 //! `deepseek2`: DeepSeek V2, V2-Lite, V3, V3.1, R1, Moonlight, Kimi-K2. Latent attention (MLA), routed experts.
 
 use super::builder::{Builder, Target};
-use super::{Family, Model, Options};
-use crate::checkpoint::{Checkpoint, Config, GENERATION_CONFIG};
+use super::{Family, Model, Options, rope, sampling};
+use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
 use crate::model::Role;
@@ -335,7 +335,7 @@ fn metadata(
     let mut metadata = Metadata::default();
     metadata.set("general.architecture", ARCH.into());
     metadata.set("general.type", "model".into());
-    sampling(checkpoint, &mut metadata)?;
+    sampling::describe(checkpoint, &mut metadata)?;
     if let Some(name) = &options.name {
         metadata.set("general.name", name.as_str().into());
     }
@@ -378,68 +378,7 @@ fn metadata(
         set("nextn_predict_layers", Value::U32(shape.mtp_layers));
     }
     set("rope.dimension_count", Value::U32(shape.rope));
-    rope(config, &mut set)?;
+    rope::describe(config, &mut set)?;
     tokenizer.describe(&mut metadata);
     Ok(metadata)
-}
-
-/// Position encoding, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`.
-fn rope(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()> {
-    let newer = config.has("rope_parameters");
-    let scaling = if newer {
-        Some(config.object("rope_parameters")?)
-    } else if config.has("rope_scaling") {
-        Some(config.object("rope_scaling")?)
-    } else {
-        None
-    };
-    let theta = match &scaling {
-        Some(scaling) if newer && scaling.has("rope_theta") => scaling.positive("rope_theta")?,
-        _ => config.positive("rope_theta")?,
-    };
-    set("rope.freq_base", Value::F32(theta));
-
-    let Some(scaling) = scaling else { return Ok(()) };
-    let field = if scaling.has("rope_type") { "rope_type" } else { "type" };
-    let kind: String = scaling.get(field)?;
-    match kind.as_str() {
-        "default" => return Ok(()),
-        "yarn" => {}
-        other => {
-            let problem = format!("config.json: rope scaling is \"{other}\"; known are yarn and default");
-            return Err(Error::Unsupported(problem));
-        }
-    }
-    set("rope.scaling.type", "yarn".into());
-    set("rope.scaling.factor", Value::F32(scaling.positive("factor")?));
-    let original = scaling.count("original_max_position_embeddings", u32::MAX)?;
-    set("rope.scaling.original_context_length", Value::U32(original));
-    for (field, key) in
-        [("beta_fast", "rope.scaling.yarn_beta_fast"), ("beta_slow", "rope.scaling.yarn_beta_slow")]
-    {
-        if scaling.has(field) {
-            set(key, Value::F32(scaling.positive(field)?));
-        }
-    }
-    // llama.cpp's loader divides by 0.1 again; without the factor the attention scale is wrong.
-    let mscale: f32 = scaling.find("mscale_all_dim")?.unwrap_or(0.0);
-    if !(0.0..=100.0).contains(&mscale) {
-        return Err(scaling.fault("mscale_all_dim", format!("is {mscale}; expected 0 to 100")));
-    }
-    set("rope.scaling.yarn_log_multiplier", Value::F32(0.1 * mscale));
-    Ok(())
-}
-
-/// The sampling that generation_config.json recommends, if there is one.
-fn sampling(checkpoint: &Checkpoint, metadata: &mut Metadata) -> Result<()> {
-    let Some(config) = checkpoint.optional_config(GENERATION_CONFIG)? else { return Ok(()) };
-    if let Some(k) = config.find::<i32>("top_k")? {
-        metadata.set("general.sampling.top_k", Value::I32(k));
-    }
-    for (field, key) in [("top_p", "general.sampling.top_p"), ("temperature", "general.sampling.temp")] {
-        if let Some(x) = config.find::<f32>(field)? {
-            metadata.set(key, Value::F32(x));
-        }
-    }
-    Ok(())
 }

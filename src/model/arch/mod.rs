@@ -2,6 +2,8 @@
 
 mod builder;
 mod deepseek2;
+mod rope;
+mod sampling;
 
 use super::{Model, Options};
 use crate::checkpoint::Checkpoint;

@@ -1,0 +1,52 @@
+//! Position encoding: `rope_theta` and yarn, as the metadata of any family.
+
+use crate::checkpoint::Config;
+use crate::error::{Error, Result};
+use crate::gguf::Value;
+
+/// Position encoding, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`.
+pub fn describe(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()> {
+    let newer = config.has("rope_parameters");
+    let scaling = if newer {
+        Some(config.object("rope_parameters")?)
+    } else if config.has("rope_scaling") {
+        Some(config.object("rope_scaling")?)
+    } else {
+        None
+    };
+    let theta = match &scaling {
+        Some(scaling) if newer && scaling.has("rope_theta") => scaling.positive("rope_theta")?,
+        _ => config.positive("rope_theta")?,
+    };
+    set("rope.freq_base", Value::F32(theta));
+
+    let Some(scaling) = scaling else { return Ok(()) };
+    let field = if scaling.has("rope_type") { "rope_type" } else { "type" };
+    let kind: String = scaling.get(field)?;
+    match kind.as_str() {
+        "default" => return Ok(()),
+        "yarn" => {}
+        other => {
+            let problem = format!("config.json: rope scaling is \"{other}\"; known are yarn and default");
+            return Err(Error::Unsupported(problem));
+        }
+    }
+    set("rope.scaling.type", "yarn".into());
+    set("rope.scaling.factor", Value::F32(scaling.positive("factor")?));
+    let original = scaling.count("original_max_position_embeddings", u32::MAX)?;
+    set("rope.scaling.original_context_length", Value::U32(original));
+    for (field, key) in
+        [("beta_fast", "rope.scaling.yarn_beta_fast"), ("beta_slow", "rope.scaling.yarn_beta_slow")]
+    {
+        if scaling.has(field) {
+            set(key, Value::F32(scaling.positive(field)?));
+        }
+    }
+    // llama.cpp's loader divides by 0.1 again; without the factor the attention scale is wrong.
+    let mscale: f32 = scaling.find("mscale_all_dim")?.unwrap_or(0.0);
+    if !(0.0..=100.0).contains(&mscale) {
+        return Err(scaling.fault("mscale_all_dim", format!("is {mscale}; expected 0 to 100")));
+    }
+    set("rope.scaling.yarn_log_multiplier", Value::F32(0.1 * mscale));
+    Ok(())
+}
