@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use quantpress::checkpoint::Checkpoint;
+use quantpress::model::{Model, Options};
+use quantpress::recipe::{Imatrix, Importances, Origin, Presence, Recipe, choose};
 use tempfile::TempDir;
 
 use crate::support::{fail, fixture, quantize_fixture, quantpress, text};
@@ -57,6 +60,23 @@ fn experts_without_data_are_counted_and_get_their_layers_mean() {
     let stderr = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{stderr}");
     assert!(stderr.contains("2 experts in 1 tensors have no data"), "{stderr}");
+
+    let checkpoint = Checkpoint::open_folder(&checkpoint).expect("sound");
+    let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+    let tensor = model.tensors.iter().position(|t| t.name == "blk.2.ffn_up_exps.weight").expect("experts");
+    let recipe = Recipe::load("ud-iq1_s").expect("a preset");
+    let choices = choose(&model, &recipe, &[], Presence::Present).expect("chosen");
+    let imatrix = Imatrix::open(&unseen).expect("sound");
+    let importances = Importances::prepare(&checkpoint, &model, &choices, Some(&imatrix)).expect("prepared");
+    assert_eq!(importances.origin(tensor), Origin::Imatrix { unseen: 2 });
+    let of = |expert: usize| importances.slice(&model, tensor, expert).expect("read").expect("importances");
+    let seen: Vec<_> = (0..16).filter(|expert| ![3, 4].contains(expert)).map(of).collect();
+    for column in 0..256 {
+        let mean = seen.iter().map(|values| f64::from(values[column])).sum::<f64>() / seen.len() as f64;
+        for unseen in [of(3), of(4)] {
+            assert!((f64::from(unseen[column]) / mean - 1.0).abs() < 1e-6, "column {column}");
+        }
+    }
 }
 
 #[test]
