@@ -4,6 +4,7 @@ mod support;
 
 mod cli;
 mod convert;
+mod decoders;
 mod families;
 mod importances;
 mod llama;

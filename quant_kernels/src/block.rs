@@ -25,9 +25,9 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// Whether [`scaled`](Self::scaled) does anything.
     const SCALES: bool = false;
 
-    /// Whether large weights count for more (see [`tempered`]). Not where importances are not looked at, and not in the
-    /// ternary formats: their three levels cannot follow, and the gain suffers.
-    const TEMPERS: bool = true;
+    /// The c of [`tempered`]: the smaller, the more large weights count. None where importances are not looked at, and
+    /// in the ternary formats: their three levels cannot follow, and the gain suffers.
+    const TEMPER: Option<f32> = Some(1.0);
 
     /// The weights that a reader of GGUF sees, equal to ggml's to the bit.
     fn dequantize<S: Simd>(&self, simd: S, y: &mut [f32; N]);
@@ -87,9 +87,9 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
     blocks: &mut [B],
 ) {
     for ((block, x), importance) in blocks.iter_mut().zip(x).zip(&importances.blocks) {
-        *block = match B::TEMPERS {
-            true => B::quantize(simd, x, &tempered(simd, x, importance)),
-            false => B::quantize(simd, x, importance),
+        *block = match B::TEMPER {
+            Some(c) => B::quantize(simd, x, &tempered(simd, x, importance, c)),
+            None => B::quantize(simd, x, importance),
         };
     }
     if B::SCALES {
@@ -100,15 +100,14 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
     }
 }
 
-/// Importances times (1 + x^2 / mean x^2)^(1/4), relative to the largest again: what is lost of a large weight is lost
+/// Importances times sqrt(c + x^2 / mean x^2), relative to the largest again: what is lost of a large weight is lost
 /// from the layer's output, what is lost of small ones averages out, so large ones count for more than the squared
 /// error says.
 ///
-/// The strength is a compromise, measured in docs/measurements.md: without it the weighted error is least, with
-/// (1/4 + x^2 / mean x^2)^(1/2) the divergence of the model. Square roots and not `powf`, whose bits differ between
-/// systems.
+/// c is a compromise, measured for each format in docs/measurements.md: the larger, the less the weighted error; the
+/// smaller, down to about 1, the less the divergence of the model.
 #[inline(always)]
-fn tempered<const N: usize, S: Simd>(simd: S, x: &[f32; N], importance: &[f32; N]) -> [f32; N] {
+fn tempered<const N: usize, S: Simd>(simd: S, x: &[f32; N], importance: &[f32; N], c: f32) -> [f32; N] {
     let (xs, _) = x.as_chunks::<16>();
     let (ws, _) = importance.as_chunks::<16>();
     let mut energy = f32x16::splat(simd, 0.0);
@@ -117,15 +116,14 @@ fn tempered<const N: usize, S: Simd>(simd: S, x: &[f32; N], importance: &[f32; N
         energy += x * x;
     }
     let mean = energy.reduce_sum() / N as f32;
-    if mean == 0.0 {
-        return *importance;
-    }
+    // Weights so small that squares vanish count alike.
+    let inverse = if mean > f32::MIN_POSITIVE { 1.0 / mean } else { 0.0 };
     let mut tempered = [0.0; N];
     let (out, _) = tempered.as_chunks_mut::<16>();
     let mut largest = f32x16::splat(simd, 0.0);
     for ((out, x), w) in out.iter_mut().zip(xs).zip(ws) {
         let x = f32x16::load_array_ref(simd, x);
-        let w = f32x16::load_array_ref(simd, w) * (x * x / mean + 1.0).sqrt().sqrt();
+        let w = f32x16::load_array_ref(simd, w) * (x * x * inverse + c).sqrt();
         largest = largest.max(w);
         w.store_array(out);
     }

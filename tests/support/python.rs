@@ -12,6 +12,11 @@ const REQUIRED: &str = "QUANTPRESS_REQUIRE_LLAMA";
 
 /// Runs a command of `llama.py`. None, with a line that says so, where the wheels cannot be installed.
 pub fn llama(arguments: &[&str]) -> Option<Value> {
+    script("llama.py", arguments)
+}
+
+/// The JSON that a script of this folder prints, in the environment of the wheels; None as above.
+pub fn script(name: &str, arguments: &[&str]) -> Option<Value> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let python = match PYTHON.get_or_init(environment) {
         Ok(python) => python,
@@ -24,12 +29,11 @@ pub fn llama(arguments: &[&str]) -> Option<Value> {
     // One at a time: llama.cpp's threads wait actively and would starve each other.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let output =
-        Command::new(python).arg(support("llama.py")).args(arguments).output().expect("python starts");
+    let output = Command::new(python).arg(support(name)).args(arguments).output().expect("python starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "llama.py {arguments:?}: {}\n{stderr}", output.status);
+    assert!(output.status.success(), "{name} {arguments:?}: {}\n{stderr}", output.status);
     let stdout = String::from_utf8_lossy(&output.stdout);
-    Some(serde_json::from_str(stdout.trim()).unwrap_or_else(|e| panic!("llama.py said {stdout}: {e}")))
+    Some(serde_json::from_str(stdout.trim()).unwrap_or_else(|e| panic!("{name} said {stdout}: {e}")))
 }
 
 /// The environment's interpreter; installs what `requirements.txt` pins unless that was done before.

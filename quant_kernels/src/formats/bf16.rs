@@ -11,7 +11,7 @@ use crate::block::Block;
 pub struct BF16([u8; 2]);
 
 impl Block<1> for BF16 {
-    const TEMPERS: bool = false;
+    const TEMPER: Option<f32> = None;
 
     #[inline(always)]
     fn quantize<S: Simd>(_simd: S, x: &[f32; 1], _importance: &[f32; 1]) -> Self {

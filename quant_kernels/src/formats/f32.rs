@@ -11,7 +11,7 @@ use crate::block::Block;
 pub struct F32([u8; 4]);
 
 impl Block<1> for F32 {
-    const TEMPERS: bool = false;
+    const TEMPER: Option<f32> = None;
 
     #[inline(always)]
     fn quantize<S: Simd>(_simd: S, x: &[f32; 1], _importance: &[f32; 1]) -> Self {

@@ -24,6 +24,8 @@ pub struct IQ1_S {
 }
 
 impl Block<256> for IQ1_S {
+    const TEMPER: Option<f32> = Some(2.0);
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, down } = encode_shifted_blocks(simd, x, importance);

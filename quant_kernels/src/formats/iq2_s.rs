@@ -29,6 +29,8 @@ pub struct IQ2_S {
 }
 
 impl Block<256> for IQ2_S {
+    const TEMPER: Option<f32> = Some(2.0);
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } =

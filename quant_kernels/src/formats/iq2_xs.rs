@@ -25,6 +25,8 @@ pub struct IQ2_XS {
 }
 
 impl Block<256> for IQ2_XS {
+    const TEMPER: Option<f32> = Some(3.0);
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } = encode::<S, 2, 16>(simd, &BOOK, true, None, x, importance);

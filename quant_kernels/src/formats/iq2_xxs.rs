@@ -24,6 +24,8 @@ pub struct IQ2_XXS {
 }
 
 impl Block<256> for IQ2_XXS {
+    const TEMPER: Option<f32> = Some(8.0);
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } = encode::<S, 4, 8>(simd, &BOOK, true, None, x, importance);

@@ -28,9 +28,11 @@ pub struct IQ3_S {
     scales: [u8; 4],
 }
 
-const SHAPE: Shape = Shape::new(16, 1.0, 0.176);
+const SHAPE: Shape = Shape::new(16, 1.0, 0.15);
 
 impl Block<256> for IQ3_S {
+    const TEMPER: Option<f32> = Some(3.0);
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, false, &NEAR, x, importance);

@@ -26,9 +26,11 @@ pub struct IQ3_XXS {
     words: [[u8; 4]; 8],
 }
 
-const SHAPE: Shape = Shape::new(16, 0.25, 0.042);
+const SHAPE: Shape = Shape::new(16, 0.25, 0.036);
 
 impl Block<256> for IQ3_XXS {
+    const TEMPER: Option<f32> = Some(8.0);
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, true, &NEAR, x, importance);

@@ -33,6 +33,8 @@ type Levels = Integers<-4, 3>;
 const PLAN: Plan<2> = Plan { end: -32.0, landing: 1.1, head: 1.2, signs: [1.0, -1.0] };
 
 impl Block<256> for Q3_K {
+    const TEMPER: Option<f32> = Some(2.0);
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let fit = sub_scales::<Levels, S, 2, 16>(simd, x, importance, &PLAN);

@@ -27,6 +27,8 @@ pub struct Q4_0 {
 const LANDINGS: [Landings; 1] = [landings(0.80, 0.02)];
 
 impl Block<32> for Q4_0 {
+    const TEMPER: Option<f32> = Some(2.0);
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 32], importance: &[f32; 32]) -> Self {
         let mut codes = [0; 32];

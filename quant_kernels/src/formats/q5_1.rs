@@ -32,6 +32,8 @@ const LANDINGS: [Landings; 2] = [
 ];
 
 impl Block<32> for Q5_1 {
+    const TEMPER: Option<f32> = Some(2.0);
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 32], importance: &[f32; 32]) -> Self {
         let mut codes = [0; 32];

@@ -21,7 +21,7 @@ pub struct Q8_0 {
 }
 
 impl Block<32> for Q8_0 {
-    const TEMPERS: bool = false;
+    const TEMPER: Option<f32> = None;
 
     // The range decides: clipping it or refitting the scale gains less than one part in a thousand of the error.
     #[inline(always)]

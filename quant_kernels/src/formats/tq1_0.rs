@@ -32,7 +32,7 @@ pub(super) type Ternary = Integers<-1, 1>;
 pub(super) const LANDINGS: [Landings; 2] = [landings(1.0, 0.25), landings(1.125, 0.25)];
 
 impl Block<256> for TQ1_0 {
-    const TEMPERS: bool = false;
+    const TEMPER: Option<f32> = None;
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

@@ -25,7 +25,7 @@ pub struct TQ2_0 {
 }
 
 impl Block<256> for TQ2_0 {
-    const TEMPERS: bool = false;
+    const TEMPER: Option<f32> = None;
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

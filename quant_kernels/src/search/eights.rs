@@ -20,7 +20,7 @@ pub(crate) struct Encoded<const B: usize> {
 }
 
 /// Scales (1/2 + code) / 4.
-const SHAPE: Shape = Shape::new(16, 0.125, 0.05);
+const SHAPE: Shape = Shape::new(16, 0.125, 0.042);
 
 /// The groups of a block.
 struct Block<const G: usize>([Entries; G]);
@@ -73,7 +73,7 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
         blocks[i / G].0[i % G] = match neighbours {
             None => search(simd, book, &target, odd, middle),
             Some(neighbours) => {
-                neighbours.search(simd, &LEVELS[0], &LEVELS, &magnitudes(&xs[i]), &ws[i], middle)[0]
+                neighbours.search(simd, &LEVELS[0], &LEVELS, &magnitudes(&xs[i]), &ws[i], &RUNGS, middle)[0]
             }
         };
     }
@@ -102,6 +102,7 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
     encoded
 }
 
+const RUNGS: [f32; 4] = [0.65, 0.87, 1.15, 1.6];
 const LEVELS: [Levels; 1] = [Levels([8.0, 25.0, 43.0])];
 
 #[inline(always)]

@@ -13,16 +13,6 @@ pub(crate) const KEPT: usize = 8;
 /// The scales that are searched, in tenths of the middle one.
 pub(crate) const LADDER: [u8; KEPT] = [6, 7, 8, 9, 10, 12, 14, 16];
 
-/// The scales that are searched around a middle one.
-#[inline(always)]
-pub(crate) fn ladder(middle: f32) -> [f32; KEPT] {
-    let mut scales = [0.0; KEPT];
-    for k in 0..KEPT {
-        scales[k] = middle * 0.1 * f32::from(LADDER[k]);
-    }
-    scales
-}
-
 /// The best entries at rising scales.
 #[derive(Clone, Copy)]
 pub(crate) struct Entries {

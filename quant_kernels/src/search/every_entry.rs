@@ -199,7 +199,6 @@ mod tests {
     use super::*;
     use crate::search::codebook::{IQ2_XS, IQ2_XXS, IQ3_XXS};
     use crate::search::definition::{Numbers, error, least_error};
-    use crate::search::entries::ladder;
 
     fn excess<const D: usize>(book: &Codebook<D>, turned: bool, middle: f32) -> f64 {
         let (mut found, mut least) = (0.0, 0.0);
@@ -209,7 +208,8 @@ mod tests {
             let entries = dispatch!(Level::new(), simd => {
                 search(simd, book, &Target::magnitudes(&x, &w), turned, middle)
             });
-            for (k, scale) in ladder(middle).into_iter().enumerate() {
+            for (k, rung) in LADDER.into_iter().enumerate() {
+                let scale = middle * 0.1 * f32::from(rung);
                 found += error(&x, &w, scale, entries.p[k], entries.q[k]);
                 least += least_error(&book.values, false, turned, &x, &w, scale);
             }

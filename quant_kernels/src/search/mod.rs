@@ -6,6 +6,8 @@ mod definition;
 pub(crate) mod eights;
 pub(crate) mod entries;
 pub(crate) mod every_entry;
+#[cfg(test)]
+mod exhaustive;
 pub(crate) mod fours;
 pub(crate) mod gain;
 pub(crate) mod levels;

@@ -5,23 +5,27 @@
 use std::sync::LazyLock;
 
 use fearless_simd::{
-    Simd, SimdBase, SimdCvtTruncate, SimdFloat, SimdInt, f32x4, f32x8, f32x16, i32x4, i32x8, u32x16,
+    Simd, SimdBase, SimdCvtTruncate, SimdFloat, SimdInt, SimdMask, f32x4, f32x16, i32x4, u32x16,
 };
 
 use super::codebook::{self, Codebook};
-use super::entries::{Entries, KEPT, Taken, ladder, maxima};
+use super::entries::{Entries, KEPT, Taken, maxima};
 use super::super_block::first_largest;
 
 const PATTERNS: usize = 4096;
-/// Entries in a list.
+/// Entries in a list, and as many again for the final choice.
 const LIST: usize = 16;
+/// Lists looked at, each for two neighbouring scales.
+const LISTS: usize = KEPT / 2;
+/// The scales that are searched, over the middle one; closer than for coarser formats, whose error says less of the scale.
+const SCALES: [f32; KEPT] = [0.62, 0.72, 0.82, 0.92, 1.03, 1.16, 1.34, 1.6];
 
 /// The nearest entries of each pattern.
 pub(crate) struct NearFours {
     /// By pattern: values, the first in the lowest byte.
-    values: Vec<[u32; LIST]>,
+    values: Vec<[[u32; LIST]; 2]>,
     /// By pattern: the numbers of the entries.
-    entries: Vec<[u16; LIST]>,
+    entries: Vec<[u16; 2 * LIST]>,
     /// Half the distance of two levels.
     unit: f32,
 }
@@ -41,9 +45,11 @@ impl NearFours {
             let mut nearest: Vec<usize> = (0..book.values.len()).collect();
             nearest.sort_by_cached_key(|&number| distance(&book.values[number]));
             table.entries.push(std::array::from_fn(|lane| nearest[lane] as u16));
-            table.values.push(std::array::from_fn(|lane| {
-                let entry = book.values[nearest[lane]];
-                u32::from_le_bytes(std::array::from_fn(|t| entry[t] as u8))
+            table.values.push([0, LIST].map(|first| {
+                std::array::from_fn(|lane| {
+                    let entry = book.values[nearest[first + lane]];
+                    u32::from_le_bytes(std::array::from_fn(|t| entry[t] as u8))
+                })
             }));
         }
         table
@@ -60,9 +66,13 @@ impl NearFours {
     /// the pattern where the weight that adds least to the norm is as small as it can be.
     #[inline(always)]
     pub fn search<S: Simd>(&self, simd: S, target: &Magnitudes, turned: bool, middle: f32) -> Entries {
-        let scales = ladder(middle);
-        let inverse = f32x8::splat(simd, 0.5) / (f32x8::load_array_ref(simd, &scales) * self.unit);
-        let mut pattern = f32x8::splat(simd, 0.0);
+        let scales = SCALES.map(|scale| scale * middle);
+        let mut between = [0.0; LISTS];
+        for l in 0..LISTS {
+            between[l] = 0.5 * (scales[2 * l] + scales[2 * l + 1]);
+        }
+        let inverse = f32x4::splat(simd, 0.5) / (f32x4::load_array_ref(simd, &between) * self.unit);
+        let mut pattern = f32x4::splat(simd, 0.0);
         let mut digit = 1.0;
         let rounded = if turned { target.turned } else { target.x };
         for x in rounded {
@@ -70,25 +80,27 @@ impl NearFours {
             pattern += level * digit;
             digit *= 8.0;
         }
-        let patterns = i32x8::truncate_from(pattern);
+        let patterns = i32x4::truncate_from(pattern);
         let zero = f32x16::splat(simd, 0.0);
         let lanes = u32x16::from_fn(simd, |lane| lane as u32);
-        let mut lists = [(zero, zero); KEPT];
+        let mut lists = [(zero, zero); LISTS];
         let mut scores = [zero; KEPT];
-        for k in 0..KEPT {
-            let (p, q) = self.sums(simd, patterns.as_array()[k], target, turned);
-            lists[k] = (p, q);
-            // The lane in the lowest bits of the score comes out of the maximum with it.
-            let score = p - q * (0.5 * scales[k]);
-            scores[k] = f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
+        for l in 0..LISTS {
+            let (p, q) = self.sums(simd, patterns.as_array()[l], 0, target, turned);
+            lists[l] = (p, q);
+            for k in [2 * l, 2 * l + 1] {
+                // The lane in the lowest bits of the score comes out of the maximum with it.
+                let score = p - q * (0.5 * scales[k]);
+                scores[k] = f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
+            }
         }
         let best = maxima(&scores).to_bits() & 15;
         let mut found = Entries::NONE;
         for k in 0..KEPT {
             let lane = best.as_array()[k] as usize % LIST;
-            found.p[k] = lists[k].0.as_array()[lane];
-            found.q[k] = lists[k].1.as_array()[lane];
-            found.entry[k] = patterns.as_array()[k] as u32 * LIST as u32 + lane as u32;
+            found.p[k] = lists[k / 2].0.as_array()[lane];
+            found.q[k] = lists[k / 2].1.as_array()[lane];
+            found.entry[k] = patterns.as_array()[k / 2] as u32 * LIST as u32 + lane as u32;
         }
         found
     }
@@ -99,10 +111,11 @@ impl NearFours {
         &self,
         simd: S,
         pattern: i32,
+        row: usize,
         target: &Magnitudes,
         turned: bool,
     ) -> (f32x16<S>, f32x16<S>) {
-        let packed = u32x16::load_array_ref(simd, &self.values[pattern as usize % PATTERNS]);
+        let packed = u32x16::load_array_ref(simd, &self.values[pattern as usize % PATTERNS][row]);
         let mut p = f32x16::splat(simd, 0.0);
         let mut q = p;
         let mut least = f32x16::splat(simd, f32::MAX);
@@ -129,10 +142,16 @@ impl NearFours {
         let level = i32x4::truncate_from(level);
         let [a, b, c, d] = *level.as_array();
         let pattern = a | b << 3 | c << 6 | d << 9;
-        let (p, q) = self.sums(simd, pattern, target, turned);
-        let (lane, _) = first_largest(p - q * (0.5 * scale));
+        let near = self.sums(simd, pattern, 0, target, turned);
+        let far = self.sums(simd, pattern, 1, target, turned);
+        let near_score = near.0 - near.1 * (0.5 * scale);
+        let far_score = far.0 - far.1 * (0.5 * scale);
+        // Lane by lane the better of the two rows, the near one if they are equal.
+        let farther = far_score.simd_gt(near_score);
+        let (lane, _) = first_largest(near_score.max(far_score));
+        let (row, (p, q)) = if farther.to_bitmask() >> lane & 1 == 1 { (1, far) } else { (0, near) };
         Taken {
-            entry: self.entries[pattern as usize % PATTERNS][lane],
+            entry: self.entries[pattern as usize % PATTERNS][LIST * row + lane],
             p: p.as_array()[lane],
             q: q.as_array()[lane],
         }
@@ -182,7 +201,7 @@ mod tests {
             let entries =
                 dispatch!(Level::new(), simd => near.search(simd, &Magnitudes::new(&x, &w), turned, middle));
             for k in 1..6 {
-                let scale = ladder(middle)[k];
+                let scale = SCALES[k] * middle;
                 found += error(&x, &w, scale, entries.p[k], entries.q[k]);
                 least += least_error(&book.values, false, turned, &x, &w, scale);
             }

@@ -6,17 +6,25 @@
 
 use std::sync::LazyLock;
 
-use fearless_simd::{
-    Select, Simd, SimdBase, SimdCvtTruncate, SimdFloat, SimdMask, f32x4, f32x16, i32x4, mask32x16, u32x16,
-};
+use fearless_simd::{Select, Simd, SimdBase, SimdFloat, SimdMask, f32x8, f32x16, mask32x16, u32x16};
 
 use super::codebook::{self, Codebook};
-use super::entries::{Entries, KEPT, Taken, ladder, maxima};
+use super::entries::{Entries, KEPT, Taken, maxima};
 use super::super_block::first_largest;
 
 const PATTERNS: usize = 6561;
-/// Lists looked at; each serves two neighbouring scales or two kinds of levels.
-const LISTS: usize = KEPT / 2;
+
+/// The sum of 3^t over the bits t that are set.
+const TERNARY: [u16; 256] = {
+    let mut sums = [0; 256];
+    let mut bits = 1;
+    while bits < 256 {
+        let highest = usize::ilog2(bits);
+        sums[bits] = sums[bits - (1 << highest)] + 3_u16.pow(highest);
+        bits += 1;
+    }
+    sums
+};
 
 /// The nearest entries of each pattern.
 pub(crate) struct Neighbours {
@@ -68,54 +76,52 @@ impl Neighbours {
         self.entries[found as usize / 16][found as usize % 16]
     }
 
-    /// The entries with the largest P - s Q / 2 in the lists of the weights rounded to `rounding`: for one kind of
-    /// `levels` at all scales of the ladder, for two at four scales between those.
+    /// The entries with the largest P - s Q / 2 in the lists of the weights rounded to `rounding` at L scales, the
+    /// `rungs` times `middle`: for two kinds of `levels` at those scales, for one kind a bit below and above each.
     #[inline(always)]
-    pub fn search<S: Simd, const N: usize>(
+    pub fn search<S: Simd, const N: usize, const L: usize>(
         &self,
         simd: S,
         rounding: &Levels,
         levels: &[Levels; N],
         x: &[f32; 8],
         w: &[f32; 8],
+        rungs: &[f32; L],
         middle: f32,
     ) -> [Entries; N] {
-        const { assert!(N == 1 || N == 2) };
+        const { assert!((N == 1 || N == 2) && 2 * L <= KEPT) };
         let per_list = 2 / N;
-        let ladder = ladder(middle);
-        let mut between = [0.0; LISTS];
-        for l in 0..LISTS {
-            between[l] = 0.5 * (ladder[2 * l] + ladder[2 * l + 1]);
-        }
-        let patterns = rounding.round(simd, &between, x);
         let target = Sums::new(x, w);
+        let x = f32x8::load_array_ref(simd, x);
         let zero = f32x16::splat(simd, 0.0);
         let lanes = u32x16::from_fn(simd, |lane| lane as u32);
-        let mut lists = [[(zero, zero); LISTS]; N];
+        let mut patterns = [0; L];
+        let mut lists = [[(zero, zero); L]; N];
         let mut scores = [zero; KEPT];
-        for l in 0..LISTS {
-            let outer = target.outer(simd, &self.levels[patterns[l] as usize][0]);
+        for l in 0..L {
+            let scale = rungs[l] * middle;
+            patterns[l] = rounding.pattern(x, scale);
+            let outer = target.outer(simd, &self.levels[patterns[l]][0]);
             for n in 0..N {
                 let (p, q) = target.p_and_q(&levels[n], outer);
                 lists[n][l] = (p, q);
                 for j in 0..per_list {
-                    let scale = if N == 1 { ladder[2 * l + j] } else { between[l] };
+                    let scale = if N == 1 { scale * ASIDE[j] } else { scale };
                     // The lane in the lowest bits of the score comes out of the maximum with it.
                     let score = p - q * (0.5 * scale);
-                    scores[LISTS * n + per_list * l + j] =
-                        f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
+                    scores[L * n + per_list * l + j] = f32x16::from_bits(score.to_bits() & !15_u32 | lanes);
                 }
             }
         }
         let best = maxima(&scores).to_bits() & 15;
         let mut found = [Entries::NONE; N];
         for n in 0..N {
-            for k in 0..LISTS * per_list {
-                let lane = best.as_array()[LISTS * n + k] as usize % 16;
+            for k in 0..L * per_list {
+                let lane = best.as_array()[L * n + k] as usize % 16;
                 let (p, q) = &lists[n][k / per_list];
                 found[n].p[k] = p.as_array()[lane];
                 found[n].q[k] = q.as_array()[lane];
-                found[n].entry[k] = patterns[k / per_list] as u32 * 16 + lane as u32;
+                found[n].entry[k] = (patterns[k / per_list] * 16 + lane) as u32;
             }
         }
         found
@@ -131,14 +137,7 @@ impl Neighbours {
         w: &[f32; 8],
         scale: f32,
     ) -> Taken {
-        let [low, middle, high] = levels.0;
-        let (lower, upper) = (scale * (0.5 * (low + middle)), scale * (0.5 * (middle + high)));
-        let mut pattern = 0;
-        let mut digit = 1;
-        for &x in x {
-            pattern += (usize::from(x > lower) + usize::from(x > upper)) * digit;
-            digit *= 3;
-        }
+        let pattern = levels.pattern(f32x8::load_array_ref(simd, x), scale);
         let target = Sums::new(x, w);
         let rows = &self.levels[pattern];
         let near = target.p_and_q(levels, target.outer(simd, &rows[0]));
@@ -209,25 +208,17 @@ impl Sums {
 pub(crate) struct Levels(pub [f32; 3]);
 
 impl Levels {
-    /// The patterns of weights rounded at each scale, digit t for weight t.
+    /// The pattern of weights rounded at a scale: digit t to the base 3 for weight t.
     #[inline(always)]
-    fn round<S: Simd>(&self, simd: S, scales: &[f32; LISTS], x: &[f32; 8]) -> [i32; LISTS] {
+    fn pattern<S: Simd>(&self, x: f32x8<S>, scale: f32) -> usize {
         let [low, middle, high] = self.0;
-        let scales = f32x4::load_array_ref(simd, scales);
-        let bounds = [scales * (0.5 * (low + middle)), scales * (0.5 * (middle + high))];
-        let zero = f32x4::splat(simd, 0.0);
-        let mut pattern = zero;
-        let mut digit = 1.0;
-        for &x in x {
-            let one = f32x4::splat(simd, digit);
-            for bound in bounds {
-                pattern += bound.simd_lt(x).select(one, zero);
-            }
-            digit *= 3.0;
-        }
-        *i32x4::truncate_from(pattern).as_array()
+        let above = |bound: f32| x.simd_gt(f32x8::splat(x.simd, scale * bound)).to_bitmask() as usize % 256;
+        usize::from(TERNARY[above(0.5 * (low + middle))] + TERNARY[above(0.5 * (middle + high))])
     }
 }
+
+/// Where a list serves two scales: these times its own.
+const ASIDE: [f32; 2] = [0.92, 1.08];
 
 #[cfg(test)]
 mod tests {
@@ -246,6 +237,7 @@ mod tests {
         let signed = levels[0] < 0.0;
         let shift = if signed { levels[1] } else { 0.0 };
         let values: Vec<[f32; 8]> = book.values.iter().map(|entry| entry.map(|v| v + shift)).collect();
+        let rungs = [0.8, 1.0, 1.2];
         let (mut found, mut least) = (0.0, 0.0);
         let mut numbers = Numbers(2);
         for _ in 0..100 {
@@ -254,11 +246,10 @@ mod tests {
                 x = x.map(f32::abs);
             }
             let [entries] = dispatch!(Level::new(), simd => {
-                near.search(simd, &Levels(rounding), &[Levels(levels)], &x, &w, middle)
+                near.search(simd, &Levels(rounding), &[Levels(levels)], &x, &w, &rungs, middle)
             });
-            // The scales that blocks end up with, not the ends of the ladder.
-            for k in 1..6 {
-                let scale = ladder(middle)[k];
+            for k in 0..2 * rungs.len() {
+                let scale = rungs[k / 2] * middle * ASIDE[k % 2];
                 found += error(&x, &w, scale, entries.p[k], entries.q[k]);
                 least += least_error(&values, signed, false, &x, &w, scale);
             }

@@ -4,8 +4,8 @@
 //! unit gain. What shrinks the weights is taken back per row, see `block.rs`.
 //!
 //! Each block is scored on a geometric grid of scales that all blocks share. With d on the same grid a code is an
-//! offset into a block's scores, so that sixteen d are tried at once, the lanes, with all their codes. From the best
-//! of these on, d is refitted by least squares and the codes are chosen again.
+//! offset into a block's scores, so that sixteen d are tried at once, the lanes, with all their codes. The best few are
+//! scored exactly; from the best of those on, d is refitted by least squares and the codes are chosen again.
 
 use fearless_simd::{Simd, SimdBase, SimdMask, f32x16};
 use half::f16;
@@ -27,6 +27,8 @@ pub(crate) struct Fit<const B: usize> {
     pub codes: [usize; B],
 }
 
+/// How many d of the grid are scored again, exactly: the grid is as coarse as the scores of neighbouring d differ.
+const PROBES: usize = 6;
 /// Least squares and new codes, at most this often.
 const REFITS: usize = 2;
 
@@ -38,8 +40,14 @@ pub(crate) fn fit<S: Simd, C: Candidates, const B: usize>(
     grid: &Grid<B>,
     blocks: &[C; B],
 ) -> Fit<B> {
-    let mut d = f16::from_f32(rough(simd, shape, grid, blocks));
-    let (mut codes, mut score) = choose(simd, shape, blocks, d);
+    let (mut d, mut codes, mut score) = (f16::ZERO, [0; B], 0.0);
+    for probe in rough(simd, shape, grid, blocks) {
+        let probe = f16::from_f32(probe);
+        let (probe_codes, probe_score) = choose(simd, shape, blocks, probe);
+        if probe_score > score {
+            (d, codes, score) = (probe, probe_codes, probe_score);
+        }
+    }
     for _ in 0..REFITS {
         let next = f16::from_f32(least_squares(simd, shape, blocks, d, &codes));
         if next == d {
@@ -51,17 +59,17 @@ pub(crate) fn fit<S: Simd, C: Candidates, const B: usize>(
         }
         (d, codes, score) = (next, next_codes, next_score);
     }
-    if score > 0.0 { Fit { d, codes } } else { Fit { d: f16::ZERO, codes: [0; B] } }
+    Fit { d, codes }
 }
 
-/// The best d of sixteen on the grid.
+/// The best d of sixteen on the grid, the best first.
 #[inline(always)]
 fn rough<S: Simd, C: Candidates, const B: usize>(
     simd: S,
     shape: &Shape,
     grid: &Grid<B>,
     blocks: &[C; B],
-) -> f32 {
+) -> [f32; PROBES] {
     let mut tables = [[0.0; POINTS + 32]; B];
     let mut largest = 0;
     for b in 0..B {
@@ -79,8 +87,15 @@ fn rough<S: Simd, C: Candidates, const B: usize>(
         }
         total += best;
     }
-    let (lane, _) = first_largest(total);
-    grid.largest * POWERS[(lowest + lane).min(POWERS.len() - 1)] / shape.steps[shape.codes - 1]
+    let mut totals = total.to_array();
+    let mut probes = [0.0; PROBES];
+    for probe in &mut probes {
+        let (lane, _) = first_largest(f32x16::load_array_ref(simd, &totals));
+        totals[lane] = f32::MIN;
+        let power = POWERS[(lowest + lane).min(POWERS.len() - 1)];
+        *probe = grid.largest * power / shape.steps[shape.codes - 1];
+    }
+    probes
 }
 
 /// The first of the sixteen d gives the largest code to a scale that is this many points below the largest that a block

@@ -1,12 +1,13 @@
 use quant_kernels::Format;
 
-use crate::{Random, encode, hostile, levels};
+use crate::rows::{Random, hostile_rows};
+use crate::{encode, levels};
 
 #[test]
 fn every_level_gives_the_same_bytes() {
     let mut random = Random(1);
     let mut rows = random.normals(8 * 1024);
-    rows.extend(hostile::rows(1024).concat());
+    rows.extend(hostile_rows(1024).concat());
     let importance = random.importances(1024);
     for format in Format::all() {
         for importance in [None, Some(&importance[..])] {

@@ -4,9 +4,13 @@ mod decoding;
 mod error;
 mod hostile;
 mod levels;
+mod properties;
+mod rows;
 mod ternary;
 
 use quant_kernels::{Format, Level, dequantize, quantize};
+
+use rows::Random;
 
 /// The SIMD levels of this CPU.
 ///
@@ -23,39 +27,6 @@ fn levels() -> Vec<(&'static str, Level)> {
         levels.extend(best.as_avx512().map(|token| ("AVX-512", Level::Avx512(token))));
     }
     levels
-}
-
-/// Seeded numbers, the same on every machine.
-struct Random(u64);
-
-impl Random {
-    /// Sixty-four bits (splitmix64).
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Evenly in 0..1.
-    fn even(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1 << 24) as f32
-    }
-
-    /// Normally distributed, near enough: a sum of twelve, without the tails beyond six.
-    fn normal(&mut self) -> f32 {
-        (0..12).map(|_| self.even()).sum::<f32>() - 6.0
-    }
-
-    fn normals(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| 0.02 * self.normal()).collect()
-    }
-
-    /// Importances over some decades, as calibration gives them.
-    fn importances(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.normal().exp()).collect()
-    }
 }
 
 /// The blocks of rows at this level.
