@@ -24,7 +24,7 @@ pub struct IQ1_S {
 }
 
 impl Block<256> for IQ1_S {
-    const TEMPER: Option<f32> = Some(2.0);
+    const TEMPER: Option<f32> = Some(1.5);
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

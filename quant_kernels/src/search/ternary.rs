@@ -74,7 +74,7 @@ impl<const G: usize, const L: usize, const ONE: bool> Block<G, L, ONE> {
 /// Encodes eight blocks of 32 weights with a shift each.
 #[inline(always)]
 pub(crate) fn encode_shifted_blocks<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Encoded<8> {
-    encode::<S, true, 4, 8, 2>(simd, &[0.85, 1.25], x, importance)
+    encode::<S, true, 4, 8, 3>(simd, &[0.75, 1.0, 1.35], x, importance)
 }
 
 /// Encodes sixteen blocks of 16 weights, each eight with a shift.
