@@ -51,7 +51,7 @@ impl<'a> Matrix<'a> {
         self.tensor
     }
 
-    /// Reads `rows` into `out` (row after row), with `raw` as scratch for the stored bytes.
+    /// [`load`](Self::load) and [`decode`](Self::decode): reads `rows` into `out` (row after row), with `raw` as scratch for the stored bytes.
     ///
     /// # Errors
     /// If they cannot be read, or hold a value that is not finite or beyond what block formats can hold.
@@ -59,15 +59,37 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// If `out` is not exactly that many rows.
     pub fn read(&self, rows: Range<u64>, raw: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
-        let columns = self.tensor.columns();
-        assert_eq!(
-            out.len() as u64,
-            (rows.end - rows.start) * columns,
-            "room for rows {rows:?} of {columns}"
-        );
+        self.load(rows.clone(), raw)?;
+        self.decode(rows, raw, out)
+    }
+
+    /// Reads the stored bytes of `rows` into `raw`.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn load(&self, rows: Range<u64>, raw: &mut Vec<u8>) -> Result<()> {
         let row_bytes = self.tensor.bytes / self.tensor.rows();
         raw.resize(((rows.end - rows.start) * row_bytes) as usize, 0);
-        self.checkpoint.read_at(self.tensor, rows.start * row_bytes, raw)?;
+        self.checkpoint.read_at(self.tensor, rows.start * row_bytes, raw)
+    }
+
+    /// Tells that the stored bytes of `rows` will not be read again.
+    pub fn forget(&self, rows: Range<u64>) {
+        let row_bytes = self.tensor.bytes / self.tensor.rows();
+        let start = self.tensor.offset;
+        let range = start + rows.start * row_bytes..start + rows.end * row_bytes;
+        self.checkpoint.source().forget(&self.tensor.shard, range);
+    }
+
+    /// Decodes the stored bytes of `rows` into `out`, row after row.
+    ///
+    /// # Errors
+    /// If they hold a value that is not finite or beyond what block formats can hold.
+    ///
+    /// # Panics
+    /// If `raw` or `out` is not exactly that many rows.
+    pub fn decode(&self, rows: Range<u64>, raw: &[u8], out: &mut [f32]) -> Result<()> {
+        let columns = self.tensor.columns();
         assert!(decode::decode(self.tensor.dtype, raw, out), "`open` lets only known dtypes through");
         if let Some(scales) = &self.scales {
             for (row, out) in rows.clone().zip(out.chunks_exact_mut(columns as usize)) {
