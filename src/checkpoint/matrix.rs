@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use fearless_simd::{Level, dispatch};
 use quant_kernels::LARGEST;
 use safetensors::Dtype;
 
@@ -92,16 +93,14 @@ impl<'a> Matrix<'a> {
         let columns = self.tensor.columns();
         assert!(decode::decode(self.tensor.dtype, raw, out), "`open` lets only known dtypes through");
         if let Some(scales) = &self.scales {
-            for (row, out) in rows.clone().zip(out.chunks_exact_mut(columns as usize)) {
+            dispatch!(Level::new(), _simd => for (row, out) in rows.clone().zip(out.chunks_exact_mut(columns as usize)) {
                 scales.apply(row, out);
-            }
+            });
         }
-        // Magnitudes order as their bits do, with infinity and NaN above all numbers.
-        let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
-        if out.iter().map(magnitude).max() <= Some(LARGEST.to_bits()) {
+        if dispatch!(Level::new(), _simd => largest(out)) <= LARGEST.to_bits() {
             return Ok(());
         }
-        match out.iter().position(|x| magnitude(x) > LARGEST.to_bits()) {
+        match out.iter().position(|x| magnitude(*x) > LARGEST.to_bits()) {
             None => Ok(()),
             Some(index) => {
                 let (row, column) = (rows.start + index as u64 / columns, index as u64 % columns);
@@ -113,6 +112,18 @@ impl<'a> Matrix<'a> {
             }
         }
     }
+}
+
+/// Magnitudes order as these bits do, with infinity and NaN above all numbers.
+#[inline(always)]
+fn magnitude(x: f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
+}
+
+/// The largest magnitude.
+#[inline(always)]
+fn largest(weights: &[f32]) -> u32 {
+    weights.iter().fold(0, |largest, &x| largest.max(magnitude(x)))
 }
 
 impl Scales {
@@ -149,6 +160,7 @@ impl Scales {
     }
 
     /// Multiplies a row of the weight by its scales.
+    #[inline(always)]
     fn apply(&self, row: u64, weights: &mut [f32]) {
         let first = (row / self.block[0]) as usize * self.across;
         let factors = &self.factors[first..first + self.across];

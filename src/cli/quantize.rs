@@ -105,7 +105,7 @@ impl Quantize {
                 "event": "done",
                 "output": self.output,
                 "files": files,
-                "manifest": beside(if planned.part.is_some() { &files[0] } else { &self.output }, ".json"),
+                "manifests": files.iter().map(|file| beside(file, ".json")).collect::<Vec<_>>(),
                 "bytes": bytes,
                 "seconds": seconds,
                 "busy": stages,

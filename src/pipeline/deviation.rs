@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 
+use fearless_simd::{Level, dispatch};
 use quant_kernels::Format;
 
 /// Sums over weights; added up in the order of units, they do not depend on the number of threads.
@@ -37,16 +38,17 @@ impl Deviation {
         row: &mut Vec<f32>,
     ) -> Self {
         row.resize(columns, 0.0);
+        let level = Level::new();
         let bytes = format.row_bytes(columns as u64) as usize;
         let mut sum = Self::default();
         for (weights, blocks) in rows.chunks_exact(columns).zip(blocks.chunks_exact(bytes)) {
             quant_kernels::dequantize(format, blocks, row);
             match importance {
                 None => {
-                    let [error, energy] = plain(weights, row);
+                    let [error, energy] = dispatch!(level, _simd => plain(weights, row));
                     sum += Self { error, energy, weighted_error: error, weighted_energy: energy };
                 }
-                Some(importance) => sum += weighted(weights, row, importance),
+                Some(w) => sum += dispatch!(level, _simd => weighted(weights, row, w)),
             }
         }
         sum
@@ -95,6 +97,7 @@ fn ratio(error: f64, energy: f64) -> f64 {
     if energy > 0.0 { error / energy } else { error }
 }
 
+#[inline(always)]
 fn plain(x: &[f32], y: &[f32]) -> [f64; 2] {
     let mut sums = [0.0; 2];
     for (x, y) in x.chunks(LANES * RUN).zip(y.chunks(LANES * RUN)) {
@@ -117,6 +120,7 @@ fn plain(x: &[f32], y: &[f32]) -> [f64; 2] {
     sums
 }
 
+#[inline(always)]
 fn weighted(x: &[f32], y: &[f32], w: &[f32]) -> Deviation {
     let mut sums = [0.0; 4];
     let runs = x.chunks(LANES * RUN).zip(y.chunks(LANES * RUN)).zip(w.chunks(LANES * RUN));
@@ -149,6 +153,7 @@ fn weighted(x: &[f32], y: &[f32], w: &[f32]) -> Deviation {
     Deviation { error, energy, weighted_error, weighted_energy }
 }
 
+#[inline(always)]
 fn add<const N: usize>(sums: &mut [f64; N], lanes: &[[f32; LANES]; N]) {
     for (sum, lanes) in sums.iter_mut().zip(lanes) {
         *sum += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();

@@ -1,5 +1,5 @@
-//! `OUT.gguf.json`, the manifest: what was made, of what, how and how well. No paths and no times: the same work gives
-//! the same manifest.
+//! `OUT.gguf.json`, the manifest of a file: what was made, of what, how and how well. No paths and no times: the same
+//! work gives the same manifest, and a file of a split has its own, whether its parts are made together or apart.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,48 +9,41 @@ use serde_json::{Value, json};
 use super::seal::Digests;
 use super::session::{Session, file_name};
 use super::{Deviation, Job, Work};
+use crate::checkpoint::Shard;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::gguf::beside;
+use crate::gguf::{Split, beside};
 
-/// The manifest of the files that were made.
-pub fn manifest(job: &Job, work: &Work, session: &Session, digests: &[Digests]) -> Value {
+/// The manifest of one file of the plan.
+pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digests: &Digests) -> Value {
     let plan = job.plan;
-    let mut files = Vec::new();
-    let mut tensors = Vec::new();
-    for (number, digests) in job.files().zip(digests) {
-        let file = &plan.files[number];
-        let name = file_name(plan, job.output, number);
-        let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        files.push(json!({
-            "name": name,
-            "bytes": file.layout.file_size,
-            "tensors": file.tensors.len(),
-            "sha256": text(&digests.file),
-        }));
-        for (tensor, digest) in file.tensors.clone().zip(&digests.tensors) {
-            let planned = &plan.model.tensors[tensor];
-            let mut deviation = Deviation::default();
-            for unit in work.of_tensor(tensor) {
-                deviation += session.done[unit as usize].unwrap_or_default();
-            }
-            tensors.push(json!({
-                "name": planned.name,
-                "file": name,
-                "type": plan.format(tensor).name(),
-                "shape": planned.shape,
-                "offset": plan.place(tensor).1,
-                "bytes": plan.bytes(tensor),
-                "relative_error": deviation.relative(),
-                "weighted_error": deviation.weighted(),
-                "sha256": text(digest),
-                "reason": plan.choices[tensor].reason,
-            }));
+    let file = &plan.files[number];
+    let name = file_name(plan, job.output, number);
+    let tensor = |(tensor, digest): (usize, &[u8; 32])| {
+        let planned = &plan.model.tensors[tensor];
+        let mut deviation = Deviation::default();
+        for unit in work.of_tensor(tensor) {
+            deviation += session.done[unit as usize].unwrap_or_default();
         }
-    }
-    let shard = |shard: &crate::checkpoint::Shard| json!({"file": shard.file, "bytes": shard.bytes, "header_sha256": shard.header_sha256});
+        json!({
+            "name": planned.name,
+            "type": plan.format(tensor).name(),
+            "shape": planned.shape,
+            "offset": plan.place(tensor).1,
+            "bytes": plan.bytes(tensor),
+            "relative_error": deviation.relative(),
+            "weighted_error": deviation.weighted(),
+            "sha256": text(digest),
+            "reason": plan.choices[tensor].reason,
+        })
+    };
+    let shard = |shard: &Shard| json!({"file": shard.file, "bytes": shard.bytes, "header_sha256": shard.header_sha256});
     json!({
         "tool": concat!("quantpress ", env!("CARGO_PKG_VERSION")),
+        "file": name.file_name().unwrap_or_default().to_string_lossy(),
+        "bytes": file.layout.file_size,
+        "sha256": text(&digests.file),
+        "split": (plan.split != Split::Whole).then(|| json!({"number": number + 1, "of": plan.files.len()})),
         "architecture": plan.model.arch,
         "recipe": {"name": plan.recipe, "overrides": plan.overrides},
         "options": {
@@ -66,13 +59,11 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, digests: &[Digests]) 
             "shards": job.checkpoint.shards().iter().map(shard).collect::<Vec<_>>(),
         },
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
-        "part": job.part.map(|part| json!({"number": part, "of": plan.files.len()})),
-        "files": files,
-        "tensors": tensors,
+        "tensors": file.tensors.clone().zip(&digests.tensors).map(tensor).collect::<Vec<_>>(),
     })
 }
 
-/// Writes the manifest beside the output, whole or not at all.
+/// Writes the manifest beside its file, whole or not at all.
 ///
 /// # Errors
 /// If the system cannot.

@@ -148,7 +148,9 @@ fn finish(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Resu
     (job.listener)(Event::Sealing);
     let start = Instant::now();
     let digests = seal(job, session)?;
-    let manifest = manifest::manifest(job, work, session, &digests);
-    manifest::write(&manifest, &session.name)?;
+    for (number, digests) in job.files().zip(&digests) {
+        let manifest = manifest::manifest(job, work, session, number, digests);
+        manifest::write(&manifest, &file_name(job.plan, job.output, number))?;
+    }
     Ok((stages, start.elapsed().as_secs_f64()))
 }
