@@ -5,8 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-/// Pages of this size or a part of it are all that systems have.
-const PAGE: u64 = 64 << 10;
+/// The page cache keeps what it cannot drop whole, and its pieces have up to this size.
+const FOLIO: u64 = 4 << 20;
 
 /// Bytes that an unprivileged writer may still use on the file's disk; None where the system does not tell.
 pub fn free(file: &File) -> Option<u64> {
@@ -55,14 +55,14 @@ pub fn reserve(file: &File, size: u64) -> io::Result<bool> {
 pub fn forget(file: &File, range: Range<u64>) {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     {
-        // Only whole pages are given back; the range before ended inside of the first one.
-        let start = range.start / PAGE * PAGE;
+        // The range before may have ended inside of a piece, which is complete only now.
+        let start = range.start / FOLIO * FOLIO;
         if let Some(length) = std::num::NonZeroU64::new(range.end.saturating_sub(start)) {
             let _ = rustix::fs::fadvise(file, start, Some(length), rustix::fs::Advice::DontNeed);
         }
     }
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    let _ = (file, range, PAGE);
+    let _ = (file, range, FOLIO);
 }
 
 /// Locks a file against other processes until it is closed; false if another one holds it. A file system without

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::support::shapes::{r1_config, tensors, write, write_tokenizer};
 use crate::support::{fail, fixture, succeed, text};
 
-/// R1's layer shapes with two experts and a small vocabulary; all weights are zeros, in sparse files.
+/// R1's layer shapes with two experts, a narrow dense layer and a small vocabulary; all weights are zeros, in sparse files.
 fn peak(layers: u32, memory: &str) -> u64 {
     let mut config = r1_config();
     for (field, value) in [
@@ -17,6 +17,7 @@ fn peak(layers: u32, memory: &str) -> u64 {
         ("n_group", 1),
         ("topk_group", 1),
         ("num_experts_per_tok", 1),
+        ("intermediate_size", 2048),
         ("vocab_size", 4096),
     ] {
         config[field] = json!(value);
