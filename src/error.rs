@@ -49,6 +49,41 @@ pub enum Error {
     /// The command line asks for something that makes no sense.
     #[error("{0}")]
     Argument(String),
+    /// An unfinished file is there, and it is not of this work, or damaged.
+    #[error("{}: {problem}; --restart begins anew", journal.display())]
+    Resume {
+        /// The journal of the unfinished file.
+        journal: PathBuf,
+        /// What differs or is damaged.
+        problem: String,
+    },
+    /// The work stopped, and what is done is kept.
+    #[error("{}; {percent} % of the work is done and kept beside {}: the same command goes on from there, --restart \
+             begins anew", chain(cause), output.display())]
+    Unfinished {
+        /// Why it stopped.
+        cause: Box<Error>,
+        /// Share of the weights that need not be done again.
+        percent: u64,
+        /// The file to be made.
+        output: PathBuf,
+    },
+    /// The user, or the end of a job's time, stopped the work.
+    #[error("interrupted")]
+    Interrupted,
+    /// Another process is writing the same file.
+    #[error("{} is being written by another process", .0.display())]
+    Busy(PathBuf),
+    /// The disk is too small.
+    #[error("the disk of {} has {free} bytes free, and {needed} are needed: {} bytes are missing", output.display(), needed - free)]
+    Space {
+        /// The file to be made.
+        output: PathBuf,
+        /// Bytes still to be reserved.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
     /// The operating system said no.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -83,12 +118,21 @@ impl Error {
     /// The exit code of the program; README lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Io { .. } => 1,
-            Self::Argument(_) | Self::Recipe { .. } => 2,
+            Self::Io { .. } | Self::Busy(_) | Self::Space { .. } => 1,
+            Self::Argument(_) | Self::Recipe { .. } | Self::Resume { .. } => 2,
             Self::Checkpoint { .. } | Self::Imatrix { .. } | Self::Gguf { .. } => 3,
             Self::Unsupported(_) => 4,
+            // As a shell reports a program that SIGINT ended.
+            Self::Interrupted => 130,
+            Self::Unfinished { cause, .. } => cause.exit_code(),
         }
     }
+}
+
+/// The error with its causes on one line.
+fn chain(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn place(file: &str, tensor: Option<&str>) -> String {

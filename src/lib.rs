@@ -10,6 +10,7 @@
 //! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `bench/` measures the
 //! kernels, `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
 
+pub mod disk;
 pub mod error;
 pub mod gguf;
 

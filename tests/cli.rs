@@ -45,7 +45,14 @@ fn quantize_tells_programs_what_it_does() {
     assert_eq!((kinds[kinds.len() - 2], kinds[kinds.len() - 1]), ("finished", "done"), "{kinds:?}");
     let size = output.metadata().expect("made").len();
     assert_eq!(events[0]["file_bytes"], size);
-    assert_eq!(events[events.len() - 1]["bytes"], size);
+    let done = &events[events.len() - 1];
+    assert_eq!(done["bytes"], size);
+    // Which stage was the limit, and how busy each was.
+    let stages = ["read", "quantize", "write"];
+    let busy = stages.map(|stage| done["busy"][stage].as_f64().expect("a share"));
+    assert!(busy.iter().all(|share| (0.0..1.1).contains(share)), "{done}");
+    let limit = stages.iter().position(|stage| done["limit"] == *stage).expect("one of the three");
+    assert!(busy.iter().all(|share| *share <= busy[limit]), "{done}");
 }
 
 #[test]

@@ -9,4 +9,8 @@ mod families;
 mod importances;
 mod llama;
 mod malformed;
+mod manifest;
+mod memory;
 mod r1;
+mod resume;
+mod split;

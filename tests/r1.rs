@@ -1,6 +1,7 @@
 //! DeepSeek-R1 at full size, without its weights: 163 sparse shards with true headers.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use quant_kernels::Format;
 use quantpress::checkpoint::Checkpoint;
@@ -9,8 +10,9 @@ use quantpress::recipe::{Presence, Recipe, choose};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::interrupted::SmallDisk;
 use crate::support::shapes::{Declared, r1_config, tensors, write, write_tokenizer};
-use crate::support::{succeed, text};
+use crate::support::{fail, succeed, text};
 
 fn r1() -> TempDir {
     let folder = TempDir::new().expect("a temporary folder");
@@ -49,6 +51,20 @@ fn r1_is_planned_in_two_seconds_and_300_mb() {
     eprintln!("R1 planned in {:.2} s with {memory:?} bytes of memory", seconds(&plan));
     assert!(seconds(&plan) < 2.0, "{} s", seconds(&plan));
     assert!(memory.is_none_or(|bytes| bytes < 300_000_000), "{memory:?} bytes");
+}
+
+#[test]
+fn a_disk_too_small_for_r1_is_an_error_before_the_work() {
+    let folder = r1();
+    let Some(disk) = SmallDisk::mount(&folder.path().join("disk"), 1000) else { return };
+    let output = disk.path.join("R1.gguf");
+    let start = Instant::now();
+    let stderr = fail(&["quantize", text(folder.path()), "-o", text(&output), "--quiet"], 1);
+    eprintln!("a disk too small for R1 is noticed after {:.2} s", start.elapsed().as_secs_f64());
+    assert!(stderr.contains("R1.gguf has ") && stderr.contains("bytes are missing"), "{stderr}");
+    let missing = stderr.split(' ').rev().nth(3).and_then(|number| number.parse::<u64>().ok());
+    assert!(missing.is_some_and(|bytes| (140_350_000_000..140_400_000_000).contains(&bytes)), "{stderr}");
+    assert_eq!(std::fs::read_dir(&disk.path).expect("read").count(), 0, "nothing is left behind");
 }
 
 #[test]

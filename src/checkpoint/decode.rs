@@ -1,5 +1,6 @@
 //! Stored numbers to f32: F32, F16, BF16, and FP8 E4M3.
 
+use fearless_simd::{Level, dispatch};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -10,6 +11,11 @@ use safetensors::Dtype;
 /// # Panics
 /// If `bytes` does not hold exactly `out.len()` numbers.
 pub fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> bool {
+    dispatch!(Level::new(), _simd => by_dtype(dtype, bytes, out))
+}
+
+#[inline(always)]
+fn by_dtype(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> bool {
     match dtype {
         Dtype::F32 => each(bytes, out, f32::from_le_bytes),
         Dtype::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
@@ -20,6 +26,7 @@ pub fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> bool {
     true
 }
 
+#[inline(always)]
 fn each<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
     let (numbers, rest) = bytes.as_chunks::<N>();
     assert!(rest.is_empty() && numbers.len() == out.len(), "{} bytes for {} numbers", bytes.len(), out.len());
@@ -29,7 +36,7 @@ fn each<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) 
 }
 
 /// E4M3FN: sign, four bits of exponent (bias 7), three of mantissa; no infinities, 0x7F and 0xFF are NaN.
-#[inline]
+#[inline(always)]
 fn e4m3(code: u8) -> f32 {
     let magnitude = u32::from(code & 0x7f);
     // The code's exponent and mantissa, placed as f32's, give 2^-120 times the value, subnormals included.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use fearless_simd::{Level, dispatch};
 use quant_kernels::LARGEST;
 use safetensors::Dtype;
 
@@ -51,7 +52,7 @@ impl<'a> Matrix<'a> {
         self.tensor
     }
 
-    /// Reads `rows` into `out` (row after row), with `raw` as scratch for the stored bytes.
+    /// [`load`](Self::load) and [`decode`](Self::decode): reads `rows` into `out` (row after row), with `raw` as scratch for the stored bytes.
     ///
     /// # Errors
     /// If they cannot be read, or hold a value that is not finite or beyond what block formats can hold.
@@ -59,27 +60,47 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// If `out` is not exactly that many rows.
     pub fn read(&self, rows: Range<u64>, raw: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
-        let columns = self.tensor.columns();
-        assert_eq!(
-            out.len() as u64,
-            (rows.end - rows.start) * columns,
-            "room for rows {rows:?} of {columns}"
-        );
+        self.load(rows.clone(), raw)?;
+        self.decode(rows, raw, out)
+    }
+
+    /// Reads the stored bytes of `rows` into `raw`.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn load(&self, rows: Range<u64>, raw: &mut Vec<u8>) -> Result<()> {
         let row_bytes = self.tensor.bytes / self.tensor.rows();
         raw.resize(((rows.end - rows.start) * row_bytes) as usize, 0);
-        self.checkpoint.read_at(self.tensor, rows.start * row_bytes, raw)?;
+        self.checkpoint.read_at(self.tensor, rows.start * row_bytes, raw)
+    }
+
+    /// Tells that the stored bytes of `rows` will not be read again.
+    pub fn forget(&self, rows: Range<u64>) {
+        let row_bytes = self.tensor.bytes / self.tensor.rows();
+        let start = self.tensor.offset;
+        let range = start + rows.start * row_bytes..start + rows.end * row_bytes;
+        self.checkpoint.source().forget(&self.tensor.shard, range);
+    }
+
+    /// Decodes the stored bytes of `rows` into `out`, row after row.
+    ///
+    /// # Errors
+    /// If they hold a value that is not finite or beyond what block formats can hold.
+    ///
+    /// # Panics
+    /// If `raw` or `out` is not exactly that many rows.
+    pub fn decode(&self, rows: Range<u64>, raw: &[u8], out: &mut [f32]) -> Result<()> {
+        let columns = self.tensor.columns();
         assert!(decode::decode(self.tensor.dtype, raw, out), "`open` lets only known dtypes through");
         if let Some(scales) = &self.scales {
-            for (row, out) in rows.clone().zip(out.chunks_exact_mut(columns as usize)) {
+            dispatch!(Level::new(), _simd => for (row, out) in rows.clone().zip(out.chunks_exact_mut(columns as usize)) {
                 scales.apply(row, out);
-            }
+            });
         }
-        // Magnitudes order as their bits do, with infinity and NaN above all numbers.
-        let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
-        if out.iter().map(magnitude).max() <= Some(LARGEST.to_bits()) {
+        if dispatch!(Level::new(), _simd => largest(out)) <= LARGEST.to_bits() {
             return Ok(());
         }
-        match out.iter().position(|x| magnitude(x) > LARGEST.to_bits()) {
+        match out.iter().position(|x| magnitude(*x) > LARGEST.to_bits()) {
             None => Ok(()),
             Some(index) => {
                 let (row, column) = (rows.start + index as u64 / columns, index as u64 % columns);
@@ -91,6 +112,18 @@ impl<'a> Matrix<'a> {
             }
         }
     }
+}
+
+/// Magnitudes order as these bits do, with infinity and NaN above all numbers.
+#[inline(always)]
+fn magnitude(x: f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
+}
+
+/// The largest magnitude.
+#[inline(always)]
+fn largest(weights: &[f32]) -> u32 {
+    weights.iter().fold(0, |largest, &x| largest.max(magnitude(x)))
 }
 
 impl Scales {
@@ -127,6 +160,7 @@ impl Scales {
     }
 
     /// Multiplies a row of the weight by its scales.
+    #[inline(always)]
     fn apply(&self, row: u64, weights: &mut [f32]) {
         let first = (row / self.block[0]) as usize * self.across;
         let factors = &self.factors[first..first + self.across];

@@ -2,6 +2,7 @@
 
 mod config;
 mod decode;
+mod fingerprint;
 mod header;
 mod index;
 mod matrix;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 pub use config::Config;
+pub use fingerprint::{Fingerprint, hex};
 pub use header::Tensor;
 pub use matrix::{Matrix, SCALE_SUFFIX};
 pub(crate) use pairs::Pairs;
@@ -34,6 +36,18 @@ pub struct Checkpoint {
     source: Box<dyn Source>,
     config: Config,
     tensors: HashMap<String, Tensor>,
+    shards: Vec<Shard>,
+}
+
+/// One file of weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// File inside the checkpoint.
+    pub file: String,
+    /// Bytes of the whole file.
+    pub bytes: u64,
+    /// SHA-256 of its JSON header.
+    pub header_sha256: String,
 }
 
 impl Checkpoint {
@@ -57,16 +71,17 @@ impl Checkpoint {
     /// Names file, tensor, expected and found for whatever is missing, damaged or contradictory.
     pub fn open(source: Box<dyn Source>) -> Result<Self> {
         let config = Config::parse(&read_file(&*source, "config.json", MAX_JSON)?)?;
-        let tensors = if exists(&*source, index::INDEX)? {
+        let (tensors, shards) = if exists(&*source, index::INDEX)? {
             indexed(&*source)?
         } else if exists(&*source, SINGLE)? {
-            read_shard(&*source, SINGLE)?.into_iter().map(|t| (t.name.clone(), t)).collect()
+            let (shard, tensors) = read_shard(&*source, SINGLE)?;
+            (tensors.into_iter().map(|t| (t.name.clone(), t)).collect(), vec![shard])
         } else {
             let problem =
                 format!("is not there, nor is {SINGLE}: the folder holds no safetensors checkpoint");
             return Err(Error::file(index::INDEX, problem));
         };
-        Ok(Self { source, config, tensors })
+        Ok(Self { source, config, tensors, shards })
     }
 
     /// config.json.
@@ -108,6 +123,16 @@ impl Checkpoint {
     /// Every tensor, in no particular order.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.tensors.values()
+    }
+
+    /// The files of weights, by name.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// The block scales of an FP8 tensor, if the checkpoint has them.
+    pub fn scales(&self, tensor: &Tensor) -> Option<&Tensor> {
+        self.get(&format!("{}{SCALE_SUFFIX}", tensor.name))
     }
 
     /// Fills `buffer` with the tensor's bytes from `offset` on.
@@ -154,12 +179,15 @@ impl Checkpoint {
 }
 
 /// The tensors that the index lists, each found in the shard it names.
-fn indexed(source: &dyn Source) -> Result<HashMap<String, Tensor>> {
+fn indexed(source: &dyn Source) -> Result<(HashMap<String, Tensor>, Vec<Shard>)> {
     let shards = index::parse(&read_file(source, index::INDEX, MAX_JSON)?)?;
     let files: BTreeSet<&String> = shards.values().collect();
     let mut tensors = HashMap::with_capacity(shards.len());
+    let mut read = Vec::with_capacity(files.len());
     for file in files {
-        for tensor in read_shard(source, file)? {
+        let (shard, found) = read_shard(source, file)?;
+        read.push(shard);
+        for tensor in found {
             // What another shard also holds, or no index lists, is not part of the model.
             if shards.get(&tensor.name) == Some(file) {
                 tensors.insert(tensor.name.clone(), tensor);
@@ -168,7 +196,7 @@ fn indexed(source: &dyn Source) -> Result<HashMap<String, Tensor>> {
     }
     let absent: BTreeMap<_, _> = shards.iter().filter(|(name, _)| !tensors.contains_key(*name)).collect();
     match absent.first_key_value() {
-        None => Ok(tensors),
+        None => Ok((tensors, read)),
         Some((name, shard)) => {
             let more = if absent.len() > 1 {
                 format!(" ({} more like it)", absent.len() - 1)
@@ -185,7 +213,7 @@ fn indexed(source: &dyn Source) -> Result<HashMap<String, Tensor>> {
 }
 
 /// Reads and checks the header of one shard.
-fn read_shard(source: &dyn Source, shard: &str) -> Result<Vec<Tensor>> {
+fn read_shard(source: &dyn Source, shard: &str) -> Result<(Shard, Vec<Tensor>)> {
     let io = |e| Error::io("read", source.path(shard), e);
     let size = source.size(shard).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::file(shard, "is listed in the index, but is not there"),
@@ -203,5 +231,6 @@ fn read_shard(source: &dyn Source, shard: &str) -> Result<Vec<Tensor>> {
     }
     let mut json = vec![0; length as usize];
     source.read_at(shard, 8, &mut json).map_err(io)?;
-    header::parse(shard, &json, size)
+    let tensors = header::parse(shard, &json, size)?;
+    Ok((Shard { file: shard.to_owned(), bytes: size, header_sha256: hex(&json) }, tensors))
 }

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// Files that can be read at any position, from any thread. The seam for other places than a local folder.
@@ -22,6 +24,9 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// # Errors
     /// `UnexpectedEof` if the file ends before.
     fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// The range will not be read again: whatever is cached of it may go.
+    fn forget(&self, _file: &str, _range: Range<u64>) {}
 
     /// The file's place, as messages name it.
     fn path(&self, file: &str) -> PathBuf;
@@ -87,29 +92,16 @@ impl Source for Folder {
     }
 
     fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        read_exact_at(&*self.file(file)?, offset, buffer)
+        disk::read_exact_at(&*self.file(file)?, offset, buffer)
+    }
+
+    fn forget(&self, file: &str, range: Range<u64>) {
+        if let Ok(file) = self.file(file) {
+            disk::forget(&file, range);
+        }
     }
 
     fn path(&self, file: &str) -> PathBuf {
         self.root.join(file)
     }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => {
-                offset += n as u64;
-                buffer = &mut buffer[n..];
-            }
-        }
-    }
-    Ok(())
 }

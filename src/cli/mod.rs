@@ -2,9 +2,11 @@
 
 mod bench;
 mod inspect;
+mod interrupt;
 mod plan;
 mod planning;
 mod quantize;
+mod size;
 
 pub use bench::R1;
 
@@ -22,8 +24,9 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the system refused (disk, memory, permission); 2 wrong arguments or recipe; 3 a damaged \
-checkpoint, importance matrix or GGUF file; 4 input that is not supported";
+Exit codes: 0 done; 1 the system refused (disk, memory, permission); 2 wrong arguments or recipe, or an \
+unfinished file of other work; 3 a damaged checkpoint, importance matrix or GGUF file; 4 input that is not supported; \
+130 interrupted, the same command goes on";
 
 #[derive(Debug, Subcommand)]
 enum Command {

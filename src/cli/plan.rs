@@ -49,6 +49,8 @@ struct Tensor<'a> {
     #[serde(rename = "type")]
     format: &'static str,
     bytes: u64,
+    /// Which file of a split, counted from 1.
+    file: usize,
     offset: u64,
     reason: &'a str,
 }
@@ -87,13 +89,15 @@ fn tensors(planned: &Planned) -> Vec<Tensor<'_>> {
         .iter()
         .zip(&plan.choices)
         .enumerate()
-        .map(|(index, (tensor, choice))| Tensor {
+        .map(|(index, (tensor, choice))| (index, tensor, choice, plan.place(index)))
+        .map(|(index, tensor, choice, (file, offset))| Tensor {
             name: &tensor.name,
             role: tensor.role.name(),
             shape: &tensor.shape,
             format: choice.format.name(),
             bytes: plan.bytes(index),
-            offset: plan.layout.offsets[index],
+            file: file + 1,
+            offset,
             reason: &choice.reason,
         })
         .collect()

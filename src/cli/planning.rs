@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::checkpoint::Checkpoint;
+use super::size::{self, Part};
+use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Result;
+use crate::gguf::Split;
 use crate::model::{Model, Options};
-use crate::recipe::{DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, preset_names};
+use crate::recipe::{DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, preset_names};
 
 #[derive(Debug, Args)]
 pub struct Planning {
@@ -37,6 +39,15 @@ pub struct Planning {
     /// llama.cpp's name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised
     #[arg(long)]
     pre: Option<String>,
+
+    /// Write llama.cpp's split files NAME-00001-of-00004.gguf: of at most SIZE, as in 48GB, or COUNT of about equal
+    /// size
+    #[arg(long, value_name = "SIZE|COUNT", value_parser = size::split)]
+    split: Option<Split>,
+
+    /// Only this file of a split into COUNT, as in 2/8, for jobs on several machines: the same bytes as with --split 8
+    #[arg(long, value_name = "NUMBER/COUNT", conflicts_with = "split")]
+    part: Option<Part>,
 }
 
 /// All that is decided, and where the importances are.
@@ -44,6 +55,8 @@ pub struct Planned {
     pub checkpoint: Checkpoint,
     pub plan: Plan,
     pub imatrix: Option<Imatrix>,
+    /// The only file of the plan to be made, counted from 1.
+    pub part: Option<u16>,
 }
 
 impl Planning {
@@ -54,8 +67,15 @@ impl Planning {
         let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
         let options = Options { keep_mtp: self.keep_mtp, name: self.name, pre: self.pre };
         let model = Model::plan(&checkpoint, &options)?;
-        let plan = Plan::new(model, &recipe, &self.overrides, imatrix.as_ref())?;
-        Ok(Planned { checkpoint, plan, imatrix })
+        let split = match (self.split, self.part) {
+            (_, Some(part)) => Split::Count(part.of),
+            (split, None) => split.unwrap_or(Split::Whole),
+        };
+        let source = Fingerprint::of(&checkpoint)?;
+        let wishes =
+            Wishes { recipe: &recipe, overrides: &self.overrides, imatrix: imatrix.as_ref(), options, split };
+        let plan = Plan::new(model, source, wishes)?;
+        Ok(Planned { checkpoint, plan, imatrix, part: self.part.map(|part| part.number) })
     }
 }
 

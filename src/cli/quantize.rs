@@ -1,15 +1,19 @@
 //! `quantpress quantize`: the checkpoint to a GGUF file.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
 use super::planning::{Planning, thread_count, threads};
-use super::print;
-use crate::pipeline::run;
+use super::size;
+use super::{interrupt, print};
+use crate::error::Error;
+use crate::gguf::{Contents, beside};
+use crate::pipeline::{Job, Made, default_memory, run};
 use crate::report::{Progress, Size, Style, Summary, peak_memory};
 
 /// Turn a checkpoint into a GGUF file
@@ -18,13 +22,31 @@ pub struct Quantize {
     #[command(flatten)]
     planning: Planning,
 
-    /// The file to write; it appears under this name only when it is whole
+    /// The file to write; it appears under this name only when it is whole. Unfinished work is kept in FILE.part and
+    /// FILE.journal, and the same command goes on with it
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
     /// Threads [default: all]; the file's bytes do not depend on it
     #[arg(short, long, value_parser = thread_count())]
     threads: Option<u16>,
+
+    /// Memory for buffers; what is needed besides is the checkpoint's headers and the tokenizer [default: 32MB and
+    /// 16MB for each thread]
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    memory: Option<u64>,
+
+    /// Forget what an interrupted run has done and begin anew
+    #[arg(long)]
+    restart: bool,
+
+    /// Do not reserve the space on the disk beforehand.
+    #[arg(long, hide = true)]
+    no_reserve: bool,
+
+    /// Seconds after which what was written is made durable and recorded.
+    #[arg(long, hide = true, default_value_t = 5.0, value_parser = seconds)]
+    sync_seconds: f64,
 
     /// Say nothing but errors
     #[arg(short, long)]
@@ -60,30 +82,72 @@ impl Quantize {
         let progress = Progress::new(style);
         let threads = threads(self.threads);
         let listener = |event| progress.event(event);
-        run(&planned.checkpoint, &planned.plan, &importances, &self.output, threads, &listener)?;
+        let job = Job {
+            checkpoint: &planned.checkpoint,
+            plan: &planned.plan,
+            importances: &importances,
+            output: &self.output,
+            part: planned.part,
+            threads,
+            memory: self.memory.unwrap_or_else(|| default_memory(threads)),
+            restart: self.restart,
+            reserve: !self.no_reserve,
+            sync: Duration::from_secs_f64(self.sync_seconds),
+            stop: interrupt::flag(),
+            check: &check,
+            listener: &listener,
+        };
+        let Made { files, bytes, bits_per_weight, stages, sealing } = run(&job)?;
 
         let (seconds, memory) = (progress.elapsed().as_secs_f64(), peak_memory());
         match style {
             Style::Json => print(json!({
                 "event": "done",
                 "output": self.output,
-                "bytes": summary.file_bytes,
+                "files": files,
+                "manifests": files.iter().map(|file| beside(file, ".json")).collect::<Vec<_>>(),
+                "bytes": bytes,
                 "seconds": seconds,
+                "busy": stages,
+                "limit": stages.limit(),
+                "sealing_seconds": sealing,
                 "peak_memory_bytes": memory,
             })),
             Style::Quiet => Ok(()),
             _ => {
-                let rate = summary.weights as f64 / seconds / 1e6;
+                let rate = progress.rate();
                 let memory =
                     memory.map_or(String::new(), |bytes| format!(", at most {} of memory", Size(bytes)));
                 eprintln!("{seconds:.1} s, {rate:.1} Mw/s on {threads} threads{memory}");
-                let output = self.output.display();
-                print(format_args!(
-                    "{output}: {}, {:.4} bits per weight",
-                    Size(summary.file_bytes),
-                    summary.bits_per_weight
-                ))
+                eprintln!("{stages}; {sealing:.1} s to read the file back for its digests");
+                match &files[..] {
+                    [file] => print(format_args!(
+                        "{}: {}, {bits_per_weight:.4} bits per weight",
+                        file.display(),
+                        Size(bytes)
+                    )),
+                    [first, ..] => print(format_args!(
+                        "{} and {} more: {}, {bits_per_weight:.4} bits per weight",
+                        first.display(),
+                        files.len() - 1,
+                        Size(bytes)
+                    )),
+                    [] => Ok(()),
+                }
             }
         }
+    }
+}
+
+/// The last check of a finished file, before it gets its name: its header is read back by an independent library, and
+/// its tensors follow one another to its end.
+fn check(file: &Path) -> Result<(), Error> {
+    Contents::read(file).map(drop)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds".into()),
     }
 }

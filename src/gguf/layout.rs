@@ -26,6 +26,11 @@ impl TensorInfo {
     pub fn bytes(&self) -> u64 {
         self.format.row_bytes(self.shape[0]) * self.shape[1..].iter().product::<u64>()
     }
+
+    /// Bytes that it adds to the header.
+    pub(super) fn info_bytes(&self) -> u64 {
+        (8 + self.name.len() + 4 + 8 * self.shape.len() + 4 + 8) as u64
+    }
 }
 
 /// The bytes before the data, and the place of each tensor.
@@ -45,16 +50,7 @@ impl Layout {
     /// # Panics
     /// If a row is not a whole number of blocks or a name has more than 63 bytes: planning promises neither happens.
     pub fn new(metadata: &Metadata, tensors: &[TensorInfo]) -> Self {
-        let mut header = Vec::new();
-        header.extend(b"GGUF");
-        header.extend(3u32.to_le_bytes());
-        header.extend((tensors.len() as i64).to_le_bytes());
-        header.extend((metadata.iter().len() as i64).to_le_bytes());
-        for (key, value) in metadata.iter() {
-            string(&mut header, key);
-            header.extend(value.type_id().to_le_bytes());
-            write(&mut header, value);
-        }
+        let mut header = beginning(metadata, tensors.len());
         let mut relative = 0;
         let mut offsets = Vec::with_capacity(tensors.len());
         for tensor in tensors {
@@ -74,12 +70,33 @@ impl Layout {
         offsets.iter_mut().for_each(|offset| *offset += data);
         Self { header, offsets, file_size: data + relative }
     }
+
+    /// Bytes before the infos of the tensors.
+    pub(super) fn unpadded_header(metadata: &Metadata) -> u64 {
+        beginning(metadata, 0).len() as u64
+    }
+}
+
+/// Magic, version, counts and metadata.
+fn beginning(metadata: &Metadata, tensors: usize) -> Vec<u8> {
+    let mut header = Vec::new();
+    header.extend(b"GGUF");
+    header.extend(3u32.to_le_bytes());
+    header.extend((tensors as i64).to_le_bytes());
+    header.extend((metadata.iter().len() as i64).to_le_bytes());
+    for (key, value) in metadata.iter() {
+        string(&mut header, key);
+        header.extend(value.type_id().to_le_bytes());
+        write(&mut header, value);
+    }
+    header
 }
 
 impl Value {
     /// GGUF's number of the type.
     fn type_id(&self) -> i32 {
         match self {
+            Self::U16(_) => 2,
             Self::U32(_) => 4,
             Self::I32(_) => 5,
             Self::F32(_) => 6,
@@ -92,6 +109,7 @@ impl Value {
 
 fn write(out: &mut Vec<u8>, value: &Value) {
     match value {
+        Value::U16(x) => out.extend(x.to_le_bytes()),
         Value::U32(x) => out.extend(x.to_le_bytes()),
         Value::I32(x) => out.extend(x.to_le_bytes()),
         Value::F32(x) => out.extend(x.to_le_bytes()),

@@ -4,6 +4,7 @@
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the names are GGUF's own")]
 pub enum Value {
+    U16(u16),
     U32(u32),
     I32(i32),
     F32(f32),

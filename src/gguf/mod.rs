@@ -6,8 +6,10 @@ mod contents;
 mod layout;
 mod metadata;
 mod output;
+mod split;
 
 pub use contents::{Contents, Entry};
 pub use layout::{Layout, TensorInfo};
 pub use metadata::{Metadata, Value};
-pub use output::Output;
+pub use output::{Output, beside};
+pub use split::{File, MAX_FILES, Split};

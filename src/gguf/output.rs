@@ -1,25 +1,30 @@
-//! The file being written: under a temporary name beside the final one, which it takes only when whole.
+//! The file being written: `NAME.part` beside the final name, which it takes only when whole. A `.part` stays where it
+//! is until then, so that work on it can go on another day.
 
-use std::io;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use tempfile::{Builder, NamedTempFile};
-
+use crate::disk;
 use crate::error::{Error, Result};
 
-/// An unfinished file; dropped, it is gone.
+/// An unfinished file, locked against other processes.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
-    file: NamedTempFile,
+    part: PathBuf,
+    file: File,
+    size: u64,
+    /// Under its final name already, by a run that ended between the renaming and the end.
+    renamed: bool,
 }
 
 impl Output {
-    /// Creates the temporary file, `size` bytes of zeros.
+    /// Checks that `path` can be the name of a new file.
     ///
     /// # Errors
-    /// If the folder is not there or not writable, or `path` is a folder.
-    pub fn create(path: &Path, size: u64) -> Result<Self> {
+    /// If it is a folder or a device, or names nothing.
+    pub fn check(path: &Path) -> Result<()> {
         if path.is_dir() {
             return Err(Error::Argument(format!(
                 "{} is a folder; expected the name of a file",
@@ -30,23 +35,106 @@ impl Output {
             let problem = format!("{} is no regular file and will not be replaced", path.display());
             return Err(Error::Argument(problem));
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name =
-            path.file_name().ok_or_else(|| Error::Argument(format!("{} names no file", path.display())))?;
-        let mut prefix = name.to_owned();
-        prefix.push(".");
-        let mut builder = Builder::new();
-        builder.prefix(&prefix).suffix(".part");
-        #[cfg(unix)]
-        {
-            // As any program's output: the umask decides, not the privacy of temporary files.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        match path.file_name() {
+            Some(_) => Ok(()),
+            None => Err(Error::Argument(format!("{} names no file", path.display()))),
         }
-        let io = |e| Error::io("create", path, e);
-        let file = builder.tempfile_in(folder).map_err(io)?;
-        file.as_file().set_len(size).map_err(io)?;
-        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// The name under which `path` is written.
+    pub fn part(path: &Path) -> PathBuf {
+        beside(path, ".part")
+    }
+
+    /// Creates the unfinished file, empty.
+    ///
+    /// # Errors
+    /// If it is there, the folder is not there or not writable, or another process is writing the file.
+    pub fn create(path: &Path, size: u64) -> Result<Self> {
+        let part = Self::part(path);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&part);
+        Self::locked(path, part, file.map_err(|e| Error::io("create", path, e))?, size, false)
+    }
+
+    /// Forgets what an earlier run wrote.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    pub fn clear(&self) -> Result<()> {
+        self.file.set_len(0).map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// Opens the unfinished file of an earlier run, or, if that run may have `sealed` it, the one with the final name.
+    /// None if there is neither.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or another process is writing it.
+    pub fn reopen(path: &Path, size: u64, sealed: bool) -> Result<Option<Self>> {
+        let names = [(Self::part(path), false), (path.to_owned(), true)];
+        for (name, renamed) in names.into_iter().take(if sealed { 2 } else { 1 }) {
+            match OpenOptions::new().read(true).write(true).open(&name) {
+                Ok(file) => return Self::locked(path, Self::part(path), file, size, renamed).map(Some),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("open", name, e)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn locked(path: &Path, part: PathBuf, file: File, size: u64, renamed: bool) -> Result<Self> {
+        let name = if renamed { path } else { &part };
+        let free = disk::lock(&file).map_err(|e| Error::io("lock", name, e))?;
+        if !free || !disk::is_at(&file, name) {
+            return Err(Error::Busy(path.to_owned()));
+        }
+        Ok(Self { path: path.to_owned(), part, file, size, renamed })
+    }
+
+    /// The final name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the bytes are now.
+    pub fn current(&self) -> &Path {
+        if self.renamed { &self.path } else { &self.part }
+    }
+
+    /// Whether an earlier run has given it its final name.
+    pub fn is_renamed(&self) -> bool {
+        self.renamed
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Bytes that the disk must still have for it.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn needed(&self) -> Result<u64> {
+        let taken = disk::taken(&self.file).map_err(|e| Error::io("read", &self.part, e))?;
+        Ok(self.size.saturating_sub(taken))
+    }
+
+    /// Gives the file its size, zeros where nothing was written, with the space for it reserved if `reserve` and the
+    /// file system can.
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub fn reserve(&self, reserve: bool) -> Result<()> {
+        let io = |e| Error::io("reserve space for", &self.path, e);
+        if reserve {
+            disk::reserve(&self.file, self.size).map_err(io)?;
+        }
+        self.file.set_len(self.size).map_err(io)
+    }
+
+    /// Whether the file has its whole size.
+    pub fn is_whole_size(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.len() == self.size)
     }
 
     /// Writes bytes at a position, from any thread.
@@ -54,31 +142,52 @@ impl Output {
     /// # Errors
     /// If the system cannot, for instance because the disk is full.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        write_all_at(self.file.as_file(), offset, bytes).map_err(|e| Error::io("write", &self.path, e))
+        disk::write_all_at(&self.file, offset, bytes).map_err(|e| Error::io("write", &self.path, e))
     }
 
-    /// Makes the data durable and gives the file its final name.
+    /// Reads bytes back.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        disk::read_exact_at(&self.file, offset, bytes).map_err(|e| Error::io("read", self.current(), e))
+    }
+
+    /// Makes all that was written durable and drops it from the page cache.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io("write", &self.path, e))?;
+        disk::forget(&self.file, 0..self.size);
+        Ok(())
+    }
+
+    /// Gives the file its final name, unless it has it.
     ///
     /// # Errors
     /// If the system cannot; then the final name is as it was.
-    pub fn finish(self) -> Result<()> {
-        self.file.as_file().sync_all().map_err(|e| Error::io("write", &self.path, e))?;
-        self.file.persist(&self.path).map_err(|e| Error::io("rename to", &self.path, e.error))?;
+    pub fn finish(&mut self) -> Result<()> {
+        if !self.renamed {
+            self.file.sync_all().map_err(|e| Error::io("write", &self.path, e))?;
+            fs::rename(&self.part, &self.path).map_err(|e| Error::io("rename to", &self.path, e))?;
+            disk::sync_folder(&self.path);
+            self.renamed = true;
+        }
         Ok(())
     }
-}
 
-#[cfg(unix)]
-fn write_all_at(file: &std::fs::File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn write_all_at(file: &std::fs::File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let n = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
-        offset += n as u64;
-        bytes = &bytes[n..];
+    /// Removes the unfinished file.
+    pub fn discard(self) {
+        if !self.renamed {
+            let _ = fs::remove_file(&self.part);
+        }
     }
-    Ok(())
+}
+
+/// `path` with something after its name.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
 }

@@ -1,9 +1,22 @@
-//! Stage 4, work: pieces of the checkpoint are read, quantized and written at their offsets, on all threads.
+//! Stage 4, work: pieces of the checkpoint are read, quantized and written at their offsets, within a limit of memory,
+//! recorded when they are durable, and sealed at the end.
 
+mod budget;
+mod deviation;
 mod estimate;
+mod flow;
+mod journal;
+mod manifest;
 mod run;
+mod seal;
+mod session;
+mod stages;
 mod units;
 
+pub use budget::{Budget, default_memory};
+pub use deviation::Deviation;
 pub use estimate::{Rate, rates};
-pub use run::{Event, Listener, run};
-pub use units::{Unit, units};
+pub use run::{Check, Event, Job, Listener, Made, run};
+pub use session::file_name;
+pub use stages::Stages;
+pub use units::{Unit, Window, Work};

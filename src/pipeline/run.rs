@@ -1,26 +1,32 @@
-//! The work itself: each piece is read, decoded, quantized and written by one thread, with its own buffers.
+//! A run from beginning to end: what is there is looked at, the rest is done, the files are sealed.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
-use rayon::ThreadPoolBuilder;
-use rayon::iter::{ParallelBridge, ParallelIterator};
-
-use super::units::{Unit, units};
-use crate::checkpoint::{Checkpoint, Matrix};
-use crate::error::{Error, Result};
-use crate::gguf::Output;
+use super::flow::flow;
+use super::manifest;
+use super::seal::seal;
+use super::session::{Session, file_name};
+use super::{Budget, Stages, Work};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
 use crate::recipe::{Importances, Plan};
 
 /// What happens, for those who report it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
     /// The work is known.
     Started {
         /// Weights to quantize.
         weights: u64,
-        /// Bytes of the file.
+        /// Of which an earlier run has done these.
+        done: u64,
+        /// Bytes of the files.
         bytes: u64,
+        /// Threads and buffers.
+        budget: Budget,
     },
     /// A piece is in the file.
     Written {
@@ -31,145 +37,120 @@ pub enum Event {
         /// Bytes that it takes in the file.
         written: u64,
     },
-    /// The file has its final name.
+    /// All pieces are; the files are being read back.
+    Sealing,
+    /// The files have their final names.
     Finished,
 }
 
 /// Hears of events, from any thread.
 pub type Listener<'a> = &'a (dyn Fn(Event) + Sync);
 
-/// Quantizes the checkpoint as planned into `path`, on `threads` threads.
+/// A last check of a file under its unfinished name.
+pub type Check<'a> = &'a (dyn Fn(&Path) -> Result<()> + Sync);
+
+/// All that a run needs to know.
+pub struct Job<'a> {
+    /// The source.
+    pub checkpoint: &'a Checkpoint,
+    /// What to make of it.
+    pub plan: &'a Plan,
+    /// What counts how much.
+    pub importances: &'a Importances<'a>,
+    /// The name of the file, or from which the names of split files are made.
+    pub output: &'a Path,
+    /// Only this file of a split, counted from 1.
+    pub part: Option<u16>,
+    /// Threads that quantize.
+    pub threads: usize,
+    /// Bytes of buffers.
+    pub memory: u64,
+    /// Forget what an earlier run has done.
+    pub restart: bool,
+    /// Reserve the disk's space before the work.
+    pub reserve: bool,
+    /// Time after which what was written is made durable.
+    pub sync: Duration,
+    /// Becomes true when the user wants to stop.
+    pub stop: &'a AtomicBool,
+    /// A file that does not pass does not get its name.
+    pub check: Check<'a>,
+    /// Hears how it goes.
+    pub listener: Listener<'a>,
+}
+
+/// What was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Over all tensors in them.
+    pub bits_per_weight: f64,
+    /// How busy the stages were.
+    pub stages: Stages,
+    /// Seconds for reading the files back.
+    pub sealing: f64,
+}
+
+impl Job<'_> {
+    /// The files of the plan that are made, by their place in it.
+    pub fn files(&self) -> Range<usize> {
+        match self.part {
+            Some(part) => usize::from(part) - 1..usize::from(part),
+            None => 0..self.plan.files.len(),
+        }
+    }
+
+    fn tensors(&self) -> Range<usize> {
+        let files = &self.plan.files[self.files()];
+        files[0].tensors.start..files[files.len() - 1].tensors.end
+    }
+}
+
+/// Quantizes the checkpoint as planned, going on where an earlier run of the same work stopped.
 ///
-/// The bytes of the file do not depend on the number of threads or on the CPU.
+/// The bytes of the files do not depend on the number of threads, the memory, the CPU, interruptions, or whether
+/// the parts of a split are made together.
 ///
 /// # Errors
-/// If something cannot be read or written, or holds weights that no format can; then `path` is as it was.
-pub fn run(
-    checkpoint: &Checkpoint,
-    plan: &Plan,
-    importances: &Importances,
-    path: &Path,
-    threads: usize,
-    listener: Listener,
-) -> Result<()> {
-    let output = Output::create(path, plan.layout.file_size)?;
-    let units = units(checkpoint, &plan.model)?;
-    listener(Event::Started { weights: plan.model.weights(), bytes: plan.layout.file_size });
-    output.write_at(0, &plan.layout.header)?;
-
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Error::Argument(format!("cannot start {threads} threads: {e}")))?;
-    let worker = || Worker {
-        checkpoint,
-        plan,
-        importances,
-        output: &output,
-        buffers: Buffers::default(),
-        slice: None,
-    };
-    pool.install(|| {
-        units.iter().par_bridge().try_for_each_init(worker, |worker, unit| {
-            listener(worker.process(unit)?);
-            Ok::<(), Error>(())
-        })
-    })?;
-    output.finish()?;
-    listener(Event::Finished);
-    Ok(())
-}
-
-/// One thread's view of the work.
-struct Worker<'a> {
-    checkpoint: &'a Checkpoint,
-    plan: &'a Plan,
-    importances: &'a Importances<'a>,
-    output: &'a Output,
-    buffers: Buffers,
-    slice: Option<OpenSlice<'a>>,
-}
-
-/// What all pieces of a slice share: its matrix with the block scales, and its importances.
-struct OpenSlice<'a> {
-    tensor: usize,
-    slice: usize,
-    matrix: Matrix<'a>,
-    importance: Option<Arc<[f32]>>,
-}
-
-#[derive(Default)]
-struct Buffers {
-    /// Bytes as stored in the shard.
-    raw: Vec<u8>,
-    /// Weights in the shard's order, then in the output's.
-    weights: Vec<f32>,
-    transposed: Vec<f32>,
-    /// Encoded blocks.
-    blocks: Vec<u8>,
-}
-
-impl Worker<'_> {
-    fn process(&mut self, unit: &Unit) -> Result<Event> {
-        let tensor = &self.plan.model.tensors[unit.tensor];
-        let format = self.plan.format(unit.tensor);
-        let slice = &tensor.slices[unit.slice];
-        let columns = tensor.columns();
-        let count = (unit.rows.end - unit.rows.start) * columns;
-
-        self.open(unit)?;
-        let open = self.slice.as_ref().expect("`open` has just set it");
-        let Buffers { raw, weights, transposed, blocks } = &mut self.buffers;
-        weights.resize(count as usize, 0.0);
-        let rows = if slice.transposed {
-            slice.rows.clone()
-        } else {
-            slice.rows.start + unit.rows.start..slice.rows.start + unit.rows.end
-        };
-        open.matrix.read(rows, raw, weights)?;
-        let weights =
-            if slice.transposed { transpose(weights, columns as usize, transposed) } else { &weights[..] };
-
-        let row_bytes = format.row_bytes(columns);
-        blocks.resize(((unit.rows.end - unit.rows.start) * row_bytes) as usize, 0);
-        quant_kernels::quantize(format, weights, columns as usize, open.importance.as_deref(), blocks);
-        let row = unit.slice as u64 * tensor.rows() + unit.rows.start;
-        self.output.write_at(self.plan.layout.offsets[unit.tensor] + row * row_bytes, blocks)?;
-        Ok(Event::Written { weights: count, read: raw.len() as u64, written: blocks.len() as u64 })
+/// If something cannot be read or written, or holds weights that no format can; if the user stops it; if another
+/// process is at the same file, or the unfinished file is of other work. The final names are as they were then, and
+/// what is done is kept, if anything is.
+pub fn run(job: &Job) -> Result<Made> {
+    let plan = job.plan;
+    let work = Work::new(job.checkpoint, plan, job.tensors())?;
+    let budget = Budget::new(job.memory, job.threads, work.needs)?;
+    let mut session = Session::open(job, &work)?;
+    let [mut weights, mut done] = [0, 0];
+    for unit in work.all(plan) {
+        weights += unit.weights(plan);
+        done += if session.done[unit.number as usize].is_some() { unit.weights(plan) } else { 0 };
     }
-
-    /// Opens the unit's slice, unless the last unit was of the same.
-    fn open(&mut self, unit: &Unit) -> Result<()> {
-        if self.slice.as_ref().is_none_or(|open| (open.tensor, open.slice) != (unit.tensor, unit.slice)) {
-            let source = &self.plan.model.tensors[unit.tensor].slices[unit.slice].tensor;
-            self.slice = Some(OpenSlice {
-                tensor: unit.tensor,
-                slice: unit.slice,
-                matrix: Matrix::open(self.checkpoint, source)?,
-                importance: self.importances.slice(&self.plan.model, unit.tensor, unit.slice)?,
-            });
+    let bytes = plan.files[job.files()].iter().map(|file| file.layout.file_size).sum();
+    (job.listener)(Event::Started { weights, done, bytes, budget });
+    match finish(job, &work, &mut session, budget) {
+        Ok((stages, sealing)) => {
+            session.journal.remove()?;
+            (job.listener)(Event::Finished);
+            let files = job.files().map(|file| file_name(plan, job.output, file)).collect();
+            let tensors: u64 = job.tensors().map(|tensor| plan.bytes(tensor)).sum();
+            let bits_per_weight = tensors as f64 * 8.0 / weights as f64;
+            Ok(Made { files, bytes, bits_per_weight, stages, sealing })
         }
-        Ok(())
+        Err(error) => Err(session.stopped(job, &work, error)),
     }
 }
 
-/// A matrix of `rows` rows with rows and columns exchanged, in `out`.
-fn transpose<'a>(matrix: &[f32], rows: usize, out: &'a mut Vec<f32>) -> &'a [f32] {
-    let columns = matrix.len() / rows;
-    out.clear();
-    out.extend((0..columns).flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column])));
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transposing_exchanges_rows_and_columns() {
-        assert_eq!(
-            transpose(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, &mut Vec::new()),
-            [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]
-        );
+fn finish(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<(Stages, f64)> {
+    let stages = flow(job, work, session, budget)?;
+    (job.listener)(Event::Sealing);
+    let start = Instant::now();
+    let digests = seal(job, session)?;
+    for (number, digests) in job.files().zip(&digests) {
+        let manifest = manifest::manifest(job, work, session, number, digests);
+        manifest::write(&manifest, &file_name(job.plan, job.output, number))?;
     }
+    Ok((stages, start.elapsed().as_secs_f64()))
 }

@@ -1,18 +1,27 @@
 //! The pieces of work: some rows of one slice of an output tensor, small enough that memory does not grow with the
-//! model.
+//! model, and numbered so that the number means the same in every run.
 
 use std::ops::Range;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::model::{Model, Slice};
+use crate::model::{Slice, TensorPlan};
+use crate::recipe::Plan;
 
 /// Weights in a piece, unless a single row (or a transposed slice, which needs all of its window) has more.
 const WEIGHTS: u64 = 1 << 20;
 
+/// Stored and encoded bytes of a piece together, with the same exceptions.
+const BYTES: u64 = 3 << 20;
+
+/// Weights of the matrices whose block scales are read together, before the weights themselves.
+const BATCH: u64 = 64 << 20;
+
 /// Rows of one slice of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
+    /// Its number in the order of tensors, slices and rows, which no sharding changes.
+    pub number: u32,
     /// Place of the tensor in the model.
     pub tensor: usize,
     /// Expert or head.
@@ -21,28 +30,140 @@ pub struct Unit {
     pub rows: Range<u64>,
 }
 
-/// All pieces of the model, in the order in which the shards hold what they need.
-///
-/// # Errors
-/// If a tensor of the model is not in the checkpoint.
-pub fn units(checkpoint: &Checkpoint, model: &Model) -> Result<Vec<Unit>> {
-    let mut placed = Vec::new();
-    for (tensor, plan) in model.tensors.iter().enumerate() {
-        for (slice, Slice { tensor: source, rows: window, transposed }) in plan.slices.iter().enumerate() {
-            let source = checkpoint.tensor(source)?;
-            let rows = plan.rows();
-            let step = if *transposed { rows } else { (WEIGHTS / plan.columns()).clamp(1, rows) };
-            let row_bytes = source.bytes / source.rows();
-            let mut start = 0;
-            while start < rows {
-                let end = rows.min(start + step);
-                let first = window.start + if *transposed { 0 } else { start };
-                let place = (&*source.shard, source.offset + first * row_bytes);
-                placed.push((place, Unit { tensor, slice, rows: start..end }));
-                start = end;
+/// All the units of a slice.
+#[derive(Clone, Debug)]
+pub struct Window {
+    tensor: u32,
+    slice: u32,
+    /// Number of the first unit.
+    first: u32,
+    /// Rows in a unit, but the last.
+    step: u32,
+}
+
+/// All that is to be done, in the order in which the shards hold it.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// The slices in that order.
+    pub windows: Vec<Window>,
+    /// Number of units.
+    pub units: u32,
+    /// Number of the first unit of each tensor, from that of the first tensor on.
+    firsts: Vec<u32>,
+    tensors: Range<usize>,
+    /// What the largest units need.
+    pub needs: Needs,
+}
+
+/// Bytes that the largest pieces take in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Stored bytes and encoded blocks, which wait in queues.
+    pub piece: u64,
+    /// The weights as f32, which a thread has while it works.
+    pub scratch: u64,
+}
+
+impl Work {
+    /// The work for these tensors of the plan.
+    ///
+    /// # Errors
+    /// If one of their sources is not in the checkpoint.
+    pub fn new(checkpoint: &Checkpoint, plan: &Plan, tensors: Range<usize>) -> Result<Self> {
+        let (mut placed, mut firsts, mut units, mut needs) = (Vec::new(), Vec::new(), 0, Needs::default());
+        for tensor in tensors.clone() {
+            firsts.push(units);
+            let planned = &plan.model.tensors[tensor];
+            let (rows, columns) = (planned.rows(), planned.columns());
+            let encoded = plan.format(tensor).row_bytes(columns);
+            for (slice, Slice { tensor: source, rows: window, transposed }) in
+                planned.slices.iter().enumerate()
+            {
+                let source = checkpoint.tensor(source)?;
+                let stored = source.bytes / source.rows().max(1);
+                let step = if *transposed {
+                    rows
+                } else {
+                    (WEIGHTS / columns).min(BYTES / (stored + encoded)).clamp(1, rows)
+                };
+                let raw = if *transposed { (window.end - window.start) * stored } else { step * stored };
+                let weights = step * columns * 4 * if *transposed { 2 } else { 1 } + columns * 4;
+                needs.piece = needs.piece.max(raw + step * encoded);
+                needs.scratch = needs.scratch.max(weights);
+                let place = (&*source.shard, source.offset + window.start * stored);
+                let window =
+                    Window { tensor: tensor as u32, slice: slice as u32, first: units, step: step as u32 };
+                placed.push((place, window));
+                units += rows.div_ceil(step) as u32;
             }
         }
+        placed.sort_by_key(|(place, window)| (*place, window.first));
+        let windows = placed.into_iter().map(|(_, window)| window).collect();
+        Ok(Self { windows, units, firsts, tensors, needs })
     }
-    placed.sort_by_key(|(place, unit)| (*place, unit.tensor, unit.slice));
-    Ok(placed.into_iter().map(|(_, unit)| unit).collect())
+
+    /// Numbers of the units of a tensor, by its place in the model.
+    pub fn of_tensor(&self, tensor: usize) -> Range<u32> {
+        let index = tensor - self.tensors.start;
+        self.firsts[index]..self.firsts.get(index + 1).copied().unwrap_or(self.units)
+    }
+
+    /// Every unit, in the order of the shards.
+    pub fn all<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = Unit> + 'a {
+        self.windows.iter().flat_map(|window| window.units(plan))
+    }
+
+    /// Runs of windows whose matrices are small enough together for all their block scales to be in memory.
+    pub fn batches<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = &'a [Window]> {
+        let mut rest = &self.windows[..];
+        std::iter::from_fn(move || {
+            let mut weights = 0;
+            let mut end = 0;
+            while end < rest.len() {
+                let source = |index: usize| &rest[index].source(plan).tensor;
+                if weights > BATCH && source(end) != source(end - 1) {
+                    break;
+                }
+                weights += rest[end].weights(plan);
+                end += 1;
+            }
+            let batch;
+            (batch, rest) = rest.split_at(end);
+            (!batch.is_empty()).then_some(batch)
+        })
+    }
+}
+
+impl Unit {
+    /// Number of its weights.
+    pub fn weights(&self, plan: &Plan) -> u64 {
+        (self.rows.end - self.rows.start) * plan.model.tensors[self.tensor].columns()
+    }
+}
+
+impl Window {
+    /// Where it comes from.
+    pub fn source<'a>(&self, plan: &'a Plan) -> &'a Slice {
+        &self.planned(plan).slices[self.slice as usize]
+    }
+
+    fn planned<'a>(&self, plan: &'a Plan) -> &'a TensorPlan {
+        &plan.model.tensors[self.tensor as usize]
+    }
+
+    fn weights(&self, plan: &Plan) -> u64 {
+        self.planned(plan).rows() * self.planned(plan).columns()
+    }
+
+    /// Its units in order.
+    pub fn units(&self, plan: &Plan) -> impl Iterator<Item = Unit> {
+        let Self { tensor, slice, first, step } = *self;
+        let (rows, step) = (self.planned(plan).rows(), u64::from(step));
+        (0..rows.div_ceil(step)).map(move |nth| Unit {
+            number: first + nth as u32,
+            tensor: tensor as usize,
+            slice: slice as usize,
+            rows: nth * step..rows.min((nth + 1) * step),
+        })
+    }
 }

@@ -15,7 +15,7 @@ pub use imatrix::Imatrix;
 pub use importance::{Importances, Origin};
 pub use layers::{Layers, Share};
 pub use overrides::Override;
-pub use plan::Plan;
+pub use plan::{Plan, Wishes};
 pub use presets::{DEFAULT as DEFAULT_PRESET, names as preset_names};
 pub use rule::{Presence, Recipe, Rule};
 

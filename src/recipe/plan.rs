@@ -3,9 +3,10 @@
 use quant_kernels::Format;
 
 use super::{Choice, Imatrix, Override, Presence, Recipe, choose};
-use crate::error::Result;
-use crate::gguf::{Layout, TensorInfo, Value};
-use crate::model::Model;
+use crate::checkpoint::Fingerprint;
+use crate::error::{Error, Result};
+use crate::gguf::{File, Split, TensorInfo, Value};
+use crate::model::{Model, Options};
 
 /// GGML's version of its block formats.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -19,21 +20,42 @@ pub struct Plan {
     pub recipe: String,
     /// Types and reasons, in the model's order.
     pub choices: Vec<Choice>,
-    /// Header and offsets.
-    pub layout: Layout,
+    /// Overrides as they were given.
+    pub overrides: Vec<String>,
+    /// What the checkpoint holds.
+    pub source: Fingerprint,
+    /// SHA-256 of the importance matrix.
+    pub imatrix: Option<String>,
+    /// What the user asked of the model.
+    pub options: Options,
+    /// How the model is divided into files.
+    pub split: Split,
+    /// The files: one, unless it is split.
+    pub files: Vec<File>,
+}
+
+/// What the user asks for.
+#[derive(Clone, Debug)]
+pub struct Wishes<'a> {
+    /// Rules for the types.
+    pub recipe: &'a Recipe,
+    /// Types that go before the rules.
+    pub overrides: &'a [Override],
+    /// Measured importances.
+    pub imatrix: Option<&'a Imatrix>,
+    /// What was asked of the model.
+    pub options: Options,
+    /// How to divide the file.
+    pub split: Split,
 }
 
 impl Plan {
-    /// Chooses types and lays out the file.
+    /// Chooses types and lays out the files.
     ///
     /// # Errors
-    /// If the recipe does not cover the model, or an override matches nothing.
-    pub fn new(
-        mut model: Model,
-        recipe: &Recipe,
-        overrides: &[Override],
-        imatrix: Option<&Imatrix>,
-    ) -> Result<Self> {
+    /// If the recipe does not cover the model, an override matches nothing, or the model cannot be split so.
+    pub fn new(mut model: Model, source: Fingerprint, wishes: Wishes) -> Result<Self> {
+        let Wishes { recipe, overrides, imatrix, options, split } = wishes;
         let presence = if imatrix.is_some() { Presence::Present } else { Presence::Absent };
         let choices = choose(&model, recipe, overrides, presence)?;
 
@@ -42,16 +64,20 @@ impl Plan {
         metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
         metadata.set("quantpress.version", env!("CARGO_PKG_VERSION").into());
         metadata.set("quantpress.recipe", recipe.name.as_str().into());
+        metadata.set("quantpress.source.sha256", Value::String(source.sha256()));
+        let overrides: Vec<String> = overrides.iter().map(Override::to_string).collect();
         if !overrides.is_empty() {
-            let overrides = overrides.iter().map(Override::to_string).collect();
-            metadata.set("quantpress.overrides", Value::Strings(overrides));
+            metadata.set("quantpress.overrides", Value::Strings(overrides.clone()));
         }
+        let mut fingerprint = None;
         if let Some(imatrix) = imatrix {
             metadata.set("quantize.imatrix.entries_count", Value::U32(imatrix.entries() as u32));
             if let Some(chunks) = imatrix.chunks {
                 metadata.set("quantize.imatrix.chunks_count", Value::U32(chunks));
             }
-            metadata.set("quantpress.imatrix.sha256", Value::String(imatrix.fingerprint()));
+            let sha256 = imatrix.fingerprint();
+            metadata.set("quantpress.imatrix.sha256", Value::String(sha256.clone()));
+            fingerprint = Some(sha256);
         }
 
         let infos: Vec<TensorInfo> = model
@@ -64,8 +90,23 @@ impl Plan {
                 format: choice.format,
             })
             .collect();
-        let layout = Layout::new(&model.metadata, &infos);
-        Ok(Self { model, recipe: recipe.name.clone(), choices, layout })
+        let files = split
+            .files(&model.metadata, &infos)
+            .map_err(|problem| Error::Argument(format!("the file cannot be split like this: {problem}")))?;
+        let recipe = recipe.name.clone();
+        Ok(Self { model, recipe, choices, overrides, source, imatrix: fingerprint, options, split, files })
+    }
+
+    /// The file that a tensor is in and its first byte there, by its place in the model.
+    pub fn place(&self, tensor: usize) -> (usize, u64) {
+        let file = self.files.partition_point(|file| file.tensors.end <= tensor);
+        let File { tensors, layout } = &self.files[file];
+        (file, layout.offsets[tensor - tensors.start])
+    }
+
+    /// Bytes of all files.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.layout.file_size).sum()
     }
 
     /// Type of a tensor by its place in the model.

@@ -8,4 +8,4 @@ mod summary;
 pub use memory::peak_memory;
 pub use progress::{Progress, Style};
 pub use size::{Size, grouped};
-pub use summary::{Estimate, Fallback, Group, Resident, Summary, about};
+pub use summary::{Estimate, Fallback, Group, PlannedFile, Resident, Summary, about};

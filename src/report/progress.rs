@@ -36,6 +36,8 @@ struct State {
     start: Instant,
     told: Instant,
     total: u64,
+    /// Done by an earlier run.
+    before: u64,
     weights: u64,
     read: u64,
     written: u64,
@@ -48,7 +50,7 @@ impl Progress {
     /// Nothing has happened yet.
     pub fn new(style: Style) -> Self {
         let now = Instant::now();
-        let state = State { start: now, told: now, total: 0, weights: 0, read: 0, written: 0 };
+        let state = State { start: now, told: now, total: 0, before: 0, weights: 0, read: 0, written: 0 };
         Self { style, bar: ProgressBar::hidden(), state: Mutex::new(state) }
     }
 
@@ -56,12 +58,30 @@ impl Progress {
     pub fn event(&self, event: Event) {
         let Ok(mut state) = self.state.lock() else { return };
         match event {
-            Event::Started { weights, bytes } => {
+            Event::Started { weights, done, bytes, budget } => {
+                // The time for planning is not work.
+                state.start = Instant::now();
                 state.total = weights;
+                (state.before, state.weights) = (done, done);
                 match self.style {
-                    Style::Bar => self.start_bar(weights),
+                    Style::Bar => self.start_bar(weights, done),
+                    Style::Lines if done > 0 => {
+                        let percent = done as f64 * 100.0 / weights as f64;
+                        eprintln!(
+                            "{} weights to {}, {percent:.0} % done before",
+                            grouped(weights),
+                            Size(bytes)
+                        );
+                    }
                     Style::Lines => eprintln!("{} weights to {}", grouped(weights), Size(bytes)),
-                    Style::Json => emit(&json!({"event": "started", "weights": weights, "bytes": bytes})),
+                    Style::Json => emit(&json!({
+                        "event": "started",
+                        "weights": weights,
+                        "done_before": done,
+                        "bytes": bytes,
+                        "threads": budget.threads,
+                        "pieces": budget.pieces,
+                    })),
                     Style::Quiet => {}
                 }
             }
@@ -84,6 +104,12 @@ impl Progress {
                     _ => {}
                 }
             }
+            Event::Sealing => {
+                self.bar.set_message("reading the file back");
+                if self.style == Style::Json {
+                    emit(&state.json("sealing"));
+                }
+            }
             Event::Finished => {
                 self.bar.finish_and_clear();
                 if self.style == Style::Json {
@@ -93,14 +119,21 @@ impl Progress {
         }
     }
 
+    /// Weights a second so far, those of earlier runs left out, in millions.
+    pub fn rate(&self) -> f64 {
+        self.state.lock().map(|state| state.rate()).unwrap_or_default()
+    }
+
     /// Time since the start.
     pub fn elapsed(&self) -> Duration {
         self.state.lock().map(|state| state.start.elapsed()).unwrap_or_default()
     }
 
-    fn start_bar(&self, weights: u64) {
+    fn start_bar(&self, weights: u64, done: u64) {
         self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
         self.bar.set_length(weights);
+        self.bar.set_position(done);
+        self.bar.reset_eta();
         let style =
             ProgressStyle::with_template("{bar:24} {human_pos} of {human_len} weights  {msg}  {eta} left");
         if let Ok(style) = style {
@@ -112,12 +145,13 @@ impl Progress {
 impl State {
     /// Million weights a second.
     fn rate(&self) -> f64 {
-        self.weights as f64 / self.start.elapsed().as_secs_f64().max(1e-9) / 1e6
+        (self.weights - self.before) as f64 / self.start.elapsed().as_secs_f64().max(1e-9) / 1e6
     }
 
     fn line(&self) -> String {
         let done = self.weights as f64 / self.total as f64;
-        let left = self.start.elapsed().mul_f64((1.0 - done) / done);
+        let left = (self.total - self.weights) as f64 / 1e6 / self.rate();
+        let left = Duration::try_from_secs_f64(left).unwrap_or_default();
         format!(
             "{:3.0} %  {} read  {:.1} Mw/s  {} left",
             done * 100.0,

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use quant_kernels::Format;
 use serde::Serialize;
 
 use super::{Size, grouped};
+use crate::gguf::{File, Split};
 use crate::model::Role;
 use crate::pipeline::Rate;
 use crate::recipe::{Importances, Origin, Plan};
@@ -30,8 +32,11 @@ pub struct Summary {
     pub bits_per_weight: f64,
     /// Data of all tensors.
     pub tensor_bytes: u64,
-    /// The whole file: header, tokenizer, data, padding.
+    /// The whole file, or all files of a split: headers, tokenizer, data, padding.
     pub file_bytes: u64,
+    /// The files of a split.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PlannedFile>,
     /// Tensors by type.
     pub types: BTreeMap<String, usize>,
     /// Tensors by role and type.
@@ -45,6 +50,19 @@ pub struct Summary {
     /// How long it takes, if it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
+}
+
+/// One file of a split.
+#[derive(Debug, Serialize)]
+pub struct PlannedFile {
+    /// What follows the output's name: `-00001-of-00004.gguf`.
+    pub name: String,
+    /// The whole file.
+    pub bytes: u64,
+    /// How many tensors are in it.
+    pub tensors: usize,
+    /// The first and the last.
+    pub between: [String; 2],
 }
 
 /// Tensors of one role and type.
@@ -137,7 +155,8 @@ impl Summary {
             weights: model.weights(),
             bits_per_weight: plan.bits_per_weight(),
             tensor_bytes: plan.tensor_bytes(),
-            file_bytes: plan.layout.file_size,
+            file_bytes: plan.file_bytes(),
+            files: planned_files(plan),
             types,
             groups: groups.into_values().collect(),
             resident: Resident::new(plan),
@@ -178,6 +197,20 @@ impl Resident {
             kv_per_token: 2 * u64::from(model.kv_per_token) * u64::from(model.layers),
         }
     }
+}
+
+fn planned_files(plan: &Plan) -> Vec<PlannedFile> {
+    if plan.split == Split::Whole {
+        return Vec::new();
+    }
+    let name = |index: usize| plan.model.tensors[index].name.clone();
+    let file = |(number, file): (usize, &File)| PlannedFile {
+        name: plan.split.name(Path::new(""), number, plan.files.len()).display().to_string(),
+        bytes: file.layout.file_size,
+        tensors: file.tensors.len(),
+        between: [name(file.tensors.start), name(file.tensors.end - 1)],
+    };
+    plan.files.iter().enumerate().map(file).collect()
 }
 
 fn fallbacks(plan: &Plan) -> Vec<Fallback> {
@@ -291,6 +324,9 @@ impl fmt::Display for Summary {
             grouped(self.file_bytes),
             self.bits_per_weight
         )?;
+        for PlannedFile { name, bytes, tensors, between: [first, last] } in &self.files {
+            writeln!(f, "split     {name}  {}, {tensors} tensors, {first} to {last}", Size(*bytes))?;
+        }
         let Resident { always, experts_per_token, experts, kv_per_token } = self.resident;
         writeln!(
             f,

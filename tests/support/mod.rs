@@ -1,11 +1,16 @@
 //! What the tests share: the fixture, the program, checkpoints made to measure, and real llama.cpp.
 
 pub mod checkpoint;
+pub mod interrupted;
 pub mod python;
 pub mod shapes;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use quantpress::gguf::Contents;
+use sha2::{Digest, Sha256};
 
 /// A file or folder under `fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
@@ -49,4 +54,22 @@ pub fn quantize_fixture(folder: &Path, name: &str, arguments: &[&str]) -> PathBu
     all.extend(arguments);
     succeed(&all);
     output
+}
+
+/// SHA-256 in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of every tensor's data in the files, by name; no name may be there twice.
+pub fn tensor_hashes(files: &[PathBuf]) -> BTreeMap<String, String> {
+    let mut hashes = BTreeMap::new();
+    for file in files {
+        let bytes = std::fs::read(file).expect("read");
+        for tensor in Contents::read(file).expect("sound").tensors {
+            let data = &bytes[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize];
+            assert!(hashes.insert(tensor.name, hex(data)).is_none());
+        }
+    }
+    hashes
 }

@@ -1,0 +1,125 @@
+//! What a checkpoint holds, in a few digests: equal for equal content wherever it lies and however it is divided into
+//! shards, and read in a moment, since of the weights only a sample is taken.
+
+use sha2::{Digest, Sha256};
+
+use super::{Checkpoint, GENERATION_CONFIG, MAX_JSON, exists, read_file};
+use crate::error::Result;
+
+/// Samples of the weights, spread over all of them.
+const SAMPLES: u64 = 1024;
+
+/// Bytes of a sample, less where its tensor ends before.
+const SAMPLE: u64 = 4096;
+
+/// Files whose content goes into the GGUF file's metadata.
+const SETTINGS: [&str; 6] = [
+    "config.json",
+    GENERATION_CONFIG,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tiktoken.model",
+    "chat_template.jinja",
+];
+
+/// SHA-256 digests in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// config.json, the tokenizer and whatever else is carried over.
+    pub settings: String,
+    /// Names, dtypes and shapes of all tensors.
+    pub tensors: String,
+    /// 1024 samples of 4 KiB of the weights.
+    pub sample: String,
+}
+
+impl Fingerprint {
+    /// Reads what the digests need.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        let mut settings = Sha256::new();
+        for file in SETTINGS {
+            if exists(checkpoint.source(), file)? {
+                let bytes = read_file(checkpoint.source(), file, MAX_JSON)?;
+                // Lengths keep one file's end apart from the next one's beginning.
+                settings.update(format!("{file} {}\n", bytes.len()));
+                settings.update(bytes);
+            }
+        }
+
+        let mut list: Vec<_> = checkpoint.tensors().collect();
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut tensors = Sha256::new();
+        for tensor in &list {
+            tensors.update(format!("{:?} {:?} {:?}\n", tensor.name, tensor.dtype, tensor.shape));
+        }
+
+        let mut sample = Sha256::new();
+        let mut buffer = Vec::new();
+        let total = list.iter().map(|tensor| tensor.bytes).sum();
+        let (mut next, mut first) = (0, 0);
+        for place in places(total) {
+            // The tensor in which the place lies: places ascend, so the search goes on where it stopped.
+            while place >= first + list[next].bytes {
+                first += list[next].bytes;
+                next += 1;
+            }
+            let tensor = list[next];
+            let offset = place - first;
+            buffer.resize(SAMPLE.min(tensor.bytes - offset) as usize, 0);
+            checkpoint.read_at(tensor, offset, &mut buffer)?;
+            sample.update(&buffer);
+        }
+        Ok(Self { settings: text(settings), tensors: text(tensors), sample: text(sample) })
+    }
+
+    /// All of it as one digest.
+    pub fn sha256(&self) -> String {
+        hex(format!("{}\n{}\n{}\n", self.settings, self.tensors, self.sample).as_bytes())
+    }
+}
+
+/// SHA-256 of bytes, in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    text(Sha256::new_with_prefix(bytes))
+}
+
+fn text(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Ascending places in `total` bytes: one in each of 1024 equal parts, anywhere in it, always the same.
+fn places(total: u64) -> impl Iterator<Item = u64> {
+    let part = move |index: u64| (u128::from(total) * u128::from(index) / u128::from(SAMPLES)) as u64;
+    (0..SAMPLES).filter_map(move |index| {
+        let (start, end) = (part(index), part(index + 1));
+        (end > start).then(|| start + mixed(index) % (end - start))
+    })
+}
+
+/// The index-th number of the SplitMix64 sequence.
+fn mixed(index: u64) -> u64 {
+    let z = (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_ascend_and_spread_over_all_bytes() {
+        for total in [1, 1000, 36_000_000, 688_574_839_360] {
+            let found: Vec<u64> = places(total).collect();
+            assert!(found.is_sorted_by(|a, b| a < b) && found.iter().all(|&place| place < total), "{total}");
+            assert_eq!(found.len() as u64, total.min(SAMPLES), "{total}");
+        }
+        assert_eq!(places(0).count(), 0);
+        // SplitMix64 from seed 0.
+        assert_eq!(mixed(0), 0xe220_a839_7b1d_cdaf);
+    }
+}

@@ -1,0 +1,99 @@
+//! Sizes, splits and parts as people write them.
+
+use std::str::FromStr;
+
+use crate::gguf::{MAX_FILES, Split};
+
+/// Decimal and binary units, larger ones of the same ending first.
+const UNITS: [(&str, u64); 11] = [
+    ("KIB", 1 << 10),
+    ("MIB", 1 << 20),
+    ("GIB", 1 << 30),
+    ("TIB", 1 << 40),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("M", 1_000_000),
+    ("G", 1_000_000_000),
+    ("B", 1),
+];
+
+/// Bytes with a unit: `48GB`, `1.5 GiB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let fault = || format!("\"{text}\" is no size; expected a number with a unit, as in 48GB or 512MiB");
+    let capitals = text.trim().to_uppercase();
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| Some((capitals.strip_suffix(name)?, *unit)))
+        .ok_or_else(fault)?;
+    let number: f64 = number.trim().parse().map_err(|_| fault())?;
+    let bytes = number * unit as f64;
+    if (1.0..=u64::MAX as f64 / 2.0).contains(&bytes) { Ok(bytes as u64) } else { Err(fault()) }
+}
+
+/// `48GB`, files of at most that size, or `8`, that many files.
+pub fn split(text: &str) -> Result<Split, String> {
+    match text.parse::<u64>() {
+        Ok(count) if (1..=u64::from(MAX_FILES)).contains(&count) => Ok(Split::Count(count as u16)),
+        Ok(count) => {
+            Err(format!("{count} files; expected 1 to {MAX_FILES}, or a size with a unit, as in 48GB"))
+        }
+        Err(_) => bytes(text).map(Split::Size),
+    }
+}
+
+/// One file of a split into so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Counted from 1.
+    pub number: u16,
+    /// How many there are.
+    pub of: u16,
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault =
+            || format!("\"{text}\" is no part; expected its number and how many there are, as in 2/8");
+        let (number, of) = text.split_once('/').ok_or_else(fault)?;
+        let number = number.trim().parse().map_err(|_| fault())?;
+        let of = of.trim().parse().map_err(|_| fault())?;
+        if (1..=of).contains(&number) { Ok(Self { number, of }) } else { Err(fault()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_decimal_or_binary() {
+        assert_eq!(bytes("48GB"), Ok(48_000_000_000));
+        assert_eq!(bytes("1.5 GiB"), Ok(3 << 29));
+        assert_eq!(bytes("300m"), Ok(300_000_000));
+        assert_eq!(bytes("7b"), Ok(7));
+        for wrong in ["", "GB", "12", "-1GB", "0MB", "nanGB", "1e300GB", "5 parsecs"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn splits_are_sizes_or_counts() {
+        assert_eq!(split("8"), Ok(Split::Count(8)));
+        assert_eq!(split("48GB"), Ok(Split::Size(48_000_000_000)));
+        for wrong in ["0", "70000", "-3", "many"] {
+            assert!(split(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parts_have_a_number_and_a_count() {
+        assert_eq!("2/8".parse(), Ok(Part { number: 2, of: 8 }));
+        for wrong in ["2", "0/8", "9/8", "1/0", "a/b", "1/2/3"] {
+            assert!(wrong.parse::<Part>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The work itself: a thread that reads in the shards' order, threads that quantize, one that writes, and one that
+//! makes durable and records what was written. Pieces go round between them in a fixed number of buffers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::journal::{Entry, Journal};
+use super::session::Session;
+use super::stages::{Clock, Stages};
+use super::units::{Unit, Window, Work};
+use super::{Budget, Deviation, Event, Job};
+use crate::checkpoint::Matrix;
+use crate::error::{Error, Result};
+use crate::gguf::Output;
+use crate::model::Slice;
+
+/// Written bytes after which they are made durable, however short the time.
+const SYNC_BYTES: u64 = 64 << 20;
+
+/// A piece on its way, and the buffers that stay when it is done.
+#[derive(Default)]
+struct Piece<'a> {
+    /// Set by the reader.
+    load: Option<(Unit, Arc<Matrix<'a>>)>,
+    /// Bytes as stored in the shard.
+    raw: Vec<u8>,
+    /// Encoded blocks.
+    blocks: Vec<u8>,
+    deviation: Deviation,
+}
+
+/// What is in the file, but not yet durable.
+struct Written {
+    number: u32,
+    deviation: Deviation,
+    bytes: u64,
+}
+
+/// What all threads see.
+struct Shared<'a> {
+    job: &'a Job<'a>,
+    work: &'a Work,
+    /// The first error; whoever has one stops the others.
+    error: Mutex<Option<Error>>,
+    failed: AtomicBool,
+}
+
+impl Shared<'_> {
+    fn fail(&self, error: Error) {
+        self.error.lock().expect("no thread panics while it holds the error").get_or_insert(error);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    fn stopped(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) || self.job.stop.load(Ordering::Relaxed)
+    }
+
+    /// The rows of the checkpoint's matrix that a unit needs.
+    fn source_rows(&self, unit: &Unit) -> std::ops::Range<u64> {
+        let Slice { rows, transposed, .. } = &self.job.plan.model.tensors[unit.tensor].slices[unit.slice];
+        if *transposed { rows.clone() } else { rows.start + unit.rows.start..rows.start + unit.rows.end }
+    }
+}
+
+/// Does all units that are not done.
+///
+/// # Errors
+/// The first error of any thread, or [`Error::Interrupted`]; what was written until then is durable and recorded.
+pub fn flow(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Stages> {
+    let shared = Shared { job, work, error: Mutex::default(), failed: AtomicBool::new(false) };
+    let finished: Vec<bool> = session.done.iter().map(Option::is_some).collect();
+    let Session { outputs, journal, done, .. } = session;
+    let outputs = &outputs[..];
+    for (output, file) in outputs.iter().zip(&job.plan.files[job.files()]) {
+        if !output.is_renamed() {
+            output.write_at(0, &file.layout.header)?;
+        }
+    }
+    let start = Instant::now();
+    let mut busy = [Duration::ZERO; 4];
+    thread::scope(|scope| {
+        let shared = &shared;
+        let (give, free) = bounded(budget.pieces);
+        let (load, loaded) = bounded(budget.pieces);
+        let (encode, encoded) = bounded(budget.pieces);
+        let (note, written) = bounded(4096);
+        for _ in 0..budget.pieces {
+            let piece = Piece {
+                raw: Vec::with_capacity(work.needs.piece as usize),
+                blocks: Vec::with_capacity(work.needs.piece as usize),
+                ..Piece::default()
+            };
+            give.send(piece).expect("its receiver is here");
+        }
+        let reader = scope.spawn(move || read(shared, &finished, &free, &load));
+        let workers: Vec<_> = (0..budget.threads)
+            .map(|_| {
+                let (loaded, encode) = (loaded.clone(), encode.clone());
+                scope.spawn(move || quantize(shared, &loaded, &encode))
+            })
+            .collect();
+        // Each queue ends with its last sender.
+        drop((loaded, encode));
+        let writer = scope.spawn(move || write(shared, outputs, &encoded, &give, &note));
+        let keeper = scope.spawn(move || keep(shared, outputs, journal, done, &written));
+        let join = |thread: ScopedJoinHandle<Duration>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        busy = [join(reader), workers.into_iter().map(join).sum(), join(writer), join(keeper)];
+    });
+    if let Some(error) = shared.error.into_inner().expect("no thread panics while it holds the error") {
+        return Err(error);
+    }
+    if session.done.iter().any(Option::is_none) {
+        return Err(Error::Interrupted);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let share = |index: usize, threads: usize| busy[index].as_secs_f64() / seconds / threads as f64;
+    Ok(Stages {
+        seconds,
+        read: share(0, 1),
+        quantize: share(1, budget.threads),
+        write: share(2, 1),
+        sync: share(3, 1),
+    })
+}
+
+/// Reads what is not finished, each byte once.
+fn read<'a>(
+    shared: &Shared<'a>,
+    finished: &[bool],
+    free: &Receiver<Piece<'a>>,
+    load: &Sender<Piece<'a>>,
+) -> Duration {
+    let plan = shared.job.plan;
+    let mut clock = Clock::default();
+    let open = |window: &&Window| window.units(plan).any(|unit| !finished[unit.number as usize]);
+    for batch in shared.work.batches(plan) {
+        let windows: Vec<&Window> = batch.iter().filter(open).collect();
+        let matrices = match clock.time(|| matrices(shared, &windows)) {
+            Ok(matrices) => matrices,
+            Err(error) => {
+                shared.fail(error);
+                return clock.busy;
+            }
+        };
+        for window in windows {
+            let matrix = &matrices[&*window.source(plan).tensor];
+            for unit in window.units(plan).filter(|unit| !finished[unit.number as usize]) {
+                let Ok(mut piece) = free.recv() else { return clock.busy };
+                if shared.stopped() {
+                    return clock.busy;
+                }
+                let rows = shared.source_rows(&unit);
+                if let Err(error) = clock.time(|| matrix.load(rows.clone(), &mut piece.raw)) {
+                    shared.fail(error);
+                    return clock.busy;
+                }
+                clock.time(|| matrix.forget(rows));
+                piece.load = Some((unit, Arc::clone(matrix)));
+                if load.send(piece).is_err() {
+                    return clock.busy;
+                }
+            }
+        }
+    }
+    clock.busy
+}
+
+/// The matrices of the windows with their block scales, which are read in their own order.
+fn matrices<'a>(shared: &Shared<'a>, windows: &[&Window]) -> Result<HashMap<&'a str, Arc<Matrix<'a>>>> {
+    let (plan, checkpoint) = (shared.job.plan, shared.job.checkpoint);
+    let mut names: Vec<&str> = windows.iter().map(|window| &*window.source(plan).tensor).collect();
+    names.sort_by_cached_key(|name| {
+        let scales = checkpoint.get(name).and_then(|tensor| checkpoint.scales(tensor));
+        scales.map(|scales| (Arc::clone(&scales.shard), scales.offset))
+    });
+    let mut matrices = HashMap::new();
+    for name in names {
+        if !matrices.contains_key(name) {
+            matrices.insert(name, Arc::new(Matrix::open(checkpoint, name)?));
+        }
+    }
+    Ok(matrices)
+}
+
+/// Decodes, quantizes and compares pieces until there are no more.
+fn quantize<'a>(shared: &Shared<'a>, loaded: &Receiver<Piece<'a>>, encode: &Sender<Piece<'a>>) -> Duration {
+    let mut clock = Clock::default();
+    let mut scratch = Scratch::default();
+    for mut piece in loaded {
+        if shared.failed.load(Ordering::Relaxed) {
+            break;
+        }
+        match clock.time(|| scratch.process(shared, &mut piece)) {
+            Ok(()) if encode.send(piece).is_ok() => {}
+            Ok(()) => break,
+            Err(error) => {
+                shared.fail(error);
+                break;
+            }
+        }
+    }
+    clock.busy
+}
+
+/// A quantizing thread's own buffers.
+#[derive(Default)]
+struct Scratch {
+    /// Weights in the shard's order, then in the output's.
+    weights: Vec<f32>,
+    transposed: Vec<f32>,
+    /// A decoded row.
+    row: Vec<f32>,
+}
+
+impl Scratch {
+    fn process(&mut self, shared: &Shared, piece: &mut Piece) -> Result<()> {
+        let (plan, Self { weights, transposed, row }) = (shared.job.plan, self);
+        let (unit, matrix) = piece.load.as_ref().expect("the reader has set it");
+        let tensor = &plan.model.tensors[unit.tensor];
+        let format = plan.format(unit.tensor);
+        let columns = tensor.columns();
+        weights.resize(unit.weights(plan) as usize, 0.0);
+        matrix.decode(shared.source_rows(unit), &piece.raw, weights)?;
+        let weights = match tensor.slices[unit.slice].transposed {
+            true => transpose(weights, columns as usize, transposed),
+            false => &weights[..],
+        };
+        let importance = shared.job.importances.slice(&plan.model, unit.tensor, unit.slice)?;
+        let importance = importance.as_deref();
+        let bytes = (unit.rows.end - unit.rows.start) * format.row_bytes(columns);
+        piece.blocks.resize(bytes as usize, 0);
+        quant_kernels::quantize(format, weights, columns as usize, importance, &mut piece.blocks);
+        piece.deviation = Deviation::of(format, weights, columns as usize, importance, &piece.blocks, row);
+        if piece.deviation.is_finite() {
+            return Ok(());
+        }
+        let problem = format!(
+            "tensor \"{}\", slice {}, rows {:?}: the {format} blocks do not decode to numbers",
+            tensor.name, unit.slice, unit.rows
+        );
+        Err(Error::Gguf { file: shared.job.output.display().to_string(), problem })
+    }
+}
+
+/// A matrix of `rows` rows with rows and columns exchanged, in `out`.
+fn transpose<'a>(matrix: &[f32], rows: usize, out: &'a mut Vec<f32>) -> &'a [f32] {
+    let columns = matrix.len() / rows;
+    out.clear();
+    out.extend((0..columns).flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column])));
+    out
+}
+
+/// Writes blocks at their places and gives the buffers back.
+fn write<'a>(
+    shared: &Shared<'a>,
+    outputs: &[Output],
+    encoded: &Receiver<Piece<'a>>,
+    give: &Sender<Piece<'a>>,
+    note: &Sender<Written>,
+) -> Duration {
+    let plan = shared.job.plan;
+    let mut clock = Clock::default();
+    for mut piece in encoded {
+        let (unit, _) = piece.load.take().expect("the reader has set it");
+        let tensor = &plan.model.tensors[unit.tensor];
+        let (file, offset) = plan.place(unit.tensor);
+        let row = unit.slice as u64 * tensor.rows() + unit.rows.start;
+        let offset = offset + row * plan.format(unit.tensor).row_bytes(tensor.columns());
+        let output = &outputs[file - shared.job.files().start];
+        if let Err(error) = clock.time(|| output.write_at(offset, &piece.blocks)) {
+            shared.fail(error);
+            break;
+        }
+        let (read, written) = (piece.raw.len() as u64, piece.blocks.len() as u64);
+        let done = Written { number: unit.number, deviation: piece.deviation, bytes: written };
+        if note.send(done).is_err() {
+            break;
+        }
+        (shared.job.listener)(Event::Written { weights: unit.weights(plan), read, written });
+        // The reader may have read all that it wants.
+        let _ = give.send(piece);
+    }
+    clock.busy
+}
+
+/// Makes durable what was written, and only then records it: after a time, or a number of bytes, and at the end.
+fn keep(
+    shared: &Shared,
+    outputs: &[Output],
+    journal: &mut Journal,
+    done: &mut [Option<Deviation>],
+    written: &Receiver<Written>,
+) -> Duration {
+    let mut clock = Clock::default();
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    let mut due = Instant::now() + shared.job.sync;
+    loop {
+        let received = written.recv_deadline(due);
+        let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
+        if let Ok(Written { number, deviation, bytes: more }) = received {
+            entries.push(Entry::Unit(number, deviation));
+            bytes += more;
+        }
+        if ended || bytes >= SYNC_BYTES || Instant::now() >= due {
+            let record = || {
+                if !entries.is_empty() {
+                    outputs.iter().filter(|output| !output.is_renamed()).try_for_each(Output::sync)?;
+                    journal.append(&entries)?;
+                }
+                Ok(())
+            };
+            if let Err(error) = clock.time(record) {
+                shared.fail(error);
+                break;
+            }
+            for entry in entries.drain(..) {
+                if let Entry::Unit(number, deviation) = entry {
+                    done[number as usize] = Some(deviation);
+                }
+            }
+            bytes = 0;
+            due = Instant::now() + shared.job.sync;
+        }
+        if ended {
+            break;
+        }
+    }
+    clock.busy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposing_exchanges_rows_and_columns() {
+        assert_eq!(
+            transpose(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, &mut Vec::new()),
+            [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]
+        );
+    }
+}

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Runs the Slurm array of docs/distributed.md for real, on a cluster of this one machine, and compares the parts with
+# those that one process makes. Not part of the test run: it needs root and Debian's slurm-wlm
+# (apt-get install slurm-wlm). The daemons are this script's own, in a folder of their own, and end with it.
+#
+#     tests/slurm.sh [QUANTPRESS]        default: target/release/quantpress
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+program=$(realpath "${1:-$root/target/release/quantpress}")
+for needed in slurmctld slurmd sbatch munged; do
+    command -v "$needed" >/dev/null || { echo "skipped: $needed is not installed"; exit 0; }
+done
+[ "$(id -u)" = 0 ] || { echo "skipped: the daemons need root"; exit 0; }
+
+work=$(mktemp -d)
+daemons=()
+finish() {
+    for daemon in "${daemons[@]}"; do kill "$daemon" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    rm -rf "$work"
+}
+trap finish EXIT
+
+# Credentials for messages between the daemons, on a socket of this run's own.
+chmod 755 "$work"
+mkdir -m 700 "$work/key"
+head -c 1024 /dev/urandom > "$work/key/munge.key"
+chmod 400 "$work/key/munge.key"
+munged --foreground --force --socket="$work/munge.socket" --key-file="$work/key/munge.key" \
+    --pid-file="$work/munge.pid" --seed-file="$work/munge.seed" --log-file="$work/munge.log" --num-threads=2 &
+daemons+=($!)
+
+mkdir -p "$work/state" "$work/spool"
+host=$(hostname -s)
+cat > "$work/slurm.conf" <<CONF
+ClusterName=quantpress
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=16817
+SlurmdPort=16818
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket=$work/munge.socket
+CredType=cred/munge
+StateSaveLocation=$work/state
+SlurmdSpoolDir=$work/spool
+SlurmctldPidFile=$work/slurmctld.pid
+SlurmdPidFile=$work/slurmd.pid
+SlurmctldLogFile=$work/slurmctld.log
+SlurmdLogFile=$work/slurmd.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+MpiDefault=none
+ReturnToService=2
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+PartitionName=all Nodes=$host Default=YES State=UP
+CONF
+export SLURM_CONF="$work/slurm.conf"
+slurmctld -D & daemons+=($!)
+slurmd -D & daemons+=($!)
+for _ in $(seq 60); do
+    [ "$(sinfo --noheader --format=%t 2>/dev/null || true)" = idle ] && break
+    sleep 1
+done
+sinfo
+
+# The job of docs/distributed.md, as it stands there.
+parts=4
+mkdir "$work/out"
+awk '/^```sh slurm$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/docs/distributed.md" > "$work/quantize.sbatch"
+export CHECKPOINT="$root/fixtures/tiny-r1" OUTPUT="$work/out/tiny-r1.gguf" PATH="$(dirname "$program"):$PATH"
+cd "$work"
+sbatch --wait --array=1-$parts "$work/quantize.sbatch" || { cat "$work"/slurm-*.out "$work"/slurm*.log; exit 1; }
+cat "$work"/slurm-*.out
+
+mkdir "$work/together"
+"$program" quantize "$CHECKPOINT" -o "$work/together/tiny-r1.gguf" --split $parts --quiet
+for file in "$work"/together/*; do
+    cmp "$file" "$work/out/$(basename "$file")"
+    echo "the same, made by the array and by one process: $(basename "$file")"
+done
