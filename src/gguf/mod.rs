@@ -6,8 +6,11 @@ mod contents;
 mod layout;
 mod metadata;
 mod output;
+mod reader;
+mod value;
 
 pub use contents::{Contents, Entry};
 pub use layout::{Layout, TensorInfo};
-pub use metadata::{Metadata, Value};
+pub use metadata::Metadata;
 pub use output::Output;
+pub use value::Value;
