@@ -9,3 +9,4 @@ mod importances;
 mod llama;
 mod malformed;
 mod r1;
+mod verify;

@@ -5,6 +5,7 @@ mod inspect;
 mod plan;
 mod planning;
 mod quantize;
+mod verify;
 
 pub use bench::R1;
 
@@ -30,6 +31,7 @@ enum Command {
     Quantize(quantize::Quantize),
     Plan(plan::Plan),
     Inspect(inspect::Inspect),
+    Verify(verify::Verify),
     Bench(bench::Bench),
 }
 
@@ -43,6 +45,7 @@ impl Cli {
             Command::Quantize(command) => command.run(),
             Command::Plan(command) => command.run(),
             Command::Inspect(command) => command.run(),
+            Command::Verify(command) => command.run(),
             Command::Bench(command) => command.run(),
         }
     }

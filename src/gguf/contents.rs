@@ -34,6 +34,8 @@ pub struct Contents {
     pub tensors: Vec<Entry>,
     /// First byte of the tensors' data.
     pub data: u64,
+    /// Where the last tensor ends, with its padding, which some writers leave out.
+    pub end: u64,
     /// Bytes of the whole file.
     pub file_size: u64,
 }
@@ -142,7 +144,7 @@ impl Contents {
             expected = (entry.offset + entry.bytes).next_multiple_of(alignment);
             entries.push(entry);
         }
-        Ok(Self { version, metadata, tensors: entries, data, file_size })
+        Ok(Self { version, metadata, tensors: entries, data, end: expected, file_size })
     }
 
     /// The tensor of this name.

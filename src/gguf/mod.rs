@@ -6,6 +6,7 @@ mod contents;
 mod layout;
 mod metadata;
 mod output;
+mod parts;
 mod reader;
 mod value;
 
@@ -13,4 +14,5 @@ pub use contents::{Contents, Entry};
 pub use layout::{Layout, TensorInfo};
 pub use metadata::Metadata;
 pub use output::Output;
+pub use parts::{Part, Parts};
 pub use value::Value;
