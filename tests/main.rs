@@ -5,6 +5,7 @@ mod support;
 mod cli;
 mod convert;
 mod families;
+mod hostile;
 mod importances;
 mod llama;
 mod malformed;
