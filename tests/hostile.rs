@@ -277,3 +277,13 @@ fn large_files_of_settings_are_not_read() {
     assert_eq!(code, Some(3), "{stderr}");
     assert!(stderr.contains("config.json") && stderr.contains("at most 4194304"), "{stderr}");
 }
+
+#[test]
+fn a_crowd_of_chat_templates() {
+    let copy = Copy::new();
+    let one = |i: usize| serde_json::json!({"name": format!("n{i}"), "template": ""});
+    copy.edit("tokenizer_config.json", |config| config["chat_template"] = (0..60_000).map(one).collect());
+    let (code, stderr) = run(&["plan", text(copy.path())]);
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("chat_template lists 60000 templates"), "{stderr}");
+}
