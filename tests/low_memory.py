@@ -73,7 +73,7 @@ def main(options):
         raise SystemExit(f"{options.file} has {size} bytes; plan says {plan['file_bytes']}: other options?")
     free = child(options, None)
     if free["code"]:
-        raise SystemExit("llama.cpp failed without a limit")
+        raise SystemExit(f"llama.cpp failed without a limit\n{free['stderr'][-3000:]}")
     overhead = free["anonymous"]
     reference = json.loads(free["stdout"])["said"]
     resident = plan["resident"]
@@ -100,7 +100,7 @@ def main(options):
         finally:
             group.close()
         if found["code"]:
-            raise SystemExit(f"llama.cpp failed in {mb(limit)}: exit {found['code']}")
+            raise SystemExit(f"llama.cpp failed in {mb(limit)}: exit {found['code']}\n{found['stderr'][-3000:]}")
         said = json.loads(found["stdout"])
         right = said["said"] == reference and len(said["said"]) == options.tokens
         wrong += not right

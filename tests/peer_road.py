@@ -65,7 +65,7 @@ def step(name, command, folder, threads):
         if group:
             group.close()
     if found["code"]:
-        raise SystemExit(f"{name} failed: exit {found['code']}\n{found['stdout']}")
+        raise SystemExit(f"{name} failed: exit {found['code']}\n{found['stderr'][-3000:]}")
     print(f"{name}: {found['seconds']:.1f} s", file=sys.stderr, flush=True)
     return found
 
@@ -94,10 +94,9 @@ def main(options):
             print(f"ours {dict(counted[0])}\ntheirs {dict(counted[1])}", file=sys.stderr)
 
     gb = lambda n: f"{n / 1e9:.2f} GB"
-    memory = lambda s: f"{gb(s['anonymous'])}"
     print("| | seconds | written | peak disk | peak anonymous memory |\n|---|---|---|---|---|")
     for name, s in [("quantpress", a), ("llama.cpp: convert to BF16", b), ("llama.cpp: quantize", c)]:
-        print(f"| {name} | {s['seconds']:.1f} | {gb(s['written'])} | {gb(s['disk'])} | {memory(s)} |")
+        print(f"| {name} | {s['seconds']:.1f} | {gb(s['written'])} | {gb(s['disk'])} | {gb(s['anonymous'])} |")
     total = {key: b[key] + c[key] for key in ("seconds", "written")}
     worst = {key: max(b[key], c[key]) for key in ("disk", "anonymous")}
     whole = f"{total['seconds']:.1f} | {gb(total['written'])} | {gb(worst['disk'])} | {gb(worst['anonymous'])}"

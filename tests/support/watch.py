@@ -51,6 +51,7 @@ def watch(command, group=None, environment=None, folder=None):
     process = subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(environment or {})},
         preexec_fn=group.enter if group else None,
@@ -75,8 +76,8 @@ def watch(command, group=None, environment=None, folder=None):
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    out, _ = process.communicate()
+    out, talk = process.communicate()
     seconds = time.perf_counter() - start
     done.set()
     sampler.join()
-    return {"code": process.returncode, "stdout": out, "seconds": seconds, **seen}
+    return {"code": process.returncode, "stdout": out, "stderr": talk, "seconds": seconds, **seen}
