@@ -3,8 +3,8 @@
 //! Data moves one way, and the modules are listed in that order; nothing in an earlier one imports a later one:
 //!
 //! ```text
-//! safetensors shards -> Model -> Plan -> pieces of rows -> blocks -> GGUF
-//!    checkpoint/        model/  recipe/    pipeline/    quant_kernels
+//! safetensors shards -> Model -> Plan -> pieces of rows -> blocks -> GGUF -> Report
+//!    checkpoint/        model/  recipe/    pipeline/    quant_kernels       verify/
 //! ```
 //!
 //! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `bench/` measures the
@@ -21,6 +21,8 @@ pub mod recipe;
 pub mod bench;
 
 pub mod pipeline;
+
+pub mod verify;
 
 pub mod report;
 

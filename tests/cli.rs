@@ -15,6 +15,7 @@ fn help_is_the_golden_text() {
         &["quantize", "--help"],
         &["plan", "--help"],
         &["inspect", "--help"],
+        &["verify", "--help"],
         &["bench", "--help"],
     ] {
         found.push_str(&format!("$ quantpress {}\n", arguments.join(" ")));

@@ -5,7 +5,7 @@ use std::fs;
 use quantpress::checkpoint::{Checkpoint, Matrix};
 use quantpress::gguf::Contents;
 use quantpress::model::{Model, Options};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::interrupted::beside;
@@ -26,8 +26,8 @@ fn the_manifest_has_every_tensor_with_its_digest_and_its_error() {
     assert_eq!(manifest["imatrix"]["sha256"], hex(&fs::read(&imatrix).expect("read")));
     assert_eq!(manifest["source"]["shards"].as_array().map(Vec::len), Some(4));
     let contents = Contents::read(&file).expect("sound");
-    assert_eq!(contents.metadata["quantpress.source.sha256"], manifest["source"]["sha256"]);
-    assert_eq!(contents.metadata["quantpress.imatrix.sha256"], manifest["imatrix"]["sha256"]);
+    assert_eq!(json!(contents.metadata["quantpress.source.sha256"]), manifest["source"]["sha256"]);
+    assert_eq!(json!(contents.metadata["quantpress.imatrix.sha256"]), manifest["imatrix"]["sha256"]);
 
     let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("sound");
     let model = Model::plan(&checkpoint, &Options::default()).expect("planned");

@@ -39,9 +39,13 @@ pub fn parse(json: &[u8]) -> Result<HashMap<String, String>> {
     Ok(shards)
 }
 
+/// Longer names are refused by file systems.
+const MAX_NAME: usize = 255;
+
 fn is_plain_name(file: &str) -> bool {
     let mut parts = Path::new(file).components();
-    matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == file)
+    file.len() <= MAX_NAME
+        && matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == file)
         && !file.contains(['/', '\\', '\0'])
 }
 

@@ -6,6 +6,7 @@ mod fingerprint;
 mod header;
 mod index;
 mod matrix;
+mod memory;
 mod pairs;
 mod source;
 
@@ -16,13 +17,19 @@ pub use config::Config;
 pub use fingerprint::{Fingerprint, hex};
 pub use header::Tensor;
 pub use matrix::{Matrix, SCALE_SUFFIX};
+pub use memory::Memory;
 pub(crate) use pairs::Pairs;
 pub use source::{Folder, Source, exists, read_file};
 
 use crate::error::{Error, Result};
 
-/// A larger JSON file is refused; R1's index has 8.5 MB, its tokenizer 7.5 MB.
-pub(crate) const MAX_JSON: u64 = 256 << 20;
+/// A larger JSON file is refused; R1's index has 8.5 MB, its tokenizer 7.5 MB. Parsed, one takes about eight times its
+/// size.
+pub(crate) const MAX_JSON: u64 = 64 << 20;
+
+/// A larger file of settings is refused: as a tree of values, which it is parsed to, it takes up to thirty times its
+/// size. R1's config.json has 1.7 kB, the largest tokenizer_config.json 1 MB.
+const MAX_SETTINGS: u64 = 4 << 20;
 
 /// Recommended sampling, and token ids that config.json may lack.
 pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
@@ -70,7 +77,7 @@ impl Checkpoint {
     /// # Errors
     /// Names file, tensor, expected and found for whatever is missing, damaged or contradictory.
     pub fn open(source: Box<dyn Source>) -> Result<Self> {
-        let config = Config::parse(&read_file(&*source, "config.json", MAX_JSON)?)?;
+        let config = Config::parse(&read_file(&*source, "config.json", MAX_SETTINGS)?)?;
         let (tensors, shards) = if exists(&*source, index::INDEX)? {
             indexed(&*source)?
         } else if exists(&*source, SINGLE)? {
@@ -95,7 +102,7 @@ impl Checkpoint {
     /// If it is there and no JSON object.
     pub fn optional_config(&self, file: &str) -> Result<Option<Config>> {
         match exists(self.source(), file)? {
-            true => Config::parse_as(file, &read_file(self.source(), file, MAX_JSON)?).map(Some),
+            true => Config::parse_as(file, &read_file(self.source(), file, MAX_SETTINGS)?).map(Some),
             false => Ok(None),
         }
     }

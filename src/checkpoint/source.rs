@@ -71,6 +71,11 @@ impl Folder {
         Self { root: root.to_owned(), open: Mutex::default() }
     }
 
+    /// The folder that holds this file.
+    pub fn of_file(path: &Path) -> Self {
+        Self::new(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    }
+
     fn file(&self, name: &str) -> io::Result<Arc<File>> {
         let mut open = self.open.lock().expect("no thread panics while it holds the list of open files");
         if let Some(file) = open.get(name) {

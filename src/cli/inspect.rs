@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::print;
-use crate::gguf::Contents;
+use crate::gguf::{Contents, Value};
 use crate::report::{Size, grouped};
 
 /// Longer texts and lists are shortened, except in JSON.
@@ -84,7 +84,7 @@ impl Inspect {
     }
 }
 
-fn as_json(contents: &Contents) -> Value {
+fn as_json(contents: &Contents) -> serde_json::Value {
     let tensor = |t: &crate::gguf::Entry| {
         json!({
             "name": t.name,
@@ -104,13 +104,12 @@ fn as_json(contents: &Contents) -> Value {
 
 /// A value on one line.
 fn shortened(value: &Value) -> String {
-    let text = match value {
-        Value::Array(list) => {
-            let first: Vec<String> = list.iter().take(3).map(Value::to_string).collect();
-            return format!("{} values: {} ...", grouped(list.len() as u64), first.join(", "));
-        }
-        value => value.to_string(),
-    };
+    let json = serde_json::to_value(value).unwrap_or_default();
+    if let Some(list) = json.as_array() {
+        let first: Vec<String> = list.iter().take(3).map(serde_json::Value::to_string).collect();
+        return format!("{} values: {} ...", grouped(list.len() as u64), first.join(", "));
+    }
+    let text = json.to_string();
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{} ... ({} characters)", &text[..end], text.chars().count()),
         None => text,

@@ -7,6 +7,7 @@ mod plan;
 mod planning;
 mod quantize;
 mod size;
+mod verify;
 
 pub use bench::R1;
 
@@ -33,6 +34,7 @@ enum Command {
     Quantize(quantize::Quantize),
     Plan(plan::Plan),
     Inspect(inspect::Inspect),
+    Verify(verify::Verify),
     Bench(bench::Bench),
 }
 
@@ -46,6 +48,7 @@ impl Cli {
             Command::Quantize(command) => command.run(),
             Command::Plan(command) => command.run(),
             Command::Inspect(command) => command.run(),
+            Command::Verify(command) => command.run(),
             Command::Bench(command) => command.run(),
         }
     }

@@ -12,7 +12,7 @@ use super::planning::{Planning, thread_count, threads};
 use super::size;
 use super::{interrupt, print};
 use crate::error::Error;
-use crate::gguf::{Contents, beside};
+use crate::gguf::{Part, beside};
 use crate::pipeline::{Job, Made, default_memory, run};
 use crate::report::{Progress, Size, Style, Summary, peak_memory};
 
@@ -139,10 +139,10 @@ impl Quantize {
     }
 }
 
-/// The last check of a finished file, before it gets its name: its header is read back by an independent library, and
-/// its tensors follow one another to its end.
+/// The last check of a finished file, before it gets its name: its structure, as `verify` reads it. (Its scales were
+/// looked at with its digests.)
 fn check(file: &Path) -> Result<(), Error> {
-    Contents::read(file).map(drop)
+    Part::read(file).map(drop)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

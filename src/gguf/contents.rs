@@ -1,25 +1,41 @@
-//! What is in a GGUF file: read by an independent library, then its tensors checked: no gaps, no overlaps, nothing past the end.
+//! What is in a GGUF file: header read, then its tensors checked: no gaps, no overlaps, nothing past the end.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use gguf_rs::{ByteOrder, GGUFContainer};
 use quant_kernels::Format;
-use serde_json::Value;
 
+use super::Value;
+use super::layout::{ALIGNMENT, MAX_NAME};
+use super::reader::{Fault, Header};
+use super::value::Field;
 use crate::error::{Error, Result};
+
+/// Readers support tensors of up to so many dimensions.
+const MAX_DIMENSIONS: u32 = 4;
+
+/// More are refused: R1 has 60 keys and 1086 tensors.
+const MAX_KEYS: u64 = 1 << 16;
+const MAX_TENSORS: u64 = 1 << 20;
+
+/// A coarser alignment is refused; llama.cpp writes 32.
+const MAX_ALIGNMENT: u64 = 1 << 16;
 
 /// Metadata and tensors of a file.
 #[derive(Debug)]
 pub struct Contents {
-    /// GGUF version.
-    pub version: String,
+    /// GGUF version: 2 or 3, which differ in nothing that is read here.
+    pub version: u32,
     /// Keys and values; arrays are whole.
     pub metadata: BTreeMap<String, Value>,
     /// In file order.
     pub tensors: Vec<Entry>,
+    /// First byte of the tensors' data.
+    pub data: u64,
+    /// Where the last tensor ends, with its padding, which some writers leave out.
+    pub end: u64,
     /// Bytes of the whole file.
     pub file_size: u64,
 }
@@ -44,6 +60,11 @@ impl Entry {
     pub fn weights(&self) -> u64 {
         self.shape.iter().product()
     }
+
+    /// Weights in a row (ne0).
+    pub fn columns(&self) -> u64 {
+        self.shape[0]
+    }
 }
 
 impl Contents {
@@ -53,64 +74,146 @@ impl Contents {
     /// If it is no GGUF file, holds a type that is not known, or its tensors do not follow one another to its end.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |e| Error::io("read", path, e);
-        let fault = |problem: String| Error::Gguf { file: path.display().to_string(), problem };
-        let file = File::open(path).map_err(io)?;
-        let file_size = file.metadata().map_err(io)?.len();
-        // No header is longer than its file, whatever lengths it claims.
-        let mut reader = BufReader::new(file.take(file_size));
-        let mut magic = [0; 4];
-        let begins = reader.read_exact(&mut magic).is_ok();
-        if !begins || &magic != b"GGUF" {
-            return Err(fault("does not begin with \"GGUF\"".into()));
+        // Asked before it is opened: opening a pipe would wait for a writer.
+        let found = path.metadata().map_err(io)?;
+        let place = path.display().to_string();
+        if !found.is_file() {
+            return Err(Error::Gguf { file: place, problem: "is no regular file".into() });
         }
-        let model = GGUFContainer::new(ByteOrder::LE, Box::new(reader), u64::MAX)
-            .decode()
-            .map_err(|e| fault(format!("the header cannot be read: {e}")))?;
+        let file = File::open(path).map_err(io)?;
+        let mut input = BufReader::with_capacity(1 << 16, file);
+        Self::parse(&mut input, found.len()).map_err(|fault| match fault {
+            Fault::Format(problem) => Error::Gguf { file: place, problem },
+            Fault::Io(e) => io(e),
+        })
+    }
 
-        let mut tensors = Vec::with_capacity(model.tensors().len());
+    fn parse(input: &mut dyn Read, file_size: u64) -> Result<Self, Fault> {
+        let mut header = Header::new(input, file_size);
+        if header.bytes().ok() != Some(*b"GGUF") {
+            return Err(Fault::because("does not begin with \"GGUF\""));
+        }
+        let start = |fault: Fault| fault.of("its start");
+        let version = u32::read(&mut header).map_err(start)?;
+        if ![2, 3].contains(&version) {
+            let big_endian = if version.swap_bytes() < 16 { ", or big-endian" } else { "" };
+            return Err(Fault::because(format!("is GGUF version {version}{big_endian}; expected 2 or 3")));
+        }
+        let tensors = u64::read(&mut header).map_err(start)?;
+        let keys = u64::read(&mut header).map_err(start)?;
+        if keys > MAX_KEYS || tensors > MAX_TENSORS {
+            let problem = format!(
+                "the header says {keys} keys and {tensors} tensors; up to {MAX_KEYS} and {MAX_TENSORS} are read"
+            );
+            return Err(Fault::because(problem));
+        }
+
+        let mut metadata = BTreeMap::new();
+        for number in 0..keys {
+            let key =
+                String::read(&mut header).map_err(|fault| fault.of(&format!("key {number} of {keys}")))?;
+            let value =
+                Value::read(&mut header).map_err(|fault| fault.of(&format!("the value of \"{key}\"")))?;
+            if metadata.contains_key(&key) {
+                return Err(Fault::because(format!("the key \"{key}\" is there twice")));
+            }
+            metadata.insert(key, value);
+        }
+        let alignment = alignment(&metadata)?;
+
+        let mut infos = Vec::new();
+        for number in 0..tensors {
+            let info =
+                Info::read(&mut header).map_err(|fault| fault.of(&format!("tensor {number} of {tensors}")));
+            infos.push(info?);
+        }
+        let data = header.at().next_multiple_of(alignment);
         let mut seen = HashSet::new();
-        let mut expected = model.data_offset();
-        for tensor in model.tensors() {
-            let fault = |problem: String| fault(format!("tensor \"{}\" {problem}", tensor.name));
-            if !seen.insert(&tensor.name) {
+        let mut expected = data;
+        let mut entries = Vec::with_capacity(infos.len());
+        for info in infos {
+            let fault = |problem: String| Fault::because(format!("tensor \"{}\" {problem}", info.name));
+            if !seen.insert(info.name.clone()) {
                 return Err(fault("is there twice".into()));
             }
-            let format = Format::from_id(tensor.kind)
-                .ok_or_else(|| fault(format!("has type id {}, which is not known", tensor.kind)))?;
-            let columns = tensor.shape.first().copied().unwrap_or(1);
-            if !format.fits(columns) {
-                let problem = format!("has rows of {columns} weights, which do not fill blocks of {format}");
-                return Err(fault(problem));
+            let entry = info.placed(data, file_size).map_err(fault)?;
+            if entry.offset != expected {
+                return Err(fault(format!("begins at byte {}; expected {expected}", entry.offset)));
             }
-            let rows = tensor.shape.iter().skip(1).try_fold(1u64, |n, &dim| n.checked_mul(dim));
-            let size = rows.and_then(|rows| format.row_bytes(columns).checked_mul(rows));
-            let offset = model.data_offset().checked_add(tensor.offset);
-            let (Some(bytes), Some(offset)) = (size, offset) else {
-                return Err(fault(format!("has shape {:?} at {}: too large", tensor.shape, tensor.offset)));
-            };
-            if offset != expected {
-                return Err(fault(format!("begins at byte {offset}; expected {expected}")));
-            }
-            let end = offset.checked_add(bytes).filter(|&end| end <= file_size);
-            let end = end.ok_or_else(|| {
-                fault(format!(
-                    "takes {bytes} bytes from byte {offset}, but the file has {file_size}: it is cut short"
-                ))
-            })?;
-            expected = end.next_multiple_of(model.alignment());
-            tensors.push(Entry {
-                name: tensor.name.clone(),
-                format,
-                shape: tensor.shape.clone(),
-                offset,
-                bytes,
-            });
+            // No overflow: the end lies in the file, and no file is that long.
+            expected = (entry.offset + entry.bytes).next_multiple_of(alignment);
+            entries.push(entry);
         }
-        Ok(Self { version: model.get_version(), metadata: model.metadata().clone(), tensors, file_size })
+        Ok(Self { version, metadata, tensors: entries, data, end: expected, file_size })
     }
 
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&Entry> {
         self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+}
+
+/// What all data begins at multiples of.
+fn alignment(metadata: &BTreeMap<String, Value>) -> Result<u64, Fault> {
+    match metadata.get("general.alignment") {
+        None => Ok(ALIGNMENT),
+        Some(&Value::U32(n)) if n.is_power_of_two() && u64::from(n) <= MAX_ALIGNMENT => Ok(n.into()),
+        Some(other) => Err(Fault::because(format!(
+            "general.alignment is {other:?}; expected a power of two up to {MAX_ALIGNMENT}, as U32"
+        ))),
+    }
+}
+
+/// A tensor as the header describes it.
+struct Info {
+    name: String,
+    shape: Vec<u64>,
+    kind: u32,
+    offset: u64,
+}
+
+impl Info {
+    fn read(header: &mut Header) -> Result<Self, Fault> {
+        let name = String::read(header)?;
+        if name.len() > MAX_NAME {
+            return Err(Fault::because(format!(
+                "has a name of {} bytes; up to {MAX_NAME} are read",
+                name.len()
+            )));
+        }
+        let dimensions = u32::read(header)?;
+        if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
+            let problem = format!("(\"{name}\") has {dimensions} dimensions; expected 1 to {MAX_DIMENSIONS}");
+            return Err(Fault::because(problem));
+        }
+        let shape = (0..dimensions).map(|_| u64::read(header)).collect::<Result<_, _>>()?;
+        Ok(Self { name, shape, kind: u32::read(header)?, offset: u64::read(header)? })
+    }
+
+    /// The tensor with its size, which must lie inside of the file.
+    fn placed(&self, data: u64, file_size: u64) -> Result<Entry, String> {
+        let format = Format::from_id(self.kind)
+            .ok_or_else(|| format!("has type id {}, which is not known", self.kind))?;
+        if self.shape.contains(&0) {
+            return Err(format!("has the shape {:?}: without weights", self.shape));
+        }
+        let columns = self.shape[0];
+        if !format.fits(columns) {
+            return Err(format!("has rows of {columns} weights, which do not fill blocks of {format}"));
+        }
+        // By blocks, since bytes of a row could overflow before they are compared with anything.
+        let blocks =
+            self.shape[1..].iter().try_fold(columns / format.block_len() as u64, |n, &d| n.checked_mul(d));
+        let bytes = blocks.and_then(|blocks| blocks.checked_mul(format.block_bytes() as u64));
+        let offset = data.checked_add(self.offset);
+        let (Some(bytes), Some(offset)) = (bytes, offset) else {
+            return Err(format!("has shape {:?} at {}: too large", self.shape, self.offset));
+        };
+        if offset.checked_add(bytes).is_none_or(|end| end > file_size) {
+            return Err(format!(
+                "takes {bytes} bytes from byte {offset}, but the file has {file_size}: it is cut short"
+            ));
+        }
+        Ok(Entry { name: self.name.clone(), format, shape: self.shape.clone(), offset, bytes })
     }
 }

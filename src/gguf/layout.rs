@@ -2,13 +2,13 @@
 
 use quant_kernels::Format;
 
-use super::{Metadata, Value};
+use super::Metadata;
 
 /// Tensor data begins at multiples of this (GGUF's default, which needs no key).
 pub const ALIGNMENT: u64 = 32;
 
 /// Longer names are refused by llama.cpp.
-const MAX_NAME: usize = 63;
+pub(super) const MAX_NAME: usize = 63;
 
 /// A tensor to be laid out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,49 +86,9 @@ fn beginning(metadata: &Metadata, tensors: usize) -> Vec<u8> {
     header.extend((metadata.iter().len() as i64).to_le_bytes());
     for (key, value) in metadata.iter() {
         string(&mut header, key);
-        header.extend(value.type_id().to_le_bytes());
-        write(&mut header, value);
+        value.write(&mut header);
     }
     header
-}
-
-impl Value {
-    /// GGUF's number of the type.
-    fn type_id(&self) -> i32 {
-        match self {
-            Self::U16(_) => 2,
-            Self::U32(_) => 4,
-            Self::I32(_) => 5,
-            Self::F32(_) => 6,
-            Self::Bool(_) => 7,
-            Self::String(_) => 8,
-            Self::I32s(_) | Self::Strings(_) => 9,
-        }
-    }
-}
-
-fn write(out: &mut Vec<u8>, value: &Value) {
-    match value {
-        Value::U16(x) => out.extend(x.to_le_bytes()),
-        Value::U32(x) => out.extend(x.to_le_bytes()),
-        Value::I32(x) => out.extend(x.to_le_bytes()),
-        Value::F32(x) => out.extend(x.to_le_bytes()),
-        Value::Bool(x) => out.push(u8::from(*x)),
-        Value::String(text) => string(out, text),
-        Value::I32s(list) => {
-            array(out, 5, list.len());
-            list.iter().for_each(|x| out.extend(x.to_le_bytes()));
-        }
-        Value::Strings(list) => {
-            array(out, 8, list.len());
-            list.iter().for_each(|text| string(out, text));
-        }
-    }
-}
-
-fn array(out: &mut Vec<u8>, element_type: i32, length: usize) {
-    out.extend(element_type.to_le_bytes());
-    out.extend((length as u64).to_le_bytes());
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
@@ -139,6 +99,7 @@ fn string(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::Value;
 
     #[test]
     fn offsets_are_aligned_and_without_gaps() {

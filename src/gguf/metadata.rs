@@ -1,24 +1,6 @@
 //! GGUF metadata as data: keys in order, each with a value of an exact type.
 
-/// A metadata value; readers are strict about the type, so it is part of the value.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the names are GGUF's own")]
-pub enum Value {
-    U16(u16),
-    U32(u32),
-    I32(i32),
-    F32(f32),
-    Bool(bool),
-    String(String),
-    I32s(Vec<i32>),
-    Strings(Vec<String>),
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::String(text.to_owned())
-    }
-}
+use super::Value;
 
 /// Keys and values in the order in which they are written.
 #[derive(Clone, Debug, Default)]

@@ -6,10 +6,15 @@ mod contents;
 mod layout;
 mod metadata;
 mod output;
+mod parts;
+mod reader;
 mod split;
+mod value;
 
 pub use contents::{Contents, Entry};
 pub use layout::{Layout, TensorInfo};
-pub use metadata::{Metadata, Value};
+pub use metadata::Metadata;
 pub use output::{Output, beside};
+pub use parts::{Part, Parts};
 pub use split::{File, MAX_FILES, Split};
+pub use value::Value;

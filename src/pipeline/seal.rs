@@ -1,5 +1,7 @@
-//! The end of a run: every file is read back from the disk for its digests, checked, and given its final name.
+//! The end of a run: every file is read back from the disk for its digests, its structure and its scales checked, and
+//! given its final name.
 
+use quant_kernels::first_not_finite;
 use sha2::{Digest, Sha256};
 
 use super::Job;
@@ -9,7 +11,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::gguf::{File, Output};
 
-/// Bytes read at a time.
+/// Bytes read at a time, about.
 const CHUNK: u64 = 4 << 20;
 
 /// SHA-256 of a file and of its tensors' data.
@@ -62,16 +64,28 @@ fn digests(job: &Job, output: &Output, file: &File) -> Result<Digests> {
         [header].into_iter().chain(sections.map(|(tensor, range)| (Some(tensor), range)))
     {
         let data = tensor.map_or(start, |tensor| start + job.plan.bytes(tensor));
+        let block = tensor.map_or(1, |tensor| job.plan.format(tensor).block_bytes() as u64);
         let mut digest = Sha256::new();
         let mut at = start;
         while at < end {
             if job.stop.load(std::sync::atomic::Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
-            chunk.resize(CHUNK.min(end - at) as usize, 0);
+            chunk.resize((CHUNK / block * block).min(end - at) as usize, 0);
             output.read_at(at, &mut chunk)?;
             let of_tensor = &chunk[..data.saturating_sub(at).min(chunk.len() as u64) as usize];
-            rayon::join(|| whole.update(&chunk), || digest.update(of_tensor));
+            let (_, finite) = rayon::join(
+                || whole.update(&chunk),
+                || {
+                    digest.update(of_tensor);
+                    tensor.is_none_or(|tensor| first_not_finite(job.plan.format(tensor), of_tensor).is_none())
+                },
+            );
+            if let Some(tensor) = tensor.filter(|_| !finite) {
+                let name = &job.plan.model.tensors[tensor].name;
+                let problem = format!("tensor \"{name}\" has a scale that is no finite number");
+                return Err(Error::Gguf { file: output.current().display().to_string(), problem });
+            }
             disk::forget(output.file(), at..at + chunk.len() as u64);
             at += chunk.len() as u64;
         }

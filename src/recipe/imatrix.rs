@@ -8,11 +8,10 @@ use std::path::Path;
 
 use memmap2::Mmap;
 use quant_kernels::Format;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::gguf::Contents;
+use crate::gguf::{Contents, Value};
 
 /// Mean squared activations by tensor, slice (expert or head) and column.
 #[derive(Debug)]

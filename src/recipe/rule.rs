@@ -1,9 +1,11 @@
 //! A recipe: an ordered list of rules, of which the first that matches a tensor gives its type.
 
+use std::fmt;
 use std::path::Path;
 
 use quant_kernels::Format;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::layers::{Layers, Share};
@@ -13,6 +15,12 @@ use crate::model::{Model, Role, TensorPlan};
 
 /// A recipe file is small; a larger one is a mistake.
 const MAX_FILE: u64 = 4 << 20;
+
+/// Each rule may hold a compiled pattern; presets have up to twelve rules.
+const MAX_RULES: usize = 500;
+
+/// Bytes that a compiled pattern may take.
+const MAX_PATTERN: usize = 1 << 20;
 
 /// Rules for the types of a model's tensors.
 #[derive(Clone, Debug, Deserialize)]
@@ -26,7 +34,7 @@ pub struct Recipe {
     /// llama.cpp's number for the nearest of its file types (general.file_type), which it only prints.
     pub file_type: u32,
     /// The rules in order.
-    #[serde(rename = "rule")]
+    #[serde(rename = "rule", deserialize_with = "rules")]
     pub rules: Vec<Rule>,
 }
 
@@ -114,5 +122,32 @@ fn format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Format, D::Error
 
 fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, D::Error> {
     let pattern = String::deserialize(deserializer)?;
-    Regex::new(&pattern).map(Some).map_err(serde::de::Error::custom)
+    let compiled = RegexBuilder::new(&pattern).size_limit(MAX_PATTERN).build();
+    compiled.map(Some).map_err(serde::de::Error::custom)
+}
+
+/// A list of rules that ends in time.
+fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Rule>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of up to {MAX_RULES} rules")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Rule>, A::Error> {
+            let mut rules = Vec::new();
+            while let Some(rule) = list.next_element()? {
+                rules.push(rule);
+                if rules.len() > MAX_RULES {
+                    return Err(serde::de::Error::invalid_length(rules.len(), &self));
+                }
+            }
+            Ok(rules)
+        }
+    }
+
+    deserializer.deserialize_seq(Few)
 }

@@ -117,39 +117,70 @@ pub fn tensors(config: &Value) -> Vec<Declared> {
     list
 }
 
-/// Writes config, index and `count` sparse shards into the folder.
-pub fn write(folder: &Path, config: &Value, tensors: &[Declared], count: u64) {
-    fs::write(folder.join("config.json"), config.to_string()).expect("written");
+/// One safetensors file of a checkpoint: its name, what is before the data, and the tensors in the order of the data.
+pub struct Shard<'a> {
+    pub name: String,
+    /// Length and JSON.
+    pub header: Vec<u8>,
+    pub tensors: Vec<&'a Declared>,
+}
+
+/// Shares the tensors out to `count` shards of about equal size.
+pub fn shards<'a>(tensors: &'a [Declared], count: u64) -> Vec<Shard<'a>> {
     let total: u64 = tensors.iter().map(Declared::bytes).sum();
-    let mut shards: BTreeMap<u64, Vec<&Declared>> = BTreeMap::new();
+    let mut shares: BTreeMap<u64, Vec<&Declared>> = BTreeMap::new();
     let mut before = 0;
     for tensor in tensors {
-        // Shards of about equal size: the one in which the tensor's middle lies.
+        // The shard in which the tensor's middle lies.
         let shard = (u128::from(before + tensor.bytes() / 2) * u128::from(count) / u128::from(total)) as u64;
-        shards.entry(shard.min(count - 1)).or_default().push(tensor);
+        shares.entry(shard.min(count - 1)).or_default().push(tensor);
         before += tensor.bytes();
     }
-    assert_eq!(shards.len() as u64, count, "every shard holds something");
-    let mut map = Map::new();
-    for (number, tensors) in &shards {
-        let file = format!("model-{:05}-of-{count:06}.safetensors", number + 1);
-        let mut header = Map::new();
+    assert_eq!(shares.len() as u64, count, "every shard holds something");
+    let shard = |(number, tensors): (u64, Vec<&'a Declared>)| {
+        let mut entries = Map::new();
         let mut end = 0;
-        for tensor in tensors {
+        for tensor in &tensors {
             let begin = end;
             end += tensor.bytes();
             let entry = json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end]});
-            header.insert(tensor.name.clone(), entry);
-            map.insert(tensor.name.clone(), file.clone().into());
+            entries.insert(tensor.name.clone(), entry);
         }
-        let header = Value::Object(header).to_string();
-        let mut shard = File::create(folder.join(file)).expect("created");
-        shard.write_all(&(header.len() as u64).to_le_bytes()).expect("written");
-        shard.write_all(header.as_bytes()).expect("written");
-        shard.set_len(8 + header.len() as u64 + end).expect("a sparse file");
+        let json = Value::Object(entries).to_string();
+        Shard {
+            name: format!("model-{:05}-of-{count:06}.safetensors", number + 1),
+            header: [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat(),
+            tensors,
+        }
+    };
+    shares.into_iter().map(shard).collect()
+}
+
+/// Writes config and index.
+pub fn write_index(folder: &Path, config: &Value, shards: &[Shard]) {
+    fs::write(folder.join("config.json"), config.to_string()).expect("written");
+    let mut map = Map::new();
+    let mut total = 0;
+    for shard in shards {
+        for tensor in &shard.tensors {
+            map.insert(tensor.name.clone(), shard.name.clone().into());
+            total += tensor.bytes();
+        }
     }
     let index = json!({"metadata": {"total_size": total}, "weight_map": map});
     fs::write(folder.join("model.safetensors.index.json"), index.to_string()).expect("written");
+}
+
+/// Writes config, index and `count` sparse shards into the folder.
+pub fn write(folder: &Path, config: &Value, tensors: &[Declared], count: u64) {
+    let shards = shards(tensors, count);
+    write_index(folder, config, &shards);
+    for shard in shards {
+        let mut file = File::create(folder.join(shard.name)).expect("created");
+        file.write_all(&shard.header).expect("written");
+        let data: u64 = shard.tensors.iter().map(|tensor| tensor.bytes()).sum();
+        file.set_len(shard.header.len() as u64 + data).expect("a sparse file");
+    }
 }
 
 /// Writes a tokenizer of `base` trained and `added` special tokens with deepseek-v3's splitting rules.

@@ -2,6 +2,7 @@
 
 mod decoding;
 mod error;
+mod finite;
 mod hostile;
 mod levels;
 mod properties;

@@ -18,7 +18,7 @@ const ARCH: &str = "deepseek2";
 const MAX_LAYERS: u32 = 512;
 const MAX_EXPERTS: u32 = 1024;
 const MAX_WIDTH: u32 = 1 << 20;
-const MAX_VOCABULARY: u32 = 1 << 24;
+const MAX_VOCABULARY: u32 = 1 << 20;
 
 /// The shape of the model, from config.json.
 struct Shape {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Kind, Vocabulary, added, place, split};
 use crate::checkpoint::Pairs;
@@ -11,14 +12,17 @@ use crate::error::{Error, Result};
 
 pub const FILE: &str = "tokenizer.json";
 
+/// Rules of more bytes are refused before they become a tree of values; R1's have 1 kB.
+const MAX_RULES: usize = 1 << 20;
+
 #[derive(Deserialize)]
-struct File {
+struct File<'a> {
     #[serde(default)]
     added_tokens: Vec<Added>,
-    #[serde(default)]
-    normalizer: Value,
-    #[serde(default)]
-    pre_tokenizer: Value,
+    #[serde(borrow)]
+    normalizer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pre_tokenizer: Option<&'a RawValue>,
     model: Bpe,
 }
 
@@ -57,14 +61,14 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         let found = if kind == "BPE" { "BPE with byte_fallback" } else { kind };
         return Err(Error::Unsupported(format!("{FILE}: model is {found}; byte-level BPE is known")));
     }
-    if !is_empty(&file.normalizer) {
-        let problem =
-            format!("{FILE}: has a normalizer, which llama.cpp does not apply: {}", file.normalizer);
+    let normalizer = rules("normalizer", file.normalizer)?;
+    if !is_empty(&normalizer) {
+        let problem = format!("{FILE}: has a normalizer, which llama.cpp does not apply: {normalizer}");
         return Err(Error::Unsupported(problem));
     }
     let splitter = match pre {
         Some(name) => split::Splitter::named(name),
-        None => split::recognise(&file.pre_tokenizer)?,
+        None => split::recognise(&rules("pre_tokenizer", file.pre_tokenizer)?)?,
     };
 
     let mut tokens = vec![None; size as usize];
@@ -84,6 +88,18 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         place(FILE, &mut tokens, token.id, text, kind)?;
     }
     Ok(Vocabulary { tokens, merges: file.model.merges.into_iter().map(Merge::joined).collect(), splitter })
+}
+
+/// A part of the file that is looked at as it comes.
+fn rules(field: &str, json: Option<&RawValue>) -> Result<Value> {
+    let Some(json) = json.map(RawValue::get) else { return Ok(Value::Null) };
+    if json.len() > MAX_RULES {
+        return Err(Error::file(
+            FILE,
+            format!("{field} has {} bytes; at most {MAX_RULES} are expected", json.len()),
+        ));
+    }
+    serde_json::from_str(json).map_err(|e| Error::file(FILE, format!("{field}: {e}")))
 }
 
 impl Merge {

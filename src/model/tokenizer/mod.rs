@@ -181,6 +181,9 @@ struct NamedTemplate {
     template: String,
 }
 
+/// More chat templates are refused; models have up to three.
+const MAX_TEMPLATES: usize = 100;
+
 /// Chat templates by name, the usual one as "default"; a file of its own goes before the configuration.
 fn templates(checkpoint: &Checkpoint, config: &Config) -> Result<Vec<(String, String)>> {
     const FILE: &str = "chat_template.jinja";
@@ -192,6 +195,10 @@ fn templates(checkpoint: &Checkpoint, config: &Config) -> Result<Vec<(String, St
     Ok(match config.find::<Templates>("chat_template")? {
         None => Vec::new(),
         Some(Templates::One(text)) => vec![("default".to_owned(), text)],
+        Some(Templates::Named(list)) if list.len() > MAX_TEMPLATES => {
+            let problem = format!("lists {} templates; at most {MAX_TEMPLATES} are expected", list.len());
+            return Err(config.fault("chat_template", problem));
+        }
         Some(Templates::Named(list)) => list.into_iter().map(|t| (t.name, t.template)).collect(),
     })
 }

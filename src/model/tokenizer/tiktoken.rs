@@ -15,6 +15,10 @@ pub const FILE: &str = "tiktoken.model";
 /// The class in tokenizer_config.json whose Python code holds Kimi's splitting rules.
 const CLASS: &str = "TikTokenTokenizer";
 
+/// Finding the halves of a token takes the square of its length: the sum over all tokens, of which Kimi-K2's have ten
+/// million, is bounded.
+const MAX_WORK: usize = 1 << 26;
+
 #[derive(Deserialize)]
 struct Added {
     content: String,
@@ -59,10 +63,18 @@ fn ranks(text: &[u8]) -> Result<Vec<Vec<u8>>> {
     let fault = |line: usize, what: &str| Error::file(FILE, format!("line {}: {what}", line + 1));
     let text = std::str::from_utf8(text).map_err(|e| Error::file(FILE, format!("is not text: {e}")))?;
     let mut tokens = Vec::new();
+    let mut work = 0usize;
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
         let (base64, rank) =
             line.split_once(' ').ok_or_else(|| fault(number, "expected base64 and a rank"))?;
         let bytes = STANDARD.decode(base64).map_err(|_| fault(number, "the token is not base64"))?;
+        work = work.saturating_add(bytes.len().saturating_mul(bytes.len()));
+        if work > MAX_WORK {
+            return Err(fault(
+                number,
+                &format!("a token of {} bytes: too long, with those before", bytes.len()),
+            ));
+        }
         if rank.parse() != Ok(tokens.len()) {
             return Err(fault(number, &format!("expected rank {}, found \"{rank}\"", tokens.len())));
         }
@@ -126,6 +138,17 @@ mod tests {
         assert_eq!(vocabulary.tokens[10], Some(("\u{10a}".to_owned(), Kind::Normal)));
         assert_eq!(vocabulary.tokens[262], Some(("[BOS]".to_owned(), Kind::Control)));
         assert_eq!(vocabulary.tokens[263], None);
+    }
+
+    #[test]
+    fn tokens_that_would_take_hours_are_refused() {
+        let config = br#"{"tokenizer_class": "TikTokenTokenizer"}"#;
+        let config = Config::parse_as("tokenizer_config.json", config).expect("config");
+        let line =
+            |(rank, length): (usize, u32)| format!("{} {rank}\n", STANDARD.encode(vec![97; 1 << length]));
+        let text: String = (0..20).map(|length| line((length as usize, length))).collect();
+        let error = read(text.as_bytes(), &config, 300, None).expect_err("too long").to_string();
+        assert!(error.contains("line 14: a token of 8192 bytes"), "{error}");
     }
 
     #[test]
