@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use quantpress::gguf::{Contents, Layout, Metadata, TensorInfo, Value};
+use quantpress::gguf::{Contents, Layout, Metadata, TensorInfo, Value, beside};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -27,6 +27,8 @@ impl Made {
     fn new(arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let path = quantize_fixture(folder.path(), "out.gguf", arguments);
+        // Its hashes would tell of any damage before the rest is looked at.
+        fs::remove_file(beside(&path, ".json")).expect("a manifest");
         let contents = Contents::read(&path).expect("sound");
         Self { folder, path, contents }
     }

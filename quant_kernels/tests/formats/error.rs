@@ -18,7 +18,7 @@ const CEILINGS: [(Format, f64, f64); 25] = [
     (Format::Q4_K, 4.911e-3, 4.076e-3),
     (Format::Q5_K, 1.201e-3, 1.015e-3),
     (Format::Q6_K, 2.749e-4, 2.337e-4),
-    (Format::IQ1_S, 2.476e-1, 1.927e-1),
+    (Format::IQ1_S, 2.487e-1, 1.937e-1),
     (Format::IQ1_M, 2.092e-1, 1.488e-1),
     (Format::IQ2_XXS, 1.206e-1, 8.060e-2),
     (Format::IQ2_XS, 8.894e-2, 5.995e-2),
