@@ -2,9 +2,12 @@
 
 mod support;
 
+mod calibrate;
 mod cli;
 mod convert;
+mod evaluate;
 mod families;
+mod forward;
 mod importances;
 mod llama;
 mod malformed;

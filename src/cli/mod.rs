@@ -1,10 +1,13 @@
 //! The command line: one struct and one file per subcommand. Arguments become plain data before the disk is touched.
 
 mod bench;
+mod calibrate;
+mod evaluate;
 mod inspect;
 mod plan;
 mod planning;
 mod quantize;
+mod text;
 
 pub use bench::R1;
 
@@ -29,6 +32,8 @@ checkpoint, importance matrix or GGUF file; 4 input that is not supported";
 enum Command {
     Quantize(quantize::Quantize),
     Plan(plan::Plan),
+    Calibrate(calibrate::Calibrate),
+    Evaluate(evaluate::Evaluate),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
 }
@@ -42,6 +47,8 @@ impl Cli {
         match self.command {
             Command::Quantize(command) => command.run(),
             Command::Plan(command) => command.run(),
+            Command::Calibrate(command) => command.run(),
+            Command::Evaluate(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Bench(command) => command.run(),
         }
