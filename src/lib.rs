@@ -23,6 +23,7 @@ pub mod calibrate;
 
 pub mod bench;
 
+pub mod feedback;
 pub mod pipeline;
 
 pub mod evaluate;

@@ -7,6 +7,7 @@ mod cli;
 mod convert;
 mod evaluate;
 mod families;
+mod feedback;
 mod forward;
 mod importances;
 mod llama;

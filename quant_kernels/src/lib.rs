@@ -5,6 +5,7 @@
 #![allow(clippy::needless_range_loop, reason = "the loops of a format index several fields at once")]
 
 mod block;
+mod feedback;
 mod format;
 #[allow(clippy::needless_range_loop, reason = "by index, code reads as the layout is drawn")]
 mod formats;
@@ -12,6 +13,7 @@ mod scale;
 mod search;
 
 pub use fearless_simd::Level;
+pub use feedback::{feed, feeds, rescale};
 pub use format::{Format, UnknownFormat};
 
 /// The largest magnitude of a weight that every format can hold: the largest finite f16.

@@ -3,6 +3,7 @@
 mod bench;
 mod calibrate;
 mod evaluate;
+mod feedback;
 mod inspect;
 mod plan;
 mod planning;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::feedback::FeedbackArgs;
 use super::planning::{Planning, thread_count, threads};
 use super::print;
 use crate::pipeline::run;
@@ -21,6 +22,9 @@ pub struct Quantize {
     /// The file to write; it appears under this name only when it is whole
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+
+    #[command(flatten)]
+    feedback: FeedbackArgs,
 
     /// Threads [default: all]; the file's bytes do not depend on it
     #[arg(short, long, value_parser = thread_count())]
@@ -59,8 +63,13 @@ impl Quantize {
 
         let progress = Progress::new(style);
         let threads = threads(self.threads);
-        let listener = |event| progress.event(event);
-        run(&planned.checkpoint, &planned.plan, &importances, &self.output, threads, &listener)?;
+        if self.feedback.wanted() {
+            let quiet = matches!(style, Style::Quiet | Style::Json);
+            self.feedback.run(&planned, &importances, &self.output, threads, quiet)?;
+        } else {
+            let listener = |event| progress.event(event);
+            run(&planned.checkpoint, &planned.plan, &importances, &self.output, threads, &listener)?;
+        }
 
         let (seconds, memory) = (progress.elapsed().as_secs_f64(), peak_memory());
         match style {

@@ -1,5 +1,6 @@
 //! The file being written: under a temporary name beside the final one, which it takes only when whole.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,14 @@ impl Output {
         write_all_at(self.file.as_file(), offset, bytes).map_err(|e| Error::io("write", &self.path, e))
     }
 
+    /// Reads back bytes that were written.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        read_exact_at(self.file.as_file(), offset, bytes).map_err(|e| Error::io("read", &self.path, e))
+    }
+
     /// Makes the data durable and gives the file its final name.
     ///
     /// # Errors
@@ -69,16 +78,35 @@ impl Output {
 }
 
 #[cfg(unix)]
-fn write_all_at(file: &std::fs::File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
 }
 
 #[cfg(windows)]
-fn write_all_at(file: &std::fs::File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let n = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
         offset += n as u64;
         bytes = &bytes[n..];
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut offset: u64, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                offset += n as u64;
+                bytes = &mut bytes[n..];
+            }
+        }
     }
     Ok(())
 }
