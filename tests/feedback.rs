@@ -29,7 +29,7 @@ fn with_feedback(folder: &Path, name: &str, extra: &[&str]) -> PathBuf {
 fn files_are_much_closer_to_the_checkpoint_at_the_same_size() {
     let folder = TempDir::new().expect("a temporary folder");
     let imatrix = fixture("tiny-r1/imatrix.gguf");
-    for (recipe, bound) in [("ud-iq1_s", 0.6), ("q2_k", 0.6)] {
+    for (recipe, bound) in [("ud-iq1_s", 0.6), ("iq2_xxs", 0.6), ("q2_k", 0.6)] {
         let types = ["--recipe", recipe, "--imatrix", text(&imatrix)];
         let plain = quantize_fixture(folder.path(), "plain.gguf", &types);
         let fed = with_feedback(folder.path(), "fed.gguf", &[&types[..], &["--chunks", "60"]].concat());
