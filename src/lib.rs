@@ -7,8 +7,9 @@
 //!    checkpoint/        model/  recipe/    pipeline/    quant_kernels
 //! ```
 //!
-//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `forward/` computes the model
-//! for `calibrate/` before the work and `evaluate/` after it. `bench/` measures the kernels, `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
+//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `forward/` computes the
+//! model for `calibrate/` before the work, `feedback/` at it and `evaluate/` after it. `bench/` measures the kernels,
+//! `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
 
 pub mod error;
 pub mod gguf;

@@ -13,7 +13,7 @@ fn divergence(file: &Path) -> f64 {
     let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/evaluation.txt"));
     let arguments = ["evaluate", text(&checkpoint), text(file), "--text", text(&words)];
     let found =
-        succeed(&[&arguments[..], &["--context", "256", "--chunks", "20", "--quiet", "--json"]].concat());
+        succeed(&[&arguments[..], &["--context", "256", "--chunks", "12", "--quiet", "--json"]].concat());
     let found: Value = serde_json::from_str(&found).expect("JSON");
     found["kl_mean"].as_f64().expect("a number")
 }
@@ -29,10 +29,10 @@ fn with_feedback(folder: &Path, name: &str, extra: &[&str]) -> PathBuf {
 fn files_are_much_closer_to_the_checkpoint_at_the_same_size() {
     let folder = TempDir::new().expect("a temporary folder");
     let imatrix = fixture("tiny-r1/imatrix.gguf");
-    for (recipe, bound) in [("ud-iq1_s", 0.6), ("iq2_xxs", 0.6), ("q2_k", 0.6)] {
+    for (recipe, bound) in [("ud-iq1_s", 0.6), ("q2_k", 0.6)] {
         let types = ["--recipe", recipe, "--imatrix", text(&imatrix)];
         let plain = quantize_fixture(folder.path(), "plain.gguf", &types);
-        let fed = with_feedback(folder.path(), "fed.gguf", &[&types[..], &["--chunks", "60"]].concat());
+        let fed = with_feedback(folder.path(), "fed.gguf", &[&types[..], &["--chunks", "40"]].concat());
         assert_eq!(fs::metadata(&plain).expect("made").len(), fs::metadata(&fed).expect("made").len());
         let (plain, fed) = (divergence(&plain), divergence(&fed));
         eprintln!("{recipe}: KL divergence {fed:.5} with feedback, {plain:.5} without: {:.3}", fed / plain);
@@ -44,7 +44,8 @@ fn files_are_much_closer_to_the_checkpoint_at_the_same_size() {
 fn threads_do_not_change_the_bytes() {
     let folder = TempDir::new().expect("a temporary folder");
     let run = |name: &str, threads: &str| {
-        let arguments = ["--recipe", "ud-iq1_s", "--chunks", "2", "--threads", threads];
+        let arguments =
+            ["--recipe", "q2_k", "--override", "ffn_down_exps=iq1_s", "--chunks", "2", "--threads", threads];
         fs::read(with_feedback(folder.path(), name, &arguments)).expect("read")
     };
     assert!(run("one.gguf", "1") == run("three.gguf", "3"));
