@@ -7,8 +7,9 @@
 //!    checkpoint/        model/  recipe/    pipeline/    quant_kernels       verify/
 //! ```
 //!
-//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `bench/` measures the
-//! kernels, `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
+//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `forward/` computes the
+//! model for `calibrate/` before the work, `feedback/` at it and `evaluate/` after it. `bench/` measures the kernels,
+//! `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
 
 pub mod disk;
 pub mod error;
@@ -18,10 +19,16 @@ pub mod checkpoint;
 pub mod model;
 pub mod recipe;
 
+pub mod forward;
+
+pub mod calibrate;
+
 pub mod bench;
 
+pub mod feedback;
 pub mod pipeline;
 
+pub mod evaluate;
 pub mod verify;
 
 pub mod report;

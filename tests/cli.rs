@@ -14,6 +14,8 @@ fn help_is_the_golden_text() {
         &["--help"][..],
         &["quantize", "--help"],
         &["plan", "--help"],
+        &["calibrate", "--help"],
+        &["evaluate", "--help"],
         &["inspect", "--help"],
         &["verify", "--help"],
         &["bench", "--help"],

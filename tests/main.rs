@@ -2,10 +2,14 @@
 
 mod support;
 
+mod calibrate;
 mod cli;
 mod convert;
 mod decoders;
+mod evaluate;
 mod families;
+mod feedback;
+mod forward;
 mod hostile;
 mod importances;
 mod llama;

@@ -5,6 +5,7 @@
 #![allow(clippy::needless_range_loop, reason = "the loops of a format index several fields at once")]
 
 mod block;
+mod feedback;
 mod finite;
 mod format;
 #[allow(clippy::needless_range_loop, reason = "by index, code reads as the layout is drawn")]
@@ -13,6 +14,7 @@ mod scale;
 mod search;
 
 pub use fearless_simd::Level;
+pub use feedback::{feed, feeds, rescale};
 pub use finite::first_not_finite;
 pub use format::{Format, UnknownFormat};
 

@@ -1,12 +1,16 @@
 //! The command line: one struct and one file per subcommand. Arguments become plain data before the disk is touched.
 
 mod bench;
+mod calibrate;
+mod evaluate;
+mod feedback;
 mod inspect;
 mod interrupt;
 mod plan;
 mod planning;
 mod quantize;
 mod size;
+mod text;
 mod verify;
 
 pub use bench::R1;
@@ -33,6 +37,8 @@ unfinished file of other work; 3 a damaged checkpoint, importance matrix or GGUF
 enum Command {
     Quantize(quantize::Quantize),
     Plan(plan::Plan),
+    Calibrate(calibrate::Calibrate),
+    Evaluate(evaluate::Evaluate),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Bench(bench::Bench),
@@ -47,6 +53,8 @@ impl Cli {
         match self.command {
             Command::Quantize(command) => command.run(),
             Command::Plan(command) => command.run(),
+            Command::Calibrate(command) => command.run(),
+            Command::Evaluate(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Bench(command) => command.run(),

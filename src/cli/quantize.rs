@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::feedback::FeedbackArgs;
 use super::planning::{Planning, thread_count, threads};
 use super::size;
 use super::{interrupt, print};
@@ -26,6 +27,9 @@ pub struct Quantize {
     /// FILE.journal, and the same command goes on with it
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+
+    #[command(flatten)]
+    feedback: FeedbackArgs,
 
     /// Threads [default: all]; the file's bytes do not depend on it
     #[arg(short, long, value_parser = thread_count())]
@@ -79,8 +83,19 @@ impl Quantize {
             _ => eprintln!("{summary}"),
         }
 
-        let progress = Progress::new(style);
         let threads = threads(self.threads);
+        if self.feedback.wanted() {
+            let quiet = matches!(style, Style::Quiet | Style::Json);
+            self.feedback.run(&planned, &importances, &self.output, threads, quiet)?;
+            return match style {
+                Style::Json => {
+                    print(json!({"event": "done", "output": self.output, "bytes": summary.file_bytes}))
+                }
+                Style::Quiet => Ok(()),
+                _ => print(format_args!("{}: {}", self.output.display(), Size(summary.file_bytes))),
+            };
+        }
+        let progress = Progress::new(style);
         let listener = |event| progress.event(event);
         let job = Job {
             checkpoint: &planned.checkpoint,

@@ -17,6 +17,16 @@ pub struct Output {
     size: u64,
     /// Under its final name already, by a run that ended between the renaming and the end.
     renamed: bool,
+    /// Of no use unless whole: nobody can go on with it.
+    fleeting: bool,
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.fleeting && !self.renamed {
+            let _ = fs::remove_file(&self.part);
+        }
+    }
 }
 
 impl Output {
@@ -56,6 +66,22 @@ impl Output {
         Self::locked(path, part, file.map_err(|e| Error::io("create", path, e))?, size, false)
     }
 
+    /// Creates a file that is made in one go, with its size and its space reserved; unfinished, it is gone when dropped.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and if there is no room.
+    pub fn in_one_go(path: &Path, size: u64) -> Result<Self> {
+        Self::check(path)?;
+        let mut output = match Self::reopen(path, size, false)? {
+            Some(output) => output,
+            None => Self::create(path, size)?,
+        };
+        output.fleeting = true;
+        output.clear()?;
+        output.reserve(true)?;
+        Ok(output)
+    }
+
     /// Forgets what an earlier run wrote.
     ///
     /// # Errors
@@ -87,7 +113,7 @@ impl Output {
         if !free || !disk::is_at(&file, name) {
             return Err(Error::Busy(path.to_owned()));
         }
-        Ok(Self { path: path.to_owned(), part, file, size, renamed })
+        Ok(Self { path: path.to_owned(), part, file, size, renamed, fleeting: false })
     }
 
     /// The final name.
@@ -178,10 +204,8 @@ impl Output {
     }
 
     /// Removes the unfinished file.
-    pub fn discard(self) {
-        if !self.renamed {
-            let _ = fs::remove_file(&self.part);
-        }
+    pub fn discard(mut self) {
+        self.fleeting = true;
     }
 }
 

@@ -85,6 +85,20 @@ impl Value {
         }
     }
 
+    /// Any number, or a flag as 0 or 1.
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Self::F32(x) => Some(x.into()),
+            Self::F64(x) => Some(x),
+            Self::Bool(x) => Some(f64::from(u8::from(x))),
+            Self::I8(n) => Some(n.into()),
+            Self::I16(n) => Some(n.into()),
+            Self::I32(n) => Some(n.into()),
+            Self::I64(n) => Some(n as f64),
+            _ => self.as_u64().map(|n| n as f64),
+        }
+    }
+
     /// A whole number of any width that is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {

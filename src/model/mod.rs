@@ -7,6 +7,7 @@ mod tensor;
 mod tokenizer;
 
 pub use tensor::{Role, Slice, TensorPlan};
+pub use tokenizer::Encoder;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};

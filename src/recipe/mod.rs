@@ -1,7 +1,7 @@
 //! Stage 3, choose: a type for every tensor, with the reason, and the importances to quantize by.
 
 mod fallback;
-mod imatrix;
+pub mod imatrix;
 mod importance;
 mod layers;
 mod overrides;

@@ -3,6 +3,8 @@
 llama.py measure MODEL TEXT [--against REFERENCE] [--questions FILE]   perplexity, KL divergence, right answers
 llama.py tokens MODEL STRINGS.json        ids of each string, special tokens parsed, no BOS added
 llama.py expected TOKENIZER.json STRINGS.json   the same from Hugging Face's tokenizers
+llama.py logits MODEL IDS.json OUT.f32    raw logits after each of at most CONTEXT ids, with keys and values kept in F32
+llama.py tensors FILE                     {name: [type, shape]} read by the gguf package
 llama.py metadata MODEL                   {key: [GGUF types, value]} read by the gguf package; long arrays by digest
 llama.py generate MODEL PROMPT COUNT      the greedy continuation and the log-probabilities of its tokens
 """
@@ -14,11 +16,14 @@ import os
 
 CONTEXT = 256
 
+# ggml's number of the type, llama.cpp's of the choice.
+F32 = NEVER = 0
+
 
 class Llama:
     """A model with an empty context of CONTEXT tokens."""
 
-    def __init__(self, path):
+    def __init__(self, path, exact=False):
         import cyllama.llama.llama_cpp as llama_cpp
 
         class Model(llama_cpp.LlamaModel):
@@ -32,6 +37,9 @@ class Llama:
         parameters = llama_cpp.LlamaContextParams()
         parameters.n_ctx = parameters.n_batch = CONTEXT
         parameters.n_threads = parameters.n_threads_batch = 1
+        if exact:
+            parameters.type_k = parameters.type_v = F32
+            parameters.flash_attn_type = NEVER
         self.context = llama_cpp.LlamaContext(model=self.model, params=parameters)
 
     def ids(self, text, special=False):
@@ -124,6 +132,19 @@ def expected(tokenizer, strings):
     return [encoder.encode(text, add_special_tokens=False).ids for text in texts]
 
 
+def logits(model, ids, out):
+    import numpy
+
+    ids = json.load(open(ids, encoding="utf-8"))
+    Llama(model, exact=True).logits(ids).astype(numpy.float32).tofile(out)
+
+
+def tensors(model):
+    import gguf
+
+    return {t.name: [t.tensor_type.name, t.shape.tolist()] for t in gguf.GGUFReader(model).tensors}
+
+
 def metadata(model):
     import gguf
 
@@ -153,7 +174,7 @@ def generate(model, prompt, count):
 
 
 parser = argparse.ArgumentParser()
-parser.add_argument("command", choices=["measure", "tokens", "expected", "metadata", "generate"])
+parser.add_argument("command", choices=["measure", "tokens", "expected", "logits", "tensors", "metadata", "generate"])
 parser.add_argument("arguments", nargs="+")
 parser.add_argument("--against")
 parser.add_argument("--questions")

@@ -30,7 +30,7 @@ mod tq2_0;
 use fearless_simd::Level;
 
 use crate::Format;
-use crate::block::{dequantize_blocks, quantize_rows};
+use crate::block::{Block, dequantize_blocks, quantize_rows};
 
 /// Calls a function of a block type's two generics for the format.
 macro_rules! for_block {
@@ -78,4 +78,16 @@ pub(crate) fn quantize(
 
 pub(crate) fn dequantize(level: Level, format: Format, blocks: &[u8], weights: &mut [f32]) {
     for_block!(format, dequantize_blocks(level, blocks, weights))
+}
+
+/// Multiplies the scales of whole blocks, of the formats whose encoders do so to keep a row's gain.
+pub(crate) fn rescale(format: Format, blocks: &mut [u8], factor: f32) {
+    fn scaled<const N: usize, B: Block<N>>(blocks: &mut [u8], factor: f32) {
+        if B::SCALES {
+            for block in bytemuck::cast_slice_mut::<u8, B>(blocks) {
+                *block = block.scaled(factor);
+            }
+        }
+    }
+    for_block!(format, scaled(blocks, factor))
 }

@@ -1,8 +1,11 @@
 //! The tokenizer as GGUF metadata: from tokenizer.json, or from Kimi's tiktoken.model.
 
 mod bpe;
+mod encode;
 mod split;
 mod tiktoken;
+
+pub use encode::Encoder;
 
 use std::collections::HashSet;
 

@@ -1,5 +1,4 @@
-//! Importance matrices of llama-imatrix: the legacy .dat and the GGUF layout. Values are read where they lie, since
-//! R1's take a gigabyte.
+//! Reading an importance matrix of either layout. Values are read where they lie, since R1's take a gigabyte.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -72,6 +71,22 @@ impl Imatrix {
     pub fn foreign(&self) -> Error {
         let problem = format!("none of its {} tensors is in this model", self.entries.len());
         Error::Imatrix { file: self.name.clone(), tensor: None, problem }
+    }
+
+    /// The sums and counts of a tensor as a GGUF file has them.
+    pub fn sums(&self, tensor: &str) -> Option<[Vec<f32>; 2]> {
+        let entry = self.entries.get(tensor)?;
+        match &entry.counts {
+            Counts::Tokens(counts) => Some([self.numbers(&entry.sums), self.numbers(counts)]),
+            Counts::Calls(_) => None,
+        }
+    }
+
+    /// Names of the tensors that there are values for, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.entries.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
     }
 
     /// Whether there are values for the tensor.

@@ -1,0 +1,99 @@
+//! Formats in which each weight has a level of its own: the nearest level to the weight as the feedback left it.
+
+use super::settle;
+use crate::{Format, dequantize};
+
+/// The highest level, counted from zero; None for formats without levels of single weights.
+pub(super) fn top(format: Format) -> Option<usize> {
+    Some(match format {
+        Format::Q2_K => 3,
+        Format::Q3_K => 7,
+        Format::Q4_0 | Format::Q4_1 | Format::Q4_K | Format::IQ4_NL | Format::IQ4_XS => 15,
+        Format::Q5_0 | Format::Q5_1 | Format::Q5_K => 31,
+        Format::Q6_K => 63,
+        Format::Q8_0 => 254,
+        _ => return None,
+    })
+}
+
+/// The formats' lists of levels are even but for these two's.
+fn listed(format: Format) -> bool {
+    matches!(format, Format::IQ4_NL | Format::IQ4_XS)
+}
+
+pub(super) fn feed(
+    format: Format,
+    top: usize,
+    block: &mut [u8],
+    weights: &mut [f32],
+    upper: &[f32],
+    errors: &mut [f32],
+) {
+    let n = weights.len();
+    // What each weight is at its lowest level and at the next (or at all levels): the scales of the block as the
+    // decoder sees them, whatever the format.
+    let decoded_at = |block: &mut [u8], level: usize| {
+        (0..n).for_each(|i| set(format, block, i, level));
+        let mut y = vec![0.0; n];
+        dequantize(format, block, &mut y);
+        y
+    };
+    if listed(format) {
+        let table: Vec<Vec<f32>> = (0..=top).map(|level| decoded_at(block, level)).collect();
+        for i in 0..n {
+            let distance = |level: &usize| (table[*level][i] - weights[i]).abs();
+            let best = (0..=top).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0);
+            set(format, block, i, best);
+            settle(i, &[table[best][i]], weights, upper, errors);
+        }
+        return;
+    }
+    let (low, high) = (decoded_at(block, 0), decoded_at(block, top));
+    for i in 0..n {
+        let step = (high[i] - low[i]) / top as f32;
+        let level = if step == 0.0 { 0.0 } else { ((weights[i] - low[i]) / step).round_ties_even() };
+        let level = level.clamp(0.0, top as f32);
+        set(format, block, i, level as usize);
+        settle(i, &[low[i] + level * step], weights, upper, errors);
+    }
+}
+
+/// Gives a weight its level.
+fn set(format: Format, block: &mut [u8], i: usize, level: usize) {
+    let level = level as u8;
+    let mut bits = |byte: usize, shift: usize, width: usize, value: u8| {
+        let mask = ((1u16 << width) - 1) as u8;
+        block[byte] = block[byte] & !(mask << shift) | (value & mask) << shift;
+    };
+    // Place of a weight among those of a super-block: half, quarter of the half, weight of the quarter.
+    let (half, quarter, l) = (i / 128, i / 32 % 4, i % 32);
+    match format {
+        Format::Q8_0 => bits(2 + i, 0, 8, level.wrapping_sub(127)),
+        Format::Q4_0 | Format::IQ4_NL => bits(2 + i % 16, i / 16 * 4, 4, level),
+        Format::Q4_1 => bits(4 + i % 16, i / 16 * 4, 4, level),
+        Format::Q5_0 => {
+            bits(6 + i % 16, i / 16 * 4, 4, level);
+            bits(2 + i / 8, i % 8, 1, level >> 4);
+        }
+        Format::Q5_1 => {
+            bits(8 + i % 16, i / 16 * 4, 4, level);
+            bits(4 + i / 8, i % 8, 1, level >> 4);
+        }
+        Format::Q2_K => bits(16 + 32 * half + l, 2 * quarter, 2, level),
+        Format::Q3_K => {
+            bits(32 + 32 * half + l, 2 * quarter, 2, level);
+            bits(l, i / 32, 1, level >> 2);
+        }
+        Format::Q4_K => bits(16 + 32 * (i / 64) + l, i / 32 % 2 * 4, 4, level),
+        Format::Q5_K => {
+            bits(48 + 32 * (i / 64) + l, i / 32 % 2 * 4, 4, level);
+            bits(16 + l, i / 32, 1, level >> 4);
+        }
+        Format::Q6_K => {
+            bits(64 * half + 32 * (quarter % 2) + l, quarter / 2 * 4, 4, level);
+            bits(128 + 32 * half + l, 2 * quarter, 2, level >> 4);
+        }
+        Format::IQ4_XS => bits(8 + 16 * (i / 32) + i % 16, i % 32 / 16 * 4, 4, level),
+        _ => unreachable!("{format} has no levels of single weights"),
+    }
+}

@@ -1,0 +1,8 @@
+//! Before the road, measure: the importances of every matrix, from its inputs on a text.
+
+mod collector;
+mod run;
+mod state;
+
+pub use collector::{EXTRA_WEIGHT, LEAST_TOKENS};
+pub use run::{Calibration, Found, Step, Unreached, run};

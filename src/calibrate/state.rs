@@ -1,0 +1,118 @@
+//! What is kept between layers, so that an interrupted calibration goes on: a folder beside the output, with the hidden
+//! states after the last finished layer and the sums of every finished one.
+
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::forward::States;
+
+/// Tokens whose states are copied at a time.
+const BATCH: usize = 256;
+
+/// The folder.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    fingerprint: String,
+}
+
+/// What is done: renamed into place last, so that it never promises more than there is.
+#[derive(Serialize, Deserialize)]
+struct Done {
+    fingerprint: String,
+    layers: usize,
+}
+
+const DONE: &str = "done.json";
+
+impl Folder {
+    /// The folder of an output; `fingerprint` stands for everything that the result depends on.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn open(output: &Path, fingerprint: String) -> Result<Self> {
+        let mut name = output.as_os_str().to_owned();
+        name.push(".calibrating");
+        let path = PathBuf::from(name);
+        fs::create_dir_all(&path).map_err(|e| Error::io("create", &path, e))?;
+        Ok(Self { path, fingerprint })
+    }
+
+    /// Layers that are finished, of the same calibration; anything else that lies there is dropped.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn layers(&self) -> Result<usize> {
+        let path = self.path.join(DONE);
+        let done = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Done>(&bytes).ok(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::io("read", path, e)),
+        };
+        Ok(done.filter(|done| done.fingerprint == self.fingerprint).map_or(0, |done| done.layers))
+    }
+
+    /// The file of a layer's sums.
+    pub fn sums(&self, layer: usize) -> PathBuf {
+        self.path.join(format!("layer-{layer}.imatrix"))
+    }
+
+    fn hidden(&self, layers: usize) -> PathBuf {
+        self.path.join(format!("hidden-{layers}.f32"))
+    }
+
+    /// Keeps the states after so many layers, whose sums are already there.
+    ///
+    /// # Errors
+    /// If the disk is full, say.
+    pub fn keep(&self, layers: usize, states: &mut States) -> Result<()> {
+        let path = self.hidden(layers);
+        let io = |e| Error::io("write", &path, e);
+        let mut file = BufWriter::new(File::create(&path).map_err(io)?);
+        for start in (0..states.rows()).step_by(BATCH) {
+            let rows = states.read(start..states.rows().min(start + BATCH))?;
+            file.write_all(bytemuck::cast_slice(rows.values())).map_err(io)?;
+        }
+        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+        let done = Done { fingerprint: self.fingerprint.clone(), layers };
+        let (path, unfinished) = (self.path.join(DONE), self.path.join("done.json.part"));
+        let io = |e| Error::io("write", &path, e);
+        let json = serde_json::to_vec(&done).map_err(|e| io(e.into()))?;
+        fs::write(&unfinished, json).and_then(|()| File::open(&unfinished)?.sync_all()).map_err(io)?;
+        fs::rename(&unfinished, &path).map_err(io)?;
+        if layers > 0 {
+            let _ = fs::remove_file(self.hidden(layers - 1));
+        }
+        Ok(())
+    }
+
+    /// Reads the states after so many layers.
+    ///
+    /// # Errors
+    /// If the file is not whole.
+    pub fn restore(&self, layers: usize, states: &mut States) -> Result<()> {
+        let path = self.hidden(layers);
+        let io = |e| Error::io("read", &path, e);
+        let mut file = BufReader::new(File::open(&path).map_err(io)?);
+        let columns = states.columns();
+        for start in (0..states.rows()).step_by(BATCH) {
+            let rows = BATCH.min(states.rows() - start);
+            let mut values = vec![0f32; rows * columns];
+            file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(io)?;
+            states.write(start, &values)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the folder: the work is done.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.path).map_err(|e| Error::io("remove", &self.path, e))
+    }
+}

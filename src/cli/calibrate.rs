@@ -1,0 +1,140 @@
+//! `quantpress calibrate`: importances from a text, in llama-imatrix's layouts.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::print;
+use super::text::{Chunking, Text};
+use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Step, run};
+use crate::checkpoint::Checkpoint;
+use crate::forward::{FromCheckpoint, Shape};
+use crate::model::{Model, Options};
+use crate::recipe::imatrix::Layout;
+use crate::report::{about, peak_memory};
+
+/// Measure importances: run the checkpoint over a text, a layer at a time, and write an importance matrix
+#[derive(Debug, Args)]
+pub struct Calibrate {
+    /// Folder of the checkpoint
+    checkpoint: PathBuf,
+
+    /// The importance matrix to write. What is finished is kept in FILE.calibrating until then; the same command goes on
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    #[command(flatten)]
+    text: Text,
+
+    /// The layout of the file
+    #[arg(long, value_enum, default_value_t = Layout::Gguf)]
+    format: Layout,
+
+    /// Show experts that fewer than 32 tokens chose the tokens that their router scores highest, at 1/16 of the weight
+    #[arg(long)]
+    cover: bool,
+
+    /// llama.cpp's name of the pre-tokenizer, if it is not recognised
+    #[arg(long)]
+    pre: Option<String>,
+
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Calibrate {
+    /// Runs the model and says what the text did not reach.
+    pub fn run(self) -> Result<()> {
+        let start = Instant::now();
+        let memory = self.text.memory()?;
+        let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
+        let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
+        let shape = Shape::of_model(&model)?;
+        let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Imatrix)?;
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let calibration = Calibration {
+            tokens: &tokens,
+            context: self.text.context(),
+            datasets: self.text.files().iter().map(name).collect(),
+            cover: self.cover,
+            layout: self.format,
+            memory,
+            checkpoint: fingerprint(&checkpoint, &model),
+        };
+        let quiet = self.quiet;
+        let told = move |step: Step| {
+            if !quiet {
+                tell(step, start);
+            }
+        };
+        let weights = FromCheckpoint::new(&checkpoint, &model);
+        let found = self.text.on_threads(|| run(&weights, &shape, &calibration, &self.output, &told))??;
+        if self.json {
+            let mut value = serde_json::to_value(&found)?;
+            value["output"] = json!(self.output);
+            value["seconds"] = json!(start.elapsed().as_secs_f64());
+            value["peak_memory_bytes"] = json!(peak_memory());
+            return print(value);
+        }
+        if !quiet {
+            warn(&found, self.cover);
+        }
+        print(format_args!(
+            "{}: importances of {} tensors from {} tokens",
+            self.output.display(),
+            found.tensors,
+            found.tokens
+        ))
+    }
+}
+
+fn tell(step: Step, start: Instant) {
+    thread_local!(static FIRST: Cell<f64> = const { Cell::new(0.0) });
+    let Step { layers: [done, all], earlier } = step;
+    let seconds = start.elapsed().as_secs_f64();
+    if done == earlier {
+        FIRST.set(seconds);
+        if earlier > 0 {
+            eprintln!("{earlier} of {all} layers were finished before");
+        }
+        return;
+    }
+    let each = (seconds - FIRST.get()) / (done - earlier) as f64;
+    eprintln!("layer {done:3} of {all}: {seconds:.1} s, {} left", about(each * (all - done) as f64));
+}
+
+fn warn(found: &Found, cover: bool) {
+    for layer in &found.unreached {
+        let experts: Vec<String> = layer.experts.iter().map(usize::to_string).collect();
+        eprintln!("warning: blk.{}: no token of the text chose experts {}", layer.layer, experts.join(", "));
+    }
+    if !found.unreached.is_empty() {
+        let consequence = match cover {
+            true => format!(
+                "they have importances from the {LEAST_TOKENS} tokens that their router scores highest"
+            ),
+            false => "more text may reach them, or --cover".to_owned(),
+        };
+        eprintln!("{consequence}");
+    }
+}
+
+/// Stands for the checkpoint: its settings, and where every tensor lies.
+fn fingerprint(checkpoint: &Checkpoint, model: &Model) -> String {
+    let mut tensors: Vec<String> = checkpoint.tensors().map(|tensor| format!("{tensor:?}")).collect();
+    tensors.sort();
+    let mut digest = Sha256::new();
+    digest.update(format!("{:?}", model.metadata));
+    tensors.iter().for_each(|tensor| digest.update(tensor));
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

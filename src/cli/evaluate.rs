@@ -1,0 +1,98 @@
+//! `quantpress evaluate`: what quantization cost, measured against the checkpoint on a text.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::print;
+use super::text::{Chunking, Text};
+use crate::checkpoint::Checkpoint;
+use crate::evaluate::{Certificate, LayerError, run};
+use crate::forward::{FromCheckpoint, FromGguf, Shape};
+use crate::model::{Model, Options};
+use crate::report::{about, peak_memory};
+
+/// Compare a finished file with its checkpoint on a text: perplexity, KL divergence, error after every layer
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// Folder of the checkpoint
+    checkpoint: PathBuf,
+
+    /// The GGUF file made of it
+    file: PathBuf,
+
+    #[command(flatten)]
+    text: Text,
+
+    /// llama.cpp's name of the pre-tokenizer, if it is not recognised
+    #[arg(long)]
+    pre: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Say nothing of the progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Evaluate {
+    /// Runs both models and prints the figures.
+    pub fn run(self) -> Result<()> {
+        let start = Instant::now();
+        let memory = self.text.memory()?;
+        let file = FromGguf::open(&self.file)?;
+        let file_shape = file.shape()?;
+        let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
+        let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
+        let shape = Shape::of_model(&model)?;
+        let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Scores)?;
+        let layers = shape.layers;
+        let told = |error: &LayerError| {
+            if !self.quiet {
+                let done = (error.layer + 1) as f64;
+                let left = start.elapsed().as_secs_f64() / done * (layers as f64 - done);
+                eprintln!(
+                    "layer {:3} of {layers}: hidden states differ by {:.5}; {} left",
+                    error.layer + 1,
+                    error.error,
+                    about(left)
+                );
+            }
+        };
+        let weights = FromCheckpoint::new(&checkpoint, &model);
+        let context = self.text.context();
+        let certificate = self
+            .text
+            .on_threads(|| run((&weights, shape), (&file, file_shape), &tokens, context, memory, &told))??;
+        if self.json {
+            let mut value = serde_json::to_value(&certificate)?;
+            value["file"] = json!(self.file);
+            value["texts"] = json!(self.text.files());
+            value["seconds"] = json!(start.elapsed().as_secs_f64());
+            value["peak_memory_bytes"] = json!(peak_memory());
+            return print(serde_json::to_string_pretty(&value)?);
+        }
+        table(&certificate)
+    }
+}
+
+fn table(certificate: &Certificate) -> Result<()> {
+    let s = &certificate.statistics;
+    print(format_args!(
+        "tokens scored          {} in {} chunks of {}",
+        s.tokens, certificate.chunks, certificate.context
+    ))?;
+    print(format_args!("perplexity, checkpoint {:.4}", s.perplexity_reference))?;
+    print(format_args!("perplexity, file       {:.4}", s.perplexity))?;
+    print(format_args!("KL divergence, mean    {:.6}", s.kl_mean))?;
+    print(format_args!("KL divergence, median  {:.6}", s.kl_median))?;
+    print(format_args!("KL divergence, 99 %    {:.6}", s.kl_p99))?;
+    print(format_args!("same top token         {:.2} %", 100.0 * s.same_top))?;
+    print("\nlayer  error of the hidden states")?;
+    certificate.layers.iter().try_for_each(|l| print(format_args!("{:>5}  {:.5}", l.layer, l.error)))
+}

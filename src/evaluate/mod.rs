@@ -1,0 +1,8 @@
+//! After the road, compare: a finished file with the checkpoint it came from, both layer by layer over the same text.
+
+mod divergence;
+mod run;
+mod statistics;
+
+pub use run::{Certificate, LayerError, run};
+pub use statistics::{Statistics, quantile};

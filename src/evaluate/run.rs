@@ -1,0 +1,124 @@
+//! The comparison itself: a layer of one model, the same layer of the other, then both heads, a stretch at a time.
+
+use serde::Serialize;
+
+use super::divergence::{Divergence, Scored};
+use super::statistics::Statistics;
+use crate::error::{Error, Result};
+use crate::forward::{Head, Ignore, Pass, Shape, States, Weights};
+
+/// Tokens of the text that are compared at a time.
+const BATCH: usize = 1024;
+
+/// Ids whose logits are computed at a time.
+const STRETCH: usize = 8192;
+
+/// How far the hidden states of the two models are apart after a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LayerError {
+    /// The layer.
+    pub layer: usize,
+    /// Norm of the difference over the norm of the checkpoint's states, all tokens together.
+    pub error: f64,
+}
+
+/// What a text tells of a file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Certificate {
+    /// Tokens in a chunk, the first of which is BOS; the second half is scored.
+    pub context: usize,
+    /// Number of chunks.
+    pub chunks: usize,
+    /// Perplexities and divergence.
+    #[serde(flatten)]
+    pub statistics: Statistics,
+    /// The error after every layer.
+    pub layers: Vec<LayerError>,
+}
+
+/// Compares `file` with `reference` on `tokens`, chunks of `context` tokens that begin with BOS; `told` hears of layers.
+///
+/// # Errors
+/// If the two are not the same model, or weights cannot be read.
+///
+/// # Panics
+/// If the tokens are not at least one whole chunk of two or more.
+pub fn run(
+    reference: (&dyn Weights, Shape),
+    file: (&dyn Weights, Shape),
+    tokens: &[u32],
+    context: usize,
+    memory: u64,
+    told: &dyn Fn(&LayerError),
+) -> Result<Certificate> {
+    assert!(context > 1 && tokens.len() >= context, "{} tokens in chunks of {context}", tokens.len());
+    if reference.1 != file.1 {
+        return Err(Error::Argument(format!(
+            "the file is another model than the checkpoint: {:?}; the checkpoint is {:?}",
+            file.1, reference.1
+        )));
+    }
+    let mut passes = [
+        Pass::new(reference.0, reference.1.clone(), tokens, context, memory / 2)?,
+        Pass::new(file.0, file.1, tokens, context, memory / 2)?,
+    ];
+    let mut layers = Vec::new();
+    for layer in 0..reference.1.layers {
+        passes[0].layer(reference.0, layer, &mut Ignore)?;
+        passes[1].layer(file.0, layer, &mut Ignore)?;
+        let [a, b] = &mut passes;
+        let error = LayerError { layer, error: distance(a.states(), b.states())? };
+        told(&error);
+        layers.push(error);
+    }
+    let [a, b] = &mut passes;
+    let scored = score([reference.0, file.0], &reference.1, [a.states(), b.states()], tokens, context)?;
+    let statistics = Statistics::new(&scored);
+    Ok(Certificate { context, chunks: tokens.len() / context, statistics, layers })
+}
+
+/// Norm of the difference over the norm of the first.
+fn distance(reference: &mut States, file: &mut States) -> Result<f64> {
+    let (mut norm, mut difference) = (0.0, 0.0);
+    for start in (0..reference.rows()).step_by(BATCH) {
+        let rows = start..reference.rows().min(start + BATCH);
+        let (a, b) = (reference.read(rows.clone())?, file.read(rows)?);
+        for (&a, &b) in a.values().iter().zip(b.values()) {
+            norm += f64::from(a) * f64::from(a);
+            difference += f64::from(a - b) * f64::from(a - b);
+        }
+    }
+    Ok((difference / norm).sqrt())
+}
+
+/// Scores the second half of every chunk: place i - 1 tells of token i.
+fn score(
+    weights: [&dyn Weights; 2],
+    shape: &Shape,
+    states: [&mut States; 2],
+    tokens: &[u32],
+    context: usize,
+) -> Result<Vec<Scored>> {
+    let heads = [Head::read(weights[0], shape)?, Head::read(weights[1], shape)?];
+    let half = context / 2;
+    let places: Vec<usize> = (0..tokens.len() / context)
+        .flat_map(|chunk| (half..context).map(move |i| chunk * context + i - 1))
+        .collect();
+    let mut scores = vec![Divergence::EMPTY; places.len()];
+    let [reference, file] = states;
+    for stretch in heads[0].stretches(STRETCH) {
+        let rows = [heads[0].rows(weights[0], stretch.clone())?, heads[1].rows(weights[1], stretch.clone())?];
+        for (places, scores) in places.chunks(BATCH).zip(scores.chunks_mut(BATCH)) {
+            let mut inputs = [reference.gather(places)?, file.gather(places)?];
+            for (head, inputs) in heads.iter().zip(&mut inputs) {
+                head.normalise(inputs);
+            }
+            let logits = [rows[0].apply(inputs[0].view()), rows[1].apply(inputs[1].view())];
+            for (row, (place, score)) in places.iter().zip(scores).enumerate() {
+                let actual = tokens[place + 1] as usize;
+                score.add(stretch.start, logits[0].row(row), logits[1].row(row), actual);
+            }
+        }
+    }
+    Ok(scores.iter().map(Divergence::scored).collect())
+}

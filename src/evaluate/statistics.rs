@@ -1,0 +1,66 @@
+//! The figures of a comparison, from the places that were scored. Pure.
+
+use serde::Serialize;
+
+use super::divergence::Scored;
+
+/// Means and quantiles over all scored tokens.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Statistics {
+    /// Tokens that were scored.
+    pub tokens: usize,
+    /// Perplexity of the checkpoint.
+    pub perplexity_reference: f64,
+    /// Perplexity of the file.
+    pub perplexity: f64,
+    /// Kullback-Leibler divergence of the file from the checkpoint, in nats: mean.
+    pub kl_mean: f64,
+    /// Its median.
+    pub kl_median: f64,
+    /// Its 99th percentile.
+    pub kl_p99: f64,
+    /// Share of tokens where both hold the same one for the likeliest.
+    pub same_top: f64,
+}
+
+impl Statistics {
+    /// Of at least one token.
+    pub(super) fn new(scored: &[Scored]) -> Self {
+        let mean =
+            |value: &dyn Fn(&Scored) -> f64| scored.iter().map(value).sum::<f64>() / scored.len() as f64;
+        let mut divergences: Vec<f64> = scored.iter().map(|s| s.divergence).collect();
+        divergences.sort_by(f64::total_cmp);
+        Self {
+            tokens: scored.len(),
+            perplexity_reference: mean(&|s| s.surprise[0]).exp(),
+            perplexity: mean(&|s| s.surprise[1]).exp(),
+            kl_mean: mean(&|s| s.divergence),
+            kl_median: quantile(&divergences, 0.5),
+            kl_p99: quantile(&divergences, 0.99),
+            same_top: mean(&|s| f64::from(u8::from(s.same_top))),
+        }
+    }
+}
+
+/// The quantile of sorted values, linear between neighbours.
+///
+/// # Panics
+/// If there are none.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let place = share * (sorted.len() - 1) as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_between_neighbours() {
+        assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.5), 2.0);
+        assert_eq!(quantile(&[1.0, 2.0, 4.0, 5.0], 0.5), 3.0);
+        assert!((quantile(&[0.0, 100.0], 0.99) - 99.0).abs() < 1e-12);
+        assert_eq!(quantile(&[7.0], 0.99), 7.0);
+    }
+}

@@ -1,0 +1,15 @@
+//! Work with error feedback (GPTQ, LDLQ): layer by layer, each matrix on the inputs that the layers before it, already
+//! quantized, really give it.
+//!
+//! What rounding one weight costs the layer's output depends on the covariance H of its inputs. Going through a row
+//! from left to right, the error made so far is taken up by the weights that are still to be rounded:
+//! `quant_kernels::feed` does so inside of a block, and this module from block to block.
+
+mod covariance;
+mod encode;
+mod quantized;
+mod run;
+
+pub use covariance::{Covariance, upper_factor};
+pub use encode::encode;
+pub use run::{Feedback, run};

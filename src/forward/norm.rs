@@ -1,0 +1,40 @@
+//! RMS normalisation and the gate of an FFN: what happens row by row.
+
+use super::exp::exp;
+use super::product::Dense;
+
+/// Divides each row by its root mean square and multiplies it by the gains.
+///
+/// # Panics
+/// If there is not one gain for each column.
+pub fn normalise(x: &mut Dense, gains: &[f32], eps: f32) {
+    assert_eq!(x.columns(), gains.len(), "gains for rows of {}", x.columns());
+    let columns = x.columns();
+    for row in x.values_mut().chunks_exact_mut(columns) {
+        let sum: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let scale = 1.0 / ((sum / columns as f64) as f32 + eps).sqrt();
+        for (x, gain) in row.iter_mut().zip(gains) {
+            *x = *x * scale * gain;
+        }
+    }
+}
+
+/// silu(gate) times up, in place of the gate.
+pub fn gate(gate: &mut Dense, up: &Dense) {
+    for (gate, up) in gate.values_mut().iter_mut().zip(up.values()) {
+        *gate = *gate / (1.0 + exp(-*gate)) * up;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_have_the_mean_square_of_their_gains() {
+        let mut x = Dense::new(2, vec![3.0, 4.0, 0.0, 0.0]);
+        normalise(&mut x, &[1.0, 2.0], 0.0001);
+        let scale = 1.0 / 12.5001f32.sqrt();
+        assert_eq!(x.values(), [3.0 * scale, 8.0 * scale, 0.0, 0.0]);
+    }
+}

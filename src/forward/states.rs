@@ -1,0 +1,163 @@
+//! Hidden states of all tokens of the text: in memory, or in a temporary file when they outgrow what is allowed.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+
+use super::product::Dense;
+use crate::error::{Error, Result};
+
+/// One row of `columns` numbers for each token.
+#[derive(Debug)]
+pub struct States {
+    columns: usize,
+    rows: usize,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Memory(Vec<f32>),
+    /// Nameless, so that nothing is left behind.
+    Disk(File),
+}
+
+impl States {
+    /// Zeros, in memory if they take at most `memory` bytes.
+    ///
+    /// # Errors
+    /// If there is no room for the temporary file.
+    pub fn new(rows: usize, columns: usize, memory: u64) -> Result<Self> {
+        let bytes = rows as u64 * columns as u64 * 4;
+        let place = if bytes <= memory {
+            Place::Memory(vec![0.0; rows * columns])
+        } else {
+            let io = |e| Error::io("create a file for hidden states in", std::env::temp_dir(), e);
+            let file = tempfile::tempfile().map_err(io)?;
+            file.set_len(bytes).map_err(io)?;
+            Place::Disk(file)
+        };
+        Ok(Self { columns, rows, place })
+    }
+
+    /// Number of tokens.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers for each token.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Whether they are on disk.
+    pub fn is_spilled(&self) -> bool {
+        matches!(self.place, Place::Disk(_))
+    }
+
+    /// The rows of a range.
+    ///
+    /// # Errors
+    /// If the temporary file cannot be read.
+    pub fn read(&mut self, rows: Range<usize>) -> Result<Dense> {
+        let mut out = Dense::zeros(rows.len(), self.columns);
+        self.read_into(rows.start, out.values_mut())?;
+        Ok(out)
+    }
+
+    /// The rows of a list, in its order.
+    ///
+    /// # Errors
+    /// If the temporary file cannot be read.
+    pub fn gather(&mut self, rows: &[usize]) -> Result<Dense> {
+        let columns = self.columns;
+        let mut out = Dense::zeros(rows.len(), columns);
+        for (&row, out) in rows.iter().zip(out.values_mut().chunks_exact_mut(columns)) {
+            self.read_into(row, out)?;
+        }
+        Ok(out)
+    }
+
+    /// Replaces rows from `first` on.
+    ///
+    /// # Errors
+    /// If the temporary file cannot be written.
+    pub fn write(&mut self, first: usize, values: &[f32]) -> Result<()> {
+        let start = first * self.columns;
+        match &mut self.place {
+            Place::Memory(all) => all[start..start + values.len()].copy_from_slice(values),
+            Place::Disk(file) => {
+                let bytes: &[u8] = bytemuck::cast_slice(values);
+                file.seek(SeekFrom::Start(start as u64 * 4))
+                    .and_then(|_| file.write_all(bytes))
+                    .map_err(io("write"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a multiple of each row of `values` to the row of the list.
+    ///
+    /// # Errors
+    /// If the temporary file cannot be read or written.
+    pub fn add(&mut self, rows: &[usize], factors: &[f32], values: &Dense) -> Result<()> {
+        let columns = self.columns;
+        let mut sum = vec![0.0; columns];
+        for ((&row, factor), values) in rows.iter().zip(factors).zip(values.values().chunks_exact(columns)) {
+            match &mut self.place {
+                Place::Memory(all) => add(&mut all[row * columns..(row + 1) * columns], *factor, values),
+                Place::Disk(_) => {
+                    self.read_into(row, &mut sum)?;
+                    add(&mut sum, *factor, values);
+                    self.write(row, &sum)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_into(&mut self, first: usize, out: &mut [f32]) -> Result<()> {
+        let start = first * self.columns;
+        match &mut self.place {
+            Place::Memory(all) => out.copy_from_slice(&all[start..start + out.len()]),
+            Place::Disk(file) => {
+                let bytes: &mut [u8] = bytemuck::cast_slice_mut(out);
+                file.seek(SeekFrom::Start(start as u64 * 4))
+                    .and_then(|_| file.read_exact(bytes))
+                    .map_err(io("read"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn add(sum: &mut [f32], factor: f32, values: &[f32]) {
+    for (sum, value) in sum.iter_mut().zip(values) {
+        *sum += factor * value;
+    }
+}
+
+fn io(action: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |e| Error::io(action, std::env::temp_dir().join("(hidden states)"), e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disk_and_memory_hold_the_same() {
+        for memory in [0, 1 << 20] {
+            let mut states = States::new(5, 3, memory).expect("room");
+            assert_eq!(states.is_spilled(), memory == 0);
+            let values: Vec<f32> = (0..9).map(|x| x as f32).collect();
+            states.write(1, &values).expect("written");
+            states.add(&[3, 1], &[2.0, 1.0], &Dense::new(3, vec![1.0; 6])).expect("added");
+            assert_eq!(
+                states.gather(&[3, 0, 1]).expect("read").values(),
+                [8.0, 9.0, 10.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0]
+            );
+            assert_eq!(states.read(2..4).expect("read").values(), [3.0, 4.0, 5.0, 8.0, 9.0, 10.0]);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Where the pass gets its weights: rows of a checkpoint, or of a finished GGUF file.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+use super::product::Dense;
+use super::shape::Shape;
+use crate::checkpoint::{Checkpoint, Folder, Matrix, Source};
+use crate::error::{Error, Result};
+use crate::gguf::Contents;
+use crate::model::Model;
+
+/// Weights that a thread decodes at a time.
+const PIECE: usize = 1 << 20;
+
+/// Rows of tensors by their GGUF name.
+pub trait Weights: Sync {
+    /// Row length, rows of a slice, slices; None if the model has no such tensor.
+    fn extent(&self, tensor: &str) -> Option<[usize; 3]>;
+
+    /// Fills `out` with rows of one slice (expert or head).
+    ///
+    /// # Errors
+    /// If they cannot be read, or hold a value that is no weight.
+    fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()>;
+
+    /// The error of a tensor that is missing or misshapen.
+    fn fault(&self, tensor: &str, problem: String) -> Error;
+
+    /// Rows of a slice.
+    ///
+    /// # Errors
+    /// If the tensor is not there.
+    fn rows(&self, tensor: &str) -> Result<usize> {
+        self.extent(tensor)
+            .map(|[_, rows, _]| rows)
+            .ok_or_else(|| self.fault(tensor, "is not there".to_owned()))
+    }
+
+    /// Makes sure that the tensor has this slice, of these rows and columns.
+    ///
+    /// # Errors
+    /// If it has not.
+    fn check(&self, tensor: &str, slice: usize, [rows, columns]: [usize; 2]) -> Result<()> {
+        match self.extent(tensor) {
+            None => Err(self.fault(tensor, "is not there".to_owned())),
+            Some([c, r, slices]) if (r, c) == (rows, columns) && slice < slices => Ok(()),
+            Some([c, r, slices]) => Err(self.fault(
+                tensor,
+                format!("is {slices} x {r} x {c}; expected {rows} x {columns}, at least {} times", slice + 1),
+            )),
+        }
+    }
+
+    /// One slice as a matrix of these rows and columns, decoded on all threads.
+    ///
+    /// # Errors
+    /// Those of `read`, and another shape.
+    fn matrix(&self, tensor: &str, slice: usize, [height, width]: [usize; 2]) -> Result<Dense> {
+        self.check(tensor, slice, [height, width])?;
+        let mut matrix = Dense::zeros(height, width);
+        let step = (PIECE / width).clamp(1, height.max(1));
+        matrix.values_mut().par_chunks_mut(step * width).enumerate().try_for_each(|(piece, out)| {
+            let first = piece * step;
+            self.read(tensor, slice, first..first + out.len() / width, out)
+        })?;
+        Ok(matrix)
+    }
+
+    /// A vector of this length.
+    ///
+    /// # Errors
+    /// Those of [`matrix`](Self::matrix).
+    fn vector(&self, tensor: &str, length: usize) -> Result<Dense> {
+        self.matrix(tensor, 0, [1, length])
+    }
+}
+
+/// The weights of a planned model, decoded from the shards.
+#[derive(Debug)]
+pub struct FromCheckpoint<'a> {
+    checkpoint: &'a Checkpoint,
+    model: &'a Model,
+    places: HashMap<&'a str, usize>,
+}
+
+impl<'a> FromCheckpoint<'a> {
+    /// All tensors of the plan.
+    pub fn new(checkpoint: &'a Checkpoint, model: &'a Model) -> Self {
+        let places = model.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.as_str(), i)).collect();
+        Self { checkpoint, model, places }
+    }
+}
+
+impl Weights for FromCheckpoint<'_> {
+    fn extent(&self, tensor: &str) -> Option<[usize; 3]> {
+        let tensor = &self.model.tensors[*self.places.get(tensor)?];
+        Some([tensor.columns() as usize, tensor.rows() as usize, tensor.slices.len()])
+    }
+
+    fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let tensor = &self.model.tensors[self.places[tensor]];
+        let slice = &tensor.slices[slice];
+        let matrix = Matrix::open(self.checkpoint, &slice.tensor)?;
+        let mut raw = Vec::new();
+        if !slice.transposed {
+            let window = slice.rows.start + rows.start as u64..slice.rows.start + rows.end as u64;
+            return matrix.read(window, &mut raw, out);
+        }
+        let (columns, width) = (tensor.columns() as usize, tensor.rows() as usize);
+        let mut window = vec![0.0; columns * width];
+        matrix.read(slice.rows.clone(), &mut raw, &mut window)?;
+        for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
+            for (column, out) in out.iter_mut().enumerate() {
+                *out = window[column * width + row];
+            }
+        }
+        Ok(())
+    }
+
+    fn fault(&self, tensor: &str, problem: String) -> Error {
+        Error::Unsupported(format!("the plan's tensor \"{tensor}\" {problem}"))
+    }
+}
+
+/// The weights of a GGUF file, as its readers decode them.
+#[derive(Debug)]
+pub struct FromGguf {
+    path: PathBuf,
+    name: String,
+    folder: Folder,
+    contents: Contents,
+    places: HashMap<String, usize>,
+}
+
+impl FromGguf {
+    /// Reads the file's header.
+    ///
+    /// # Errors
+    /// Those of [`Contents::read`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let contents = Contents::read(path)?;
+        let places =
+            contents.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { path: path.to_owned(), name, folder: Folder::new(folder), contents, places })
+    }
+
+    /// The model's sizes.
+    ///
+    /// # Errors
+    /// Those of [`Shape::of_file`].
+    pub fn shape(&self) -> Result<Shape> {
+        Shape::of_file(&self.path.display().to_string(), &self.contents)
+    }
+
+    /// Metadata and types.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+impl Weights for FromGguf {
+    fn extent(&self, tensor: &str) -> Option<[usize; 3]> {
+        let shape = &self.contents.tensors[*self.places.get(tensor)?].shape;
+        let dim = |i: usize| shape.get(i).copied().unwrap_or(1) as usize;
+        Some([dim(0), dim(1), shape.iter().skip(2).product::<u64>() as usize])
+    }
+
+    fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let entry = &self.contents.tensors[self.places[tensor]];
+        let row_bytes = entry.format.row_bytes(entry.shape[0]);
+        let height = entry.shape.get(1).copied().unwrap_or(1);
+        let first = slice as u64 * height + rows.start as u64;
+        let mut blocks = vec![0; (rows.len() as u64 * row_bytes) as usize];
+        self.folder
+            .read_at(&self.name, entry.offset + first * row_bytes, &mut blocks)
+            .map_err(|e| Error::io("read", &self.path, e))?;
+        quant_kernels::dequantize(entry.format, &blocks, out);
+        match out.iter().position(|x| !x.is_finite()) {
+            None => Ok(()),
+            Some(index) => {
+                let (row, column) =
+                    (first as usize + index / entry.shape[0] as usize, index % entry.shape[0] as usize);
+                Err(self.fault(tensor, format!("holds {} at row {row}, column {column}", out[index])))
+            }
+        }
+    }
+
+    fn fault(&self, tensor: &str, problem: String) -> Error {
+        let problem = format!("tensor \"{tensor}\" {problem}");
+        Error::Gguf { file: self.path.display().to_string(), problem }
+    }
+}

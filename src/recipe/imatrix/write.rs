@@ -1,0 +1,162 @@
+//! Writing an importance matrix, an entry at a time: R1's takes a gigabyte.
+
+use std::path::Path;
+
+use quant_kernels::Format;
+
+use crate::error::Result;
+use crate::gguf::{self, Metadata, Output, TensorInfo, Value};
+
+/// The file's layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layout {
+    /// Sums and counts as tensors.
+    Gguf,
+    /// The older one; it has no counts for each expert.
+    Dat,
+}
+
+/// What there will be for one tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Name of the tensor.
+    pub name: String,
+    /// Values of a count: the columns, of all heads where the tensor has some.
+    pub values: usize,
+    /// Matrices with a count of their own: the experts, else one.
+    pub matrices: usize,
+}
+
+/// What the matrix was made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Names of the texts.
+    pub datasets: Vec<String>,
+    /// Chunks of text.
+    pub chunks: u32,
+    /// Tokens in a chunk.
+    pub context: u32,
+}
+
+/// An unfinished file.
+#[derive(Debug)]
+pub struct Writer {
+    output: Output,
+    layout: Layout,
+    chunks: u32,
+    entries: Vec<Entry>,
+    /// First byte of each entry: in GGUF of its sums and of its counts, in the legacy layout of its name.
+    places: Vec<[u64; 2]>,
+}
+
+impl Writer {
+    /// Creates a file for these entries.
+    ///
+    /// # Errors
+    /// Those of [`Output::create`].
+    pub fn create(path: &Path, layout: Layout, origin: &Origin, entries: Vec<Entry>) -> Result<Self> {
+        let Frame { pieces, places, size } = match layout {
+            Layout::Gguf => gguf_frame(origin, &entries),
+            Layout::Dat => dat_frame(origin, &entries),
+        };
+        let output = Output::in_one_go(path, size)?;
+        pieces.iter().try_for_each(|(offset, bytes)| output.write_at(*offset, bytes))?;
+        Ok(Self { output, layout, chunks: origin.chunks, entries, places })
+    }
+
+    /// Writes the sums of squares and the counts of the entry at this place of the list.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    ///
+    /// # Panics
+    /// If there are not as many as the entry says.
+    pub fn put(&self, place: usize, sums: &[f32], counts: &[f32]) -> Result<()> {
+        let entry = &self.entries[place];
+        assert_eq!(sums.len(), entry.values * entry.matrices, "sums of {}", entry.name);
+        assert_eq!(counts.len(), entry.matrices, "counts of {}", entry.name);
+        let [first, second] = self.places[place];
+        match self.layout {
+            Layout::Gguf => {
+                self.output.write_at(first, &little_endian(sums.iter().copied()))?;
+                self.output.write_at(second, &little_endian(counts.iter().copied()))
+            }
+            Layout::Dat => {
+                // Means times calls; an expert without a token has 1 for each call.
+                let calls = self.chunks as f32;
+                let values = sums.chunks_exact(entry.values).zip(counts).flat_map(|(sums, &count)| {
+                    sums.iter().map(move |sum| if count > 0.0 { sum / count * calls } else { calls })
+                });
+                self.output.write_at(first, &little_endian(values))
+            }
+        }
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// Those of [`Output::finish`].
+    pub fn finish(mut self) -> Result<()> {
+        self.output.finish()
+    }
+}
+
+/// All of a file but the values.
+struct Frame {
+    /// Bytes and where they go.
+    pieces: Vec<(u64, Vec<u8>)>,
+    places: Vec<[u64; 2]>,
+    size: u64,
+}
+
+fn gguf_frame(origin: &Origin, entries: &[Entry]) -> Frame {
+    let mut metadata = Metadata::default();
+    metadata.set("general.type", "imatrix".into());
+    metadata.set("imatrix.datasets", Value::Strings(origin.datasets.clone()));
+    metadata.set("imatrix.chunk_count", Value::U32(origin.chunks));
+    metadata.set("imatrix.chunk_size", Value::U32(origin.context));
+    let tensors: Vec<TensorInfo> = entries
+        .iter()
+        .flat_map(|entry| {
+            let info = |kind: &str, columns: usize| {
+                let mut shape = vec![columns as u64];
+                if entry.matrices > 1 {
+                    shape.push(entry.matrices as u64);
+                }
+                TensorInfo { name: format!("{}.{kind}", entry.name), shape, format: Format::F32 }
+            };
+            [info("in_sum2", entry.values), info("counts", 1)]
+        })
+        .collect();
+    let layout = gguf::Layout::new(&metadata, &tensors);
+    let places = layout.offsets.as_chunks().0.to_vec();
+    Frame { pieces: vec![(0, layout.header)], places, size: layout.file_size }
+}
+
+fn dat_frame(origin: &Origin, entries: &[Entry]) -> Frame {
+    let mut pieces = vec![(0, (entries.len() as i32).to_le_bytes().to_vec())];
+    let mut places = Vec::with_capacity(entries.len());
+    let mut size = 4;
+    for entry in entries {
+        let values = entry.values * entry.matrices;
+        let mut header = (entry.name.len() as i32).to_le_bytes().to_vec();
+        header.extend(entry.name.as_bytes());
+        header.extend((origin.chunks as i32).to_le_bytes());
+        header.extend((values as i32).to_le_bytes());
+        let first = size + header.len() as u64;
+        pieces.push((size, header));
+        places.push([first; 2]);
+        size = first + 4 * values as u64;
+    }
+    let dataset = origin.datasets.first().map_or("", String::as_str);
+    let mut tail = (origin.chunks as i32).to_le_bytes().to_vec();
+    tail.extend((dataset.len() as i32).to_le_bytes());
+    tail.extend(dataset.as_bytes());
+    pieces.push((size, tail));
+    let size = pieces.iter().map(|(offset, bytes)| offset + bytes.len() as u64).max().unwrap_or(size);
+    Frame { pieces, places, size }
+}
+
+fn little_endian(values: impl Iterator<Item = f32>) -> Vec<u8> {
+    values.flat_map(f32::to_le_bytes).collect()
+}

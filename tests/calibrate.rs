@@ -1,0 +1,177 @@
+//! `calibrate`: llama-imatrix's importances, both layouts, experts without tokens, interruptions.
+
+use std::fs;
+use std::path::Path;
+
+use quantpress::recipe::Imatrix;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::checkpoint::Copy;
+use crate::support::python::llama;
+use crate::support::{fixture, quantize_fixture, quantpress, succeed, text};
+
+/// Calibrates on the fixture's text.
+fn calibrate(output: &Path, extra: &[&str]) -> Value {
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+    let mut arguments = vec!["calibrate", text(&checkpoint), "-o", text(output), "--text", text(&words)];
+    arguments.extend(["--context", "256", "--json", "--quiet"]);
+    arguments.extend(extra);
+    serde_json::from_str(&succeed(&arguments)).expect("JSON")
+}
+
+#[test]
+fn importances_equal_llama_imatrixs() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let output = folder.path().join("imatrix.gguf");
+    let found = calibrate(&output, &["--chunks", "200"]);
+    assert_eq!(found["tokens"], 51200);
+    assert_eq!(found["unreached"], Value::Array(Vec::new()), "the fixture's text reaches all experts");
+    let (ours, theirs) = (Imatrix::open(&output), Imatrix::open(&fixture("tiny-r1/imatrix.gguf")));
+    let (ours, theirs) = (ours.expect("sound"), theirs.expect("sound"));
+    assert_eq!(ours.chunks, theirs.chunks);
+    // The head besides, which llama-imatrix leaves out unless it is asked.
+    let mut names = theirs.names();
+    names.push("output.weight");
+    assert_eq!(ours.names(), names);
+    let (mut worst, mut alike, mut matrices) = (0f64, 0, 0);
+    for name in theirs.names() {
+        let [sums, counts] = ours.sums(name).expect("GGUF");
+        let [expected_sums, expected_counts] = theirs.sums(name).expect("GGUF");
+        assert_eq!((sums.len(), counts.len()), (expected_sums.len(), expected_counts.len()), "{name}");
+        let columns = sums.len() / counts.len();
+        for (slice, (&count, &expected)) in counts.iter().zip(&expected_counts).enumerate() {
+            // Where two experts are nearly as good, llama.cpp's BF16 activations choose the other now and then, and the
+            // squares of a single token can be a fifth of a column's sum.
+            assert!((count - expected).abs() <= 0.005 * expected, "{name}: {count} tokens, {expected}");
+            matrices += 1;
+            alike += usize::from(count == expected);
+            let means = |sums: &[f32], count: f32| -> Vec<f64> {
+                sums[slice * columns..(slice + 1) * columns].iter().map(|&x| f64::from(x / count)).collect()
+            };
+            let (ours, theirs) = (means(&sums, count), means(&expected_sums, expected));
+            let difference: f64 = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).sum();
+            let error = difference / theirs.iter().sum::<f64>();
+            assert!(error < if count == expected { 0.01 } else { 0.02 }, "{name}, slice {slice}: {error}");
+            worst = worst.max(error);
+        }
+    }
+    eprintln!("the worst matrix differs by {worst:.5}; {alike} of {matrices} counts are equal");
+}
+
+#[test]
+fn both_layouts_are_llama_imatrixs_and_quantize_takes_them() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = |name: &str| folder.path().join(name);
+    let (gguf, dat) = (file("imatrix.gguf"), file("imatrix.dat"));
+    calibrate(&gguf, &["--chunks", "12"]);
+    calibrate(&dat, &["--chunks", "12", "--format", "dat"]);
+    let (a, b) = (Imatrix::open(&gguf).expect("sound"), Imatrix::open(&dat).expect("sound"));
+    assert_eq!((a.chunks, b.chunks), (Some(12), Some(12)));
+    let experts = "blk.2.ffn_down_exps.weight";
+    for expert in 0..16 {
+        let (a, b) = (a.slice(experts, expert, 256, 16), b.slice(experts, expert, 256, 16));
+        let (a, b) = (a.expect("sound").expect("seen"), b.expect("sound").expect("seen"));
+        assert!(a.iter().zip(&b).all(|(a, b)| (a / b - 1.0).abs() < 1e-5), "expert {expert}");
+    }
+    for matrix in [&gguf, &dat] {
+        quantize_fixture(folder.path(), "ours.gguf", &["--recipe", "iq1_s", "--imatrix", text(matrix)]);
+    }
+    // llama-quantize reads by key, name and shape; the wheels have no way to hand its library a matrix.
+    let theirs = fixture("tiny-r1/imatrix.gguf");
+    let Some(mut found) = llama(&["tensors", text(&gguf)]) else { return };
+    let all = found.as_object_mut().expect("tensors");
+    assert!(all.remove("output.weight.in_sum2").is_some() && all.remove("output.weight.counts").is_some());
+    assert_eq!(found, llama(&["tensors", text(&theirs)]).expect("it ran before"));
+    let described = |file: &Path| {
+        let mut metadata = llama(&["metadata", text(file)]).expect("it ran before");
+        let metadata = metadata.as_object_mut().expect("keys");
+        metadata.retain(|key, _| key.starts_with("general.") || key.starts_with("imatrix."));
+        metadata.values_mut().map(|value| value[0].take()).collect::<Vec<Value>>()
+    };
+    assert_eq!(described(&gguf), described(&theirs));
+}
+
+#[test]
+fn experts_that_no_token_chose_are_named_and_can_be_covered() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = |name: &str| folder.path().join(name);
+    let words = file("short.txt");
+    fs::write(&words, "The river of Rougol is Bresoun.\n").expect("written");
+    let checkpoint = fixture("tiny-r1");
+    let run = |output: &Path, extra: &[&str]| {
+        let mut arguments = vec!["calibrate", text(&checkpoint), "-o", text(output), "--text", text(&words)];
+        arguments.extend(["--context", "8"]);
+        arguments.extend(extra);
+        let run = quantpress(&arguments);
+        let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.success(), "{stderr}");
+        (String::from_utf8(run.stdout).expect("UTF-8"), stderr)
+    };
+    let (json, _) = run(&file("bare.gguf"), &["--json"]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let unreached = json["unreached"].as_array().expect("layers");
+    assert_eq!(unreached.len(), 4, "8 tokens cannot reach 16 experts of any layer: {json}");
+    let bare = Imatrix::open(&file("bare.gguf")).expect("sound");
+    let (_, stderr) = run(&file("covered.gguf"), &["--cover"]);
+    let covered = Imatrix::open(&file("covered.gguf")).expect("sound");
+    for layer in unreached {
+        let number = layer["layer"].as_u64().expect("a number");
+        let experts: Vec<usize> = serde_json::from_value(layer["experts"].clone()).expect("numbers");
+        let named: Vec<String> = experts.iter().map(usize::to_string).collect();
+        let line = format!("blk.{number}: no token of the text chose experts {}", named.join(", "));
+        assert!(stderr.contains(&line), "\"{line}\" is not in: {stderr}");
+        let name = format!("blk.{number}.ffn_down_exps.weight");
+        let counts = |imatrix: &Imatrix| imatrix.sums(&name).expect("GGUF")[1].clone();
+        for (expert, (bare, covered)) in counts(&bare).iter().zip(counts(&covered)).enumerate() {
+            assert_eq!(experts.contains(&expert), *bare == 0.0);
+            // All 8 tokens, those of others at a sixteenth.
+            assert_eq!(covered, bare + (8.0 - bare) / 16.0, "{name}, expert {expert}");
+        }
+    }
+}
+
+#[test]
+fn threads_memory_and_interruptions_do_not_change_the_file() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = |name: &str| folder.path().join(name);
+    let whole = file("whole.gguf");
+    calibrate(&whole, &["--chunks", "10", "--threads", "1"]);
+    let expected = fs::read(&whole).expect("read");
+    let spilled = file("spilled.gguf");
+    calibrate(&spilled, &["--chunks", "10", "--threads", "3", "--memory", "0"]);
+    assert!(fs::read(&spilled).expect("read") == expected, "threads or memory change the bytes");
+
+    // A scale that is no number stops the work in layer 3; mended, it goes on there.
+    let copy = Copy::new();
+    let tensor = "model.layers.3.mlp.experts.7.down_proj.weight_scale_inv";
+    let scales = copy.shard_of(tensor);
+    let sound = fs::read(copy.file(&scales)).expect("read");
+    let mut broken = sound.clone();
+    poison(&mut broken, tensor);
+    let output = file("resumed.gguf");
+    let words = fixture("tiny-r1/calibration.txt");
+    let arguments = ["calibrate", text(copy.path()), "-o", text(&output), "--text", text(&words)];
+    let arguments = [&arguments[..], &["--context", "256", "--chunks", "10"]].concat();
+    copy.write(&scales, &broken);
+    let run = quantpress(&arguments);
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("scales are finite") && !output.exists(), "{stderr}");
+    copy.write(&scales, &sound);
+    let run = quantpress(&arguments);
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && stderr.contains("3 of 5 layers were finished before"), "{stderr}");
+    assert!(fs::read(&output).expect("read") == expected, "an interruption changes the bytes");
+    let left: Vec<_> =
+        fs::read_dir(folder.path()).expect("read").map(|f| f.expect("a file").file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+/// Makes the tensor's first number in a shard NaN.
+fn poison(shard: &mut [u8], tensor: &str) {
+    let length = u64::from_le_bytes(shard[..8].try_into().expect("eight bytes")) as usize;
+    let header: Value = serde_json::from_slice(&shard[8..8 + length]).expect("JSON");
+    let start = header[tensor]["data_offsets"][0].as_u64().expect("an offset") as usize;
+    shard[8 + length + start..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+}
