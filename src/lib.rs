@@ -7,9 +7,12 @@
 //!    checkpoint/        model/  recipe/    pipeline/    quant_kernels
 //! ```
 //!
+//! A recipe may leave types open; `sensitivity/` then measures what each would cost, and a budget decides.
+//!
 //! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `bench/` measures the
 //! kernels, `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
 
+pub mod deviation;
 pub mod disk;
 pub mod error;
 pub mod gguf;
@@ -17,6 +20,8 @@ pub mod gguf;
 pub mod checkpoint;
 pub mod model;
 pub mod recipe;
+
+pub mod sensitivity;
 
 pub mod bench;
 

@@ -13,4 +13,5 @@ mod manifest;
 mod memory;
 mod r1;
 mod resume;
+mod sizes;
 mod split;

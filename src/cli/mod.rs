@@ -7,6 +7,7 @@ mod plan;
 mod planning;
 mod quantize;
 mod size;
+mod sizing;
 
 pub use bench::R1;
 

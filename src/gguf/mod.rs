@@ -9,7 +9,7 @@ mod output;
 mod split;
 
 pub use contents::{Contents, Entry};
-pub use layout::{Layout, TensorInfo};
+pub use layout::{ALIGNMENT, Layout, TensorInfo};
 pub use metadata::{Metadata, Value};
 pub use output::{Output, beside};
 pub use split::{File, MAX_FILES, Split};

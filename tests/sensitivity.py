@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""The damage that a plan expects beside the divergence that real llama.cpp measures, one class of tensors at a time.
+
+Outside of the test run: target/tmp/python/bin/python tests/sensitivity.py [--type iq2_xxs] [--out FILE] [REGEX...]
+Each class of tensors alone is quantized strongly, all others stay at 16 bits. Prints a line of JSON for each.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FIXTURE = ROOT / "fixtures/tiny-r1"
+PROGRAM = ROOT / "target/release/quantpress"
+
+CLASSES = [
+    "token_embd", r"^output\.", "attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_k_b", "attn_v_b", "attn_output",
+    r"ffn_gate\.", r"ffn_up\.", r"ffn_down\.", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps", "ffn_gate_shexp",
+    "ffn_up_shexp", "ffn_down_shexp",
+    *[rf"blk\.{n}\.ffn_down_exps" for n in range(1, 5)],
+    *[rf"blk\.{n}\.ffn_(gate|up)_exps" for n in range(1, 5)],
+    *[rf"blk\.{n}\.ffn_down_shexp" for n in range(1, 5)],
+    *[rf"blk\.{n}\.attn_output" for n in range(5)],
+    *[rf"blk\.{n}\.attn_q_b" for n in range(5)],
+    *[rf"blk\.{n}\.attn_kv_a" for n in range(5)],
+]
+
+
+def measure(model, reference):
+    script = ROOT / "tests/support/llama.py"
+    command = [sys.executable, script, "measure", model, FIXTURE / "evaluation.txt", "--against", reference]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("classes", nargs="*", default=CLASSES)
+    parser.add_argument("--type", default="iq2_xxs")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        make = lambda file, *more: subprocess.run(
+            [PROGRAM, "quantize", FIXTURE, "-o", file, "-r", "bf16", "-q", "--imatrix", FIXTURE / "imatrix.gguf", *more], check=True)
+        reference, file = folder / "bf16.gguf", folder / "one.gguf"
+        make(reference)
+        for name in options.classes:
+            make(file, "--override", f"{name}={options.type}")
+            kept = folder / "one.gguf.scored.npz"
+            kept.unlink(missing_ok=True)
+            found = measure(file, reference)
+            print(json.dumps({"class": name, "type": options.type, "kl": found["kl_mean"], "median": found["kl_median"]}), flush=True)
+
+
+main()
