@@ -147,7 +147,8 @@ impl<'a> Choices<'a> {
             for &tensor in &open.tensors {
                 let (error, damage) = (self.error(tensor, format)?, self.damage(tensor, format)?);
                 let share = if total > 0.0 { 100.0 * damage / total } else { 0.0 };
-                let reason = format!("error {:.2} %, {share:.2} % of all expected damage", 100.0 * error);
+                let error = 100.0 * error;
+                let reason = format!("error {error:.2} %, expected damage {damage:.2e}, {share:.2} % of all");
                 choices[tensor] = Some(Choice { format, wanted: None, reason });
             }
         }

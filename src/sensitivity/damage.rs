@@ -1,6 +1,6 @@
 //! From errors of tensors to damage of the model, comparable across tensors. Pure; docs/recipes.md derives the formula.
 
-use super::Table;
+use super::{Measured, Table};
 use crate::model::{Model, Role, TensorPlan};
 
 /// What a tensor's relative error is multiplied by to give its expected damage, in the model's order; 0 for tensors
@@ -9,45 +9,79 @@ use crate::model::{Model, Role, TensorPlan};
 /// A block (attention or FFN) of energy E, added to a residual stream of energy R, with a relative error r, leaves a
 /// relative error r E / R there, which the normalised later blocks neither grow nor heal.
 pub fn coefficients(model: &Model, table: &Table) -> Vec<f64> {
-    let energy = |tensor: &TensorPlan| table.get(&tensor.name).and_then(|measured| measured.energy);
-    let writers: Vec<Option<f64>> = model
-        .tensors
-        .iter()
-        .map(|tensor| block(tensor).filter(|_| writes(tensor)).and(energy(tensor)))
-        .collect();
-    let known: Vec<f64> = writers.iter().flatten().copied().filter(|e| *e > 0.0).collect();
-    // Where the importances of a block were not measured, it counts as a mean one.
-    let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
-    let embedding = model.tensors.iter().find(|tensor| tensor.role == Role::Embedding);
-    let first = match embedding.and_then(energy) {
-        Some(energy) if !known.is_empty() && energy > 0.0 => energy,
-        _ => mean,
-    };
-
-    // Energy of each block, and of the parts that add up to it.
-    let mut parts: Vec<((Block, Role), f64)> = Vec::new();
-    for (tensor, energy) in model.tensors.iter().zip(&writers) {
-        if let Some(block) = block(tensor).filter(|_| writes(tensor)) {
-            parts.push(((block, tensor.role), energy.unwrap_or(mean)));
-        }
-    }
-    parts.sort_by_key(|part| part.0);
-    let residual =
-        |block: Block| first + parts.iter().filter(|part| part.0.0 <= block).map(|part| part.1).sum::<f64>();
-    let coefficient = |tensor: &TensorPlan| {
-        if table.get(&tensor.name).is_none() {
-            return 0.0;
-        }
+    let entries: Vec<Option<&Measured>> =
+        model.tensors.iter().map(|tensor| table.get(&tensor.name)).collect();
+    let parts = Parts::new(model, &entries);
+    let coefficient = |(tensor, entry): (&TensorPlan, &Option<&Measured>)| {
+        let Some(entry) = entry else { return 0.0 };
         match block(tensor) {
             None => 1.0,
             Some(block) => {
-                let own =
-                    parts.iter().find(|part| part.0 == (block, tensor.role)).map_or(mean, |part| part.1);
-                own / residual(block)
+                let own = parts.energy(block, tensor.role);
+                own / entry.alignment.unwrap_or(1.0) / parts.residual(block)
             }
         }
     };
-    model.tensors.iter().map(coefficient).collect()
+    model.tensors.iter().zip(&entries).map(coefficient).collect()
+}
+
+/// What the blocks add to the residual stream.
+struct Parts {
+    /// Energy of the embedding.
+    first: f64,
+    /// Of a block that was not measured.
+    mean: f64,
+    list: Vec<Part>,
+}
+
+struct Part {
+    block: Block,
+    role: Role,
+    /// With independent columns, as errors are.
+    energy: f64,
+    /// How many times that the signal has.
+    alignment: f64,
+}
+
+impl Parts {
+    fn new(model: &Model, entries: &[Option<&Measured>]) -> Self {
+        let tensors = || model.tensors.iter().zip(entries);
+        let energy = |entry: &Option<&Measured>| entry.and_then(|entry| entry.energy).filter(|e| *e > 0.0);
+        let known: Vec<f64> =
+            tensors().filter(|(tensor, _)| writes(tensor)).filter_map(|(_, entry)| energy(entry)).collect();
+        // Where the importances of a block were not measured, it counts as a mean one.
+        let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+        let embedding = tensors().find(|(tensor, _)| tensor.role == Role::Embedding);
+        let first =
+            embedding.and_then(|(_, entry)| energy(entry)).filter(|_| !known.is_empty()).unwrap_or(mean);
+
+        // The alignment of what a block adds is not to be seen in the importances; that of its inner tensors is.
+        let aligned = || tensors().filter_map(|(tensor, entry)| Some((tensor, (*entry)?.alignment?)));
+        let usual = match aligned().count() {
+            0 => 1.0,
+            count => aligned().map(|(_, alignment)| alignment).sum::<f64>() / count as f64,
+        };
+        let part = |(tensor, entry): (&TensorPlan, &Option<&Measured>)| {
+            let block = block(tensor).filter(|_| writes(tensor))?;
+            let same = |other: &TensorPlan| (other.layer, other.role) == (tensor.layer, tensor.role);
+            let alignment =
+                aligned().find(|(other, _)| same(other)).map_or(usual, |(_, alignment)| alignment);
+            Some(Part { block, role: tensor.role, energy: energy(entry).unwrap_or(mean), alignment })
+        };
+        Self { first, mean, list: tensors().filter_map(part).collect() }
+    }
+
+    /// Of the part of a block.
+    fn energy(&self, block: Block, role: Role) -> f64 {
+        let part = self.list.iter().find(|part| (part.block, part.role) == (block, role));
+        part.map_or(self.mean, |part| part.energy)
+    }
+
+    /// Of the residual stream after a block.
+    fn residual(&self, block: Block) -> f64 {
+        let before = self.list.iter().filter(|part| part.block <= block);
+        self.first + before.map(|part| part.energy * part.alignment).sum::<f64>()
+    }
 }
 
 /// Layer, and attention before FFN.

@@ -1,10 +1,11 @@
 //! The errors of really quantizing a sample of each tensor's rows in each type, weighted by importances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use quant_kernels::Format;
 use rayon::prelude::*;
 
+use super::alignment::{Inner, alignment};
 use super::sample::{Sample, sample};
 use super::{Measured, Table};
 use crate::checkpoint::{Checkpoint, Fingerprint, Matrix};
@@ -32,9 +33,38 @@ pub fn measure(
     let open: Vec<usize> = (0..needed.len()).filter(|&tensor| needed[tensor]).collect();
     let measured: Vec<(Measured, u64)> =
         open.into_par_iter().map(|tensor| job.tensor(tensor)).collect::<Result<_>>()?;
-    let bytes = measured.iter().map(|(_, bytes)| bytes).sum();
-    let tensors = measured.into_iter().map(|(measured, _)| measured).collect();
+    let mut bytes = measured.iter().map(|(_, bytes)| bytes).sum();
+    let mut tensors: Vec<Measured> = measured.into_iter().map(|(measured, _)| measured).collect();
+    let aligned: Vec<Option<(Ffn, f64, u64)>> =
+        ffns(model).into_par_iter().map(|ffn| job.alignment(ffn)).collect::<Result<_>>()?;
+    for (ffn, alignment, read) in aligned.into_iter().flatten() {
+        bytes += read;
+        for index in [ffn.gate, ffn.up] {
+            let name = &model.tensors[index].name;
+            let entry = tensors.iter_mut().find(|entry| entry.name == *name);
+            entry.expect("every open tensor is measured").alignment = Some(alignment);
+        }
+    }
     Ok(Table::new(source, imatrix.map(Imatrix::fingerprint), bytes, tensors))
+}
+
+/// Places of the three tensors of an FFN in the model.
+#[derive(Clone, Copy, Debug)]
+struct Ffn {
+    gate: usize,
+    up: usize,
+    down: usize,
+}
+
+fn ffns(model: &Model) -> Vec<Ffn> {
+    let places: HashMap<&str, usize> =
+        model.tensors.iter().enumerate().map(|(index, tensor)| (&*tensor.name, index)).collect();
+    let ffn = |(gate, tensor): (usize, &TensorPlan)| {
+        let partner = |part: &str| places.get(&*tensor.name.replace("ffn_gate", part)).copied();
+        let gates = !tensor.role.is_f32() && tensor.class().starts_with("ffn_gate");
+        gates.then(|| Some(Ffn { gate, up: partner("ffn_up")?, down: partner("ffn_down")? })).flatten()
+    };
+    model.tensors.iter().enumerate().filter_map(ffn).collect()
 }
 
 struct Job<'a> {
@@ -90,7 +120,39 @@ impl Job<'_> {
         let error = |[error, energy]: [f64; 2]| if energy > 0.0 { error / energy } else { 0.0 };
         let errors: BTreeMap<String, f64> =
             formats.iter().zip(sums).map(|(format, sums)| (format.to_string(), error(sums))).collect();
-        Ok((Measured { name: tensor.name.clone(), energy: known.then_some(energy), errors }, bytes))
+        let measured =
+            Measured { name: tensor.name.clone(), energy: known.then_some(energy), alignment: None, errors };
+        Ok((measured, bytes))
+    }
+
+    /// The alignment of gate and up, and the bytes that were read for it; None where the importances of one of the
+    /// three are not measured.
+    fn alignment(&self, ffn: Ffn) -> Result<Option<(Ffn, f64, u64)>> {
+        let measured = |tensor| matches!(self.importances.origin(tensor), Origin::Imatrix { .. });
+        if ![ffn.gate, ffn.up, ffn.down].into_iter().all(measured) {
+            return Ok(None);
+        }
+        let [gate, up] = [ffn.gate, ffn.up].map(|tensor| &self.model.tensors[tensor]);
+        let (mut inner, mut bytes) = (Vec::new(), 0);
+        for sample in sample(gate) {
+            let input = self.importances.slice(self.model, ffn.gate, sample.slice)?;
+            let output = self.importances.slice(self.model, ffn.down, sample.slice)?;
+            let (Some(input), Some(output)) = (input, output) else { continue };
+            let share = self.share(gate, sample.slice);
+            let mut energies = [gate, up].into_iter().map(|tensor| {
+                let (weights, read) = self.rows(&tensor.slices[sample.slice], tensor, &sample)?;
+                bytes += read;
+                let row =
+                    |row: &[f32]| row.iter().zip(&*input).map(|(w, x)| f64::from(w * w * x)).sum::<f64>();
+                Ok(weights.chunks_exact(input.len()).map(row).collect::<Vec<f64>>())
+            });
+            let gates: Vec<f64> = energies.next().expect("two")?;
+            let ups: Vec<f64> = energies.next().expect("two")?;
+            for ((gate, up), &row) in gates.into_iter().zip(ups).zip(&sample.rows) {
+                inner.push(Inner { share, gate, up, product: output[row as usize].into() });
+            }
+        }
+        Ok(alignment(&inner).map(|alignment| (ffn, alignment, bytes)))
     }
 
     /// The sampled rows of a slice, and the bytes that were read for them.

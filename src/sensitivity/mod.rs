@@ -1,6 +1,7 @@
 //! Between choosing and working: what each type would cost each tensor, measured on a sample of its rows, and a choice of
 //! types under a budget.
 
+mod alignment;
 mod choice;
 mod damage;
 mod measure;

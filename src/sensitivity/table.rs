@@ -43,6 +43,8 @@ pub struct Measured {
     /// Mean squared norm of what the tensor gives for a token, with all columns of the input as independent; of routed
     /// experts, their share in the sum that the layer gives. None without measured importances.
     pub energy: Option<f64>,
+    /// How many times the energy the output really has, as far as the importances of what follows tell.
+    pub alignment: Option<f64>,
     /// Error of that output in each type, squared and relative to the energy.
     pub errors: BTreeMap<String, f64>,
 }
@@ -105,7 +107,7 @@ impl Table {
             )));
         }
         for tensor in &table.tensors {
-            let numbers = tensor.errors.values().chain(&tensor.energy);
+            let numbers = tensor.errors.values().chain(&tensor.energy).chain(&tensor.alignment);
             if let Some(wrong) = numbers.into_iter().find(|x| !(x.is_finite() && **x >= 0.0)) {
                 return Err(fault(format!("tensor \"{}\" has {wrong}; expected 0 or more", tensor.name)));
             }
