@@ -200,7 +200,7 @@ impl<'a> Search<'a> {
         let mut best: Option<(f64, Vec<usize>, u64)> = None;
         let mut ups: Vec<Move> =
             self.moves().into_iter().filter(|m| m.bytes > self.slack() as i64 && m.damage < 0.0).collect();
-        ups.sort_by(|a, b| (a.bytes, a.group, a.to).cmp(&(b.bytes, b.group, b.to)));
+        ups.sort_by_key(|m| (m.bytes, m.group, m.to));
         ups.dedup_by_key(|m| (m.bytes, m.damage.to_bits()));
         for up in ups {
             let mut trial = Self { hulls: self.hulls.clone(), chosen: self.chosen.clone(), ..*self };
@@ -242,15 +242,14 @@ fn best(moves: &[Move], slack: i64) -> Option<(f64, Move, Option<Move>)> {
     let mut two: [Option<Move>; 2] = [None; 2];
     for &m in moves {
         let before = |a: &Move, b: Option<Move>| b.is_none_or(|b| a.order(&b) == Ordering::Less);
-        match two[0] {
-            Some(first) if first.group == m.group => {
-                if before(&m, two[0]) {
-                    two[0] = Some(m);
-                }
+        if two[0].is_some_and(|first| first.group == m.group) {
+            if before(&m, two[0]) {
+                two[0] = Some(m);
             }
-            _ if before(&m, two[0]) => two = [Some(m), two[0]],
-            _ if before(&m, two[1]) => two[1] = Some(m),
-            _ => {}
+        } else if before(&m, two[0]) {
+            two = [Some(m), two[0]];
+        } else if before(&m, two[1]) {
+            two[1] = Some(m);
         }
         leaders.push(two);
     }
