@@ -1,7 +1,7 @@
 //! What is asked of the file system beyond reading and writing: free space, reservations, the page cache, locks.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -49,6 +49,21 @@ pub fn reserve(file: &File, size: u64) -> io::Result<bool> {
         let _ = (file, size);
         Ok(false)
     }
+}
+
+/// Writes a small file, whole or not at all.
+///
+/// # Errors
+/// If the system cannot.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".part");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    sync_folder(path);
+    Ok(())
 }
 
 /// Gives the cached pages of the range back: they will not be read again. Only advice, so it cannot fail.

@@ -7,10 +7,13 @@
 //!    checkpoint/        model/  recipe/    pipeline/    quant_kernels       verify/
 //! ```
 //!
+//! A recipe may leave types open; `sensitivity/` then measures what each would cost, and a budget decides.
+//!
 //! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `forward/` computes the
 //! model for `calibrate/` before the work, `feedback/` at it and `evaluate/` after it. `bench/` measures the kernels,
 //! `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
 
+pub mod deviation;
 pub mod disk;
 pub mod error;
 pub mod gguf;
@@ -22,6 +25,7 @@ pub mod recipe;
 pub mod forward;
 
 pub mod calibrate;
+pub mod sensitivity;
 
 pub mod bench;
 

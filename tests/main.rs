@@ -18,5 +18,6 @@ mod manifest;
 mod memory;
 mod r1;
 mod resume;
+mod sizes;
 mod split;
 mod verify;

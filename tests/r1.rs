@@ -1,15 +1,18 @@
 //! DeepSeek-R1 at full size, without its weights: 163 sparse shards with true headers.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use quant_kernels::Format;
-use quantpress::checkpoint::Checkpoint;
+use quantpress::checkpoint::{Checkpoint, Fingerprint};
 use quantpress::model::{Model, Options, Role, TensorPlan};
-use quantpress::recipe::{Presence, Recipe, choose};
+use quantpress::recipe::{Presence, Recipe, choose, fitting};
+use quantpress::sensitivity::{DEFAULT_TYPES, Measured, Table};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::sizes::{Random, plan, possible};
 use crate::support::interrupted::SmallDisk;
 use crate::support::shapes::{Declared, r1_config, tensors, write, write_tokenizer};
 use crate::support::{fail, succeed, text};
@@ -128,4 +131,49 @@ fn before_the_split(model: &Model) -> Model {
     }
     assert_eq!(model.tensors.len(), 1025);
     model
+}
+
+/// A table of plausible sensitivities: each type's error on Gaussian rows, with a factor of each tensor's own.
+fn sensitivity(folder: &Path) -> String {
+    let checkpoint = Checkpoint::open_folder(folder).expect("sound");
+    let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+    let source = Fingerprint::of(&checkpoint).expect("read");
+    let mut random = Random(11);
+    let open = model.tensors.iter().filter(|tensor| !tensor.role.is_f32());
+    let measured = open.map(|tensor| {
+        let factor = random.between(50, 200) as f64 / 100.0;
+        let formats = DEFAULT_TYPES.iter().map(|&format| fitting(format, tensor.columns()));
+        let error = |format: Format| (-1.4 * format.bits_per_weight()).exp() * factor;
+        Measured {
+            name: tensor.name.clone(),
+            energy: Some(random.between(10, 1000) as f64),
+            alignment: None,
+            errors: formats.map(|format| (format.to_string(), error(format))).collect(),
+        }
+    });
+    let table = Table::new(&source, None, 0, measured.collect());
+    let file = folder.join("sensitivity.json");
+    table.save(&file).expect("written");
+    text(&file).to_owned()
+}
+
+#[test]
+fn twenty_two_sizes_of_r1_are_met_from_below_in_five_seconds_and_500_mb() {
+    let folder = r1();
+    let given = ["--sensitivity", &sensitivity(folder.path())];
+    let [smallest, largest] = possible(text(folder.path()), &given);
+    let mut random = Random(22);
+    let mut least = f64::INFINITY;
+    for _ in 0..22 {
+        let size = random.between(smallest, largest);
+        let plan = plan(text(folder.path()), &[&given[..], &["--size", &format!("{size}B")]].concat());
+        let planned = plan["file_bytes"].as_u64().expect("bytes");
+        assert!(planned <= size && size - planned <= size / 1000, "{planned} of {size}");
+        least = least.min(plan["seconds"].as_f64().expect("seconds"));
+        let memory = plan["peak_memory_bytes"].as_u64();
+        assert!(memory.is_none_or(|bytes| bytes < 500_000_000), "{memory:?} bytes");
+    }
+    // The best of them: other tests run beside this one.
+    eprintln!("R1 planned for a size in {least:.2} s");
+    assert!(least < 5.0, "{least} s");
 }

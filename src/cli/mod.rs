@@ -10,6 +10,7 @@ mod plan;
 mod planning;
 mod quantize;
 mod size;
+mod sizing;
 mod text;
 mod verify;
 

@@ -5,20 +5,26 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::size::{self, Part};
+use super::sizing::Sizing;
 use crate::checkpoint::{Checkpoint, Fingerprint};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gguf::Split;
 use crate::model::{Model, Options};
-use crate::recipe::{DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, preset_names};
+use crate::recipe::{
+    AUTO_PRESET, DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, preset_names,
+};
 
 #[derive(Debug, Args)]
 pub struct Planning {
     /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8)
     checkpoint: PathBuf,
 
-    /// A preset or a TOML file of rules for the types of tensors
-    #[arg(short, long, value_name = "NAME|FILE", default_value = DEFAULT_PRESET, long_help = recipe_help())]
-    recipe: String,
+    /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, or auto where a size is named]
+    #[arg(short, long, value_name = "NAME|FILE", long_help = recipe_help())]
+    recipe: Option<String>,
+
+    #[command(flatten)]
+    sizing: Sizing,
 
     /// A type for the tensors whose GGUF name the pattern is found in, before the recipe's rules; repeatable
     #[arg(long = "override", value_name = "REGEX=TYPE")]
@@ -62,7 +68,12 @@ pub struct Planned {
 impl Planning {
     /// Reads headers, configuration and tokenizer, and decides.
     pub fn plan(self) -> Result<Planned> {
-        let recipe = Recipe::load(&self.recipe)?;
+        let default = if self.sizing.is_given() { AUTO_PRESET } else { DEFAULT_PRESET };
+        let recipe = Recipe::load(self.recipe.as_deref().unwrap_or(default))?;
+        if recipe.is_open() && !self.sizing.is_given() {
+            let problem = "has open types, which --size or --bpw decides";
+            return Err(Error::Recipe { recipe: recipe.name, problem: problem.into() });
+        }
         let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
         let options = Options { keep_mtp: self.keep_mtp, name: self.name, pre: self.pre };
@@ -74,7 +85,10 @@ impl Planning {
         let source = Fingerprint::of(&checkpoint)?;
         let wishes =
             Wishes { recipe: &recipe, overrides: &self.overrides, imatrix: imatrix.as_ref(), options, split };
-        let plan = Plan::new(model, source, wishes)?;
+        let plan = match self.sizing.is_given() {
+            true => self.sizing.plan(&checkpoint, model, source, imatrix.as_ref(), wishes)?,
+            false => Plan::new(model, source, wishes)?,
+        };
         Ok(Planned { checkpoint, plan, imatrix, part: self.part.map(|part| part.number) })
     }
 }
@@ -98,7 +112,9 @@ pub fn thread_count() -> impl clap::builder::TypedValueParser<Value = u16> {
 
 fn recipe_help() -> String {
     let mut text =
-        "A preset or a TOML file of rules for the types of tensors (docs/recipes.md).\n\nPresets:".to_owned();
+        "A preset or a TOML file of rules for the types of tensors (docs/recipes.md) [default: ud-iq1_s, or auto \
+         where a size is named]\n\nPresets:"
+            .to_owned();
     for name in preset_names() {
         if let Ok(recipe) = Recipe::load(name) {
             text.push_str(&format!("\n  {name:<11} {}", recipe.about));

@@ -12,7 +12,7 @@ mod split;
 mod value;
 
 pub use contents::{Contents, Entry};
-pub use layout::{Layout, TensorInfo};
+pub use layout::{ALIGNMENT, Layout, TensorInfo};
 pub use metadata::Metadata;
 pub use output::{Output, beside};
 pub use parts::{Part, Parts};

@@ -2,7 +2,6 @@
 //! recorded when they are durable, and sealed at the end.
 
 mod budget;
-mod deviation;
 mod estimate;
 mod flow;
 mod journal;
@@ -13,8 +12,8 @@ mod session;
 mod stages;
 mod units;
 
+pub use crate::deviation::Deviation;
 pub use budget::{Budget, default_memory};
-pub use deviation::Deviation;
 pub use estimate::{Rate, rates};
 pub use run::{Check, Event, Job, Listener, Made, run};
 pub use session::file_name;

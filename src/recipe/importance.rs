@@ -46,9 +46,23 @@ impl<'a> Importances<'a> {
         choices: &[Choice],
         imatrix: Option<&'a Imatrix>,
     ) -> Result<Self> {
+        let needed: Vec<bool> = choices.iter().map(|choice| !choice.format.is_float()).collect();
+        Self::of(checkpoint, model, &needed, imatrix)
+    }
+
+    /// [`prepare`](Self::prepare) for the tensors that are `needed`, in the model's order.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(
+        checkpoint: &Checkpoint,
+        model: &Model,
+        needed: &[bool],
+        imatrix: Option<&'a Imatrix>,
+    ) -> Result<Self> {
         let even = || Tensor { origin: Origin::Even, fallback: None };
-        let tensors = model.tensors.iter().zip(choices).map(|(tensor, choice)| {
-            if choice.format.is_float() {
+        let tensors = model.tensors.iter().zip(needed).map(|(tensor, needed)| {
+            if !needed {
                 return Ok(even());
             }
             if let Some(imatrix) = imatrix.filter(|imatrix| imatrix.has(&tensor.name)) {

@@ -1,5 +1,6 @@
 //! Stage 3, choose: a type for every tensor, with the reason, and the importances to quantize by.
 
+mod allocate;
 mod fallback;
 pub mod imatrix;
 mod importance;
@@ -7,17 +8,21 @@ mod layers;
 mod overrides;
 mod plan;
 mod presets;
+mod resolved;
 mod rule;
 
 use quant_kernels::Format;
 
+pub use allocate::{Candidate, Impossible, allocate, range};
+pub use fallback::fitting;
 pub use imatrix::Imatrix;
 pub use importance::{Importances, Origin};
 pub use layers::{Layers, Share};
 pub use overrides::Override;
 pub use plan::{Plan, Wishes};
-pub use presets::{DEFAULT as DEFAULT_PRESET, names as preset_names};
-pub use rule::{Presence, Recipe, Rule};
+pub use presets::{AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, names as preset_names};
+pub use resolved::resolved;
+pub use rule::{Presence, Recipe, Rule, Wanted};
 
 use crate::error::{Error, Result};
 use crate::model::{Model, TensorPlan};
@@ -33,29 +38,52 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// A type for every tensor of the model, in the model's order. Pure: the same model and rules give the same choice.
+/// What a recipe says of one tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Its type.
+    Fixed(Choice),
+    /// That a budget decides.
+    Open {
+        /// No type of fewer bits per weight.
+        min: Option<Format>,
+        /// No type of more bits per weight.
+        max: Option<Format>,
+        /// Why these bounds.
+        reason: String,
+    },
+}
+
+/// What the recipe says of every tensor of the model, in the model's order. Pure: the same model and rules give the
+/// same decisions.
 ///
 /// # Errors
 /// If no rule matches a tensor, or an override matches none.
-pub fn choose(
+pub fn decide(
     model: &Model,
     recipe: &Recipe,
     overrides: &[Override],
     imatrix: Presence,
-) -> Result<Vec<Choice>> {
+) -> Result<Vec<Decision>> {
     let mut used = vec![0; recipe.rules.len()];
     let mut overridden = vec![false; overrides.len()];
-    let mut choices = Vec::with_capacity(model.tensors.len());
+    let mut decisions = Vec::with_capacity(model.tensors.len());
     for tensor in &model.tensors {
-        choices.push(if tensor.role.is_f32() {
-            Choice { format: Format::F32, wanted: None, reason: "llama.cpp computes it in F32".into() }
+        let reason = "llama.cpp computes it in F32";
+        decisions.push(if tensor.role.is_f32() {
+            Decision::Fixed(Choice { format: Format::F32, wanted: None, reason: reason.into() })
         } else if let Some(index) = overrides.iter().position(|o| o.pattern.is_match(&tensor.name)) {
             overridden[index] = true;
-            fitted(tensor, overrides[index].format, format!("--override {}", overrides[index]))
+            let reason = format!("--override {}", overrides[index]);
+            Decision::Fixed(fitted(tensor, overrides[index].format, reason))
         } else {
             let (index, rule) = first_rule(tensor, model, recipe, imatrix, &used)?;
             used[index] += 1;
-            fitted(tensor, rule.format, rule.reason.clone())
+            let reason = rule.reason.clone();
+            match rule.wanted {
+                Wanted::Fixed(format) => Decision::Fixed(fitted(tensor, format, reason)),
+                Wanted::Auto => Decision::Open { min: rule.min, max: rule.max, reason },
+            }
         });
     }
     match overridden.iter().position(|used| !used) {
@@ -63,8 +91,29 @@ pub fn choose(
             "--override {}: matches no tensor whose type can be chosen, or only such as an earlier one takes",
             overrides[index]
         ))),
-        None => Ok(choices),
+        None => Ok(decisions),
     }
+}
+
+/// A type for every tensor of the model, in the model's order. Pure, as [`decide`].
+///
+/// # Errors
+/// As [`decide`], and if the recipe leaves a type open.
+pub fn choose(
+    model: &Model,
+    recipe: &Recipe,
+    overrides: &[Override],
+    imatrix: Presence,
+) -> Result<Vec<Choice>> {
+    let decisions = decide(model, recipe, overrides, imatrix)?;
+    let choice = |(decision, tensor): (Decision, &TensorPlan)| match decision {
+        Decision::Fixed(choice) => Ok(choice),
+        Decision::Open { .. } => Err(Error::Recipe {
+            recipe: recipe.name.clone(),
+            problem: format!("leaves the type of {} to a budget, and none is given", tensor.name),
+        }),
+    };
+    decisions.into_iter().zip(&model.tensors).map(choice).collect()
 }
 
 fn first_rule<'a>(
@@ -88,6 +137,6 @@ fn first_rule<'a>(
 }
 
 fn fitted(tensor: &TensorPlan, wanted: Format, reason: String) -> Choice {
-    let format = fallback::fitting(wanted, tensor.columns());
+    let format = fitting(wanted, tensor.columns());
     Choice { format, wanted: (format != wanted).then_some(wanted), reason }
 }

@@ -6,7 +6,7 @@ macro_rules! presets {
     };
 }
 
-/// Name and text; the default first, then from small to large.
+/// Name and text; the default first, then from small to large, then the one that needs a size.
 const PRESETS: &[(&str, &str)] = presets![
     "ud-iq1_s",
     "ud-iq1_m",
@@ -24,10 +24,14 @@ const PRESETS: &[(&str, &str)] = presets![
     "q8_0",
     "f16",
     "bf16",
+    "auto",
 ];
 
 /// The recipe of a command that names none.
 pub const DEFAULT: &str = PRESETS[0].0;
+
+/// The recipe of a command that names a size and no recipe.
+pub const AUTO: &str = "auto";
 
 /// All names.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -54,10 +54,25 @@ pub struct Rule {
     /// Only when there are importances, or only when there are none.
     pub imatrix: Option<Presence>,
     /// The type.
-    #[serde(rename = "type", deserialize_with = "format")]
-    pub format: Format,
+    #[serde(rename = "type", deserialize_with = "wanted")]
+    pub wanted: Wanted,
+    /// Where the type is open: none of fewer bits per weight than this.
+    #[serde(default, deserialize_with = "bound")]
+    pub min: Option<Format>,
+    /// Where the type is open: none of more bits per weight than this.
+    #[serde(default, deserialize_with = "bound")]
+    pub max: Option<Format>,
     /// Why, for the reader of the plan.
     pub reason: String,
+}
+
+/// What a rule says of the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// This one.
+    Fixed(Format),
+    /// "auto": the best under a budget.
+    Auto,
 }
 
 /// Whether an importance matrix is given.
@@ -99,10 +114,26 @@ impl Recipe {
     /// # Errors
     /// With line and column, if it is no recipe.
     pub fn parse(place: &str, text: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|e| Error::Recipe {
-            recipe: place.to_owned(),
-            problem: e.to_string().trim_end().to_owned(),
-        })
+        let fault = |problem| Error::Recipe { recipe: place.to_owned(), problem };
+        let recipe: Self = toml::from_str(text).map_err(|e| fault(e.to_string().trim_end().to_owned()))?;
+        for (number, rule) in (1..).zip(&recipe.rules) {
+            let bits = |bound: Option<Format>| bound.map(Format::bits_per_weight);
+            if rule.wanted != Wanted::Auto && (rule.min.is_some() || rule.max.is_some()) {
+                let problem = format!("rule {number} has min or max; they go with type = \"auto\"");
+                return Err(fault(problem));
+            }
+            if let (Some(min), Some(max)) = (rule.min, rule.max)
+                && bits(rule.min) > bits(rule.max)
+            {
+                return Err(fault(format!("rule {number} has min = {min}, which is above max = {max}")));
+            }
+        }
+        Ok(recipe)
+    }
+
+    /// Whether it leaves types open, which a budget then decides.
+    pub fn is_open(&self) -> bool {
+        self.rules.iter().any(|rule| rule.wanted == Wanted::Auto)
     }
 }
 
@@ -110,14 +141,22 @@ impl Rule {
     /// Whether all conditions but `first` hold.
     pub fn matches(&self, tensor: &TensorPlan, model: &Model, imatrix: Presence) -> bool {
         self.role.is_none_or(|role| role == tensor.role)
-            && self.name.as_ref().is_none_or(|name| name.is_match(&tensor.name))
             && self.layers.is_none_or(|layers| tensor.layer.is_some_and(|layer| layers.contain(layer, model)))
             && self.imatrix.is_none_or(|wanted| wanted == imatrix)
+            && self.name.as_ref().is_none_or(|name| name.is_match(&tensor.name))
     }
 }
 
-fn format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Format, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+fn wanted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wanted, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if name.eq_ignore_ascii_case("auto") {
+        return Ok(Wanted::Auto);
+    }
+    name.parse().map(Wanted::Fixed).map_err(serde::de::Error::custom)
+}
+
+fn bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Format>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, D::Error> {

@@ -144,6 +144,14 @@ impl Imatrix {
         Ok((!unseen).then_some(values))
     }
 
+    /// How many tokens reached each slice of a tensor, where the file says; the legacy layout does not.
+    pub fn tokens(&self, tensor: &str, slices: usize) -> Option<Vec<f32>> {
+        match &self.entries.get(tensor)?.counts {
+            Counts::Tokens(range) => Some(self.numbers(range)).filter(|counts| counts.len() == slices),
+            Counts::Calls(_) => None,
+        }
+    }
+
     fn numbers(&self, bytes: &Range<usize>) -> Vec<f32> {
         self.file[bytes.clone()].as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
     }

@@ -1,0 +1,207 @@
+//! The errors of really quantizing a sample of each tensor's rows in each type, weighted by importances.
+
+use std::collections::{BTreeMap, HashMap};
+
+use quant_kernels::Format;
+use rayon::prelude::*;
+
+use super::alignment::{Inner, alignment};
+use super::sample::{Sample, sample};
+use super::{Measured, Table};
+use crate::checkpoint::{Checkpoint, Fingerprint, Matrix};
+use crate::deviation::Deviation;
+use crate::error::Result;
+use crate::gguf::Value;
+use crate::model::{Model, Role, Slice, TensorPlan};
+use crate::recipe::{Imatrix, Importances, Origin, fitting};
+
+/// Measures all tensors whose type can be chosen in these types, or what their rows fit instead. The result does not
+/// depend on the number of threads.
+///
+/// # Errors
+/// If a sample cannot be read, or holds weights that no format can.
+pub fn measure(
+    checkpoint: &Checkpoint,
+    model: &Model,
+    source: &Fingerprint,
+    imatrix: Option<&Imatrix>,
+    types: &[Format],
+) -> Result<Table> {
+    let needed: Vec<bool> = model.tensors.iter().map(|tensor| !tensor.role.is_f32()).collect();
+    let importances = Importances::of(checkpoint, model, &needed, imatrix)?;
+    let job = Job { checkpoint, model, imatrix, importances: &importances, types };
+    let open: Vec<usize> = (0..needed.len()).filter(|&tensor| needed[tensor]).collect();
+    let measured: Vec<(Measured, u64)> =
+        open.into_par_iter().map(|tensor| job.tensor(tensor)).collect::<Result<_>>()?;
+    let mut bytes = measured.iter().map(|(_, bytes)| bytes).sum();
+    let mut tensors: Vec<Measured> = measured.into_iter().map(|(measured, _)| measured).collect();
+    let aligned: Vec<Option<(Ffn, f64, u64)>> =
+        ffns(model).into_par_iter().map(|ffn| job.alignment(ffn)).collect::<Result<_>>()?;
+    for (ffn, alignment, read) in aligned.into_iter().flatten() {
+        bytes += read;
+        for index in [ffn.gate, ffn.up] {
+            let name = &model.tensors[index].name;
+            let entry = tensors.iter_mut().find(|entry| entry.name == *name);
+            entry.expect("every open tensor is measured").alignment = Some(alignment);
+        }
+    }
+    Ok(Table::new(source, imatrix.map(Imatrix::fingerprint), bytes, tensors))
+}
+
+/// Places of the three tensors of an FFN in the model.
+#[derive(Clone, Copy, Debug)]
+struct Ffn {
+    gate: usize,
+    up: usize,
+    down: usize,
+}
+
+fn ffns(model: &Model) -> Vec<Ffn> {
+    let places: HashMap<&str, usize> =
+        model.tensors.iter().enumerate().map(|(index, tensor)| (&*tensor.name, index)).collect();
+    let ffn = |(gate, tensor): (usize, &TensorPlan)| {
+        let partner = |part: &str| places.get(&*tensor.name.replace("ffn_gate", part)).copied();
+        let gates = !tensor.role.is_f32() && tensor.class().starts_with("ffn_gate");
+        gates.then(|| Some(Ffn { gate, up: partner("ffn_up")?, down: partner("ffn_down")? })).flatten()
+    };
+    model.tensors.iter().enumerate().filter_map(ffn).collect()
+}
+
+struct Job<'a> {
+    checkpoint: &'a Checkpoint,
+    model: &'a Model,
+    imatrix: Option<&'a Imatrix>,
+    importances: &'a Importances<'a>,
+    types: &'a [Format],
+}
+
+impl Job<'_> {
+    /// One tensor, and the bytes that were read for it.
+    fn tensor(&self, index: usize) -> Result<(Measured, u64)> {
+        let tensor = &self.model.tensors[index];
+        let columns = tensor.columns() as usize;
+        let mut formats: Vec<Format> = Vec::new();
+        for &wanted in self.types {
+            let format = fitting(wanted, tensor.columns());
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+        let mut sums = vec![[0.0; 2]; formats.len()];
+        let (mut energy, mut bytes, mut row) = (0.0, 0, Vec::new());
+        let samples = sample(tensor);
+        let slices = samples.len() as f64;
+        for sample in samples {
+            let (weights, read) = self.rows(&tensor.slices[sample.slice], tensor, &sample)?;
+            bytes += read;
+            let importance = self.importances.slice(self.model, index, sample.slice)?;
+            let importance = importance.as_deref();
+            let rows = sample.rows.len() as u64;
+            let share = self.share(tensor, sample.slice);
+            let mut blocks = Vec::new();
+            for (format, sums) in formats.iter().zip(&mut sums) {
+                blocks.resize((rows * format.row_bytes(tensor.columns())) as usize, 0);
+                quant_kernels::quantize(*format, &weights, columns, importance, &mut blocks);
+                let found = Deviation::of(*format, &weights, columns, importance, &blocks, &mut row);
+                sums[0] += share * found.weighted_error;
+                sums[1] += share * found.weighted_energy;
+            }
+            if let Some(last) = sums.last() {
+                energy = last[1] * tensor.rows() as f64 / rows as f64;
+            }
+        }
+        // Of the embedding, a token takes one row.
+        energy *= match tensor.role {
+            Role::Embedding => 1.0 / tensor.rows() as f64,
+            _ => tensor.slices.len() as f64 / slices,
+        };
+        let known = tensor.role == Role::Embedding
+            || matches!(self.importances.origin(index), Origin::Imatrix { .. });
+        let error = |[error, energy]: [f64; 2]| if energy > 0.0 { error / energy } else { 0.0 };
+        let errors: BTreeMap<String, f64> =
+            formats.iter().zip(sums).map(|(format, sums)| (format.to_string(), error(sums))).collect();
+        let measured =
+            Measured { name: tensor.name.clone(), energy: known.then_some(energy), alignment: None, errors };
+        Ok((measured, bytes))
+    }
+
+    /// The alignment of gate and up, and the bytes that were read for it; None where the importances of one of the
+    /// three are not measured.
+    fn alignment(&self, ffn: Ffn) -> Result<Option<(Ffn, f64, u64)>> {
+        let measured = |tensor| matches!(self.importances.origin(tensor), Origin::Imatrix { .. });
+        if ![ffn.gate, ffn.up, ffn.down].into_iter().all(measured) {
+            return Ok(None);
+        }
+        let [gate, up] = [ffn.gate, ffn.up].map(|tensor| &self.model.tensors[tensor]);
+        let (mut inner, mut bytes) = (Vec::new(), 0);
+        for sample in sample(gate) {
+            let input = self.importances.slice(self.model, ffn.gate, sample.slice)?;
+            let output = self.importances.slice(self.model, ffn.down, sample.slice)?;
+            let (Some(input), Some(output)) = (input, output) else { continue };
+            let share = self.share(gate, sample.slice);
+            let mut energies = [gate, up].into_iter().map(|tensor| {
+                let (weights, read) = self.rows(&tensor.slices[sample.slice], tensor, &sample)?;
+                bytes += read;
+                let row =
+                    |row: &[f32]| row.iter().zip(&*input).map(|(w, x)| f64::from(w * w * x)).sum::<f64>();
+                Ok(weights.chunks_exact(input.len()).map(row).collect::<Vec<f64>>())
+            });
+            let gates: Vec<f64> = energies.next().expect("two")?;
+            let ups: Vec<f64> = energies.next().expect("two")?;
+            for ((gate, up), &row) in gates.into_iter().zip(ups).zip(&sample.rows) {
+                inner.push(Inner { share, gate, up, product: output[row as usize].into() });
+            }
+        }
+        Ok(alignment(&inner).map(|alignment| (ffn, alignment, bytes)))
+    }
+
+    /// The sampled rows of a slice, and the bytes that were read for them.
+    fn rows(&self, slice: &Slice, tensor: &TensorPlan, sample: &Sample) -> Result<(Vec<f32>, u64)> {
+        let columns = tensor.columns() as usize;
+        let mut weights = vec![0.0; sample.rows.len() * columns];
+        let matrix = Matrix::open(self.checkpoint, &slice.tensor)?;
+        let (mut raw, mut bytes) = (Vec::new(), 0);
+        if slice.transposed {
+            let across = tensor.rows() as usize;
+            let mut window = vec![0.0; columns * across];
+            matrix.read(slice.rows.clone(), &mut raw, &mut window)?;
+            for (weights, &row) in weights.chunks_exact_mut(columns).zip(&sample.rows) {
+                for (column, weight) in weights.iter_mut().enumerate() {
+                    *weight = window[column * across + row as usize];
+                }
+            }
+            bytes += raw.len() as u64;
+        } else {
+            for (weights, &row) in weights.chunks_exact_mut(columns).zip(&sample.rows) {
+                let row = slice.rows.start + row;
+                matrix.read(row..row + 1, &mut raw, weights)?;
+                bytes += raw.len() as u64;
+            }
+        }
+        Ok((weights, bytes))
+    }
+
+    /// How much a slice's output counts: of a routed expert, the share of tokens that it sees times the squared weight
+    /// that the router gives it (with the weights of a token's experts alike); else 1.
+    fn share(&self, tensor: &TensorPlan, slice: usize) -> f64 {
+        if tensor.role != Role::Experts {
+            return 1.0;
+        }
+        let [count, used] = self.model.experts.map(f64::from);
+        let scale = match self.model.metadata.get(&format!("{}.expert_weights_scale", self.model.arch)) {
+            Some(Value::F32(scale)) => f64::from(*scale),
+            _ => 1.0,
+        };
+        let even = used / count;
+        let tokens = self.imatrix.and_then(|imatrix| imatrix.tokens(&tensor.name, tensor.slices.len()));
+        let seen = match tokens {
+            // An expert without a token counts as if it had one: it is rare, not useless.
+            Some(tokens) => {
+                let all: f64 = tokens.iter().map(|&n| f64::from(n).max(1.0)).sum();
+                f64::from(tokens[slice]).max(1.0) / all * used
+            }
+            None => even,
+        };
+        seen * (scale / used).powi(2)
+    }
+}

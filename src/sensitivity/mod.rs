@@ -1,0 +1,14 @@
+//! Between choosing and working: what each type would cost each tensor, measured on a sample of its rows, and a choice of
+//! types under a budget.
+
+mod alignment;
+mod choice;
+mod damage;
+mod measure;
+mod sample;
+mod table;
+
+pub use choice::{Choices, DEFAULT_TYPES, Open};
+pub use damage::coefficients;
+pub use measure::measure;
+pub use table::{Measured, Table};

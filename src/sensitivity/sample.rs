@@ -1,0 +1,90 @@
+//! Which rows of a tensor are measured: some of every slice, spread over it, always the same. Pure.
+
+use std::ops::Range;
+
+use crate::model::TensorPlan;
+
+/// Weights of a tensor that are measured, unless it has fewer, or its many slices need more.
+const WEIGHTS: u64 = 1 << 18;
+
+/// Rows of a slice, at least.
+const ROWS: u64 = 2;
+
+/// Slices that are transposed are read whole, so not all of them are.
+const TRANSPOSED: u64 = 16;
+
+/// Rows of some slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Expert or head.
+    pub slice: usize,
+    /// Rows of the output's slice, ascending.
+    pub rows: Vec<u64>,
+}
+
+/// The rows of a tensor to be measured.
+pub fn sample(tensor: &TensorPlan) -> Vec<Sample> {
+    let slices = tensor.slices.len() as u64;
+    let transposed = tensor.slices.iter().any(|slice| slice.transposed);
+    let taken = if transposed { slices.min(TRANSPOSED) } else { slices };
+    let rows = WEIGHTS.div_ceil(tensor.columns() * taken).max(ROWS).min(tensor.rows());
+    let seed = tensor.name.bytes().fold(0, |seed, byte| mixed(seed ^ u64::from(byte)));
+    let slice = |index: u64| {
+        let slice = place(index, taken, slices, seed);
+        let seed = mixed(seed ^ (slice + 1));
+        Sample {
+            slice: slice as usize,
+            rows: (0..rows).map(|n| place(n, rows, tensor.rows(), seed)).collect(),
+        }
+    };
+    (0..taken).map(slice).collect()
+}
+
+/// Somewhere in the index-th of `parts` equal parts of `total`.
+fn place(index: u64, parts: u64, total: u64, seed: u64) -> u64 {
+    let Range { start, end } = index * total / parts..(index + 1) * total / parts;
+    start + mixed(seed.wrapping_add(index)) % (end - start)
+}
+
+/// SplitMix64's output for a state.
+fn mixed(state: u64) -> u64 {
+    let z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Role, Slice};
+
+    fn tensor(shape: [u64; 3], transposed: bool) -> TensorPlan {
+        let slice = |n| Slice { tensor: format!("e{n}"), rows: 0..shape[1], transposed };
+        TensorPlan {
+            name: "blk.3.ffn_down_exps.weight".into(),
+            role: Role::Experts,
+            layer: Some(3),
+            shape: shape.to_vec(),
+            slices: (0..shape[2]).map(slice).collect(),
+            input_norm: None,
+        }
+    }
+
+    #[test]
+    fn every_expert_has_rows_and_they_spread() {
+        for shape in [[2048, 7168, 256], [256, 256, 16], [256, 40, 1], [512, 1, 3]] {
+            let found = sample(&tensor(shape, false));
+            assert_eq!(found.len() as u64, shape[2]);
+            for (index, sample) in found.iter().enumerate() {
+                assert_eq!(sample.slice, index);
+                assert!(sample.rows.is_sorted_by(|a, b| a < b) && sample.rows.iter().all(|&r| r < shape[1]));
+                assert!(sample.rows.len() as u64 >= ROWS.min(shape[1]));
+            }
+            let weights = found.iter().map(|sample| sample.rows.len() as u64).sum::<u64>() * shape[0];
+            assert!(weights >= WEIGHTS.min(shape.iter().product()), "{shape:?}");
+            assert_eq!(sample(&tensor(shape, false)), found);
+        }
+        assert_eq!(sample(&tensor([128, 512, 128], true)).len(), 16);
+    }
+}
