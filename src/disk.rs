@@ -1,7 +1,7 @@
 //! What is asked of the file system beyond reading and writing: free space, reservations, the page cache, locks.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -26,6 +26,27 @@ pub fn taken(file: &File) -> io::Result<u64> {
     return Ok(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512);
     #[cfg(not(unix))]
     return Ok(metadata.len());
+}
+
+/// Writes a small file whole or not at all: under its name with `.part`, synced, renamed.
+///
+/// # Errors
+/// If the system cannot.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".part");
+    let write = || {
+        let mut file = File::create(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, path)
+    };
+    let written = write();
+    match written {
+        Ok(()) => sync_folder(path),
+        Err(_) => drop(std::fs::remove_file(&unfinished)),
+    }
+    written
 }
 
 /// Sets aside the disk's blocks for the first `size` bytes, so that writing there cannot run out of space. False where

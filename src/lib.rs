@@ -7,7 +7,7 @@
 //!    checkpoint/        model/  recipe/    pipeline/    quant_kernels       verify/
 //! ```
 //!
-//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `bench/` measures the
+//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `machine/` says what a plan needs of memory, `bench/` measures the
 //! kernels, `report/` listens to the pipeline's events at the side, and `cli/` joins the stages into commands.
 
 pub mod disk;
@@ -17,6 +17,8 @@ pub mod gguf;
 pub mod checkpoint;
 pub mod model;
 pub mod recipe;
+
+pub mod machine;
 
 pub mod bench;
 

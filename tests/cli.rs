@@ -16,6 +16,7 @@ fn help_is_the_golden_text() {
         &["plan", "--help"],
         &["inspect", "--help"],
         &["verify", "--help"],
+        &["report", "--help"],
         &["bench", "--help"],
     ] {
         found.push_str(&format!("$ quantpress {}\n", arguments.join(" ")));

@@ -13,6 +13,7 @@ mod malformed;
 mod manifest;
 mod memory;
 mod r1;
+mod report;
 mod resume;
 mod split;
 mod verify;

@@ -3,9 +3,11 @@
 mod bench;
 mod inspect;
 mod interrupt;
+mod machine;
 mod plan;
 mod planning;
 mod quantize;
+mod report;
 mod size;
 mod verify;
 
@@ -35,6 +37,7 @@ enum Command {
     Plan(plan::Plan),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
+    Report(report::Report),
     Bench(bench::Bench),
 }
 
@@ -49,6 +52,7 @@ impl Cli {
             Command::Plan(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Verify(command) => command.run(),
+            Command::Report(command) => command.run(),
             Command::Bench(command) => command.run(),
         }
     }

@@ -6,7 +6,7 @@ mod size_label;
 mod tensor;
 mod tokenizer;
 
-pub use tensor::{Role, Slice, TensorPlan};
+pub use tensor::{Role, Slice, TensorPlan, layer_and_class};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};

@@ -6,6 +6,7 @@ mod deviation;
 mod estimate;
 mod flow;
 mod journal;
+mod layout;
 mod manifest;
 mod run;
 mod seal;
