@@ -58,9 +58,10 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The largest file.
-    pub fn largest(&self) -> Option<u64> {
-        self.streamed.max(self.held)
+    /// The size to aim at, if the model cannot be smaller than `smallest`: what is held in memory runs best, what is
+    /// streamed runs well. None if neither is possible.
+    pub fn choose(&self, smallest: u64) -> Option<u64> {
+        [self.held, self.streamed].into_iter().flatten().find(|bytes| *bytes >= smallest)
     }
 }
 
@@ -221,6 +222,9 @@ mod tests {
         assert!(!fit.well);
         // 2 GB in 2 s: 16 GB more than memory has. Everything in memory: 12 GB of experts beside 8 GB.
         assert_eq!(fit.budget, Budget { streamed: Some(36_000_000_000), held: Some(20_000_000_000) });
+        assert_eq!(fit.budget.choose(20_000_000_000), Some(20_000_000_000));
+        assert_eq!(fit.budget.choose(20_000_000_001), Some(36_000_000_000));
+        assert_eq!(fit.budget.choose(36_000_000_001), None);
         let mut smaller = needs();
         smaller.layers.iter_mut().for_each(|layer| layer.experts = layer.experts * 7 / 8);
         assert!(Fit::new(&smaller, &machine(20_000_000_000, 0)).well, "28 GB of experts are the limit");
@@ -232,7 +236,7 @@ mod tests {
     fn too_little_memory_is_told_with_what_is_missing() {
         let fit = Fit::new(&needs(), &machine(6_000_000_000, 0));
         // 7 GB and the 4 GB of one token in 5.
-        assert_eq!((fit.missing, fit.well, fit.budget.largest()), (6_000_000_000, false, None));
+        assert_eq!((fit.missing, fit.well, fit.budget.choose(1)), (6_000_000_000, false, None));
         assert_eq!((fit.resident, fit.cached_experts), (7_000_000_000, 0));
         let fit = Fit::new(&needs(), &machine(9_000_000_000, 0));
         assert_eq!((fit.missing, fit.well), (3_000_000_000, false));

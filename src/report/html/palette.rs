@@ -20,14 +20,15 @@ const ROLES: [(Option<Role>, &str, &str); 10] = [
 ];
 
 /// Bits per weight and their colour; between two, colours are mixed by the logarithm of the bits.
-const RAMP: [(f64, [f64; 3]); 7] = [
+const RAMP: [(f64, [f64; 3]); 8] = [
     (1.5, [253.0, 216.0, 88.0]),
     (2.1, [246.0, 160.0, 66.0]),
     (2.7, [229.0, 105.0, 75.0]),
     (3.5, [196.0, 68.0, 111.0]),
     (4.5, [142.0, 66.0, 148.0]),
-    (6.6, [92.0, 84.0, 176.0]),
-    (16.0, [60.0, 130.0, 196.0]),
+    (6.6, [72.0, 92.0, 196.0]),
+    (9.0, [32.0, 150.0, 190.0]),
+    (16.0, [70.0, 180.0, 130.0]),
 ];
 
 /// All roles in the order of the charts; None stands for tensors whose role the file does not say.
@@ -74,6 +75,6 @@ mod tests {
         assert_eq!(of_bits(1.5), Fill::Color("#fdd858".into()));
         assert_eq!(of_bits(0.1), of_bits(1.5));
         assert_eq!(of_bits(4.5), Fill::Color("#8e4294".into()));
-        assert_eq!(of_bits(32.0), Fill::Color("#3c82c4".into()));
+        assert_eq!(of_bits(32.0), Fill::Color("#46b482".into()));
     }
 }
