@@ -89,13 +89,15 @@ fn a_manifests_page_has_its_figures_and_loads_nothing() {
 fn a_plans_page_has_its_estimate_and_warnings() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
-    let plan: Value = serde_json::from_str(&succeed(&["plan", text(&checkpoint), "--json"])).expect("JSON");
+    let plan = succeed(&["plan", text(&checkpoint), "--ram", "2GB", "--json"]);
+    let plan: Value = serde_json::from_str(&plan).expect("JSON");
     let file = folder.path().join("plan.json");
     write(&file, &plan);
     let page = report(folder.path(), &[text(&file)]);
     loads_nothing(&page);
     let warning = plan["warnings"][0].as_str().expect("a warning without a matrix");
     has(&page, &[warning, "Where the time will go", "Types by role", "which do not fit"]);
+    has(&page, &["On this machine", "<dt>run</dt><dd>llama-cli -m MODEL.gguf -c 1024</dd>"]);
     assert!(!page.contains("Error by tensor") && !page.contains("Trade-off"));
 
     // The curve and the choice are drawn when the plan has them.
@@ -186,9 +188,10 @@ fn names_cannot_become_markup() {
     let fallback = json!({"class": hostile, "columns": 1, "wanted": hostile, "type": hostile, "tensors": 1});
     plan["fallbacks"] = json!([fallback]);
     plan["estimate"]["mw_per_s"] = json!({hostile: 1.0, "Q4_K": 2.0});
+    plan["fit"]["command"] = hostile.into();
     write(&file, &plan);
     let page = report(folder.path(), &[text(&file)]);
-    assert!(!page.contains("<script") && !page.contains("<img") && page.matches(escaped).count() == 4);
+    assert!(!page.contains("<script") && !page.contains("<img") && page.matches(escaped).count() == 5);
 }
 
 #[test]
@@ -233,10 +236,23 @@ fn what_is_no_plan_and_no_manifest_is_refused() {
         ("expert_errors", json!(vec![0.0; 5000]), "5000 experts"),
         ("importances", json!("guess"), "guess"),
         ("/bytes", json!(67), "larger than the file's 67 bytes"),
+        ("/bytes", json!(u64::MAX), "expected up to"),
         ("/tensors", json!([small()["tensors"][0], small()["tensors"][0]]), "twice"),
     ] {
         refused(&changed(path, value), words);
     }
+    // Numbers that are possible, but hard to draw.
+    let mut manifest = small();
+    manifest["tradeoff"] = json!([
+        {"bytes": 1_000_000_000_000_000_000u64, "damage": 0.0}, {"bytes": 1_000_000_000_000_000_001u64, "damage": 1e308},
+    ]);
+    manifest["chosen"] = json!({"bytes": 1, "damage": 1e-320});
+    manifest["tensors"][0]["relative_error"] = json!(1e-310);
+    fs::write(&file, manifest.to_string()).expect("written");
+    succeed(&["report", text(&file), "-o", text(&kept)]);
+    let drawn = fs::read_to_string(&kept).expect("the page");
+    assert!(!["NaN", "\"inf", ",inf", "-inf"].iter().any(|number| drawn.contains(number)));
+    fs::remove_file(&kept).expect("removed");
     let mut manifest = small();
     manifest["tradeoff"] = json!([{"bytes": 1, "damage": -1.0}]);
     refused(&manifest.to_string(), "impossible trade-off");

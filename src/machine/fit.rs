@@ -1,6 +1,6 @@
 //! Where the parts of a file go on a machine, how fast its disk lets it run, and how large a file may be. Pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Machine, Needs};
 
@@ -8,7 +8,7 @@ use super::{Machine, Needs};
 pub const RESERVE: u64 = 1_000_000_000;
 
 /// How a file runs on a machine.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Fit {
     /// The machine.
     pub machine: Machine,
@@ -38,7 +38,7 @@ pub struct Fit {
 }
 
 /// What llama.cpp puts on the graphics card.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Placement {
     /// Layers there, the head counted as one (-ngl); llama.cpp begins with the last.
     pub layers: u64,
@@ -49,7 +49,7 @@ pub struct Placement {
 }
 
 /// The largest files that run well, in bytes; None if not even one expert per token would.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Budget {
     /// With experts streamed from the disk as fast as asked.
     pub streamed: Option<u64>,

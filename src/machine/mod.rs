@@ -8,10 +8,10 @@ mod needs;
 pub use fit::{Budget, Fit, Placement, RESERVE};
 pub use needs::{LayerBytes, Needs};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a file is to run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Machine {
     /// Bytes of memory that the operating system and llama.cpp may use.
     pub ram: u64,

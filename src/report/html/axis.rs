@@ -47,8 +47,10 @@ impl Axis {
         let step = [1.0, 2.0, 5.0, 10.0].map(|times| times * unit).into_iter().find(|step| *step >= rough);
         let step = step.unwrap_or(rough);
         let digits = (-step.log10().floor()).max(0.0) as usize;
-        let first = (low / step).ceil() as i64;
-        let ticks = (first..).map(|nth| nth as f64 * step).take_while(|tick| *tick <= high * (1.0 + 1e-9));
+        let first = (low / step).ceil();
+        // Numbers too near each other for a double would give ticks without end.
+        let ticks = (0..3 * count).map(|nth| (first + nth as f64) * step);
+        let ticks = ticks.take_while(|tick| *tick <= high + step * 1e-6);
         ticks.map(|tick| (tick, format!("{tick:.digits$}"))).collect()
     }
 
@@ -105,6 +107,10 @@ mod tests {
         assert_eq!(Axis::decades([0.01, 1.0], [100.0, 0.0]).place(0.1), 50.0);
         // A single value has an axis too.
         assert!(!Axis::linear([5.0, 5.0], [0.0, 1.0]).ticks(3).is_empty());
+        for low in [1e9, 1e17, 1e300] {
+            let near = Axis::linear([low, low * (1.0 + 1e-15)], [0.0, 1.0]);
+            assert!(near.ticks(5).len() <= 15);
+        }
         assert_eq!(layer_ticks(5).count(), 5);
         assert_eq!(layer_ticks(61).last(), Some(60));
     }

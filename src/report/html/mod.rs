@@ -34,6 +34,7 @@ pub fn page(subject: &Subject) -> String {
     body += &tradeoff::section(subject);
     body += &tensor_errors::section(subject);
     body += &expert_errors::section(subject);
+    body += &tables::machine(subject);
     body += &time::section(subject);
     body += &tables::types(subject);
     body += &tables::tensors(subject);

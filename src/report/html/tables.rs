@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::markup::{Cell, escaped, table};
 use super::palette;
+use crate::report::machine::Told;
 use crate::report::subject::Subject;
 use crate::report::{Fallback, Size, grouped};
 
@@ -26,6 +27,17 @@ pub fn warnings(subject: &Subject) -> String {
         return String::new();
     }
     format!("<section class=\"warnings\">\n<h2>Warnings and notes</h2>\n<ul>\n{items}</ul>\n</section>\n")
+}
+
+/// How the file runs on the machine that was asked about: the lines that `plan --ram` prints.
+pub fn machine(subject: &Subject) -> String {
+    let Some(fit) = &subject.fit else { return String::new() };
+    let told = Told(fit).to_string();
+    let lines = told.lines().filter_map(|line| line.split_once(' '));
+    let facts: String = lines
+        .map(|(name, value)| format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value.trim())))
+        .collect();
+    format!("<section>\n<h2>On this machine</h2>\n<dl>\n{facts}</dl>\n</section>\n")
 }
 
 /// Tensors by role and type.

@@ -28,7 +28,7 @@ fn of_types(subject: &Subject, estimate: &Estimate) -> String {
     }
     let mut rows = Vec::new();
     for (name, weights) in &weights {
-        let Some(rate) = estimate.mw_per_s.get(name).filter(|rate| rate.is_finite() && **rate > 0.0) else {
+        let Some(rate) = estimate.mw_per_s.get(name).filter(|rate| (1e-6..1e12).contains(*rate)) else {
             continue;
         };
         rows.push((name, *weights as f64 / 1e6 / rate / estimate.threads.max(1) as f64, *rate));

@@ -11,6 +11,7 @@ pub use tensor::Tensor;
 use serde::Deserialize;
 
 use super::{Estimate, Fallback};
+use crate::machine::Fit;
 
 /// A plan or a finished file.
 #[derive(Debug, Default)]
@@ -39,6 +40,8 @@ pub struct Subject {
     pub tradeoff: Vec<Point>,
     /// The one that was chosen.
     pub chosen: Option<Point>,
+    /// How a plan's file runs on the machine that was asked about.
+    pub fit: Option<Fit>,
     /// How long a plan's work would take.
     pub estimate: Option<Estimate>,
     /// How long the work took.

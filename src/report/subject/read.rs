@@ -9,11 +9,15 @@ use serde::de::IgnoredAny;
 use super::tensor::{Listed, Tensor};
 use super::{Point, Subject};
 use crate::error::{Error, Result};
+use crate::machine::Fit;
 use crate::report::warnings::{Look, warnings};
 use crate::report::{Estimate, Fallback, fallbacks};
 
 /// Larger files are refused; R1's manifest has a megabyte.
 const MAX_FILE: u64 = 64 << 20;
+
+/// No file is larger: an exabyte.
+const MAX_BYTES: u64 = 1 << 60;
 
 /// More tensors or points than a page can show.
 const MAX_TENSORS: usize = 65_536;
@@ -40,6 +44,7 @@ struct PlanFile {
     fallbacks: Vec<Fallback>,
     #[serde(default)]
     warnings: Vec<String>,
+    fit: Option<Fit>,
     estimate: Option<Estimate>,
     #[serde(default)]
     tradeoff: Vec<Point>,
@@ -133,6 +138,7 @@ impl PlanFile {
             warnings: self.warnings,
             tradeoff: self.tradeoff,
             chosen: self.chosen,
+            fit: self.fit,
             estimate: self.estimate,
             ..Subject::default()
         })
@@ -199,6 +205,9 @@ impl Subject {
             return Err(format!("lists {} kinds of tensors; expected up to {MAX_CLASSES}", classes.len()));
         }
         let data = self.tensors.iter().try_fold(0u64, |sum, tensor| sum.checked_add(tensor.bytes));
+        if self.bytes > MAX_BYTES {
+            return Err(format!("is of {} bytes; expected up to {MAX_BYTES}", self.bytes));
+        }
         if data.is_none_or(|data| data > self.bytes) {
             return Err(format!("lists tensors larger than the file's {} bytes", self.bytes));
         }
