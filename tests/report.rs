@@ -182,8 +182,8 @@ fn names_cannot_become_markup() {
     assert!(page.matches(escaped).count() >= 12, "{}", page.matches(escaped).count());
 
     let checkpoint = fixture("tiny-r1");
-    let mut plan: Value =
-        serde_json::from_str(&succeed(&["plan", text(&checkpoint), "--json"])).expect("JSON");
+    let plan = succeed(&["plan", text(&checkpoint), "--ram", "2GB", "--json"]);
+    let mut plan: Value = serde_json::from_str(&plan).expect("JSON");
     plan["warnings"] = json!([hostile]);
     let fallback = json!({"class": hostile, "columns": 1, "wanted": hostile, "type": hostile, "tensors": 1});
     plan["fallbacks"] = json!([fallback]);
