@@ -47,6 +47,10 @@ struct Arguments {
     #[arg(long, default_value_t = 129_280, value_parser = clap::value_parser!(u64).range(1024..=1 << 24))]
     vocab: u64,
 
+    /// True headers before holes: no weights, and hardly any disk; enough for plan
+    #[arg(long)]
+    sparse: bool,
+
     /// Other weights, of the same spread
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -66,8 +70,12 @@ fn main() {
     for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
         fs::copy(fixture(&format!("tiny-r1/{file}")), arguments.folder.join(file)).expect("copied");
     }
-    let spread = Spread::new(arguments.seed);
-    shards.par_iter().for_each(|shard| write(&arguments.folder, shard, &spread, arguments.seed));
+    if arguments.sparse {
+        shapes::write(&arguments.folder, &config, &tensors, shards.len() as u64);
+    } else {
+        let spread = Spread::new(arguments.seed);
+        shards.par_iter().for_each(|shard| write(&arguments.folder, shard, &spread, arguments.seed));
+    }
     println!(
         "{}: {} layers ({} dense), {experts} experts, {:.2} GB in {} shards, {:.0} MB/s",
         arguments.folder.display(),

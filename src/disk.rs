@@ -28,6 +28,27 @@ pub fn taken(file: &File) -> io::Result<u64> {
     return Ok(metadata.len());
 }
 
+/// Writes a small file whole or not at all: under its name with `.part`, synced, renamed.
+///
+/// # Errors
+/// If the system cannot.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".part");
+    let write = || {
+        let mut file = File::create(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, path)
+    };
+    let written = write();
+    match written {
+        Ok(()) => sync_folder(path),
+        Err(_) => drop(std::fs::remove_file(&unfinished)),
+    }
+    written
+}
+
 /// Sets aside the disk's blocks for the first `size` bytes, so that writing there cannot run out of space. False where
 /// the file system cannot do that.
 ///
@@ -49,21 +70,6 @@ pub fn reserve(file: &File, size: u64) -> io::Result<bool> {
         let _ = (file, size);
         Ok(false)
     }
-}
-
-/// Writes a small file, whole or not at all.
-///
-/// # Errors
-/// If the system cannot.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".part");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&unfinished, path)?;
-    sync_folder(path);
-    Ok(())
 }
 
 /// Gives the cached pages of the range back: they will not be read again. Only advice, so it cannot fail.

@@ -18,6 +18,7 @@ fn help_is_the_golden_text() {
         &["evaluate", "--help"],
         &["inspect", "--help"],
         &["verify", "--help"],
+        &["report", "--help"],
         &["bench", "--help"],
     ] {
         found.push_str(&format!("$ quantpress {}\n", arguments.join(" ")));
@@ -128,6 +129,43 @@ fn recipes_and_overrides_choose_types() {
     assert_eq!(plan(&[])["types"]["Q4_0"], 6);
     let overridden = plan(&["--override", "ffn_down_exps=q6_k", "--override", "_exps=iq4_nl"]);
     assert_eq!((&overridden["types"]["Q6_K"], &overridden["types"]["IQ4_NL"]), (&4.into(), &8.into()));
+}
+
+#[test]
+fn a_plan_is_drawn_in_characters() {
+    let checkpoint = fixture("tiny-r1");
+    let shown = succeed(&["plan", text(&checkpoint)]);
+    for line in [
+        "size      EEEEEEEEEEEEEEEEEEEEEEEEAAAAAAAAAAAAAAAAAAAAAAAAASSSSSSDDDDOOTRN",
+        "bits      experts        .1111",
+        "bits      attention      55555",
+        "bits      dense-ffn      5....",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "\"{line}\" is not in:\n{shown}");
+    }
+    // Colours are for terminals.
+    assert!(!shown.contains('\u{1b}'));
+}
+
+#[test]
+fn a_machine_is_told_what_it_can_run() {
+    let checkpoint = fixture("tiny-r1");
+    let shown = succeed(&["plan", text(&checkpoint), "--ram", "2GB", "--context", "1000"]);
+    for line in ["needs     KV cache 3.20 MB (3.05 MiB)", "disk      not read once", "-c 1000\n"] {
+        assert!(shown.contains(line), "\"{line}\" is not in:\n{shown}");
+    }
+    let shown = succeed(&["plan", text(&checkpoint), "--ram", "20MB"]);
+    assert!(shown.contains("of memory are missing") && shown.contains("no file held in memory"), "{shown}");
+    for (arguments, words) in [
+        (&["--vram", "2GB"][..], "--ram"),
+        (&["--ram", "2GB", "--context", "1025"], "--context 1025: the model was made for up to 1024 tokens"),
+        (&["--ram", "2GB", "--context", "0"], "--context"),
+        (&["--ram", "2"], "--ram"),
+        (&["--ram", "2GB", "--slowest", "0"], "--slowest"),
+    ] {
+        let stderr = fail(&[&["plan", text(&checkpoint)], arguments].concat(), 2);
+        assert!(stderr.contains(words), "\"{words}\" is not in: {stderr}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod malformed;
 mod manifest;
 mod memory;
 mod r1;
+mod report;
 mod resume;
 mod sizes;
 mod split;

@@ -61,6 +61,20 @@ fn the_manifest_has_every_tensor_with_its_digest_and_its_error() {
         let expected = sum(&|x, y| (x - y) * (x - y)) / sum(&|x, _| x * x).max(f64::MIN_POSITIVE);
         let error = entry["relative_error"].as_f64().expect("a number");
         assert!((error - expected).abs() <= 1e-5 * expected, "{name}: {error}, expected {expected}");
+        // The same of each expert, in four digits.
+        let per_expert = source.len() / planned.slices.len();
+        let listed = entry["expert_errors"].as_array().map_or(0, Vec::len);
+        let experts = planned.name.contains("_exps.");
+        assert_eq!(listed, if experts { planned.slices.len() } else { 0 }, "{name}");
+        let parts = source.chunks_exact(per_expert).zip(decoded.chunks_exact(per_expert));
+        for (expert, (x, y)) in parts.enumerate().take(listed) {
+            let sum = |f: &dyn Fn(f64, f64) -> f64| {
+                x.iter().zip(y).map(|(x, y)| f((*x).into(), (*y).into())).sum::<f64>()
+            };
+            let expected = sum(&|x, y| (x - y) * (x - y)) / sum(&|x, _| x * x).max(f64::MIN_POSITIVE);
+            let error = entry["expert_errors"][expert].as_f64().expect("a number");
+            assert!((error - expected).abs() <= 6e-4 * expected, "{name} {expert}: {error}, {expected}");
+        }
         let weighted = entry["weighted_error"].as_f64().expect("a number");
         assert!(weighted.is_finite() && (weighted > 0.0) == (error > 0.0), "{name}: {weighted}");
         match found.format.name() {

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use quant_kernels::Format;
 use quantpress::checkpoint::{Checkpoint, Fingerprint};
+use quantpress::gguf::Split;
+use quantpress::machine::{Budget, Fit, Machine, Needs};
 use quantpress::model::{Model, Options, Role, TensorPlan};
-use quantpress::recipe::{Presence, Recipe, choose, fitting};
+use quantpress::recipe::{Plan, Presence, Recipe, Wishes, choose, fitting};
 use quantpress::sensitivity::{DEFAULT_TYPES, Measured, Table};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -54,6 +56,63 @@ fn r1_is_planned_in_two_seconds_and_300_mb() {
     eprintln!("R1 planned in {:.2} s with {memory:?} bytes of memory", seconds(&plan));
     assert!(seconds(&plan) < 2.0, "{} s", seconds(&plan));
     assert!(memory.is_none_or(|bytes| bytes < 300_000_000), "{memory:?} bytes");
+}
+
+#[test]
+fn r1_on_machines_with_20_gb_and_with_a_graphics_card() {
+    let folder = r1();
+    let checkpoint = Checkpoint::open_folder(folder.path()).expect("sound");
+    let options = Options::default();
+    let model = Model::plan(&checkpoint, &options).expect("planned");
+    let recipe = Recipe::load("ud-iq1_s").expect("a preset");
+    let wishes = Wishes { recipe: &recipe, overrides: &[], imatrix: None, options, split: Split::Whole };
+    let plan = Plan::new(model, Fingerprint::of(&checkpoint).expect("sound"), wishes).expect("planned");
+    let needs = Needs::of(&plan);
+    let (always, experts) = (10_702_964_224, 129_125_842_944);
+    assert_eq!((needs.always(), needs.all_experts(), needs.kv_per_token()), (always, experts, 70_272));
+    let machine = Machine {
+        ram: 20_000_000_000,
+        vram: 0,
+        context: 8192,
+        disk: Machine::DISK,
+        slowest: Machine::SLOWEST,
+    };
+
+    let fit = Fit::new(&needs, &machine);
+    // 512 + 64 numbers of 16 bits in 61 layers.
+    assert_eq!(fit.kv_cache, 8192 * 576 * 2 * 61);
+    // 512 tokens: three stages of 128 heads of 576 numbers, twice 7168 more, in F32; the mask in 6 bytes.
+    assert_eq!(fit.compute, 512 * (4 * (3 * 128 * 576 + 2 * 7168) + 6 * 8192));
+    // 20 GB without 1 GB for the system, what every token reads, cache and buffers.
+    let cached = 20_000_000_000 - 1_000_000_000 - always - 575_668_224 - 507_510_784;
+    assert_eq!((fit.cached_experts, fit.resident, fit.missing), (cached, 19_000_000_000, 0));
+    assert_eq!((fit.read_per_token, fit.well), ((experts - cached) / 32, true));
+    // 6 GB in two seconds, a 32nd of the experts that have no room.
+    let rest = plan.file_bytes() - experts;
+    let streamed = rest + cached + 32 * 6_000_000_000;
+    assert_eq!(fit.budget, Budget { streamed: Some(streamed), held: Some(rest + cached) });
+    assert_eq!(fit.command, "llama-cli -m MODEL.gguf -c 8192 --no-repack");
+    // A slower disk and a user in more of a hurry make it smaller, and this file too large.
+    let slow = Fit::new(&needs, &Machine { disk: 500_000_000, slowest: 1.0, ..machine });
+    assert_eq!(slow.budget.streamed, Some(rest + cached + 32 * 500_000_000));
+    assert!(!slow.well);
+
+    // All layers fit on the card; of experts (2.2 GB a layer) five layers'.
+    let larger = Machine { ram: 64_000_000_000, ..machine };
+    let fit = Fit::new(&needs, &Machine { vram: 24_000_000_000, ..larger });
+    assert_eq!(fit.placement.layers, 62);
+    assert_eq!(fit.placement.experts_in_memory, (3..=55).collect::<Vec<u32>>());
+    let bytes = fit.placement.bytes;
+    assert!((20_000_000_000..=23_000_000_000).contains(&bytes), "{bytes}");
+    assert!(
+        fit.command.starts_with("llama-cli -m MODEL.gguf -c 8192 -ngl 62 -ot \"blk\\.(3|4|"),
+        "{}",
+        fit.command
+    );
+    assert!(fit.command.ends_with("|54|55)\\.ffn_.*_exps.=CPU\" --no-repack"), "{}", fit.command);
+    // On a smaller card all experts stay in memory.
+    let fit = Fit::new(&needs, &Machine { vram: 8_000_000_000, ..larger });
+    assert!(fit.command.contains(" -ngl 36 -ot \".ffn_.*_exps.=CPU\""), "{}", fit.command);
 }
 
 #[test]

@@ -6,9 +6,11 @@ mod evaluate;
 mod feedback;
 mod inspect;
 mod interrupt;
+mod machine;
 mod plan;
 mod planning;
 mod quantize;
+mod report;
 mod size;
 mod sizing;
 mod text;
@@ -42,6 +44,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
+    Report(report::Report),
     Bench(bench::Bench),
 }
 
@@ -58,6 +61,7 @@ impl Cli {
             Command::Evaluate(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Verify(command) => command.run(),
+            Command::Report(command) => command.run(),
             Command::Bench(command) => command.run(),
         }
     }

@@ -1,15 +1,17 @@
 //! `quantpress plan`: the decisions and the exact size, without reading a matrix.
 
+use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
+use super::machine::MachineArguments;
 use super::planning::{Planned, Planning, thread_count, threads};
 use super::{print, print_block};
 use crate::pipeline::rates;
-use crate::report::{Summary, peak_memory};
+use crate::report::{Sketch, Summary, peak_memory};
 
 /// Show what quantize would write, to the byte, without reading a matrix
 #[derive(Debug, Args)]
@@ -20,6 +22,9 @@ pub struct Plan {
     /// Threads to estimate the time for [default: all]
     #[arg(short, long, value_parser = thread_count())]
     threads: Option<u16>,
+
+    #[command(flatten)]
+    machine: MachineArguments,
 
     /// List every tensor with its type and the reason
     #[arg(long)]
@@ -62,6 +67,7 @@ impl Plan {
         let planned = self.planning.plan()?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
         summary.estimate(&rates(&planned.plan)?, threads(self.threads));
+        summary.fit = self.machine.fit(&planned.plan)?;
         let tensors = tensors(&planned);
         if self.json {
             let json = Json {
@@ -78,7 +84,9 @@ impl Plan {
             }
             print("")?;
         }
-        print_block(summary)
+        print_block(&summary)?;
+        let colors = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        print_block(format_args!("\n{}", Sketch { plan: &planned.plan, colors }))
     }
 }
 

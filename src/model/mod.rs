@@ -6,7 +6,7 @@ mod size_label;
 mod tensor;
 mod tokenizer;
 
-pub use tensor::{Role, Slice, TensorPlan};
+pub use tensor::{Role, Slice, TensorPlan, layer_and_class};
 pub use tokenizer::Encoder;
 
 use crate::checkpoint::Checkpoint;

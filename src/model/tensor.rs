@@ -103,10 +103,16 @@ impl TensorPlan {
 
     /// The name without layer and suffix, alike for all layers: `ffn_down_exps`.
     pub fn class(&self) -> &str {
-        let name = self.name.strip_suffix(".weight").unwrap_or(&self.name);
-        match self.layer {
-            Some(_) => name.splitn(3, '.').nth(2).unwrap_or(name),
-            None => name,
-        }
+        layer_and_class(&self.name).1
+    }
+}
+
+/// The layer that a GGUF name is of, and the name without layer and suffix: `ffn_down_exps`.
+pub fn layer_and_class(name: &str) -> (Option<u32>, &str) {
+    let name = name.strip_suffix(".weight").unwrap_or(name);
+    let of_layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+    match of_layer.and_then(|(layer, class)| Some((layer.parse().ok()?, class))) {
+        Some((layer, class)) => (Some(layer), class),
+        None => (None, name),
     }
 }

@@ -1,32 +1,46 @@
 //! `OUT.gguf.json`, the manifest of a file: what was made, of what, how and how well. No paths and no times: the same
 //! work gives the same manifest, and a file of a split has its own, whether its parts are made together or apart.
 
-use std::io::Write;
 use std::path::Path;
 
+use serde::Serialize;
+use serde_json::ser::Serializer;
 use serde_json::{Value, json};
 
+use super::layout::Lists;
 use super::seal::Digests;
 use super::session::{Session, file_name};
 use super::{Deviation, Job, Work};
 use crate::checkpoint::Shard;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::gguf::{Split, beside};
+use crate::gguf::{File, Split, beside};
+use crate::model::Role;
+use crate::recipe::{Origin, Plan};
+
+/// Lists in a tensor's entry are written on one line.
+const LIST_DEPTH: usize = 4;
 
 /// The manifest of one file of the plan.
 pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digests: &Digests) -> Value {
     let plan = job.plan;
     let file = &plan.files[number];
     let name = file_name(plan, job.output, number);
+    let slices = of_slices(work, session, plan, file);
     let tensor = |(tensor, digest): (usize, &[u8; 32])| {
         let planned = &plan.model.tensors[tensor];
         let mut deviation = Deviation::default();
         for unit in work.of_tensor(tensor) {
             deviation += session.done[unit as usize].unwrap_or_default();
         }
-        json!({
+        let (importances, unseen) = match job.importances.origin(tensor) {
+            Origin::Imatrix { unseen } => ("imatrix", unseen),
+            Origin::Norm => ("norm", 0),
+            Origin::Even => ("even", 0),
+        };
+        let mut entry = json!({
             "name": planned.name,
+            "role": planned.role,
             "type": plan.format(tensor).name(),
             "shape": planned.shape,
             "offset": plan.place(tensor).1,
@@ -35,7 +49,19 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
             "weighted_error": deviation.weighted(),
             "sha256": text(digest),
             "reason": plan.choices[tensor].reason,
-        })
+            "importances": importances,
+        });
+        if let Some(wanted) = plan.choices[tensor].wanted {
+            entry["wanted"] = wanted.name().into();
+        }
+        if unseen > 0 {
+            entry["unseen_experts"] = unseen.into();
+        }
+        if planned.role == Role::Experts {
+            let errors = &slices[tensor - file.tensors.start];
+            entry["expert_errors"] = errors.iter().map(|expert| short(expert.relative())).collect();
+        }
+        entry
     };
     let shard = |shard: &Shard| json!({"file": shard.file, "bytes": shard.bytes, "header_sha256": shard.header_sha256});
     json!({
@@ -63,24 +89,37 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
     })
 }
 
+/// The deviation of each slice of the file's expert tensors. Pieces of a slice are added in the order of its rows.
+fn of_slices(work: &Work, session: &Session, plan: &Plan, file: &File) -> Vec<Vec<Deviation>> {
+    let mut sums: Vec<Vec<Deviation>> = Vec::with_capacity(file.tensors.len());
+    sums.extend(plan.model.tensors[file.tensors.clone()].iter().map(|tensor| {
+        let slices = if tensor.role == Role::Experts { tensor.slices.len() } else { 0 };
+        vec![Deviation::default(); slices]
+    }));
+    for unit in work.all(plan).filter(|unit| file.tensors.contains(&unit.tensor)) {
+        if let Some(sum) = sums[unit.tensor - file.tensors.start].get_mut(unit.slice) {
+            *sum += session.done[unit.number as usize].unwrap_or_default();
+        }
+    }
+    sums
+}
+
+/// Four digits: R1 has 44,544 of them.
+fn short(number: f64) -> f64 {
+    format!("{number:.3e}").parse().unwrap_or(number)
+}
+
 /// Writes the manifest beside its file, whole or not at all.
 ///
 /// # Errors
 /// If the system cannot.
 pub fn write(manifest: &Value, output: &Path) -> Result<()> {
+    let mut text = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut text, Lists::new(LIST_DEPTH));
+    manifest.serialize(&mut serializer).expect("a tree of values is JSON");
+    text.push(b'\n');
     let path = beside(output, ".json");
-    let unfinished = beside(output, ".json.part");
-    let text = serde_json::to_string_pretty(manifest).expect("a tree of values is JSON");
-    let write = || {
-        let mut file = std::fs::File::create(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, &path)
-    };
-    write().map_err(|e| Error::io("write", &path, e))?;
-    disk::sync_folder(&path);
-    Ok(())
+    disk::write_whole(&path, &text).map_err(|e| Error::io("write", &path, e))
 }
 
 fn text(digest: &[u8; 32]) -> String {

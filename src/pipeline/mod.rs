@@ -5,6 +5,7 @@ mod budget;
 mod estimate;
 mod flow;
 mod journal;
+mod layout;
 mod manifest;
 mod run;
 mod seal;

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use quant_kernels::Format;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::machine::Told;
+use super::warnings::{Look, warnings};
 use super::{Size, grouped};
 use crate::gguf::{File, Split};
+use crate::machine::{Fit, Needs};
 use crate::model::Role;
 use crate::pipeline::Rate;
-use crate::recipe::{Importances, Origin, Plan};
-
-/// Types of fewer bits are poor without importances; llama-quantize refuses most of them.
-const LOW_BITS: f64 = 3.1;
+use crate::recipe::{Importances, Plan};
 
 /// All that is told of a plan.
 #[derive(Debug, Serialize)]
@@ -43,6 +43,9 @@ pub struct Summary {
     pub groups: Vec<Group>,
     /// What llama.cpp keeps in memory when it maps the file.
     pub resident: Resident,
+    /// How it runs on the machine that was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
     /// Tensors whose rows do not fit the type that the recipe wants.
     pub fallbacks: Vec<Fallback>,
     /// What a user should know before the work.
@@ -97,7 +100,7 @@ pub struct Resident {
 }
 
 /// A type that was replaced.
-#[derive(Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Fallback {
     /// Name without layers.
     pub class: String,
@@ -113,7 +116,7 @@ pub struct Fallback {
 }
 
 /// Time for encoding, which is the slow part.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Estimate {
     /// Threads that were counted on.
     pub threads: usize,
@@ -148,6 +151,14 @@ impl Summary {
                 group.classes.push(class.to_owned());
             }
         }
+        let looks = model.tensors.iter().enumerate().map(|(index, tensor)| Look {
+            format: plan.format(index),
+            role: tensor.role,
+            origin: importances.origin(index),
+        });
+        let replaced = model.tensors.iter().zip(&plan.choices).filter_map(|(tensor, choice)| {
+            Some((tensor.class(), tensor.columns(), choice.wanted?, choice.format))
+        });
         Self {
             architecture: model.arch.to_owned(),
             recipe: plan.recipe.clone(),
@@ -159,9 +170,10 @@ impl Summary {
             files: planned_files(plan),
             types,
             groups: groups.into_values().collect(),
-            resident: Resident::new(plan),
-            fallbacks: fallbacks(plan),
-            warnings: warnings(plan, importances),
+            resident: Resident::new(&Needs::of(plan)),
+            fit: None,
+            fallbacks: fallbacks(replaced),
+            warnings: warnings(importances.has_imatrix(), looks),
             estimate: None,
         }
     }
@@ -177,24 +189,13 @@ impl Summary {
 }
 
 impl Resident {
-    fn new(plan: &Plan) -> Self {
-        let model = &plan.model;
-        let of = |wanted: &dyn Fn(Role) -> bool| {
-            let tensors = model.tensors.iter().enumerate().filter(|(_, tensor)| wanted(tensor.role));
-            tensors.map(|(index, _)| plan.bytes(index)).sum::<u64>()
-        };
-        let [count, used] = model.experts.map(u64::from);
-        let experts = of(&|role| role == Role::Experts);
+    fn new(needs: &Needs) -> Self {
+        let experts = needs.all_experts();
         Self {
-            // Of the embedding a token reads one row.
-            always: of(&|role| !matches!(role, Role::Experts | Role::Embedding)),
-            experts_per_token: if count > 0 {
-                (u128::from(experts) * u128::from(used) / u128::from(count)) as u64
-            } else {
-                0
-            },
+            always: needs.always(),
+            experts_per_token: needs.used(experts),
             experts,
-            kv_per_token: 2 * u64::from(model.kv_per_token) * u64::from(model.layers),
+            kv_per_token: needs.kv_per_token(),
         }
     }
 }
@@ -213,67 +214,22 @@ fn planned_files(plan: &Plan) -> Vec<PlannedFile> {
     plan.files.iter().enumerate().map(file).collect()
 }
 
-fn fallbacks(plan: &Plan) -> Vec<Fallback> {
+/// Types that were replaced, from class, row length, wanted type and type of each tensor where that happened.
+pub fn fallbacks<'a>(replaced: impl Iterator<Item = (&'a str, u64, Format, Format)>) -> Vec<Fallback> {
     let mut fallbacks: Vec<Fallback> = Vec::new();
-    for (tensor, choice) in plan.model.tensors.iter().zip(&plan.choices) {
-        let Some(wanted) = choice.wanted else { continue };
-        let fallback = Fallback {
-            class: tensor.class().to_owned(),
-            columns: tensor.columns(),
-            wanted: wanted.to_string(),
-            format: choice.format.to_string(),
-            tensors: 1,
-        };
+    for (class, columns, wanted, format) in replaced {
+        let (wanted, format) = (wanted.to_string(), format.to_string());
         let same = |other: &&mut Fallback| {
-            (&other.class, &other.wanted, &other.format)
-                == (&fallback.class, &fallback.wanted, &fallback.format)
+            (&*other.class, &other.wanted, &other.format) == (class, &wanted, &format)
         };
         match fallbacks.iter_mut().find(same) {
             Some(known) => known.tensors += 1,
-            None => fallbacks.push(fallback),
+            None => {
+                fallbacks.push(Fallback { class: class.to_owned(), columns, wanted, format, tensors: 1 });
+            }
         }
     }
     fallbacks
-}
-
-fn warnings(plan: &Plan, importances: &Importances) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let (mut blind, mut unseen, mut without) = ([0usize; 2], [0usize; 2], 0usize);
-    for (index, tensor) in plan.model.tensors.iter().enumerate() {
-        let low = plan.format(index).bits_per_weight() < LOW_BITS;
-        let measured = matches!(importances.origin(index), Origin::Imatrix { .. });
-        let exempt = plan.format(index).is_float() || matches!(tensor.role, Role::Embedding | Role::Output);
-        without += usize::from(!measured && !exempt);
-        match importances.origin(index) {
-            Origin::Imatrix { unseen: 0 } => {}
-            Origin::Imatrix { unseen: slices } => unseen = [unseen[0] + 1, unseen[1] + slices],
-            Origin::Norm if low => blind[0] += 1,
-            Origin::Even if low && !tensor.role.is_f32() => blind[1] += 1,
-            _ => {}
-        }
-    }
-    if importances.has_imatrix() && without > 0 {
-        warnings.push(format!(
-            "{without} tensors have no data in the importance matrix, or none of their experts has"
-        ));
-    }
-    if unseen[0] > 0 {
-        warnings.push(format!(
-            "{} experts in {} tensors have no data in the importance matrix: the mean of their layer stands in",
-            unseen[1], unseen[0]
-        ));
-    }
-    if blind[0] + blind[1] > 0 {
-        warnings.push(format!(
-            "{} tensors below {LOW_BITS} bits have no measured importances: {} take them from the norm before, {} \
-             weigh all columns alike; files of these types come out clearly better with --imatrix \
-             (docs/measurements.md has the figures)",
-            blind[0] + blind[1],
-            blind[0],
-            blind[1]
-        ));
-    }
-    warnings
 }
 
 /// A time for people.
@@ -341,6 +297,9 @@ impl fmt::Display for Summary {
                 Size(experts),
                 Size(experts_per_token)
             )?;
+        }
+        if let Some(fit) = &self.fit {
+            write!(f, "{}", Told(fit))?;
         }
         if let Some(Estimate { threads, seconds, .. }) = &self.estimate {
             writeln!(f, "time      {} on {threads} threads here, if the disk keeps up", about(*seconds))?;

@@ -72,9 +72,14 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
         let middle = grid.middle(i / G);
         blocks[i / G].0[i % G] = match neighbours {
             None => search(simd, book, &target, odd, middle),
-            Some(neighbours) => {
-                neighbours.search(simd, &LEVELS[0], &LEVELS, &magnitudes(&xs[i]), &ws[i], &RUNGS, middle)[0]
-            }
+            Some(neighbours) => neighbours.search(
+                simd,
+                &LEVELS[0],
+                &LEVELS,
+                &magnitudes(&xs[i]),
+                &ws[i],
+                &RUNGS.map(|rung| rung * middle),
+            )[0],
         };
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);

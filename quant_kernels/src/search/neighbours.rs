@@ -76,8 +76,8 @@ impl Neighbours {
         self.entries[found as usize / 16][found as usize % 16]
     }
 
-    /// The entries with the largest P - s Q / 2 in the lists of the weights rounded to `rounding` at L scales, the
-    /// `rungs` times `middle`: for two kinds of `levels` at those scales, for one kind a bit below and above each.
+    /// The entries with the largest P - s Q / 2 in the lists of the weights rounded to `rounding` at L scales: for two
+    /// kinds of `levels` at those scales, for one kind a bit below and above each.
     #[inline(always)]
     pub fn search<S: Simd, const N: usize, const L: usize>(
         &self,
@@ -86,8 +86,7 @@ impl Neighbours {
         levels: &[Levels; N],
         x: &[f32; 8],
         w: &[f32; 8],
-        rungs: &[f32; L],
-        middle: f32,
+        scales: &[f32; L],
     ) -> [Entries; N] {
         const { assert!((N == 1 || N == 2) && 2 * L <= KEPT) };
         let per_list = 2 / N;
@@ -99,7 +98,7 @@ impl Neighbours {
         let mut lists = [[(zero, zero); L]; N];
         let mut scores = [zero; KEPT];
         for l in 0..L {
-            let scale = rungs[l] * middle;
+            let scale = scales[l];
             patterns[l] = rounding.pattern(x, scale);
             let outer = target.outer(simd, &self.levels[patterns[l]][0]);
             for n in 0..N {
@@ -246,7 +245,7 @@ mod tests {
                 x = x.map(f32::abs);
             }
             let [entries] = dispatch!(Level::new(), simd => {
-                near.search(simd, &Levels(rounding), &[Levels(levels)], &x, &w, &rungs, middle)
+                near.search(simd, &Levels(rounding), &[Levels(levels)], &x, &w, &rungs.map(|rung| rung * middle))
             });
             for k in 0..2 * rungs.len() {
                 let scale = rungs[k / 2] * middle * ASIDE[k % 2];

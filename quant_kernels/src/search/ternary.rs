@@ -104,7 +104,8 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize, const L: usi
     let mut blocks = [const { Block::<G, L, ONE>([[Entries::NONE; 2]; G]) }; B];
     for i in 0..32 {
         let middle = grid.middle(i / G);
-        blocks[i / G].0[i % G] = IQ1.search(simd, &ROUNDING, &LEVELS, &xs[i], &ws[i], rungs, middle);
+        blocks[i / G].0[i % G] =
+            IQ1.search(simd, &ROUNDING, &LEVELS, &xs[i], &ws[i], &rungs.map(|rung| rung * middle));
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);
     let mut least_squares = LeastSquares::NEW;

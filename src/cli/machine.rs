@@ -1,0 +1,68 @@
+//! The machine that a file shall run on, as arguments.
+
+use clap::Args;
+
+use super::size;
+use crate::error::{Error, Result};
+use crate::machine::{Fit, Machine, Needs};
+use crate::recipe::Plan;
+
+/// Tokens of the KV cache, if nothing is said.
+const CONTEXT: u64 = 8192;
+
+#[derive(Debug, Args)]
+pub struct MachineArguments {
+    /// Say how the file runs with so much memory, as in 20GB, and how large a file may be (docs/machines.md)
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    ram: Option<u64>,
+
+    /// Memory of the graphics card, for --ram
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes, requires = "ram")]
+    vram: Option<u64>,
+
+    /// Tokens of the KV cache, for --ram [default: 8192, or what the model was made for if that is less]
+    #[arg(long, value_name = "TOKENS", requires = "ram", value_parser = clap::value_parser!(u64).range(1..))]
+    context: Option<u64>,
+
+    /// What the disk reads in a second, for --ram [default: 3GB]
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes, requires = "ram")]
+    disk: Option<u64>,
+
+    /// Tokens a second below which a file does not run well, for --ram [default: 0.5]
+    #[arg(long, value_name = "TOKENS", value_parser = rate, requires = "ram")]
+    slowest: Option<f64>,
+}
+
+impl MachineArguments {
+    /// The machine for this model; None if none was named.
+    pub fn machine(&self, needs: &Needs) -> Result<Option<Machine>> {
+        let Some(ram) = self.ram else { return Ok(None) };
+        let longest = needs.longest_context;
+        let context = self.context.unwrap_or(CONTEXT.min(longest));
+        if context > longest {
+            return Err(Error::Argument(format!(
+                "--context {context}: the model was made for up to {longest} tokens"
+            )));
+        }
+        Ok(Some(Machine {
+            ram,
+            vram: self.vram.unwrap_or(0),
+            context,
+            disk: self.disk.unwrap_or(Machine::DISK),
+            slowest: self.slowest.unwrap_or(Machine::SLOWEST),
+        }))
+    }
+
+    /// How the planned file runs there.
+    pub fn fit(&self, plan: &Plan) -> Result<Option<Fit>> {
+        let needs = Needs::of(plan);
+        Ok(self.machine(&needs)?.map(|machine| Fit::new(&needs, &machine)))
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.001..=1000.0).contains(&rate) => Ok(rate),
+        _ => Err("expected a number of tokens a second, from 0.001 to 1000".into()),
+    }
+}

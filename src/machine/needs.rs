@@ -1,0 +1,111 @@
+//! What a file asks of memory, by layer: what every token reads, experts, KV cache, buffers.
+
+use crate::gguf::Value;
+use crate::model::{Model, Role};
+use crate::recipe::Plan;
+
+/// Tokens that llama.cpp computes at once (its default -ub).
+const UBATCH: u64 = 512;
+
+/// What a file asks of memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Bytes of the whole file.
+    pub file: u64,
+    /// Bytes of the embedding, of which a token reads one row.
+    pub embedding: u64,
+    /// Bytes of the head and its norm, which every token reads.
+    pub head: u64,
+    /// The layers in order.
+    pub layers: Vec<LayerBytes>,
+    /// Routed experts in a layer, and how many of them a token uses; zeros without experts.
+    pub experts: [u64; 2],
+    /// Bytes that a token adds to the KV cache of one layer, in 16-bit numbers.
+    pub kv_per_layer: u64,
+    /// Tokens that the model was made for.
+    pub longest_context: u64,
+    /// Numbers of the largest buffers for one token.
+    pub activations: u64,
+}
+
+/// Bytes of one layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerBytes {
+    /// Attention, shared experts or dense projections, router, norms: what every token reads.
+    pub always: u64,
+    /// All routed experts.
+    pub experts: u64,
+}
+
+impl Needs {
+    /// Those of the file that a plan makes.
+    pub fn of(plan: &Plan) -> Self {
+        let model = &plan.model;
+        let mut layers = vec![LayerBytes::default(); model.layers as usize];
+        let (mut embedding, mut head) = (0, 0);
+        for (index, tensor) in model.tensors.iter().enumerate() {
+            let bytes = plan.bytes(index);
+            let layer = tensor.layer.and_then(|layer| layers.get_mut(layer as usize));
+            *match (tensor.role, layer) {
+                (Role::Embedding, _) => &mut embedding,
+                (Role::Experts, Some(layer)) => &mut layer.experts,
+                (_, Some(layer)) => &mut layer.always,
+                (_, None) => &mut head,
+            } += bytes;
+        }
+        let [heads, hidden, longest_context] =
+            ["attention.head_count", "embedding_length", "context_length"].map(|key| number(model, key));
+        let vocabulary = model.tensors.iter().find(|tensor| tensor.role == Role::Embedding);
+        let vocabulary = vocabulary.map_or(0, |tensor| tensor.rows());
+        let kv = u64::from(model.kv_per_token);
+        Self {
+            file: plan.file_bytes(),
+            embedding,
+            head,
+            layers,
+            experts: model.experts.map(u64::from),
+            kv_per_layer: 2 * kv,
+            longest_context,
+            // Queries against the compressed cache, at three stages of attention, or the logits; docs/machines.md has
+            // the measurement.
+            activations: vocabulary.max(3 * heads * kv + 2 * hidden),
+        }
+    }
+
+    /// Bytes that every token reads: all but routed experts and embedding.
+    pub fn always(&self) -> u64 {
+        self.head + self.layers.iter().map(|layer| layer.always).sum::<u64>()
+    }
+
+    /// Bytes of all routed experts.
+    pub fn all_experts(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.experts).sum()
+    }
+
+    /// Of so many bytes of experts, those that one token reads.
+    pub fn used(&self, experts: u64) -> u64 {
+        match self.experts {
+            [0, _] => 0,
+            [count, used] => (u128::from(experts) * u128::from(used) / u128::from(count)) as u64,
+        }
+    }
+
+    /// Bytes that a token adds to the KV cache, all layers.
+    pub fn kv_per_token(&self) -> u64 {
+        self.kv_per_layer * self.layers.len() as u64
+    }
+
+    /// Bytes of llama.cpp's compute buffers for a context, with flash attention: activations in F32 and the mask in F32
+    /// and F16.
+    pub fn compute(&self, context: u64) -> u64 {
+        UBATCH * (4 * self.activations + 6 * context)
+    }
+}
+
+/// A number of the model's metadata; 0 if the architecture does not have it.
+fn number(model: &Model, key: &str) -> u64 {
+    match model.metadata.get(&format!("{}.{key}", model.arch)) {
+        Some(Value::U32(number)) => u64::from(*number),
+        _ => 0,
+    }
+}

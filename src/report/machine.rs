@@ -1,0 +1,57 @@
+//! How a file runs on a machine, in lines below the plan.
+
+use std::fmt;
+
+use super::Size;
+use crate::machine::{Budget, Fit};
+
+/// The lines.
+pub struct Told<'a>(pub &'a Fit);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fit = self.0;
+        let machine = &fit.machine;
+        write!(f, "machine   {} of memory", Size(machine.ram))?;
+        if machine.vram > 0 {
+            write!(f, " and {} on the graphics card", Size(machine.vram))?;
+        }
+        writeln!(f, ", a context of {} tokens, a disk of {} a second", machine.context, Size(machine.disk))?;
+        writeln!(f, "needs     KV cache {}, buffers {}", Size(fit.kv_cache), Size(fit.compute))?;
+        if machine.vram > 0 {
+            let layers = fit.placement.layers;
+            writeln!(f, "card      {layers} layers (the head counts as one), {}", Size(fit.placement.bytes))?;
+        }
+        writeln!(
+            f,
+            "memory    {} resident, of which {} are experts",
+            Size(fit.resident),
+            Size(fit.cached_experts)
+        )?;
+        match fit.disk_tokens_per_second {
+            Some(rate) => writeln!(
+                f,
+                "disk      {} of experts read for each token: at most {rate:.2} tokens a second",
+                Size(fit.read_per_token)
+            )?,
+            None => writeln!(f, "disk      not read once all is in memory")?,
+        }
+        let Budget { streamed, held } = fit.budget;
+        let told = |file: Option<u64>| file.map_or("no file".to_owned(), |bytes| Size(bytes).to_string());
+        if streamed.is_some() || fit.read_per_token > 0 {
+            let slowest = machine.slowest;
+            writeln!(f, "largest   {} at {slowest} tokens a second, streamed from the disk", told(streamed))?;
+        }
+        writeln!(f, "largest   {} held in memory as a whole", told(held))?;
+        if fit.missing > 0 {
+            let missing = Size(fit.missing);
+            writeln!(
+                f,
+                "warning   {missing} of memory are missing for what every token reads: it will be slow"
+            )?;
+        } else if !fit.well {
+            writeln!(f, "warning   the disk is too slow for {} tokens a second", machine.slowest)?;
+        }
+        writeln!(f, "run       {}", fit.command)
+    }
+}

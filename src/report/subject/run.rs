@@ -1,0 +1,59 @@
+//! How a run went, from the events that `quantize --json` printed. A manifest has no times: the same work gives the
+//! same manifest.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::pipeline::Stages;
+
+/// Larger files are no events: there is one a second.
+const MAX_FILE: u64 = 256 << 20;
+
+/// The last event of a run.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Run {
+    /// From the first read to the final name.
+    pub seconds: f64,
+    /// How busy each stage was.
+    pub busy: Stages,
+    /// For reading the files back.
+    pub sealing_seconds: f64,
+    /// Peak of the process.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    event: String,
+}
+
+/// The run that these events are of.
+///
+/// # Errors
+/// If the file cannot be read, holds something else, or the run did not finish.
+pub fn read_run(path: &Path) -> Result<Run> {
+    let fault = |problem: String| Error::Argument(format!("{}: {problem}", path.display()));
+    let bytes = fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
+    if bytes > MAX_FILE {
+        return Err(fault(format!("has {bytes} bytes; expected events of quantize --json")));
+    }
+    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let mut run = None;
+    for (line, number) in text.lines().zip(1..) {
+        let fault =
+            |e: serde_json::Error| fault(format!("line {number} is no event of quantize --json: {e}"));
+        if serde_json::from_str::<Event>(line).map_err(fault)?.event == "done" {
+            run = Some(serde_json::from_str::<Run>(line).map_err(fault)?);
+        }
+    }
+    let run = run.ok_or_else(|| fault("has no event \"done\": the run did not finish".into()))?;
+    let Run { seconds, busy, sealing_seconds, .. } = &run;
+    let shares = [busy.read, busy.quantize, busy.write, busy.sync];
+    if ![*seconds, busy.seconds, *sealing_seconds].iter().chain(&shares).all(|n| (0.0..1e12).contains(n)) {
+        return Err(fault("has impossible times".into()));
+    }
+    Ok(run)
+}
