@@ -259,7 +259,7 @@ fn recipes() {
     let cases = [
         ("file-type.toml", "file_type"),
         ("layers-most.toml", "chooses no layers"),
-        ("many-rules.toml", "a list of up to 500 rules"),
+        ("many-rules.toml", "a list of up to 2000 rules"),
         ("nested.toml", "TOML parse error at line 3"),
         ("pattern-explodes.toml", "size limit"),
         ("pattern-nested.toml", "nest"),

@@ -16,11 +16,11 @@ use crate::model::{Model, Role, TensorPlan};
 /// A recipe file is small; a larger one is a mistake.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Each rule may hold a compiled pattern; presets have up to twelve rules.
-const MAX_RULES: usize = 500;
+/// Each rule may hold a compiled pattern; presets have up to twelve rules, a saved choice one for each tensor (R1: 1086).
+const MAX_RULES: usize = 2000;
 
 /// Bytes that a compiled pattern may take.
-const MAX_PATTERN: usize = 1 << 20;
+const MAX_PATTERN: usize = 1 << 18;
 
 /// Rules for the types of a model's tensors.
 #[derive(Clone, Debug, Deserialize)]
