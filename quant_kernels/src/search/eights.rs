@@ -7,7 +7,7 @@ use super::codebook::Codebook;
 use super::entries::{Entries, LeastSquares, Taken, Target};
 use super::every_entry::search;
 use super::neighbours::{Levels, Neighbours};
-use super::scales::{Grid, Shape};
+use super::scales::{Grid, Shape, times};
 use super::signs::{cheapest, signs};
 use super::super_block::{Candidates, fit};
 
@@ -78,7 +78,7 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
                 &LEVELS,
                 &magnitudes(&xs[i]),
                 &ws[i],
-                &RUNGS.map(|rung| rung * middle),
+                &times(&RUNGS, middle),
             )[0],
         };
     }

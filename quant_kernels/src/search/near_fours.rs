@@ -10,6 +10,7 @@ use fearless_simd::{
 
 use super::codebook::{self, Codebook};
 use super::entries::{Entries, KEPT, Taken, maxima};
+use super::scales::times;
 use super::super_block::first_largest;
 
 const PATTERNS: usize = 4096;
@@ -66,7 +67,7 @@ impl NearFours {
     /// the pattern where the weight that adds least to the norm is as small as it can be.
     #[inline(always)]
     pub fn search<S: Simd>(&self, simd: S, target: &Magnitudes, turned: bool, middle: f32) -> Entries {
-        let scales = SCALES.map(|scale| scale * middle);
+        let scales = times(&SCALES, middle);
         let mut between = [0.0; LISTS];
         for l in 0..LISTS {
             between[l] = 0.5 * (scales[2 * l] + scales[2 * l + 1]);

@@ -105,6 +105,16 @@ impl<const B: usize> Grid<B> {
     }
 }
 
+/// Places on the way from the middle scale, as scales. (A loop: a closure would be compiled for the oldest CPU.)
+#[inline(always)]
+pub(crate) fn times<const L: usize>(rungs: &[f32; L], middle: f32) -> [f32; L] {
+    let mut scales = [0.0; L];
+    for l in 0..L {
+        scales[l] = rungs[l] * middle;
+    }
+    scales
+}
+
 /// About the index into POWERS of a scale that is this part of the largest: up to two points off, since the bits of a
 /// float rise straight between powers of two where its logarithm bends. A search of the table cost more than the rest.
 #[inline(always)]

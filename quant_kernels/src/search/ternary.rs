@@ -5,7 +5,7 @@ use half::f16;
 
 use super::entries::{Entries, LeastSquares, Taken};
 use super::neighbours::{IQ1, Levels};
-use super::scales::{Grid, Shape};
+use super::scales::{Grid, Shape, times};
 use super::super_block::{Candidates, fit};
 
 /// What is left to pack: the scale of the super-block, a code per block, an entry and a shift (1 is down) per group.
@@ -104,8 +104,7 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize, const L: usi
     let mut blocks = [const { Block::<G, L, ONE>([[Entries::NONE; 2]; G]) }; B];
     for i in 0..32 {
         let middle = grid.middle(i / G);
-        blocks[i / G].0[i % G] =
-            IQ1.search(simd, &ROUNDING, &LEVELS, &xs[i], &ws[i], &rungs.map(|rung| rung * middle));
+        blocks[i / G].0[i % G] = IQ1.search(simd, &ROUNDING, &LEVELS, &xs[i], &ws[i], &times(rungs, middle));
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);
     let mut least_squares = LeastSquares::NEW;
