@@ -1,4 +1,4 @@
-//! `quantpress plan`: the decisions and the exact size, without reading a matrix.
+//! `quantpress plan`: the decisions and the exact size, without reading a matrix (but a sample for `--size`).
 
 use std::io::{self, IsTerminal};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use super::{print, print_block};
 use crate::pipeline::rates;
 use crate::report::{Sketch, Summary, peak_memory};
 
-/// Show what quantize would write, to the byte, without reading a matrix
+/// Show what quantize would write, to the byte; no matrix is read, but for a sample with --size
 #[derive(Debug, Args)]
 pub struct Plan {
     #[command(flatten)]
