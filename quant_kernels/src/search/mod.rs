@@ -11,6 +11,7 @@ mod exhaustive;
 pub(crate) mod fours;
 pub(crate) mod gain;
 pub(crate) mod levels;
+mod look_up;
 pub(crate) mod near_fours;
 pub(crate) mod neighbours;
 pub(crate) mod scale;

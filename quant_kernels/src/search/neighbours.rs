@@ -10,6 +10,7 @@ use fearless_simd::{Select, Simd, SimdBase, SimdFloat, SimdMask, f32x8, f32x16, 
 
 use super::codebook::{self, Codebook};
 use super::entries::{Entries, KEPT, Taken, maxima};
+use super::look_up::{Places, look_up};
 use super::super_block::first_largest;
 
 const PATTERNS: usize = 6561;
@@ -28,8 +29,9 @@ const TERNARY: [u16; 256] = {
 
 /// The nearest entries of each pattern.
 pub(crate) struct Neighbours {
-    /// By pattern, sixteen and weight: the lanes whose level is the lowest, then those whose level is the highest.
-    levels: Vec<[[[u16; 8]; 2]; 2]>,
+    /// By pattern, near sixteen and far sixteen: where in the tables of [`Sums`] an entry's sums are, of the weights at the
+    /// lowest level among the first four and the last four, then of those at the highest.
+    places: Vec<[Places; 2]>,
     /// By pattern: the numbers of the entries.
     entries: Vec<[u16; 32]>,
 }
@@ -44,7 +46,7 @@ impl Neighbours {
         values.dedup();
         let level = |v: f32| values.iter().position(|&other| other == v).unwrap_or_default() as i32;
         let all: Vec<[i32; 8]> = book.values.iter().map(|entry| entry.map(level)).collect();
-        let mut table = Self { levels: Vec::new(), entries: Vec::new() };
+        let mut table = Self { places: Vec::new(), entries: Vec::new() };
         for pattern in 0..PATTERNS {
             let rounded: [i32; 8] = std::array::from_fn(|t| (pattern / 3_usize.pow(t as u32) % 3) as i32);
             let distance = |entry: &[i32; 8]| -> i32 { (0..8).map(|t| (entry[t] - rounded[t]).pow(2)).sum() };
@@ -55,17 +57,15 @@ impl Neighbours {
             }
             let mut nearest = shells.into_iter().flatten();
             let entries: [u16; 32] = std::array::from_fn(|_| nearest.next().unwrap_or_default());
-            let mut levels = [[[0; 8]; 2]; 2];
+            let mut places = [[[0; 16]; 4]; 2];
             for (lane, &number) in entries.iter().enumerate() {
-                for t in 0..8 {
-                    match all[usize::from(number)][t] {
-                        0 => levels[lane / 16][0][t] |= 1 << (lane % 16),
-                        2 => levels[lane / 16][1][t] |= 1 << (lane % 16),
-                        _ => {}
+                for (t, &level) in all[usize::from(number)].iter().enumerate() {
+                    if level != 1 {
+                        places[lane / 16][level as usize + t / 4][lane % 16] |= 4 << (t % 4);
                     }
                 }
             }
-            table.levels.push(levels);
+            table.places.push(places);
             table.entries.push(entries);
         }
         table
@@ -90,7 +90,7 @@ impl Neighbours {
     ) -> [Entries; N] {
         const { assert!((N == 1 || N == 2) && 2 * L <= KEPT) };
         let per_list = 2 / N;
-        let target = Sums::new(x, w);
+        let target = Sums::new(simd, x, w);
         let x = f32x8::load_array_ref(simd, x);
         let zero = f32x16::splat(simd, 0.0);
         let lanes = u32x16::from_fn(simd, |lane| lane as u32);
@@ -100,7 +100,7 @@ impl Neighbours {
         for l in 0..L {
             let scale = scales[l];
             patterns[l] = rounding.pattern(x, scale);
-            let outer = target.outer(simd, &self.levels[patterns[l]][0]);
+            let outer = target.outer(simd, &self.places[patterns[l]][0]);
             for n in 0..N {
                 let (p, q) = target.p_and_q(&levels[n], outer);
                 lists[n][l] = (p, q);
@@ -137,8 +137,8 @@ impl Neighbours {
         scale: f32,
     ) -> Taken {
         let pattern = levels.pattern(f32x8::load_array_ref(simd, x), scale);
-        let target = Sums::new(x, w);
-        let rows = &self.levels[pattern];
+        let target = Sums::new(simd, x, w);
+        let rows = &self.places[pattern];
         let near = target.p_and_q(levels, target.outer(simd, &rows[0]));
         let far = target.p_and_q(levels, target.outer(simd, &rows[1]));
         let near_score = near.0 - near.1 * (0.5 * scale);
@@ -151,11 +151,10 @@ impl Neighbours {
     }
 }
 
-/// What P and Q are made of.
-struct Sums {
-    /// Importance times weight.
-    a: [f32; 8],
-    w: [f32; 8],
+/// What P and Q are made of, with w the importances and a these times the weights.
+struct Sums<S: Simd> {
+    /// Of a, then of w: the sums over all choices from the first four weights, and from the last four.
+    tables: [[f32x16<S>; 2]; 2],
     all_a: f32,
     all_w: f32,
 }
@@ -163,36 +162,38 @@ struct Sums {
 /// For sixteen entries: sums of a and w over the weights at the lowest level, and over those at the highest.
 type Outer<S> = [(f32x16<S>, f32x16<S>); 2];
 
-impl Sums {
+impl<S: Simd> Sums<S> {
     #[inline(always)]
-    fn new(x: &[f32; 8], w: &[f32; 8]) -> Self {
-        let mut sums = Self { a: [0.0; 8], w: *w, all_a: 0.0, all_w: 0.0 };
+    fn new(simd: S, x: &[f32; 8], w: &[f32; 8]) -> Self {
+        let (mut a, mut all_a, mut all_w) = ([0.0; 8], 0.0, 0.0);
         for t in 0..8 {
-            sums.a[t] = w[t] * x[t];
-            sums.all_a += sums.a[t];
-            sums.all_w += w[t];
+            a[t] = w[t] * x[t];
+            all_a += a[t];
+            all_w += w[t];
         }
-        sums
+        let tables = [
+            [choices(simd, [a[0], a[1], a[2], a[3]]), choices(simd, [a[4], a[5], a[6], a[7]])],
+            [choices(simd, [w[0], w[1], w[2], w[3]]), choices(simd, [w[4], w[5], w[6], w[7]])],
+        ];
+        Self { tables, all_a, all_w }
     }
 
     #[inline(always)]
-    fn outer<S: Simd>(&self, simd: S, masks: &[[u16; 8]; 2]) -> Outer<S> {
+    fn outer(&self, simd: S, places: &Places) -> Outer<S> {
         let zero = f32x16::splat(simd, 0.0);
         let mut outer = [(zero, zero); 2];
         for side in 0..2 {
-            let (a, w) = &mut outer[side];
-            for t in 0..8 {
-                let mask = mask32x16::from_bitmask(simd, u64::from(masks[side][t]));
-                *a = mask.select(*a + self.a[t], *a);
-                *w = mask.select(*w + self.w[t], *w);
-            }
+            let [a, w] = &self.tables;
+            let first = look_up(simd, [a[0], w[0]], places, 2 * side);
+            let last = look_up(simd, [a[1], w[1]], places, 2 * side + 1);
+            outer[side] = (first[0] + last[0], first[1] + last[1]);
         }
         outer
     }
 
     /// P and Q: of the middle level everywhere, and what the outer levels add.
     #[inline(always)]
-    fn p_and_q<S: Simd>(&self, levels: &Levels, outer: Outer<S>) -> (f32x16<S>, f32x16<S>) {
+    fn p_and_q(&self, levels: &Levels, outer: Outer<S>) -> (f32x16<S>, f32x16<S>) {
         let [(low_a, low_w), (high_a, high_w)] = outer;
         let [low, middle, high] = levels.0;
         let square = middle * middle;
@@ -201,6 +202,18 @@ impl Sums {
             low_w * (low * low - square) + high_w * (high * high - square) + self.all_w * square,
         )
     }
+}
+
+/// The sums of all choices of four values: in lane n those of its bits.
+#[inline(always)]
+fn choices<S: Simd>(simd: S, values: [f32; 4]) -> f32x16<S> {
+    const WITH: [u64; 4] = [0xaaaa, 0xcccc, 0xf0f0, 0xff00];
+    let zero = f32x16::splat(simd, 0.0);
+    let mut parts = [zero; 4];
+    for t in 0..4 {
+        parts[t] = mask32x16::from_bitmask(simd, WITH[t]).select(f32x16::splat(simd, values[t]), zero);
+    }
+    (parts[0] + parts[1]) + (parts[2] + parts[3])
 }
 
 /// The three values of a codebook, rising.

@@ -28,9 +28,9 @@ pub(crate) struct Fit<const B: usize> {
 }
 
 /// How many d of the grid are scored again, exactly: the grid is as coarse as the scores of neighbouring d differ.
-const PROBES: usize = 6;
+const PROBES: usize = 2;
 /// Least squares and new codes, at most this often.
-const REFITS: usize = 2;
+const REFITS: usize = 1;
 
 /// Chooses d and for each block its code.
 #[inline(always)]
