@@ -4,12 +4,16 @@
 Outside of the test run: target/tmp/python/bin/python tests/quality.py [--without-imatrix] RECIPE... [--override R=T]
 Of each recipe's file a twin is made in which every quantized tensor is encoded by ggml (from the bf16 file, slice by
 slice, as llama-quantize does). Both are compared with the bf16 file in real llama.cpp on the fixture's evaluation text.
+
+With --draws N all this is done N times, each with importances that are off by random 1 %: as good as the measured ones, but
+other roundings. How far the figures then lie apart is how much of a difference is chance.
 """
 
 import argparse
 import json
 import pathlib
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,9 +38,17 @@ def measure(model, reference):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def importances():
+def disturb(matrix, seed):
+    """Moves every importance in the file by a random 1 % or so."""
+    random = numpy.random.default_rng(seed)
+    for tensor in gguf.GGUFReader(matrix, "r+").tensors:
+        if tensor.name.endswith(".in_sum2"):
+            tensor.data[:] *= numpy.exp(0.01 * random.standard_normal(tensor.data.shape)).astype(numpy.float32)
+
+
+def importances(matrix):
     """{tensor: [slices, columns]}; slices without tokens get ones, as llama-quantize gives them."""
-    tensors = {t.name: t.data for t in gguf.GGUFReader(FIXTURE / "imatrix.gguf").tensors}
+    tensors = {t.name: t.data for t in gguf.GGUFReader(matrix).tensors}
     found = {}
     for name, sums in tensors.items():
         if name.endswith(".in_sum2"):
@@ -80,23 +92,32 @@ def main():
     parser.add_argument("--without-imatrix", action="store_true")
     parser.add_argument("--override", action="append", default=[])
     parser.add_argument("--no-twin", action="store_true")
+    parser.add_argument("--draws", type=int)
     options = parser.parse_args()
-    matrix = [] if options.without_imatrix else ["--imatrix", FIXTURE / "imatrix.gguf"]
-    importance = {} if options.without_imatrix else importances()
     overrides = [argument for o in options.override for argument in ("--override", o)]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        reference = folder / "bf16.gguf"
+        reference, matrix = folder / "bf16.gguf", folder / "imatrix.gguf"
         quantpress("quantize", FIXTURE, "-o", reference, "-r", "bf16", "-q")
         print("| file | perplexity | KL mean | KL median | KL p99 | same top % |\n|---|---|---|---|---|---|")
         for recipe in options.recipes:
             ours, twin = folder / f"ours-{pathlib.Path(recipe).name}.gguf", folder / f"ggml-{pathlib.Path(recipe).name}.gguf"
-            quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *matrix, *overrides)
-            found = row(recipe, ours, reference)
-            if not options.no_twin:
-                make_twin(ours, reference, twin, importance)
-                peer = row(f"{recipe}, ggml", twin, reference)
-                print(f"{recipe}: {found / peer:.3f}x", file=sys.stderr)
+            ratios = []
+            for draw in range(options.draws or 1):
+                shutil.copy(FIXTURE / "imatrix.gguf", matrix)
+                if options.draws:
+                    disturb(matrix, draw)
+                measured = [] if options.without_imatrix else ["--imatrix", matrix]
+                quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *measured, *overrides)
+                found = row(recipe, ours, reference)
+                if not options.no_twin:
+                    make_twin(ours, reference, twin, {} if options.without_imatrix else importances(matrix))
+                    ratios.append((found, row(f"{recipe}, ggml", twin, reference)))
+            if ratios:
+                (found, spread), (peer, peers) = [(statistics.mean(kl), statistics.pstdev(kl)) for kl in zip(*ratios)]
+                spreads = f", spread {spread / found:.1%} and {peers / peer:.1%}" if options.draws else ""
+                print(f"{recipe}: {found / peer:.3f}x{spreads}", file=sys.stderr)
 
 
-main()
+if __name__ == "__main__":
+    main()
