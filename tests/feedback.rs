@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[cfg(unix)]
+use crate::support::interrupted::{journal_bytes, start, wait_for};
 use crate::support::{fail, fixture, quantize_fixture, succeed, text};
 
 /// Mean KL divergence on text from another seed than the calibration's.
@@ -33,7 +35,9 @@ fn files_are_much_closer_to_the_checkpoint_at_the_same_size() {
         let types = ["--recipe", recipe, "--imatrix", text(&imatrix)];
         let plain = quantize_fixture(folder.path(), "plain.gguf", &types);
         let fed = with_feedback(folder.path(), "fed.gguf", &[&types[..], &["--chunks", "40"]].concat());
-        assert_eq!(fs::metadata(&plain).expect("made").len(), fs::metadata(&fed).expect("made").len());
+        // The digest of the text is in the metadata, and nothing else is larger.
+        let larger = fs::metadata(&fed).expect("made").len() - fs::metadata(&plain).expect("made").len();
+        assert!(larger <= 128, "{larger} bytes larger");
         let (plain, fed) = (divergence(&plain), divergence(&fed));
         eprintln!("{recipe}: KL divergence {fed:.5} with feedback, {plain:.5} without: {:.3}", fed / plain);
         assert!(fed < bound * plain, "{recipe}: {fed}, without feedback {plain}");
@@ -49,6 +53,56 @@ fn threads_do_not_change_the_bytes() {
         fs::read(with_feedback(folder.path(), name, &arguments)).expect("read")
     };
     assert!(run("one.gguf", "1") == run("three.gguf", "3"));
+}
+
+#[cfg(unix)]
+#[test]
+fn killed_at_any_moment_it_goes_on_to_the_same_bytes() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+    let chosen = ["--recipe", "q2_k", "--override", "ffn_down_exps=iq1_s", "--chunks", "2"];
+    let undisturbed = with_feedback(folder.path(), "a.gguf", &[&chosen[..], &["--split", "2"]].concat());
+    assert!(!undisturbed.exists(), "split");
+    let output = folder.path().join("b.gguf");
+    let mut arguments = vec!["quantize", text(&checkpoint), "-o", text(&output), "--split", "2", "--json"];
+    arguments.extend(["--feedback", "--text", text(&words), "--context", "256", "--sync-seconds", "0"]);
+    arguments.extend(chosen);
+    for kill in 0..8 {
+        let mut child = start(&arguments);
+        let records = 1 + kill * 29 % 60;
+        let before = journal_bytes(&output);
+        assert!(wait_for(&mut child, &output, before, 48 * records), "kill {kill} came too late");
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
+    let said = succeed(&arguments);
+    let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |event: &str| events.iter().filter(|e| e["event"] == event).collect::<Vec<_>>();
+    assert!(of("started")[0]["done_before"].as_u64() > Some(0), "{said}");
+    assert_eq!(of("done").len(), 1, "{said}");
+    for part in ["00001-of-00002", "00002-of-00002"] {
+        let [a, b] = ["a", "b"].map(|name| folder.path().join(format!("{name}-{part}.gguf")));
+        assert!(fs::read(&a).expect("read") == fs::read(&b).expect("read"), "{part}");
+        let manifest = fs::read_to_string(format!("{}.json", b.display())).expect("read");
+        let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+        assert_eq!(manifest["feedback"]["sha256"].as_str().map(str::len), Some(64), "{part}");
+    }
+    let left: Vec<_> =
+        fs::read_dir(folder.path()).expect("read").map(|f| f.expect("a file").file_name()).collect();
+    assert_eq!(left.len(), 8, "{left:?}");
+    let path = folder.path().join("b-00001-of-00002.gguf");
+    succeed(&["verify", text(&path), "--against", text(&checkpoint)]);
+}
+
+#[test]
+fn another_text_is_other_work_and_a_part_cannot_be_made_alone() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (checkpoint, output) = (fixture("tiny-r1"), folder.path().join("out.gguf"));
+    let words = fixture("tiny-r1/calibration.txt");
+    let arguments =
+        ["quantize", text(&checkpoint), "-o", text(&output), "--feedback", "--text", text(&words)];
+    let stderr = fail(&[&arguments[..], &["--chunks", "1", "--context", "256", "--part", "1/2"]].concat(), 2);
+    assert!(stderr.contains("--split"), "{stderr}");
 }
 
 #[test]

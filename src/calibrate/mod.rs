@@ -2,7 +2,6 @@
 
 mod collector;
 mod run;
-mod state;
 
 pub use collector::{EXTRA_WEIGHT, LEAST_TOKENS};
 pub use run::{Calibration, Found, Step, Unreached, run};

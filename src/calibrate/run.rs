@@ -1,14 +1,14 @@
 //! The calibration: layer by layer, each one's sums kept as soon as it is finished.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::collector::Collector;
-use super::state::Folder;
 use crate::error::Result;
-use crate::forward::{Head, Input, Observer, Pass, Shape, Weights};
+use crate::forward::{Head, Input, Observer, Pass, Saved, Shape, Weights};
+use crate::gguf::beside;
 use crate::recipe::imatrix::{Entry, Imatrix, Layout, Origin, Writer};
 
 /// Tokens whose final states are looked at together.
@@ -74,7 +74,8 @@ pub fn run(
     told: &dyn Fn(Step),
 ) -> Result<Found> {
     let Calibration { tokens, context, memory, cover, .. } = *calibration;
-    let folder = Folder::open(path, fingerprint(calibration))?;
+    let folder = Saved::new(beside(path, ".calibrating"), fingerprint(calibration));
+    folder.create()?;
     let earlier = folder.layers()?;
     let mut pass = if earlier > 0 {
         let mut pass = Pass::resume(shape.clone(), tokens.len(), context, memory)?;
@@ -92,15 +93,20 @@ pub fn run(
     told(Step { layers: [earlier, shape.layers], earlier });
     for layer in earlier..shape.layers {
         pass.layer(weights, layer, &mut collector)?;
-        keep(&mut collector, &folder.sums(layer), &origin)?;
+        keep(&mut collector, &sums(&folder, layer), &origin)?;
         folder.keep(layer + 1, pass.states())?;
         told(Step { layers: [layer + 1, shape.layers], earlier });
     }
     head(weights, &mut pass, &mut collector)?;
-    keep(&mut collector, &folder.sums(shape.layers), &origin)?;
+    keep(&mut collector, &sums(&folder, shape.layers), &origin)?;
     let found = join(&folder, calibration, shape, origin, path)?;
     folder.remove()?;
     Ok(found)
+}
+
+/// The file of a layer's sums.
+fn sums(folder: &Saved, layer: usize) -> PathBuf {
+    folder.file(&format!("layer-{layer}.imatrix"))
 }
 
 /// The inputs of the head.
@@ -138,14 +144,14 @@ fn keep(collector: &mut Collector, path: &Path, origin: &Origin) -> Result<()> {
 
 /// Joins the layers' files, which come in the order of the layers.
 fn join(
-    folder: &Folder,
+    folder: &Saved,
     calibration: &Calibration,
     shape: &Shape,
     origin: Origin,
     path: &Path,
 ) -> Result<Found> {
     let parts: Vec<Imatrix> =
-        (0..=shape.layers).map(|layer| Imatrix::open(&folder.sums(layer))).collect::<Result<_>>()?;
+        (0..=shape.layers).map(|layer| Imatrix::open(&sums(folder, layer))).collect::<Result<_>>()?;
     let mut entries = Vec::new();
     let mut sources = Vec::new();
     let mut unreached: Vec<Unreached> = Vec::new();

@@ -1,19 +1,22 @@
 //! `quantize --feedback`: the text whose inputs rounding errors are fed back by.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
 use rayon::ThreadPoolBuilder;
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::planning::Planned;
+use super::print;
 use super::text::{Chunking, chunks};
 use crate::error::Error;
-use crate::feedback::{Feedback, run};
+use crate::feedback::Feedback;
 use crate::forward::Shape;
-use crate::recipe::Importances;
-use crate::report::about;
+use crate::pipeline::{Job, Made, run_by};
+use crate::report::{Style, about};
 
 #[derive(Debug, Args)]
 pub struct FeedbackArgs {
@@ -35,24 +38,26 @@ pub struct FeedbackArgs {
     context: u32,
 }
 
-/// Bytes for hidden states; what is beyond goes to a temporary file.
+/// Bytes for hidden states and covariances unless --memory says otherwise; what is beyond goes to a temporary file.
 const MEMORY: u64 = 4_000_000_000;
 
 impl FeedbackArgs {
-    /// Whether it is asked for.
-    pub fn wanted(&self) -> bool {
-        self.feedback
+    /// The digest of the text and of how it is cut, if feedback is asked for.
+    pub fn digest(&self) -> Result<Option<String>, Error> {
+        if !self.feedback {
+            return Ok(None);
+        }
+        let mut digest = Sha256::new();
+        for path in &self.texts {
+            digest.update(std::fs::read(path).map_err(|e| Error::io("read", path, e))?);
+        }
+        digest.update(self.chunks.unwrap_or(0).to_le_bytes());
+        digest.update(self.context.to_le_bytes());
+        Ok(Some(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
-    /// Quantizes with feedback.
-    pub fn run(
-        &self,
-        planned: &Planned,
-        importances: &Importances,
-        output: &Path,
-        threads: usize,
-        quiet: bool,
-    ) -> Result<()> {
+    /// Does a job with feedback.
+    pub fn run(&self, planned: &Planned, job: &Job, memory: Option<u64>, style: Style) -> Result<Made> {
         let start = Instant::now();
         let shape = Shape::of_model(&planned.plan.model)?;
         let context = self.context as usize;
@@ -65,19 +70,26 @@ impl FeedbackArgs {
             shape.bos,
             Chunking::Imatrix,
         )?;
-        let told = |done: usize| {
-            if !quiet {
+        let told = |done: usize, earlier: usize| match style {
+            Style::Quiet | Style::Bar => {}
+            Style::Json => {
                 let seconds = start.elapsed().as_secs_f64();
-                let left = about(seconds / done as f64 * (shape.layers - done) as f64);
+                // Whoever closed it does not want to know.
+                let _ = print(
+                    json!({"event": "layer", "layer": done, "layers": shape.layers, "seconds": seconds}),
+                );
+            }
+            Style::Lines => {
+                let seconds = start.elapsed().as_secs_f64();
+                let left = about(seconds / (done - earlier) as f64 * (shape.layers - done) as f64);
                 eprintln!("layer {done:3} of {}: {seconds:.1} s, {left} left", shape.layers);
             }
         };
-        let feedback = Feedback { tokens: &tokens, context, memory: MEMORY };
+        let feedback = Feedback { tokens: &tokens, context, memory: memory.unwrap_or(MEMORY), told: &told };
         let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(job.threads)
             .build()
-            .map_err(|e| Error::Argument(format!("cannot start {threads} threads: {e}")))?;
-        pool.install(|| run(&planned.checkpoint, &planned.plan, importances, feedback, output, &told))?;
-        Ok(())
+            .map_err(|e| Error::Argument(format!("cannot start {} threads: {e}", job.threads)))?;
+        Ok(pool.install(|| run_by(job, &feedback))?)
     }
 }

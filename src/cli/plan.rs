@@ -64,7 +64,7 @@ impl Plan {
     /// Plans and prints.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
-        let planned = self.planning.plan()?;
+        let planned = self.planning.plan(None)?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
         summary.estimate(&rates(&planned.plan)?, threads(self.threads));
         summary.fit = self.machine.fit(&planned.plan)?;

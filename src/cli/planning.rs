@@ -66,8 +66,8 @@ pub struct Planned {
 }
 
 impl Planning {
-    /// Reads headers, configuration and tokenizer, and decides.
-    pub fn plan(self) -> Result<Planned> {
+    /// Reads headers, configuration and tokenizer, and decides; `feedback` is the digest of its text.
+    pub fn plan(self, feedback: Option<String>) -> Result<Planned> {
         let default = if self.sizing.is_given() { AUTO_PRESET } else { DEFAULT_PRESET };
         let recipe = Recipe::load(self.recipe.as_deref().unwrap_or(default))?;
         if recipe.is_open() && !self.sizing.is_given() {
@@ -83,8 +83,14 @@ impl Planning {
             (split, None) => split.unwrap_or(Split::Whole),
         };
         let source = Fingerprint::of(&checkpoint)?;
-        let wishes =
-            Wishes { recipe: &recipe, overrides: &self.overrides, imatrix: imatrix.as_ref(), options, split };
+        let wishes = Wishes {
+            recipe: &recipe,
+            overrides: &self.overrides,
+            imatrix: imatrix.as_ref(),
+            feedback,
+            options,
+            split,
+        };
         let plan = match self.sizing.is_given() {
             true => self.sizing.plan(&checkpoint, model, source, imatrix.as_ref(), wishes)?,
             false => Plan::new(model, source, wishes)?,

@@ -70,7 +70,8 @@ impl Quantize {
             _ if std::io::stderr().is_terminal() => Style::Bar,
             _ => Style::Lines,
         };
-        let planned = self.planning.plan()?;
+        let feedback = self.feedback.digest()?;
+        let planned = self.planning.plan(feedback)?;
         let importances = planned.importances()?;
         let summary = Summary::new(&planned.plan, &importances);
         match style {
@@ -84,17 +85,6 @@ impl Quantize {
         }
 
         let threads = threads(self.threads);
-        if self.feedback.wanted() {
-            let quiet = matches!(style, Style::Quiet | Style::Json);
-            self.feedback.run(&planned, &importances, &self.output, threads, quiet)?;
-            return match style {
-                Style::Json => {
-                    print(json!({"event": "done", "output": self.output, "bytes": summary.file_bytes}))
-                }
-                Style::Quiet => Ok(()),
-                _ => print(format_args!("{}: {}", self.output.display(), Size(summary.file_bytes))),
-            };
-        }
         let progress = Progress::new(style);
         let listener = |event| progress.event(event);
         let job = Job {
@@ -112,7 +102,11 @@ impl Quantize {
             check: &check,
             listener: &listener,
         };
-        let Made { files, bytes, bits_per_weight, stages, sealing } = run(&job)?;
+        let made = match planned.plan.feedback {
+            Some(_) => self.feedback.run(&planned, &job, self.memory, style)?,
+            None => run(&job)?,
+        };
+        let Made { files, bytes, bits_per_weight, stages, sealing } = made;
 
         let (seconds, memory) = (progress.elapsed().as_secs_f64(), peak_memory());
         match style {
@@ -124,7 +118,7 @@ impl Quantize {
                 "bytes": bytes,
                 "seconds": seconds,
                 "busy": stages,
-                "limit": stages.limit(),
+                "limit": stages.map(|stages| stages.limit()),
                 "sealing_seconds": sealing,
                 "peak_memory_bytes": memory,
             })),
@@ -134,7 +128,8 @@ impl Quantize {
                 let memory =
                     memory.map_or(String::new(), |bytes| format!(", at most {} of memory", Size(bytes)));
                 eprintln!("{seconds:.1} s, {rate:.1} Mw/s on {threads} threads{memory}");
-                eprintln!("{stages}; {sealing:.1} s to read the file back for its digests");
+                let stages = stages.map_or(String::new(), |stages| format!("{stages}; "));
+                eprintln!("{stages}{sealing:.1} s to read the file back for its digests");
                 match &files[..] {
                     [file] => print(format_args!(
                         "{}: {}, {bits_per_weight:.4} bits per weight",

@@ -8,23 +8,49 @@ use crate::forward::{Dense, product};
 /// What is added to the diagonal, relative to its mean: inputs that never vary would else be free to go anywhere.
 const DAMPING: f32 = 0.01;
 
-/// Sum of x^T x over rows of inputs.
+/// Columns whose covariance is known together, at most: what memory and time are spent on grows with its square and cube.
+/// Errors are not fed back from one segment to the next.
+const SEGMENT: usize = 8192;
+
+/// Segments begin where blocks do.
+const BLOCK: usize = 256;
+
+/// Sums of x^T x over rows of inputs, for segments of their columns.
 #[derive(Clone, Debug)]
 pub struct Covariance {
-    sums: Dense,
+    sums: Vec<Dense>,
     count: usize,
+}
+
+/// The widths of the segments that columns are divided into: as few as can be, as equal as can be.
+fn segments(columns: usize) -> Vec<usize> {
+    let width = columns.div_ceil(columns.div_ceil(SEGMENT)).next_multiple_of(BLOCK);
+    (0..columns).step_by(width).map(|start| width.min(columns - start)).collect()
 }
 
 impl Covariance {
     /// Of no rows yet.
     pub fn new(columns: usize) -> Self {
-        Self { sums: Dense::zeros(columns, columns), count: 0 }
+        Self {
+            sums: segments(columns).into_iter().map(|width| Dense::zeros(width, width)).collect(),
+            count: 0,
+        }
     }
 
     /// Adds rows.
     pub fn add(&mut self, rows: MatRef<'_, f32>) {
-        product(self.sums.view_mut(), Accum::Add, rows.transpose(), rows);
+        let mut start = 0;
+        for sums in &mut self.sums {
+            let segment = rows.subcols(start, sums.columns());
+            start += sums.columns();
+            product(sums.view_mut(), Accum::Add, segment.transpose(), segment);
+        }
         self.count += rows.nrows();
+    }
+
+    /// Bytes of the sums.
+    pub fn bytes(&self) -> u64 {
+        self.sums.iter().map(|sums| sums.values().len() as u64 * 4).sum()
     }
 
     /// Rows that were added.
@@ -32,31 +58,32 @@ impl Covariance {
         self.count
     }
 
-    /// The mean over the rows; zeros if there were none.
-    pub fn mean(&self) -> Dense {
-        let mut mean = self.sums.clone();
+    /// The mean over the rows, segment after segment; zeros if there were none.
+    pub fn mean(mut self) -> Vec<Dense> {
         let share = 1.0 / self.count.max(1) as f32;
-        mean.values_mut().iter_mut().for_each(|x| *x *= share);
-        mean
+        self.sums.iter_mut().flat_map(|sums| sums.values_mut()).for_each(|x| *x *= share);
+        self.sums
     }
 
     /// The mean, drawn towards what all experts of the layer see (or, if that is not known, towards its own diagonal)
     /// as if that had been seen in `strength` rows.
-    pub fn shrunk(&self, layer: Option<&Self>, strength: f32) -> Dense {
-        let mut mean = self.mean();
-        let n = mean.columns();
+    pub fn shrunk(self, layer: Option<&Self>, strength: f32) -> Vec<Dense> {
         let own = self.count as f32 / (self.count as f32 + strength);
-        match layer {
-            Some(layer) => {
-                let share = (1.0 - own) / layer.count.max(1) as f32;
-                for (x, y) in mean.values_mut().iter_mut().zip(layer.sums.values()) {
-                    *x = own * *x + share * y;
+        let mut mean = self.mean();
+        for (segment, mean) in mean.iter_mut().enumerate() {
+            let n = mean.columns();
+            match layer {
+                Some(layer) => {
+                    let share = (1.0 - own) / layer.count.max(1) as f32;
+                    for (x, y) in mean.values_mut().iter_mut().zip(layer.sums[segment].values()) {
+                        *x = own * *x + share * y;
+                    }
                 }
-            }
-            None => {
-                for (place, x) in mean.values_mut().iter_mut().enumerate() {
-                    if place / n != place % n {
-                        *x *= own;
+                None => {
+                    for (place, x) in mean.values_mut().iter_mut().enumerate() {
+                        if place / n != place % n {
+                            *x *= own;
+                        }
                     }
                 }
             }
@@ -84,8 +111,10 @@ pub fn upper_factor(covariance: &Dense) -> Result<Dense> {
     let factor = turned
         .llt(Side::Lower)
         .map_err(|e| Error::Unsupported(format!("the covariance of {n} inputs has no factor: {e:?}")))?;
+    drop(turned);
     let mut inverse = Mat::zeros(n, n);
     faer::linalg::triangular_inverse::invert_lower_triangular(inverse.as_mut(), factor.L(), Par::Seq);
+    drop(factor);
     let mut upper = Dense::zeros(n, n);
     let mut view = upper.view_mut();
     for j in 0..n {
@@ -106,7 +135,7 @@ mod tests {
         let rows = Dense::new(n, (0..n * 90).map(|i| ((i * 7919) % 1013) as f32 / 1013.0 - 0.4).collect());
         let mut covariance = Covariance::new(n);
         covariance.add(rows.view());
-        let mut h = covariance.mean();
+        let mut h = covariance.mean().remove(0);
         let u = upper_factor(&h).expect("positive");
         let mean = (0..n).map(|i| h.values()[i * n + i]).sum::<f32>() / n as f32;
         (0..n).for_each(|i| h.values_mut()[i * n + i] += 0.01 * mean);
@@ -131,8 +160,22 @@ mod tests {
         let mut layer = Covariance::new(1);
         layer.add(Dense::new(1, vec![2.0; 50]).view());
         let mut expert = Covariance::new(1);
-        assert_eq!(expert.shrunk(Some(&layer), 128.0).values(), [4.0]);
+        assert_eq!(expert.clone().shrunk(Some(&layer), 128.0)[0].values(), [4.0]);
         expert.add(Dense::new(1, vec![1.0; 128]).view());
-        assert_eq!(expert.shrunk(Some(&layer), 128.0).values(), [2.5]);
+        assert_eq!(expert.shrunk(Some(&layer), 128.0)[0].values(), [2.5]);
+    }
+
+    #[test]
+    fn wide_rows_have_segments() {
+        assert_eq!(segments(7168), [7168]);
+        assert_eq!(segments(16384), [8192, 8192]);
+        assert_eq!(segments(18432), [6144, 6144, 6144]);
+        assert_eq!(segments(48), [48]);
+        assert_eq!(segments(8200), [4352, 3848]);
+        let mut covariance = Covariance::new(8200);
+        let row: Vec<f32> = (0..8200).map(|i| i as f32).collect();
+        covariance.add(Dense::new(8200, row).view());
+        let mean = covariance.mean();
+        assert_eq!(mean[1].values()[1], 4352.0 * 4353.0);
     }
 }

@@ -7,9 +7,10 @@
 
 mod covariance;
 mod encode;
+mod ledger;
 mod quantized;
 mod run;
 
 pub use covariance::{Covariance, upper_factor};
-pub use encode::encode;
-pub use run::{Feedback, run};
+pub use encode::{Metric, encode};
+pub use run::Feedback;

@@ -11,14 +11,14 @@ use crate::recipe::Plan;
 /// Reads back what was written.
 pub struct Quantized<'a> {
     plan: &'a Plan,
-    output: &'a Output,
+    outputs: &'a [Output],
     places: &'a HashMap<&'a str, usize>,
 }
 
 impl<'a> Quantized<'a> {
-    /// The tensors of the plan, by name.
-    pub fn new(plan: &'a Plan, output: &'a Output, places: &'a HashMap<&'a str, usize>) -> Self {
-        Self { plan, output, places }
+    /// The tensors of the plan, by name, in all its files.
+    pub fn new(plan: &'a Plan, outputs: &'a [Output], places: &'a HashMap<&'a str, usize>) -> Self {
+        Self { plan, outputs, places }
     }
 }
 
@@ -35,7 +35,8 @@ impl Weights for Quantized<'_> {
         let row_bytes = format.row_bytes(plan.columns());
         let first = slice as u64 * plan.rows() + rows.start as u64;
         let mut blocks = vec![0; (rows.len() as u64 * row_bytes) as usize];
-        self.output.read_at(self.plan.place(place).1 + first * row_bytes, &mut blocks)?;
+        let (file, offset) = self.plan.place(place);
+        self.outputs[file].read_at(offset + first * row_bytes, &mut blocks)?;
         quant_kernels::dequantize(format, &blocks, out);
         Ok(())
     }

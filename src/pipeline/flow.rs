@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::journal::{Entry, Journal};
-use super::session::Session;
+use super::session::{Keeper, Session};
 use super::stages::{Clock, Stages};
 use super::units::{Unit, Window, Work};
 use super::{Budget, Deviation, Event, Job};
@@ -74,13 +73,7 @@ impl Shared<'_> {
 pub fn flow(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Stages> {
     let shared = Shared { job, work, error: Mutex::default(), failed: AtomicBool::new(false) };
     let finished: Vec<bool> = session.done.iter().map(Option::is_some).collect();
-    let Session { outputs, journal, done, .. } = session;
-    let outputs = &outputs[..];
-    for (output, file) in outputs.iter().zip(&job.plan.files[job.files()]) {
-        if !output.is_renamed() {
-            output.write_at(0, &file.layout.header)?;
-        }
-    }
+    let (outputs, keeper) = session.parts();
     let start = Instant::now();
     let mut busy = [Duration::ZERO; 4];
     thread::scope(|scope| {
@@ -107,7 +100,7 @@ pub fn flow(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Re
         // Each queue ends with its last sender.
         drop((loaded, encode));
         let writer = scope.spawn(move || write(shared, outputs, &encoded, &give, &note));
-        let keeper = scope.spawn(move || keep(shared, outputs, journal, done, &written));
+        let keeper = scope.spawn(move || keep(shared, keeper, &written));
         let join = |thread: ScopedJoinHandle<Duration>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
@@ -115,9 +108,6 @@ pub fn flow(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Re
     });
     if let Some(error) = shared.error.into_inner().expect("no thread panics while it holds the error") {
         return Err(error);
-    }
-    if session.done.iter().any(Option::is_none) {
-        return Err(Error::Interrupted);
     }
     let seconds = start.elapsed().as_secs_f64();
     let share = |index: usize, threads: usize| busy[index].as_secs_f64() / seconds / threads as f64;
@@ -291,41 +281,20 @@ fn write<'a>(
 }
 
 /// Makes durable what was written, and only then records it: after a time, or a number of bytes, and at the end.
-fn keep(
-    shared: &Shared,
-    outputs: &[Output],
-    journal: &mut Journal,
-    done: &mut [Option<Deviation>],
-    written: &Receiver<Written>,
-) -> Duration {
+fn keep(shared: &Shared, mut keeper: Keeper, written: &Receiver<Written>) -> Duration {
     let mut clock = Clock::default();
-    let (mut entries, mut bytes) = (Vec::new(), 0);
     let mut due = Instant::now() + shared.job.sync;
     loop {
         let received = written.recv_deadline(due);
         let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
-        if let Ok(Written { number, deviation, bytes: more }) = received {
-            entries.push(Entry::Unit(number, deviation));
-            bytes += more;
+        if let Ok(Written { number, deviation, bytes }) = received {
+            keeper.note(number, deviation, bytes);
         }
-        if ended || bytes >= SYNC_BYTES || Instant::now() >= due {
-            let record = || {
-                if !entries.is_empty() {
-                    outputs.iter().filter(|output| !output.is_renamed()).try_for_each(Output::sync)?;
-                    journal.append(&entries)?;
-                }
-                Ok(())
-            };
-            if let Err(error) = clock.time(record) {
+        if ended || keeper.bytes() >= SYNC_BYTES || Instant::now() >= due {
+            if let Err(error) = clock.time(|| keeper.record()) {
                 shared.fail(error);
                 break;
             }
-            for entry in entries.drain(..) {
-                if let Entry::Unit(number, deviation) = entry {
-                    done[number as usize] = Some(deviation);
-                }
-            }
-            bytes = 0;
             due = Instant::now() + shared.job.sync;
         }
         if ended {

@@ -116,6 +116,11 @@ impl Journal {
         Ok(())
     }
 
+    /// What stands for the identity in every record.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
     /// Adds records durably. What they tell of is durable already.
     ///
     /// # Errors

@@ -84,6 +84,7 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
             "sample_sha256": plan.source.sample,
             "shards": job.checkpoint.shards().iter().map(shard).collect::<Vec<_>>(),
         },
+        "feedback": plan.feedback.as_ref().map(|sha256| json!({"sha256": sha256})),
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
         "tensors": file.tensors.clone().zip(&digests.tensors).map(tensor).collect::<Vec<_>>(),
     })

@@ -11,7 +11,7 @@ use super::seal::seal;
 use super::session::{Session, file_name};
 use super::{Budget, Stages, Work};
 use crate::checkpoint::Checkpoint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::recipe::{Importances, Plan};
 
 /// What happens, for those who report it.
@@ -88,8 +88,8 @@ pub struct Made {
     pub bytes: u64,
     /// Over all tensors in them.
     pub bits_per_weight: f64,
-    /// How busy the stages were.
-    pub stages: Stages,
+    /// How busy the stages were, if the work went through them.
+    pub stages: Option<Stages>,
     /// Seconds for reading the files back.
     pub sealing: f64,
 }
@@ -109,6 +109,32 @@ impl Job<'_> {
     }
 }
 
+/// How the pieces come into the files.
+pub trait Method {
+    /// Writes every piece that is not done, and records it. Busy shares of the stages, if the work has them.
+    ///
+    /// # Errors
+    /// If it cannot be finished; what was written is recorded then.
+    fn work(&self, job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Option<Stages>>;
+}
+
+/// Each piece by itself, in the order of the shards.
+struct PieceByPiece;
+
+impl Method for PieceByPiece {
+    fn work(&self, job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Option<Stages>> {
+        flow(job, work, session, budget).map(Some)
+    }
+}
+
+/// Quantizes the checkpoint as planned, each piece by itself; see [`run_by`].
+///
+/// # Errors
+/// As [`run_by`].
+pub fn run(job: &Job) -> Result<Made> {
+    run_by(job, &PieceByPiece)
+}
+
 /// Quantizes the checkpoint as planned, going on where an earlier run of the same work stopped.
 ///
 /// The bytes of the files do not depend on the number of threads, the memory, the CPU, interruptions, or whether
@@ -118,7 +144,7 @@ impl Job<'_> {
 /// If something cannot be read or written, or holds weights that no format can; if the user stops it; if another
 /// process is at the same file, or the unfinished file is of other work. The final names are as they were then, and
 /// what is done is kept, if anything is.
-pub fn run(job: &Job) -> Result<Made> {
+pub fn run_by(job: &Job, method: &dyn Method) -> Result<Made> {
     let plan = job.plan;
     let work = Work::new(job.checkpoint, plan, job.tensors())?;
     let budget = Budget::new(job.memory, job.threads, work.needs)?;
@@ -130,7 +156,7 @@ pub fn run(job: &Job) -> Result<Made> {
     }
     let bytes = plan.files[job.files()].iter().map(|file| file.layout.file_size).sum();
     (job.listener)(Event::Started { weights, done, bytes, budget });
-    match finish(job, &work, &mut session, budget) {
+    match finish(job, method, &work, &mut session, budget) {
         Ok((stages, sealing)) => {
             session.journal.remove()?;
             (job.listener)(Event::Finished);
@@ -143,8 +169,18 @@ pub fn run(job: &Job) -> Result<Made> {
     }
 }
 
-fn finish(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<(Stages, f64)> {
-    let stages = flow(job, work, session, budget)?;
+fn finish(
+    job: &Job,
+    method: &dyn Method,
+    work: &Work,
+    session: &mut Session,
+    budget: Budget,
+) -> Result<(Option<Stages>, f64)> {
+    session.write_headers(job)?;
+    let stages = method.work(job, work, session, budget)?;
+    if session.done.iter().any(Option::is_none) {
+        return Err(Error::Interrupted);
+    }
     (job.listener)(Event::Sealing);
     let start = Instant::now();
     let digests = seal(job, session)?;

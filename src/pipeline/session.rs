@@ -133,6 +133,28 @@ impl Session {
         self.outputs.iter().filter(|output| !output.is_renamed()).try_for_each(|o| o.reserve(job.reserve))
     }
 
+    /// Writes the headers of the files that do not have their names yet.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    pub fn write_headers(&self, job: &Job) -> Result<()> {
+        let unfinished = |(output, _): &(&Output, _)| !output.is_renamed();
+        let files = self.outputs.iter().zip(&job.plan.files[job.files()]).filter(unfinished);
+        files.into_iter().try_for_each(|(output, file)| output.write_at(0, &file.layout.header))
+    }
+
+    /// The files, for those who write pieces, and who records them.
+    pub fn parts(&mut self) -> (&[Output], Keeper<'_>) {
+        let Self { outputs, journal, done, .. } = self;
+        let outputs = &outputs[..];
+        (outputs, Keeper { outputs, journal, done, entries: Vec::new(), bytes: 0 })
+    }
+
+    /// A digest of what the bytes depend on.
+    pub fn fingerprint(&self) -> String {
+        hex(self.journal.digest())
+    }
+
     /// Whether any unit is recorded as done.
     pub fn begun(&self) -> bool {
         self.done.iter().any(Option::is_some)
@@ -166,6 +188,53 @@ impl Session {
     }
 }
 
+/// Records pieces: first what is written is made durable, then the journal tells of it.
+#[derive(Debug)]
+pub struct Keeper<'a> {
+    outputs: &'a [Output],
+    journal: &'a mut Journal,
+    done: &'a mut [Option<Deviation>],
+    /// Written, but not yet durable; and the bytes of it.
+    entries: Vec<Entry>,
+    bytes: u64,
+}
+
+impl Keeper<'_> {
+    /// Whether a unit is recorded.
+    pub fn is_done(&self, number: u32) -> bool {
+        self.done[number as usize].is_some()
+    }
+
+    /// A unit is written.
+    pub fn note(&mut self, number: u32, deviation: Deviation, bytes: u64) {
+        self.entries.push(Entry::Unit(number, deviation));
+        self.bytes += bytes;
+    }
+
+    /// Bytes that were written since the last record.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Makes what was written durable and records it.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    pub fn record(&mut self) -> Result<()> {
+        if !self.entries.is_empty() {
+            self.outputs.iter().filter(|output| !output.is_renamed()).try_for_each(Output::sync)?;
+            self.journal.append(&self.entries)?;
+        }
+        for entry in self.entries.drain(..) {
+            if let Entry::Unit(number, deviation) = entry {
+                self.done[number as usize] = Some(deviation);
+            }
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
 /// Everything that the bytes depend on.
 fn identity(job: &Job) -> Identity {
     let plan = job.plan;
@@ -185,6 +254,7 @@ fn identity(job: &Job) -> Identity {
         ("--pre", plan.options.pre.clone().unwrap_or_default()),
         ("the division", split),
         ("--part", part),
+        ("--feedback's text", plan.feedback.clone().unwrap_or("none".into())),
         ("the importance matrix", plan.imatrix.clone().unwrap_or("none".into())),
         ("the checkpoint's configuration and tokenizer", plan.source.settings.clone()),
         ("the checkpoint's list of tensors", plan.source.tensors.clone()),

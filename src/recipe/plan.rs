@@ -26,6 +26,8 @@ pub struct Plan {
     pub source: Fingerprint,
     /// SHA-256 of the importance matrix.
     pub imatrix: Option<String>,
+    /// SHA-256 of the text that rounding errors are fed back by, and of how it is cut.
+    pub feedback: Option<String>,
     /// What the user asked of the model.
     pub options: Options,
     /// How the model is divided into files.
@@ -43,6 +45,8 @@ pub struct Wishes<'a> {
     pub overrides: &'a [Override],
     /// Measured importances.
     pub imatrix: Option<&'a Imatrix>,
+    /// SHA-256 of the text for error feedback.
+    pub feedback: Option<String>,
     /// What was asked of the model.
     pub options: Options,
     /// How to divide the file.
@@ -55,7 +59,7 @@ impl Plan {
     /// # Errors
     /// If the recipe does not cover the model, an override matches nothing, or the model cannot be split so.
     pub fn new(mut model: Model, source: Fingerprint, wishes: Wishes) -> Result<Self> {
-        let Wishes { recipe, overrides, imatrix, options, split } = wishes;
+        let Wishes { recipe, overrides, imatrix, feedback, options, split } = wishes;
         let presence = if imatrix.is_some() { Presence::Present } else { Presence::Absent };
         let choices = choose(&model, recipe, overrides, presence)?;
 
@@ -79,6 +83,9 @@ impl Plan {
             metadata.set("quantpress.imatrix.sha256", Value::String(sha256.clone()));
             fingerprint = Some(sha256);
         }
+        if let Some(sha256) = &feedback {
+            metadata.set("quantpress.feedback.sha256", Value::String(sha256.clone()));
+        }
 
         let infos: Vec<TensorInfo> = model
             .tensors
@@ -94,7 +101,8 @@ impl Plan {
             .files(&model.metadata, &infos)
             .map_err(|problem| Error::Argument(format!("the file cannot be split like this: {problem}")))?;
         let recipe = recipe.name.clone();
-        Ok(Self { model, recipe, choices, overrides, source, imatrix: fingerprint, options, split, files })
+        let imatrix = fingerprint;
+        Ok(Self { model, recipe, choices, overrides, source, imatrix, feedback, options, split, files })
     }
 
     /// The file that a tensor is in and its first byte there, by its place in the model.

@@ -139,14 +139,15 @@ pub fn against(parts: &Parts, compare: Compare) -> Result<(Vec<Compared>, Vec<Pr
     Ok((compared, problems))
 }
 
-/// Whether the importances that the file was made with are known: those of the given matrix, or what the norms tell if
-/// there was none.
+/// Whether what the file was made with is known: the given matrix, or what the norms tell if there was none. With error
+/// feedback it was covariances, and they are not.
 fn weighted(parts: &Parts, imatrix: Option<&Imatrix>) -> Result<bool> {
     let made_with = parts.metadata().get("quantpress.imatrix.sha256").and_then(Value::as_str);
-    let Some(imatrix) = imatrix else { return Ok(made_with.is_none()) };
+    let plain = !parts.metadata().contains_key("quantpress.feedback.sha256");
+    let Some(imatrix) = imatrix else { return Ok(plain && made_with.is_none()) };
     let given = imatrix.fingerprint();
     match made_with {
-        Some(made_with) if made_with == given => Ok(true),
+        Some(made_with) if made_with == given => Ok(plain),
         Some(made_with) => Err(Error::Argument(format!(
             "--imatrix has the SHA-256 {given}, but the file was made with {made_with}"
         ))),

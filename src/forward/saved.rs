@@ -1,21 +1,22 @@
-//! What is kept between layers, so that an interrupted calibration goes on: a folder beside the output, with the hidden
-//! states after the last finished layer and the sums of every finished one.
+//! What is kept between layers, so that interrupted work goes on: a folder beside the output, with the hidden states
+//! after the last finished layer, and whatever else the work wants to find there.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::states::States;
+use crate::disk;
 use crate::error::{Error, Result};
-use crate::forward::States;
 
 /// Tokens whose states are copied at a time.
 const BATCH: usize = 256;
 
-/// The folder.
+/// The folder; it is made when something is kept.
 #[derive(Debug)]
-pub struct Folder {
+pub struct Saved {
     path: PathBuf,
     fingerprint: String,
 }
@@ -29,20 +30,21 @@ struct Done {
 
 const DONE: &str = "done.json";
 
-impl Folder {
-    /// The folder of an output; `fingerprint` stands for everything that the result depends on.
+impl Saved {
+    /// The folder at `path`; `fingerprint` stands for everything that the result depends on.
+    pub fn new(path: PathBuf, fingerprint: String) -> Self {
+        Self { path, fingerprint }
+    }
+
+    /// Makes the folder, if it is not there.
     ///
     /// # Errors
     /// If it cannot be created.
-    pub fn open(output: &Path, fingerprint: String) -> Result<Self> {
-        let mut name = output.as_os_str().to_owned();
-        name.push(".calibrating");
-        let path = PathBuf::from(name);
-        fs::create_dir_all(&path).map_err(|e| Error::io("create", &path, e))?;
-        Ok(Self { path, fingerprint })
+    pub fn create(&self) -> Result<()> {
+        fs::create_dir_all(&self.path).map_err(|e| Error::io("create", &self.path, e))
     }
 
-    /// Layers that are finished, of the same calibration; anything else that lies there is dropped.
+    /// Layers that are finished, of the same work; anything else that lies there does not count.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -56,20 +58,21 @@ impl Folder {
         Ok(done.filter(|done| done.fingerprint == self.fingerprint).map_or(0, |done| done.layers))
     }
 
-    /// The file of a layer's sums.
-    pub fn sums(&self, layer: usize) -> PathBuf {
-        self.path.join(format!("layer-{layer}.imatrix"))
+    /// A file in the folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
     fn hidden(&self, layers: usize) -> PathBuf {
         self.path.join(format!("hidden-{layers}.f32"))
     }
 
-    /// Keeps the states after so many layers, whose sums are already there.
+    /// Keeps the states after so many layers, whose other results are already durable.
     ///
     /// # Errors
     /// If the disk is full, say.
     pub fn keep(&self, layers: usize, states: &mut States) -> Result<()> {
+        self.create()?;
         let path = self.hidden(layers);
         let io = |e| Error::io("write", &path, e);
         let mut file = BufWriter::new(File::create(&path).map_err(io)?);
@@ -79,11 +82,9 @@ impl Folder {
         }
         file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
         let done = Done { fingerprint: self.fingerprint.clone(), layers };
-        let (path, unfinished) = (self.path.join(DONE), self.path.join("done.json.part"));
-        let io = |e| Error::io("write", &path, e);
-        let json = serde_json::to_vec(&done).map_err(|e| io(e.into()))?;
-        fs::write(&unfinished, json).and_then(|()| File::open(&unfinished)?.sync_all()).map_err(io)?;
-        fs::rename(&unfinished, &path).map_err(io)?;
+        let path = self.path.join(DONE);
+        let json = serde_json::to_vec(&done).expect("a name and a number are JSON");
+        disk::write_whole(&path, &json).map_err(|e| Error::io("write", &path, e))?;
         if layers > 0 {
             let _ = fs::remove_file(self.hidden(layers - 1));
         }
@@ -108,11 +109,14 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes the folder: the work is done.
+    /// Removes the folder, if it is there: the work is done.
     ///
     /// # Errors
     /// If it cannot be removed.
     pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.path).map_err(|e| Error::io("remove", &self.path, e))
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.path, e)),
+            _ => Ok(()),
+        }
     }
 }
