@@ -5,6 +5,8 @@ Outside of the test run: target/tmp/python/bin/python tests/quality.py [--withou
 Of each recipe's file a twin is made in which every quantized tensor is encoded by ggml (from the bf16 file, slice by
 slice, as llama-quantize does). Both are compared with the bf16 file in real llama.cpp on the fixture's evaluation text.
 
+With --feedback a third file is made with error feedback, on 100 chunks of the calibration text that the importances are of.
+
 With --draws N all this is done N times, each with importances that are off by random 1 %: as good as the measured ones, but
 other roundings. How far the figures then lie apart is how much of a difference is chance.
 """
@@ -94,6 +96,7 @@ def main():
     parser.add_argument("--without-imatrix", action="store_true")
     parser.add_argument("--override", action="append", default=[])
     parser.add_argument("--no-twin", action="store_true")
+    parser.add_argument("--feedback", action="store_true")
     parser.add_argument("--draws", type=int)
     options = parser.parse_args()
     overrides = [argument for o in options.override for argument in ("--override", o)]
@@ -112,6 +115,12 @@ def main():
                 measured = [] if options.without_imatrix else ["--imatrix", matrix]
                 quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *measured, *overrides)
                 found = row(recipe, ours, reference)
+                if options.feedback:
+                    words = ["--feedback", "--text", FIXTURE / "calibration.txt", "--context", 256, "--chunks", 100]
+                    quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *measured, *overrides, *words)
+                    fed = row(f"{recipe}, feedback", ours, reference)
+                    print(f"{recipe}: {fed / found:.3f}x with feedback", file=sys.stderr)
+                    quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *measured, *overrides)
                 if not options.no_twin:
                     make_twin(ours, reference, twin, {} if options.without_imatrix else importances(matrix))
                     ratios.append((found, row(f"{recipe}, ggml", twin, reference)))
