@@ -8,8 +8,10 @@
 mod covariance;
 mod encode;
 mod ledger;
+mod press;
 mod quantized;
 mod run;
+mod watcher;
 
 pub use covariance::{Covariance, upper_factor};
 pub use encode::{Metric, encode};

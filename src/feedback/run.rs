@@ -3,21 +3,15 @@
 
 use std::collections::HashMap;
 
-use quant_kernels::Format;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
-
 use super::covariance::Covariance;
-use super::encode::{Metric, encode};
 use super::ledger::Ledger;
+use super::press::{Press, metrics};
 use super::quantized::Quantized;
+use super::watcher::Watcher;
 use crate::error::{Error, Result};
-use crate::forward::{Dense, FromCheckpoint, Head, Input, Observer, Pass, Saved, Shape, Weights};
+use crate::forward::{FromCheckpoint, Head, Input, Observer, Pass, Saved, Shape, Weights};
 use crate::gguf::beside;
 use crate::pipeline::{Budget, Job, Method, Session, Stages, Work};
-use crate::recipe::{Importances, Plan};
-
-/// An expert's own inputs count as much as the layer's when it has seen so many.
-const STRENGTH: f32 = 128.0;
 
 /// Tokens whose final states are looked at together.
 const BATCH: usize = 2048;
@@ -178,176 +172,4 @@ fn head(press: &Press, pass: &mut Pass, ledger: &mut Ledger, memory: u64) -> Res
         watcher.see(Input { layer, tensors: &["output"], slice: 0, inputs: inputs.view() })?;
     }
     watcher.finish()
-}
-
-/// The segments of a covariance, factored.
-fn metrics(covariance: Vec<Dense>) -> Result<Vec<Metric>> {
-    covariance.into_iter().map(Metric::new).collect()
-}
-
-/// Reads and quantizes.
-struct Press<'a> {
-    plan: &'a Plan,
-    importances: &'a Importances<'a>,
-    places: &'a HashMap<&'a str, usize>,
-    original: FromCheckpoint<'a>,
-}
-
-impl Press<'_> {
-    /// One slice on inputs of these covariances.
-    fn with_feedback(
-        &self,
-        ledger: &mut Ledger,
-        tensor: usize,
-        slice: usize,
-        metrics: &[Metric],
-    ) -> Result<()> {
-        let weights = self.slice(tensor, slice)?;
-        let blocks = encode(self.plan.format(tensor), &weights, metrics);
-        ledger.put(tensor, slice, &weights, &blocks)
-    }
-
-    /// What is open of the tensors that `which` picks, as without feedback.
-    fn plainly(&self, ledger: &mut Ledger, which: impl Fn(&str, Format) -> bool) -> Result<()> {
-        for (tensor, plan) in self.plan.model.tensors.iter().enumerate() {
-            let format = self.plan.format(tensor);
-            if !which(&plan.name, format) {
-                continue;
-            }
-            for slice in ledger.open_slices(tensor) {
-                let weights = self.slice(tensor, slice)?;
-                let importance = self.importances.slice(&self.plan.model, tensor, slice)?;
-                let columns = weights.columns();
-                let mut blocks = vec![0; (plan.rows() * format.row_bytes(plan.columns())) as usize];
-                quant_kernels::quantize(
-                    format,
-                    weights.values(),
-                    columns,
-                    importance.as_deref(),
-                    &mut blocks,
-                );
-                ledger.put(tensor, slice, &weights, &blocks)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn slice(&self, tensor: usize, slice: usize) -> Result<Dense> {
-        let plan = &self.plan.model.tensors[tensor];
-        self.original.matrix(&plan.name, slice, [plan.rows() as usize, plan.columns() as usize])
-    }
-}
-
-/// Inputs that some tensors share: their places, the slice, and the covariance.
-struct Seen {
-    tensors: Vec<usize>,
-    slice: usize,
-    covariance: Covariance,
-}
-
-impl Seen {
-    /// Memory to factor it in: the sums, their mean, the factor, its inverse, and what the library keeps beside them.
-    fn working_bytes(&self) -> u64 {
-        6 * self.covariance.bytes()
-    }
-}
-
-/// Collects covariances; the matrices of experts are quantized when those of as many experts are known as memory has
-/// room for, so that one thread can factor one expert's while others do others'.
-struct Watcher<'a, 'b> {
-    press: &'a Press<'a>,
-    ledger: &'a mut Ledger<'b>,
-    memory: u64,
-    seen: Vec<Seen>,
-    /// Of all inputs of the layer's experts.
-    layer: Option<Covariance>,
-    expert: Option<usize>,
-}
-
-impl<'a, 'b> Watcher<'a, 'b> {
-    fn new(press: &'a Press<'a>, ledger: &'a mut Ledger<'b>, memory: u64) -> Self {
-        Self { press, ledger, memory, seen: Vec::new(), layer: None, expert: None }
-    }
-
-    /// Quantizes what was seen, as many covariances being factored at once as memory has room for.
-    fn flush(&mut self) -> Result<()> {
-        let (plan, layer) = (self.press.plan, self.layer.as_ref());
-        let factor = |Seen { tensors, slice, covariance }: Seen| {
-            let name = &plan.model.tensors[tensors[0]].name;
-            let mean = match (name.ends_with("_exps.weight"), name.contains("ffn_down")) {
-                (false, _) => covariance.mean(),
-                (true, true) => covariance.shrunk(None, STRENGTH),
-                (true, false) => covariance.shrunk(layer, STRENGTH),
-            };
-            Ok((tensors, slice, metrics(mean)?))
-        };
-        let mut seen = std::mem::take(&mut self.seen).into_iter().peekable();
-        while seen.peek().is_some() {
-            let mut bytes = 0;
-            let fits = |seen: &Seen| {
-                let first = bytes == 0;
-                bytes += seen.working_bytes();
-                first || bytes <= self.memory
-            };
-            let group: Vec<Seen> = std::iter::from_fn({
-                let (seen, mut fits) = (&mut seen, fits);
-                move || seen.next_if(&mut fits)
-            })
-            .collect();
-            let factored: Vec<_> = group.into_par_iter().map(factor).collect::<Result<_>>()?;
-            for (tensors, slice, metrics) in factored {
-                for tensor in tensors
-                    .into_iter()
-                    .filter(|&tensor| self.ledger.is_open(tensor, slice))
-                    .collect::<Vec<_>>()
-                {
-                    self.press.with_feedback(self.ledger, tensor, slice, &metrics)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<()> {
-        self.flush()
-    }
-}
-
-impl Observer for Watcher<'_, '_> {
-    fn see(&mut self, input: Input<'_>) -> Result<()> {
-        self.ledger.go_on()?;
-        let columns = input.inputs.ncols();
-        if input.tensors[0] == "ffn_gate_inp" {
-            self.layer.get_or_insert_with(|| Covariance::new(columns)).add(input.inputs);
-            return Ok(());
-        }
-        if input.tensors[0].ends_with("_exps") && self.expert != Some(input.slice) {
-            if self.seen.iter().map(Seen::working_bytes).sum::<u64>() > self.memory {
-                self.flush()?;
-            }
-            self.expert = Some(input.slice);
-        }
-        let name = |tensor: &&str| match *tensor {
-            "output" => "output.weight".to_owned(),
-            tensor => format!("blk.{}.{tensor}.weight", input.layer),
-        };
-        let tensors: Vec<usize> = input
-            .tensors
-            .iter()
-            .filter_map(|tensor| self.press.places.get(name(tensor).as_str()).copied())
-            .collect();
-        if tensors.iter().all(|&tensor| !self.ledger.is_open(tensor, input.slice)) {
-            return Ok(());
-        }
-        let known = self.seen.iter_mut().find(|seen| seen.tensors == tensors && seen.slice == input.slice);
-        match known {
-            Some(seen) => seen.covariance.add(input.inputs),
-            None => {
-                let mut covariance = Covariance::new(columns);
-                covariance.add(input.inputs);
-                self.seen.push(Seen { tensors, slice: input.slice, covariance });
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,0 +1,73 @@
+//! One slice at a time: read from the checkpoint, quantized with feedback or without, written.
+
+use std::collections::HashMap;
+
+use quant_kernels::Format;
+
+use super::encode::{Metric, encode};
+use super::ledger::Ledger;
+use crate::error::Result;
+use crate::forward::{Dense, FromCheckpoint, Weights};
+use crate::recipe::{Importances, Plan};
+
+/// The segments of a covariance, factored.
+pub fn metrics(covariance: Vec<Dense>) -> Result<Vec<Metric>> {
+    covariance.into_iter().map(Metric::new).collect()
+}
+
+/// Reads and quantizes.
+pub struct Press<'a> {
+    /// What is to be made.
+    pub plan: &'a Plan,
+    /// For what has no feedback.
+    pub importances: &'a Importances<'a>,
+    /// The tensors of the plan, by name.
+    pub places: &'a HashMap<&'a str, usize>,
+    /// The checkpoint's weights.
+    pub original: FromCheckpoint<'a>,
+}
+
+impl Press<'_> {
+    /// One slice on inputs of these covariances.
+    pub fn with_feedback(
+        &self,
+        ledger: &mut Ledger,
+        tensor: usize,
+        slice: usize,
+        metrics: &[Metric],
+    ) -> Result<()> {
+        let weights = self.slice(tensor, slice)?;
+        let blocks = encode(self.plan.format(tensor), &weights, metrics);
+        ledger.put(tensor, slice, &weights, &blocks)
+    }
+
+    /// What is open of the tensors that `which` picks, as without feedback.
+    pub fn plainly(&self, ledger: &mut Ledger, which: impl Fn(&str, Format) -> bool) -> Result<()> {
+        for (tensor, plan) in self.plan.model.tensors.iter().enumerate() {
+            let format = self.plan.format(tensor);
+            if !which(&plan.name, format) {
+                continue;
+            }
+            for slice in ledger.open_slices(tensor) {
+                let weights = self.slice(tensor, slice)?;
+                let importance = self.importances.slice(&self.plan.model, tensor, slice)?;
+                let columns = weights.columns();
+                let mut blocks = vec![0; (plan.rows() * format.row_bytes(plan.columns())) as usize];
+                quant_kernels::quantize(
+                    format,
+                    weights.values(),
+                    columns,
+                    importance.as_deref(),
+                    &mut blocks,
+                );
+                ledger.put(tensor, slice, &weights, &blocks)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn slice(&self, tensor: usize, slice: usize) -> Result<Dense> {
+        let plan = &self.plan.model.tensors[tensor];
+        self.original.matrix(&plan.name, slice, [plan.rows() as usize, plan.columns() as usize])
+    }
+}
