@@ -77,7 +77,7 @@ fn both_layouts_are_llama_imatrixs_and_quantize_takes_them() {
     for matrix in [&gguf, &dat] {
         quantize_fixture(folder.path(), "ours.gguf", &["--recipe", "iq1_s", "--imatrix", text(matrix)]);
     }
-    // llama-quantize reads by key, name and shape; the wheels have no way to hand its library a matrix.
+    // llama-quantize reads by key, name and shape.
     let theirs = fixture("tiny-r1/imatrix.gguf");
     let Some(mut found) = llama(&["tensors", text(&gguf)]) else { return };
     let all = found.as_object_mut().expect("tensors");
@@ -90,6 +90,21 @@ fn both_layouts_are_llama_imatrixs_and_quantize_takes_them() {
         metadata.values_mut().map(|value| value[0].take()).collect::<Vec<Value>>()
     };
     assert_eq!(described(&gguf), described(&theirs));
+}
+
+/// IQ1_S cannot be made without importances, and llama.cpp's quantizer refuses those of a wrong size.
+#[test]
+fn llama_cpps_quantizer_takes_our_matrix() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = |name: &str| folder.path().join(name);
+    let (matrix, source, target) = (file("imatrix.gguf"), file("bf16.gguf"), file("iq1_s.gguf"));
+    calibrate(&matrix, &["--chunks", "2"]);
+    quantize_fixture(folder.path(), "bf16.gguf", &["--recipe", "bf16"]);
+    let quantize = |matrix: &str| llama(&["quantize", text(&source), matrix, text(&target), "24"]);
+    let Some(made) = quantize(text(&matrix)) else { return };
+    assert_eq!((made, quantize("none")), (true.into(), Some(false.into())));
+    let made = llama(&["tensors", text(&target)]).expect("it ran before");
+    assert_eq!(made["blk.2.ffn_up_exps.weight"][0], "IQ1_S");
 }
 
 #[test]

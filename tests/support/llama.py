@@ -7,6 +7,7 @@ llama.py logits MODEL IDS.json OUT.f32    raw logits after each of at most CONTE
 llama.py tensors FILE                     {name: [type, shape]} read by the gguf package
 llama.py metadata MODEL                   {key: [GGUF types, value]} read by the gguf package; long arrays by digest
 llama.py generate MODEL PROMPT COUNT      the greedy continuation and the log-probabilities of its tokens
+llama.py quantize SOURCE MATRIX TARGET N  llama.cpp's quantizer to its file type N with an importance matrix (GGUF; or none)
 """
 
 import argparse
@@ -173,8 +174,54 @@ def generate(model, prompt, count):
     return [choice["text"], [token["logprob"] for token in choice["logprobs"]["content"]]]
 
 
+def importances(matrix):
+    """{tensor: means of squares, slice after slice}, as llama-quantize reads them; slices without tokens have ones."""
+    import gguf
+    import numpy
+
+    tensors = {t.name: t.data for t in gguf.GGUFReader(matrix).tensors}
+    means = {}
+    for name in [name.removesuffix(".in_sum2") for name in tensors if name.endswith(".in_sum2")]:
+        counts = tensors[name + ".counts"].reshape(-1, 1)
+        sums = tensors[name + ".in_sum2"].reshape(len(counts), -1)
+        means[name] = numpy.where(counts > 0, sums / numpy.maximum(counts, 1), 1).astype(numpy.float32).ravel()
+    return means
+
+
+def quantize(source, matrix, target, file_type):
+    """Whether llama_model_quantize does it. The wheel's parameters have no setter for the importances, so their pointer is
+    put where the C structure has it: behind nthread, three types (4 bytes each) and six flags, at the next multiple of 8."""
+    import ctypes
+
+    import cyllama.llama.llama_cpp as llama_cpp
+
+    class Entry(ctypes.Structure):
+        _fields_ = [("name", ctypes.c_char_p), ("data", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+
+    parameters = llama_cpp.LlamaModelQuantizeParams()
+    parameters.nthread, parameters.ftype = 0x5EED, int(file_type)
+    object_bytes = ctypes.string_at(id(parameters), 128)
+    start = object_bytes.find((0x5EED).to_bytes(4, "little") + int(file_type).to_bytes(4, "little"))
+    assert start > 0, "the wheel holds its parameters elsewhere"
+    parameters.nthread = 1
+    means = importances(matrix) if matrix != "none" else {}
+    entries = [Entry(name.encode(), values.ctypes.data, values.size) for name, values in means.items()]
+    entries = (Entry * (len(entries) + 1))(*entries)
+    if means:
+        ctypes.c_void_p.from_address(id(parameters) + start + 24).value = ctypes.addressof(entries)
+    llama_cpp.disable_logging()
+    try:
+        llama_cpp.model_quantize(source, target, parameters)
+    except RuntimeError:
+        return False
+    return True
+
+
 parser = argparse.ArgumentParser()
-parser.add_argument("command", choices=["measure", "tokens", "expected", "logits", "tensors", "metadata", "generate"])
+parser.add_argument(
+    "command",
+    choices=["measure", "tokens", "expected", "logits", "tensors", "metadata", "generate", "quantize"],
+)
 parser.add_argument("arguments", nargs="+")
 parser.add_argument("--against")
 parser.add_argument("--questions")
