@@ -13,7 +13,7 @@ mod rule;
 
 use quant_kernels::Format;
 
-pub use allocate::{Candidate, Impossible, allocate, range};
+pub use allocate::{Candidate, Impossible, allocate, curve, range};
 pub use fallback::fitting;
 pub use imatrix::Imatrix;
 pub use importance::{Importances, Origin};
