@@ -5,11 +5,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use rayon::ThreadPoolBuilder;
 
-use super::planning::Planned;
+use super::planning::{Planned, on_threads};
 use super::text::{Chunking, chunks};
-use crate::error::Error;
 use crate::feedback::{Feedback, run};
 use crate::forward::Shape;
 use crate::recipe::Importances;
@@ -73,11 +71,9 @@ impl FeedbackArgs {
             }
         };
         let feedback = Feedback { tokens: &tokens, context, memory: MEMORY };
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(|e| Error::Argument(format!("cannot start {threads} threads: {e}")))?;
-        pool.install(|| run(&planned.checkpoint, &planned.plan, importances, feedback, output, &told))?;
+        on_threads(threads, || {
+            run(&planned.checkpoint, &planned.plan, importances, feedback, output, &told)
+        })??;
         Ok(())
     }
 }

@@ -70,9 +70,12 @@ impl Quantize {
             _ if std::io::stderr().is_terminal() => Style::Bar,
             _ => Style::Lines,
         };
-        let planned = self.planning.plan()?;
+        self.planning.check_machine()?;
+        let threads = threads(self.threads);
+        let planned = self.planning.plan(threads)?;
         let importances = planned.importances()?;
-        let summary = Summary::new(&planned.plan, &importances);
+        let mut summary = Summary::new(&planned.plan, &importances);
+        summary.fit = planned.fit.clone();
         match style {
             Style::Json => {
                 let mut plan = serde_json::to_value(&summary)?;
@@ -83,7 +86,6 @@ impl Quantize {
             _ => eprintln!("{summary}"),
         }
 
-        let threads = threads(self.threads);
         if self.feedback.wanted() {
             let quiet = matches!(style, Style::Quiet | Style::Json);
             self.feedback.run(&planned, &importances, &self.output, threads, quiet)?;
