@@ -83,20 +83,30 @@ impl<'a> Road<'a> {
         // a larger one meets: so from above in eighths, and then in halves.
         let most = most.min(self.besides + self.range.largest);
         let part = (most - smallest).div_ceil(8).max(1);
-        let (mut low, mut high, mut best) = (smallest, most, None);
+        let (mut low, mut high, mut found) = (smallest, most, false);
         let mut size = most;
         loop {
-            let found = self.sized(&name(size), size)?;
-            match found.filter(|found| runs_well(&found.plan, machine, held)) {
-                Some(found) => (low, best) = (size, Some(found)),
-                None => high = size,
+            if self.runs_well(size, machine, held)? {
+                (low, found) = (size, true);
+            } else {
+                high = size;
             }
-            size = match best {
-                Some(_) if high - low > low / TOLERANCE => low + (high - low) / 2,
-                None if high > smallest => (high - part.min(high)).max(smallest),
-                _ => return Ok(best),
+            size = match found {
+                true if high - low > low / TOLERANCE => low + (high - low) / 2,
+                true => return self.sized(&name(low), low),
+                false if high > smallest => (high - part.min(high)).max(smallest),
+                false => return Ok(None),
             };
         }
+    }
+
+    /// Whether the best file of that size runs well on the machine, and without the disk if it shall be held in memory.
+    /// The file is not laid out: that is most of the time of a plan.
+    fn runs_well(&self, size: u64, machine: &Machine, held: bool) -> Result<bool> {
+        let Ok(chosen) = self.choices.choose(size.saturating_sub(self.besides))? else { return Ok(false) };
+        let needs = Needs::of_choices(self.model, &chosen.choices, self.besides + chosen.open.bytes);
+        let fit = Fit::new(&needs, machine);
+        Ok(fit.well && (fit.read_per_token == 0 || !held))
     }
 
     /// What other sizes than that of the plan would give.
@@ -123,12 +133,6 @@ impl<'a> Road<'a> {
             Size(largest),
         ))
     }
-}
-
-/// Whether the file runs well on the machine, and without the disk if it shall be held in memory.
-fn runs_well(plan: &Plan, machine: &Machine, held: bool) -> bool {
-    let fit = Fit::new(&Needs::of(plan), machine);
-    fit.well && (fit.read_per_token == 0 || !held)
 }
 
 /// The plan with these types, by way of an ordinary recipe.
