@@ -158,7 +158,10 @@ fn a_machine_is_told_what_it_can_run() {
     assert!(shown.contains("of memory are missing") && shown.contains("no file held in memory"), "{shown}");
     for (arguments, words) in [
         (&["--vram", "2GB"][..], "--ram"),
-        (&["--ram", "2GB", "--context", "1025"], "--context 1025: the model was made for up to 1024 tokens"),
+        (
+            &["--ram", "2GB", "--context", "1025"],
+            "a context of 1025 tokens: the model was made for up to 1024",
+        ),
         (&["--ram", "2GB", "--context", "0"], "--context"),
         (&["--ram", "2"], "--ram"),
         (&["--ram", "2GB", "--slowest", "0"], "--slowest"),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::interrupted::beside;
-use crate::support::{fixture, hex, quantize_fixture, tensor_hashes, text};
+use crate::support::{fixture, hex, quantize_fixture, succeed, tensor_hashes, text};
 
 #[test]
 fn the_manifest_has_every_tensor_with_its_digest_and_its_error() {
@@ -83,6 +83,53 @@ fn the_manifest_has_every_tensor_with_its_digest_and_its_error() {
             _ => assert!((1e-5..0.5).contains(&error), "{name}: {error}"),
         }
     }
+}
+
+/// A curve goes from the smallest file to the largest, and what is chosen is no better than what the curve allows.
+fn is_tradeoff(of: &Value) {
+    let point = |point: &Value| {
+        (point["bytes"].as_u64().expect("bytes"), point["damage"].as_f64().expect("a number"))
+    };
+    let curve: Vec<(u64, f64)> = of["tradeoff"].as_array().expect("a curve").iter().map(point).collect();
+    assert!((30..=60).contains(&curve.len()), "{} points", curve.len());
+    assert!(curve.is_sorted_by(|a, b| a.0 < b.0 && a.1 > b.1), "{curve:?}");
+    let (bytes, damage) = point(&of["chosen"]);
+    let next = curve.iter().position(|point| point.0 >= bytes).expect("no more than the largest");
+    assert!(
+        next > 0 && curve[next].1 <= damage && damage <= curve[next - 1].1,
+        "{bytes}: {damage} of {curve:?}"
+    );
+}
+
+#[test]
+fn a_named_size_leaves_its_tradeoff_in_plan_and_manifest() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let checkpoint = fixture("tiny-r1");
+    let [table, recipe] = ["table.json", "recipe.toml"].map(|name| folder.path().join(name));
+    let given = ["--size", "7MB", "--sensitivity", text(&table)];
+    let manifest = |name: &str, arguments: &[&str]| {
+        let file = quantize_fixture(folder.path(), name, arguments);
+        let text = fs::read_to_string(beside(&file, ".json")).expect("read");
+        (serde_json::from_str::<Value>(&text).expect("JSON"), text.replace(name, "a.gguf"))
+    };
+    // Measured on one thread, then by the table on several.
+    let saved = [&given[..], &["--threads", "1", "--save-recipe", text(&recipe)]].concat();
+    let (made, first) = manifest("a.gguf", &saved);
+    is_tradeoff(&made);
+    assert_eq!(made["chosen"]["bytes"], made["bytes"]);
+    assert!(first == manifest("b.gguf", &[&given[..], &["--threads", "5"]].concat()).1);
+    let bits = ["--bpw", "3.1", "--sensitivity", text(&table)];
+    for size in [&given, &bits] {
+        let plan = succeed(&[&["plan", text(&checkpoint), "--json"], &size[..]].concat());
+        let plan: Value = serde_json::from_str(&plan).expect("JSON");
+        is_tradeoff(&plan);
+        assert_eq!(plan["chosen"]["bytes"], plan["file_bytes"]);
+        assert_eq!(made["tradeoff"].as_array().map(Vec::len), plan["tradeoff"].as_array().map(Vec::len));
+    }
+    // The recipe alone names no size.
+    let (other, _) = manifest("c.gguf", &["--recipe", text(&recipe)]);
+    assert!(other.get("tradeoff").is_none() && other.get("chosen").is_none());
+    assert_eq!(other["sha256"], made["sha256"]);
 }
 
 #[test]

@@ -239,6 +239,22 @@ fn twenty_two_sizes_of_r1_are_met_from_below_in_five_seconds_and_500_mb() {
         let memory = plan["peak_memory_bytes"].as_u64();
         assert!(memory.is_none_or(|bytes| bytes < 500_000_000), "{memory:?} bytes");
     }
+    // What a machine runs well is searched for: all tensors read by every token grow, and take room from the experts.
+    for (machine, held) in [
+        (&["--ram", "16GB"][..], false),
+        (&["--ram", "20GB", "--disk", "2GB"], false),
+        (&["--ram", "256GB"], true),
+        (&["--ram", "192GB", "--vram", "24GB"], true),
+    ] {
+        let plan = plan(text(folder.path()), &[&given[..], &["--size", "auto"], machine].concat());
+        let fit = &plan["fit"];
+        assert!(fit["well"] == true && fit["disk_tokens_per_second"].is_null() == held, "{machine:?}: {fit}");
+        let seconds = plan["seconds"].as_f64().expect("seconds");
+        let memory = plan["peak_memory_bytes"].as_u64();
+        eprintln!("R1 for {machine:?}: {} bytes, in {seconds:.2} s and {memory:?} bytes", plan["file_bytes"]);
+        assert!(memory.is_none_or(|bytes| bytes < 500_000_000), "{memory:?} bytes");
+        assert!((40..=48).contains(&plan["tradeoff"].as_array().map_or(0, Vec::len)), "{}", plan["tradeoff"]);
+    }
     // The best of them: other tests run beside this one.
     eprintln!("R1 planned for a size in {least:.2} s");
     assert!(least < 5.0, "{least} s");

@@ -195,6 +195,36 @@ fn names_cannot_become_markup() {
 }
 
 #[test]
+fn a_named_size_is_shown_on_its_curve() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let table = folder.path().join("table.json");
+    let size = ["--size", "7MB", "--sensitivity", text(&table)];
+    let split = [&size[..], &["--split", "2"]].concat();
+    let first = quantize_fixture(folder.path(), "a.gguf", &split).with_file_name("a-00001-of-00002.gguf");
+    let second = first.with_file_name("a-00002-of-00002.gguf");
+    let plan = folder.path().join("plan.json");
+    let checkpoint = fixture("tiny-r1");
+    let planned = succeed(&[&["plan", text(&checkpoint), "--json"], &split[..]].concat());
+    fs::write(&plan, &planned).expect("written");
+    let planned: Value = serde_json::from_str(&planned).expect("JSON");
+    let points = planned["tradeoff"].as_array().expect("a curve").len();
+    let manifests = [&first, &second].map(|file| beside(file, ".json"));
+    for files in [vec![text(&plan)], manifests.iter().map(|file| text(file)).collect()] {
+        let page = report(folder.path(), &files);
+        loads_nothing(&page);
+        has(&page, &["Trade-off of size and damage", "chosen: 7.00 MB (6.67 MiB), damage "]);
+        let dots = page.matches(", damage ").count();
+        // A tip for each point, and of the chosen one a tip and a text.
+        assert_eq!(dots, points + 2, "{files:?}");
+    }
+    let page = report(folder.path(), &{
+        fs::write(&plan, succeed(&["plan", text(&checkpoint), "--json"])).expect("written");
+        [text(&plan)]
+    });
+    assert!(!page.contains("Trade-off of size and damage"));
+}
+
+#[test]
 fn what_is_no_plan_and_no_manifest_is_refused() {
     let folder = TempDir::new().expect("a temporary folder");
     let (file, page) = (folder.path().join("bad.json"), folder.path().join("bad.html"));

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use quantpress::checkpoint::{Checkpoint, Fingerprint};
 use quantpress::model::{Model, Options};
-use quantpress::sensitivity::{DEFAULT_TYPES, measure};
+use quantpress::sensitivity::{DEFAULT_TYPES, Sampling, measure};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -157,6 +157,70 @@ fn bits_per_weight_and_types_are_kept() {
 }
 
 #[test]
+fn a_machines_size_is_the_largest_that_runs_well_there() {
+    let checkpoint = fixture("tiny-r1");
+    let [_, largest] = possible(text(&checkpoint), &plain());
+    // Held in memory, streamed where that is too little, with a slow disk, on a graphics card, and a machine that has
+    // room for more than there is. 1 GB on each side is not the file's.
+    for (machine, held, most) in [
+        (&["--ram", "1.025GB"][..], true, false),
+        (&["--ram", "1.025GB", "--kv-context", "100"], true, false),
+        (&["--ram", "1.019GB"], false, false),
+        (&["--ram", "1.019GB", "--disk", "2MB", "--slowest", "2"], false, false),
+        (&["--ram", "1.016GB", "--vram", "1.020GB"], true, false),
+        (&["--ram", "2GB", "--context", "512"], true, true),
+    ] {
+        let arguments = [&plain()[..], machine].concat();
+        let with = |size: &str| plan(text(&checkpoint), &[&arguments[..], &["--size", size]].concat());
+        let runs = |plan: &Value| {
+            plan["fit"]["well"] == true && (!held || plan["fit"]["disk_tokens_per_second"].is_null())
+        };
+        let found = with("auto");
+        let bytes = found["file_bytes"].as_u64().expect("bytes");
+        assert!(runs(&found), "{machine:?}: {}", found["fit"]);
+        assert_eq!(bytes == largest, most, "{machine:?}: {bytes} of {largest}");
+        // The ordinary road of that size gives the same, and runs well too.
+        let named = found["recipe"].as_str().expect("a name").replace("auto for ", "").replace(" bytes", "B");
+        let again = with(&named);
+        for part in ["file_bytes", "recipe", "fit", "tensor_list", "tradeoff", "chosen"] {
+            assert_eq!(found[part], again[part], "{machine:?}: {part}");
+        }
+        assert!(runs(&with(&format!("{bytes}B"))), "{machine:?}: {bytes}");
+        // The embedding, which is mapped and not counted, may be larger than in the smallest file. To a card layers go
+        // whole, which has its own limits.
+        let more = bytes + bytes / 40;
+        assert!(
+            most || machine.contains(&"--vram") || !runs(&with(&format!("{more}B"))),
+            "{machine:?}: {more} runs as well"
+        );
+    }
+}
+
+#[test]
+fn quantize_makes_the_file_of_the_machine() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let machine = ["--size", "auto", "--ram", "1.02GB", "--kv-context", "300"];
+    let made = quantize_fixture(folder.path(), "a.gguf", &[&plain()[..], &machine].concat());
+    let checkpoint = fixture("tiny-r1");
+    let planned = plan(text(&checkpoint), &[&plain()[..], &machine].concat());
+    assert_eq!(planned["file_bytes"], made.metadata().expect("made").len());
+    let output = folder.path().join("b.gguf");
+    let quantize = ["quantize", text(&checkpoint), "-o", text(&output)];
+    let refused = |arguments: &[&str], code| fail(&[&quantize[..], &plain(), arguments].concat(), code);
+    // A machine alone says nothing of the file here.
+    for arguments in [&["--ram", "20GB"][..], &["--ram", "20GB", "--size", "7MB"]] {
+        assert!(refused(arguments, 2).contains("--size auto"), "{arguments:?}");
+    }
+    assert!(refused(&["--size", "auto"], 2).contains("--ram"));
+    let message = refused(&["--size", "auto", "--ram", "20MB"], 2);
+    assert!(message.contains("20.00 MB (19.07 MiB) of memory is asked for"), "{message}");
+    assert!(message.contains("the smallest file has") && message.contains("the largest"), "{message}");
+    let message = refused(&["--size", "auto", "--ram", "2GB", "--kv-context", "1025"], 2);
+    assert!(message.contains("a context of 1025 tokens"), "{message}");
+    assert!(!output.exists());
+}
+
+#[test]
 fn split_files_keep_the_size_together() {
     let checkpoint = fixture("tiny-r1");
     for split in ["3", "2MB"] {
@@ -219,7 +283,14 @@ fn measuring_does_not_depend_on_threads_and_sees_the_types_in_order() {
     let source = Fingerprint::of(&checkpoint).expect("read");
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-        pool.install(|| measure(&checkpoint, &model, &source, None, &DEFAULT_TYPES).expect("measured"))
+        let sampling = Sampling {
+            checkpoint: &checkpoint,
+            model: &model,
+            source: &source,
+            imatrix: None,
+            types: &DEFAULT_TYPES,
+        };
+        pool.install(|| measure(&sampling).expect("measured"))
     };
     let table = with(1);
     assert_eq!(table, with(3));

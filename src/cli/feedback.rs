@@ -5,11 +5,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use rayon::ThreadPoolBuilder;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::planning::Planned;
+use super::planning::{Planned, on_threads};
 use super::print;
 use super::text::{Chunking, chunks};
 use crate::error::Error;
@@ -86,10 +85,6 @@ impl FeedbackArgs {
             }
         };
         let feedback = Feedback { tokens: &tokens, context, memory: memory.unwrap_or(MEMORY), told: &told };
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(job.threads)
-            .build()
-            .map_err(|e| Error::Argument(format!("cannot start {} threads: {e}", job.threads)))?;
-        Ok(pool.install(|| run_by(job, &feedback))?)
+        Ok(on_threads(job.threads, || run_by(job, &feedback))??)
     }
 }

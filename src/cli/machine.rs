@@ -12,7 +12,8 @@ const CONTEXT: u64 = 8192;
 
 #[derive(Debug, Args)]
 pub struct MachineArguments {
-    /// Say how the file runs with so much memory, as in 20GB, and how large a file may be (docs/machines.md)
+    /// Memory of the machine that the file is for, as in 20GB: how it runs there, and how large a file may be
+    /// (docs/machines.md)
     #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
     ram: Option<u64>,
 
@@ -21,8 +22,9 @@ pub struct MachineArguments {
     vram: Option<u64>,
 
     /// Tokens of the KV cache, for --ram [default: 8192, or what the model was made for if that is less]
+    // plan calls it --context, which quantize has of another kind.
     #[arg(long, value_name = "TOKENS", requires = "ram", value_parser = clap::value_parser!(u64).range(1..))]
-    context: Option<u64>,
+    kv_context: Option<u64>,
 
     /// What the disk reads in a second, for --ram [default: 3GB]
     #[arg(long, value_name = "SIZE", value_parser = size::bytes, requires = "ram")]
@@ -34,14 +36,19 @@ pub struct MachineArguments {
 }
 
 impl MachineArguments {
+    /// Whether a machine is named.
+    pub fn is_given(&self) -> bool {
+        self.ram.is_some()
+    }
+
     /// The machine for this model; None if none was named.
     pub fn machine(&self, needs: &Needs) -> Result<Option<Machine>> {
         let Some(ram) = self.ram else { return Ok(None) };
         let longest = needs.longest_context;
-        let context = self.context.unwrap_or(CONTEXT.min(longest));
+        let context = self.kv_context.unwrap_or(CONTEXT.min(longest));
         if context > longest {
             return Err(Error::Argument(format!(
-                "--context {context}: the model was made for up to {longest} tokens"
+                "a context of {context} tokens: the model was made for up to {longest}"
             )));
         }
         Ok(Some(Machine {

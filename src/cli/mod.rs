@@ -12,6 +12,7 @@ mod planning;
 mod quantize;
 mod report;
 mod size;
+mod sized;
 mod sizing;
 mod text;
 mod verify;

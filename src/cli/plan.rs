@@ -7,7 +7,6 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::machine::MachineArguments;
 use super::planning::{Planned, Planning, thread_count, threads};
 use super::{print, print_block};
 use crate::pipeline::rates;
@@ -15,16 +14,14 @@ use crate::report::{Sketch, Summary, peak_memory};
 
 /// Show what quantize would write, to the byte; no matrix is read, but for a sample with --size
 #[derive(Debug, Args)]
+#[command(mut_arg("kv_context", |argument| argument.long("context").visible_alias("kv-context")))]
 pub struct Plan {
     #[command(flatten)]
     planning: Planning,
 
-    /// Threads to estimate the time for [default: all]
+    /// Threads to sample with, and to estimate the time for [default: all]
     #[arg(short, long, value_parser = thread_count())]
     threads: Option<u16>,
-
-    #[command(flatten)]
-    machine: MachineArguments,
 
     /// List every tensor with its type and the reason
     #[arg(long)]
@@ -64,10 +61,11 @@ impl Plan {
     /// Plans and prints.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
-        let planned = self.planning.plan(None)?;
+        let threads = threads(self.threads);
+        let planned = self.planning.plan(threads, None)?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
-        summary.estimate(&rates(&planned.plan)?, threads(self.threads));
-        summary.fit = self.machine.fit(&planned.plan)?;
+        summary.estimate(&rates(&planned.plan)?, threads);
+        summary.fit = planned.fit.clone();
         let tensors = tensors(&planned);
         if self.json {
             let json = Json {

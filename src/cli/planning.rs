@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use rayon::ThreadPoolBuilder;
 
+use super::machine::MachineArguments;
 use super::size::{self, Part};
 use super::sizing::Sizing;
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::{Error, Result};
 use crate::gguf::Split;
+use crate::machine::Fit;
 use crate::model::{Model, Options};
 use crate::recipe::{
     AUTO_PRESET, DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, preset_names,
@@ -25,6 +28,9 @@ pub struct Planning {
 
     #[command(flatten)]
     sizing: Sizing,
+
+    #[command(flatten)]
+    machine: MachineArguments,
 
     /// A type for the tensors whose GGUF name the pattern is found in, before the recipe's rules; repeatable
     #[arg(long = "override", value_name = "REGEX=TYPE")]
@@ -61,13 +67,29 @@ pub struct Planned {
     pub checkpoint: Checkpoint,
     pub plan: Plan,
     pub imatrix: Option<Imatrix>,
+    /// How the file runs on the machine that was named.
+    pub fit: Option<Fit>,
     /// The only file of the plan to be made, counted from 1.
     pub part: Option<u16>,
 }
 
 impl Planning {
-    /// Reads headers, configuration and tokenizer, and decides; `feedback` is the digest of its text.
-    pub fn plan(self, feedback: Option<String>) -> Result<Planned> {
+    /// A machine is only for the size.
+    ///
+    /// # Errors
+    /// If one is named, and not asked for the size.
+    pub fn check_machine(&self) -> Result<()> {
+        if self.machine.is_given() && !self.sizing.is_auto() {
+            let problem =
+                "--ram is for --size auto here; quantpress plan --ram says how a file of another size runs";
+            return Err(Error::Argument(problem.into()));
+        }
+        Ok(())
+    }
+
+    /// Reads headers, configuration and tokenizer, and decides. What a size needs is measured on so many threads;
+    /// `feedback` is the digest of its text.
+    pub fn plan(self, threads: usize, feedback: Option<String>) -> Result<Planned> {
         let default = if self.sizing.is_given() { AUTO_PRESET } else { DEFAULT_PRESET };
         let recipe = Recipe::load(self.recipe.as_deref().unwrap_or(default))?;
         if recipe.is_open() && !self.sizing.is_given() {
@@ -92,10 +114,11 @@ impl Planning {
             split,
         };
         let plan = match self.sizing.is_given() {
-            true => self.sizing.plan(&checkpoint, model, source, imatrix.as_ref(), wishes)?,
+            true => self.sizing.plan(&checkpoint, &model, &source, wishes, &self.machine, threads)?,
             false => Plan::new(model, source, wishes)?,
         };
-        Ok(Planned { checkpoint, plan, imatrix, part: self.part.map(|part| part.number) })
+        let fit = self.machine.fit(&plan)?;
+        Ok(Planned { checkpoint, plan, imatrix, fit, part: self.part.map(|part| part.number) })
     }
 }
 
@@ -109,6 +132,15 @@ impl Planned {
 /// Threads to use: what was asked for, else what the machine has.
 pub fn threads(asked: Option<u16>) -> usize {
     asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+}
+
+/// Does the work on so many threads.
+pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| Error::Argument(format!("cannot start {threads} threads: {e}")))?;
+    Ok(pool.install(work))
 }
 
 /// A number of threads that makes sense.

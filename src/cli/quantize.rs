@@ -70,10 +70,13 @@ impl Quantize {
             _ if std::io::stderr().is_terminal() => Style::Bar,
             _ => Style::Lines,
         };
+        self.planning.check_machine()?;
+        let threads = threads(self.threads);
         let feedback = self.feedback.digest()?;
-        let planned = self.planning.plan(feedback)?;
+        let planned = self.planning.plan(threads, feedback)?;
         let importances = planned.importances()?;
-        let summary = Summary::new(&planned.plan, &importances);
+        let mut summary = Summary::new(&planned.plan, &importances);
+        summary.fit = planned.fit.clone();
         match style {
             Style::Json => {
                 let mut plan = serde_json::to_value(&summary)?;
@@ -84,7 +87,6 @@ impl Quantize {
             _ => eprintln!("{summary}"),
         }
 
-        let threads = threads(self.threads);
         let progress = Progress::new(style);
         let listener = |event| progress.event(event);
         let job = Job {

@@ -19,6 +19,9 @@ const UNITS: [(&str, u64); 11] = [
     ("B", 1),
 ];
 
+/// The size that the machine decides.
+pub const AUTO: &str = "auto";
+
 /// Bytes with a unit: `48GB`, `1.5 GiB`.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let fault = || format!("\"{text}\" is no size; expected a number with a unit, as in 48GB or 512MiB");
@@ -30,6 +33,20 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     let number: f64 = number.trim().parse().map_err(|_| fault())?;
     let bytes = number * unit as f64;
     if (1.0..=u64::MAX as f64 / 2.0).contains(&bytes) { Ok(bytes as u64) } else { Err(fault()) }
+}
+
+/// What `--size` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// At most so many bytes.
+    Bytes(u64),
+    /// As many as run well on the machine that is named.
+    Auto,
+}
+
+/// `131GiB` or `auto`.
+pub fn limit(text: &str) -> Result<Limit, String> {
+    if text == AUTO { Ok(Limit::Auto) } else { bytes(text).map(Limit::Bytes) }
 }
 
 /// `48GB`, files of at most that size, or `8`, that many files.
@@ -78,6 +95,13 @@ mod tests {
         for wrong in ["", "GB", "12", "-1GB", "0MB", "nanGB", "1e300GB", "5 parsecs"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn limits_are_sizes_or_auto() {
+        assert_eq!(limit("auto"), Ok(Limit::Auto));
+        assert_eq!(limit("48GB"), Ok(Limit::Bytes(48_000_000_000)));
+        assert!(limit("Auto").is_err() && limit("automatic").is_err());
     }
 
     #[test]

@@ -5,22 +5,26 @@ use std::path::PathBuf;
 use clap::Args;
 use quant_kernels::Format;
 
-use super::size;
+use super::machine::MachineArguments;
+use super::planning::on_threads;
+use super::size::{self, Limit};
+use super::sized::{Found, Road};
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::machine::Needs;
 use crate::model::Model;
-use crate::recipe::{Choice, Decision, Imatrix, Plan, Presence, Recipe, Wishes, decide, resolved};
-use crate::report::{Size, grouped};
-use crate::sensitivity::{Choices, DEFAULT_TYPES, Table, measure};
+use crate::recipe::{Decision, Imatrix, Plan, Presence, Tradeoff, Wishes, decide};
+use crate::report::{Memory, Size};
+use crate::sensitivity::{Choices, DEFAULT_TYPES, Sampling, Table, measure};
 
 #[derive(Debug, Args)]
 #[group(id = "budget", args = ["size", "bpw"])]
 pub struct Sizing {
     /// The largest size that the file may have, or all files of a split together: 131GiB, 140GB, 16000MB. The types that
-    /// the recipe leaves open are the best for it
-    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
-    size: Option<u64>,
+    /// the recipe leaves open are the best for it. With auto, the largest that runs well on the machine of --ram
+    #[arg(long, value_name = "SIZE|auto", value_parser = size::limit, requires_if(size::AUTO, "ram"))]
+    size: Option<Limit>,
 
     /// The same in bits per weight, over all tensors
     #[arg(long, value_name = "BITS", value_parser = bits)]
@@ -45,114 +49,95 @@ impl Sizing {
         self.size.is_some() || self.bpw.is_some()
     }
 
-    /// The plan with the types that the size allows.
+    /// Whether the machine decides the size.
+    pub fn is_auto(&self) -> bool {
+        self.size == Some(Limit::Auto)
+    }
+
+    /// The plan with the types that the size allows, with the trade-off that led to it. A sample is measured on so
+    /// many threads.
     ///
     /// # Errors
     /// If the recipe leaves nothing open, the size is impossible, or something cannot be read, measured or written.
     pub fn plan(
         &self,
         checkpoint: &Checkpoint,
-        model: Model,
-        source: Fingerprint,
-        imatrix: Option<&Imatrix>,
+        model: &Model,
+        source: &Fingerprint,
         wishes: Wishes,
+        machine: &MachineArguments,
+        threads: usize,
     ) -> Result<Plan> {
+        let imatrix = wishes.imatrix;
         let presence = if imatrix.is_some() { Presence::Present } else { Presence::Absent };
-        let decisions = decide(&model, wishes.recipe, wishes.overrides, presence)?;
+        let decisions = decide(model, wishes.recipe, wishes.overrides, presence)?;
         if !decisions.iter().any(|decision| matches!(decision, Decision::Open { .. })) {
             let problem = "leaves no type open, so it has its own size; --size and --bpw want one with type = \"auto\", as the preset auto";
             return Err(Error::Recipe { recipe: wishes.recipe.name.clone(), problem: problem.into() });
         }
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
-        let table = self.table(checkpoint, &model, &source, imatrix, types)?;
-        let (plan, text) = self.fitted(model, source, &wishes, &decisions, &table, types)?;
+        let sampling = Sampling { checkpoint, model, source, imatrix, types };
+        let table = self.table(&sampling, threads)?;
+        let choices = Choices::new(model, &decisions, &table, types)?;
+        let (found, tradeoff) = self.found(model, source, wishes, choices, machine)?;
         if let Some(path) = &self.save_recipe {
-            disk::write_whole(path, text.as_bytes()).map_err(|e| Error::io("write", path, e))?;
+            disk::write_whole(path, found.recipe.as_bytes()).map_err(|e| Error::io("write", path, e))?;
         }
-        Ok(plan)
+        Ok(Plan { tradeoff: Some(tradeoff), ..found.plan })
     }
 
-    fn table(
-        &self,
-        checkpoint: &Checkpoint,
-        model: &Model,
-        source: &Fingerprint,
-        imatrix: Option<&Imatrix>,
-        types: &[Format],
-    ) -> Result<Table> {
+    /// What each type costs each tensor: as it was kept, or measured now.
+    fn table(&self, sampling: &Sampling, threads: usize) -> Result<Table> {
         if let Some(path) = &self.sensitivity {
-            let sha256 = imatrix.map(Imatrix::fingerprint);
-            if let Some(table) = Table::read(path, source, sha256.as_deref())? {
+            let sha256 = sampling.imatrix.map(Imatrix::fingerprint);
+            if let Some(table) = Table::read(path, sampling.source, sha256.as_deref())? {
                 return Ok(table);
             }
         }
-        let table = measure(checkpoint, model, source, imatrix, types)?;
+        let table = on_threads(threads, || measure(sampling))??;
         if let Some(path) = &self.sensitivity {
             table.save(path)?;
         }
         Ok(table)
     }
 
-    /// Types, plan and recipe for the size. What the file has besides open tensors is found by laying one out.
-    fn fitted(
+    /// The plan of the size that is asked for.
+    fn found(
         &self,
-        model: Model,
-        source: Fingerprint,
-        wishes: &Wishes,
-        decisions: &[Decision],
-        table: &Table,
-        types: &[Format],
-    ) -> Result<(Plan, String)> {
-        let name = match (self.size, self.bpw) {
-            (Some(size), _) => format!("{} for {size} bytes", wishes.recipe.name),
-            (_, Some(bpw)) => format!("{} for {bpw} bits per weight", wishes.recipe.name),
-            (None, None) => unreachable!("a size is given"),
-        };
-        let about =
-            format!("What the recipe {} came to; made by quantpress {}.", name, env!("CARGO_PKG_VERSION"));
-        let make = |model: Model, source, choices: &[Choice]| {
-            let text = resolved(&model, wishes.recipe, &name, &about, choices);
-            let recipe = Recipe::parse(&name, &text)?;
-            Ok::<_, Error>((Plan::new(model, source, Wishes { recipe: &recipe, ..wishes.clone() })?, text))
-        };
-
-        let choices = Choices::new(&model, decisions, table, types)?;
-        let range = choices.range();
-        let smallest = choices.smallest()?;
-        drop(choices);
-        let mut plan = make(model, source, &smallest)?.0;
-        let besides = plan.file_bytes() - range.smallest;
-        let limit = match (self.size, self.bpw) {
-            (Some(size), _) => size,
-            (_, Some(bpw)) => {
-                let tensors = (bpw / 8.0 * plan.model.weights() as f64) as u64;
-                (plan.file_bytes() - plan.tensor_bytes()).saturating_add(tensors)
+        model: &Model,
+        source: &Fingerprint,
+        wishes: Wishes,
+        choices: Choices,
+        machine: &MachineArguments,
+    ) -> Result<(Found, Tradeoff)> {
+        let base = wishes.recipe.name.clone();
+        let name = |limit: u64| format!("{base} for {limit} bytes");
+        let (road, found, wanted);
+        match (self.size, self.bpw) {
+            (Some(Limit::Bytes(limit)), _) => {
+                road = Road::new(model, source, wishes, choices, &name(limit))?;
+                (found, wanted) = (road.sized(&name(limit), limit)?, Size(limit).to_string());
             }
-            (None, None) => unreachable!("a size is given"),
-        };
-        let mut budget = limit.saturating_sub(besides);
-        // Where files of a split begin depends on the sizes, and with it some padding: a second look settles it.
-        for _ in 0..8 {
-            let found = Choices::new(&plan.model, decisions, table, types)?.choose(budget)?;
-            let Ok(found) = found else { break };
-            let Plan { model, source, .. } = plan;
-            let (made, text) = make(model, source, &found)?;
-            match made.file_bytes().checked_sub(limit) {
-                None | Some(0) => return Ok((made, text)),
-                Some(excess) => budget = budget.saturating_sub(excess),
+            (Some(Limit::Auto), _) => {
+                // No size has a longer name, so none of the plans has more besides its tensors than the smallest.
+                road = Road::new(model, source, wishes, choices, &name(u64::MAX))?;
+                let machine =
+                    machine.machine(&Needs::of(road.smallest()))?.expect("--size auto requires --ram");
+                wanted = format!("a file that runs well on a machine with {}", Memory(&machine));
+                found = road.for_machine(&machine, name)?;
             }
-            plan = made;
+            (None, bpw) => {
+                let bpw = bpw.expect("a size is given");
+                let name = format!("{base} for {bpw} bits per weight");
+                road = Road::new(model, source, wishes, choices, &name)?;
+                let (smallest, tensors) = (road.smallest(), (bpw / 8.0 * model.weights() as f64) as u64);
+                let limit = (smallest.file_bytes() - smallest.tensor_bytes()).saturating_add(tensors);
+                (found, wanted) = (road.sized(&name, limit)?, Size(limit).to_string());
+            }
         }
-        Err(Error::Argument(format!(
-            "{} is asked for, which the recipe {} cannot make of this model: the smallest file has {} bytes, {}, the \
-             largest {} bytes, {}",
-            Size(limit),
-            wishes.recipe.name,
-            grouped(besides + range.smallest),
-            Size(besides + range.smallest),
-            grouped(besides + range.largest),
-            Size(besides + range.largest),
-        )))
+        let found = found.ok_or_else(|| road.impossible(&wanted))?;
+        let tradeoff = road.tradeoff(&found);
+        Ok((found, tradeoff))
     }
 }
 

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
-use rayon::ThreadPoolBuilder;
 
-use super::planning::{thread_count, threads};
+use super::planning::{on_threads, thread_count, threads};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::Encoder;
@@ -75,12 +74,7 @@ impl Text {
 
     /// Does the work on the threads that were asked for.
     pub fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let threads = threads(self.threads);
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(|e| Error::Argument(format!("cannot start {threads} threads: {e}")))?;
-        Ok(pool.install(work))
+        on_threads(threads(self.threads), work)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::gguf::Value;
 use crate::model::{Model, Role};
-use crate::recipe::Plan;
+use crate::recipe::{Choice, Plan};
 
 /// Tokens that llama.cpp computes at once (its default -ub).
 const UBATCH: u64 = 512;
@@ -40,11 +40,15 @@ pub struct LayerBytes {
 impl Needs {
     /// Those of the file that a plan makes.
     pub fn of(plan: &Plan) -> Self {
-        let model = &plan.model;
+        Self::of_choices(&plan.model, &plan.choices, plan.file_bytes())
+    }
+
+    /// Those of a file of so many bytes with these types, in the model's order.
+    pub fn of_choices(model: &Model, choices: &[Choice], file: u64) -> Self {
         let mut layers = vec![LayerBytes::default(); model.layers as usize];
         let (mut embedding, mut head) = (0, 0);
-        for (index, tensor) in model.tensors.iter().enumerate() {
-            let bytes = plan.bytes(index);
+        for (tensor, choice) in model.tensors.iter().zip(choices) {
+            let bytes = choice.format.row_bytes(tensor.columns()) * (tensor.weights() / tensor.columns());
             let layer = tensor.layer.and_then(|layer| layers.get_mut(layer as usize));
             *match (tensor.role, layer) {
                 (Role::Embedding, _) => &mut embedding,
@@ -59,7 +63,7 @@ impl Needs {
         let vocabulary = vocabulary.map_or(0, |tensor| tensor.rows());
         let kv = u64::from(model.kv_per_token);
         Self {
-            file: plan.file_bytes(),
+            file,
             embedding,
             head,
             layers,

@@ -16,7 +16,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::gguf::{File, Split, beside};
 use crate::model::Role;
-use crate::recipe::{Origin, Plan};
+use crate::recipe::{Origin, Plan, Tradeoff};
 
 /// Lists in a tensor's entry are written on one line.
 const LIST_DEPTH: usize = 4;
@@ -64,7 +64,7 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
         entry
     };
     let shard = |shard: &Shard| json!({"file": shard.file, "bytes": shard.bytes, "header_sha256": shard.header_sha256});
-    json!({
+    let mut manifest = json!({
         "tool": concat!("quantpress ", env!("CARGO_PKG_VERSION")),
         "file": name.file_name().unwrap_or_default().to_string_lossy(),
         "bytes": file.layout.file_size,
@@ -87,7 +87,12 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
         "feedback": plan.feedback.as_ref().map(|sha256| json!({"sha256": sha256})),
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
         "tensors": file.tensors.clone().zip(&digests.tensors).map(tensor).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(Tradeoff { curve, chosen }) = &plan.tradeoff {
+        manifest["tradeoff"] = json!(curve);
+        manifest["chosen"] = json!(chosen);
+    }
+    manifest
 }
 
 /// The deviation of each slice of the file's expert tensors. Pieces of a slice are added in the order of its rows.

@@ -6,13 +6,15 @@
 
 use std::cmp::Ordering;
 
+use serde::Serialize;
+
 /// A size below the budget by more than this share is filled up, even where that does not lower the damage.
 const TOLERANCE: u64 = 1000;
 
-/// What one type does to a group.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What one type does to a group, or a choice of types to all.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Candidate {
-    /// Bytes that the group's tensors take.
+    /// Bytes that the tensors take.
     pub bytes: u64,
     /// Damage that is expected of it; finite, 0 or more.
     pub damage: f64,
@@ -50,6 +52,31 @@ pub fn allocate(groups: &[Vec<Candidate>], budget: u64) -> Result<Vec<usize>, Im
         search.exchange(|change| change.bytes > 0);
     }
     Ok(search.chosen)
+}
+
+/// Sizes from the smallest to the largest with the least damage at each: at most `points`, 2 or more, about evenly
+/// apart, with ascending bytes and falling damage.
+///
+/// The points are those at which the hulls' steps are taken whole, so no choice of a point's size is better, and all of
+/// them cost one sorting of the steps; [`allocate`] meets the sizes between them.
+///
+/// # Panics
+/// If a group has no candidate.
+pub fn curve(groups: &[Vec<Candidate>], points: u64) -> Vec<Candidate> {
+    let Impossible { smallest, largest } = range(groups);
+    let mut search = Search::new(groups, largest);
+    let mut curve = vec![search.sum()];
+    let part = (largest - smallest).div_ceil(points.max(2) - 1).max(1);
+    let mut wanted = smallest + part;
+    for (_, group, step) in search.steps() {
+        search.apply(search.to(group, search.hulls[group][step]));
+        // The first at or above each size, and so the last of all.
+        if search.bytes >= wanted || search.bytes == largest {
+            curve.push(search.sum());
+            wanted = smallest + ((search.bytes - smallest) / part + 1) * part;
+        }
+    }
+    curve
 }
 
 /// The smallest and the largest size that [`allocate`] can reach.
@@ -132,6 +159,12 @@ impl<'a> Search<'a> {
         self.budget - self.bytes
     }
 
+    /// Bytes and damage of the choice, added up anew.
+    fn sum(&self) -> Candidate {
+        let damages = self.groups.iter().zip(&self.chosen).map(|(group, &chosen)| group[chosen].damage);
+        Candidate { bytes: self.bytes, damage: damages.sum() }
+    }
+
     fn to(&self, group: usize, to: usize) -> Move {
         let (old, new) = (&self.groups[group][self.chosen[group]], &self.groups[group][to]);
         let bytes = new.bytes as i64 - old.bytes as i64;
@@ -143,8 +176,8 @@ impl<'a> Search<'a> {
         self.chosen[change.group] = change.to;
     }
 
-    /// Takes the hulls' steps in the order of their worth; a group whose next step does not fit stays.
-    fn climb(&mut self) {
+    /// The hulls' steps in the order of their worth: worth, group, and the place on its hull that the step leads to.
+    fn steps(&self) -> Vec<(f64, usize, usize)> {
         let mut steps: Vec<(f64, usize, usize)> = Vec::new();
         for (group, hull) in self.hulls.iter().enumerate() {
             for (step, pair) in hull.windows(2).enumerate() {
@@ -154,8 +187,13 @@ impl<'a> Search<'a> {
         }
         // Along a hull the worth falls, so a group's steps stay in order.
         steps.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        steps
+    }
+
+    /// Takes the steps in their order; a group whose next step does not fit stays.
+    fn climb(&mut self) {
         let mut stuck = vec![false; self.groups.len()];
-        for (_, group, step) in steps {
+        for (_, group, step) in self.steps() {
             let step = self.to(group, self.hulls[group][step]);
             if stuck[group] || step.bytes > self.slack() as i64 {
                 stuck[group] = true;
@@ -363,6 +401,41 @@ mod tests {
             left -= part * (to.bytes - from.bytes) as f64;
         }
         damage
+    }
+
+    #[test]
+    fn a_curve_goes_from_end_to_end_along_the_relaxed_optimum() {
+        let mut random = Random(3);
+        let groups: Vec<_> = (0..900).map(|_| random.group(10)).collect();
+        let Impossible { smallest, largest } = range(&groups);
+        let curve = curve(&groups, 48);
+        assert!((40..=48).contains(&curve.len()), "{} points", curve.len());
+        assert_eq!((curve[0].bytes, curve[curve.len() - 1].bytes), (smallest, largest));
+        for pair in curve.windows(2) {
+            assert!(pair[0].bytes < pair[1].bytes && pair[0].damage > pair[1].damage, "{pair:?}");
+            assert!(pair[1].bytes - pair[0].bytes <= (largest - smallest) / 20, "{pair:?}");
+        }
+        for Candidate { bytes, damage } in curve {
+            let least = relaxed(&groups, bytes);
+            assert!((damage - least).abs() <= 1e-9 * least, "{damage}, at least {least}");
+            let (_, found) = sums(&groups, &allocate(&groups, bytes).expect("possible"));
+            assert!((found - damage).abs() <= 1e-9 * damage, "{found}, on the curve {damage}");
+        }
+    }
+
+    #[test]
+    fn a_curve_of_few_steps_has_them_all() {
+        let group = |first, second| {
+            vec![first, second].into_iter().map(|(bytes, damage)| Candidate { bytes, damage })
+        };
+        let groups: Vec<Vec<Candidate>> =
+            vec![group((10, 1.0), (20, 0.5)).collect(), group((10, 4.0), (15, 1.0)).collect()];
+        let points: Vec<(u64, f64)> =
+            curve(&groups, 48).iter().map(|point| (point.bytes, point.damage)).collect();
+        assert_eq!(points, [(20, 5.0), (25, 2.0), (35, 1.5)]);
+        let points: Vec<u64> = curve(&groups, 2).iter().map(|point| point.bytes).collect();
+        assert_eq!(points, [20, 35]);
+        assert_eq!(curve(&[vec![Candidate { bytes: 10, damage: 1.0 }]], 48).len(), 1);
     }
 
     #[test]

@@ -13,13 +13,13 @@ mod rule;
 
 use quant_kernels::Format;
 
-pub use allocate::{Candidate, Impossible, allocate, range};
+pub use allocate::{Candidate, Impossible, allocate, curve, range};
 pub use fallback::fitting;
 pub use imatrix::Imatrix;
 pub use importance::{Importances, Origin};
 pub use layers::{Layers, Share};
 pub use overrides::Override;
-pub use plan::{Plan, Wishes};
+pub use plan::{Plan, Tradeoff, Wishes};
 pub use presets::{AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, names as preset_names};
 pub use resolved::resolved;
 pub use rule::{Presence, Recipe, Rule, Wanted};

@@ -1,8 +1,9 @@
 //! The whole decision: every tensor's type, all metadata, every offset. Nothing of it needs a weight to be read.
 
 use quant_kernels::Format;
+use serde::Serialize;
 
-use super::{Choice, Imatrix, Override, Presence, Recipe, choose};
+use super::{Candidate, Choice, Imatrix, Override, Presence, Recipe, choose};
 use crate::checkpoint::Fingerprint;
 use crate::error::{Error, Result};
 use crate::gguf::{File, Split, TensorInfo, Value};
@@ -34,6 +35,18 @@ pub struct Plan {
     pub split: Split,
     /// The files: one, unless it is split.
     pub files: Vec<File>,
+    /// What other sizes would give, where a size was named.
+    pub tradeoff: Option<Tradeoff>,
+}
+
+/// Size against expected damage. Sizes are of the whole file, or of all files of a split.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tradeoff {
+    /// From the smallest file to the largest.
+    #[serde(rename = "tradeoff")]
+    pub curve: Vec<Candidate>,
+    /// The one that is planned.
+    pub chosen: Candidate,
 }
 
 /// What the user asks for.
@@ -101,8 +114,19 @@ impl Plan {
             .files(&model.metadata, &infos)
             .map_err(|problem| Error::Argument(format!("the file cannot be split like this: {problem}")))?;
         let recipe = recipe.name.clone();
-        let imatrix = fingerprint;
-        Ok(Self { model, recipe, choices, overrides, source, imatrix, feedback, options, split, files })
+        Ok(Self {
+            model,
+            recipe,
+            choices,
+            overrides,
+            source,
+            imatrix: fingerprint,
+            feedback,
+            options,
+            split,
+            files,
+            tradeoff: None,
+        })
     }
 
     /// The file that a tensor is in and its first byte there, by its place in the model.

@@ -3,7 +3,20 @@
 use std::fmt;
 
 use super::Size;
-use crate::machine::{Budget, Fit};
+use crate::machine::{Budget, Fit, Machine};
+
+/// A machine by its memory.
+pub struct Memory<'a>(pub &'a Machine);
+
+impl fmt::Display for Memory<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of memory", Size(self.0.ram))?;
+        match self.0.vram {
+            0 => Ok(()),
+            vram => write!(f, " and {} on the graphics card", Size(vram)),
+        }
+    }
+}
 
 /// The lines.
 pub struct Told<'a>(pub &'a Fit);
@@ -12,11 +25,9 @@ impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fit = self.0;
         let machine = &fit.machine;
-        write!(f, "machine   {} of memory", Size(machine.ram))?;
-        if machine.vram > 0 {
-            write!(f, " and {} on the graphics card", Size(machine.vram))?;
-        }
-        writeln!(f, ", a context of {} tokens, a disk of {} a second", machine.context, Size(machine.disk))?;
+        let Machine { context, disk, .. } = machine;
+        let (memory, disk) = (Memory(machine), Size(*disk));
+        writeln!(f, "machine   {memory}, a context of {context} tokens, a disk of {disk} a second")?;
         writeln!(f, "needs     KV cache {}, buffers {}", Size(fit.kv_cache), Size(fit.compute))?;
         if machine.vram > 0 {
             let layers = fit.placement.layers;

@@ -11,6 +11,7 @@ mod terminal;
 mod warnings;
 
 pub use html::page;
+pub use machine::Memory;
 pub use memory::peak_memory;
 pub use progress::{Progress, Style};
 pub use size::{Size, grouped};

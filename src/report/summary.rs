@@ -15,7 +15,7 @@ use crate::gguf::{File, Split};
 use crate::machine::{Fit, Needs};
 use crate::model::Role;
 use crate::pipeline::Rate;
-use crate::recipe::{Importances, Plan};
+use crate::recipe::{Importances, Plan, Tradeoff};
 
 /// All that is told of a plan.
 #[derive(Debug, Serialize)]
@@ -46,6 +46,9 @@ pub struct Summary {
     /// How it runs on the machine that was asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fit>,
+    /// What other sizes would give, where a size was named.
+    #[serde(flatten)]
+    pub tradeoff: Option<Tradeoff>,
     /// Tensors whose rows do not fit the type that the recipe wants.
     pub fallbacks: Vec<Fallback>,
     /// What a user should know before the work.
@@ -172,6 +175,7 @@ impl Summary {
             groups: groups.into_values().collect(),
             resident: Resident::new(&Needs::of(plan)),
             fit: None,
+            tradeoff: plan.tradeoff.clone(),
             fallbacks: fallbacks(replaced),
             warnings: warnings(importances.has_imatrix(), looks),
             estimate: None,

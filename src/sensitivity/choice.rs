@@ -6,7 +6,7 @@ use super::{Table, coefficients};
 use crate::error::{Error, Result};
 use crate::gguf::ALIGNMENT;
 use crate::model::{Model, Role, TensorPlan};
-use crate::recipe::{Candidate, Choice, Decision, Impossible, allocate, fitting, range};
+use crate::recipe::{Candidate, Choice, Decision, Impossible, allocate, curve, fitting, range};
 
 /// The types that are tried: those on the lower hull of size and error for Gaussian weights, and three that measured rows
 /// put there at times.
@@ -22,6 +22,15 @@ pub struct Open {
     pub formats: Vec<Format>,
     /// Bytes (with padding) and damage of each type.
     pub candidates: Vec<Candidate>,
+}
+
+/// A type for every tensor.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// In the model's order.
+    pub choices: Vec<Choice>,
+    /// Bytes (with padding) and expected damage of the tensors that were open.
+    pub open: Candidate,
 }
 
 /// A recipe's decisions with all that an allocation needs.
@@ -113,10 +122,18 @@ impl<'a> Choices<'a> {
     }
 
     /// Choices of the smallest size.
-    pub fn smallest(&self) -> Result<Vec<Choice>> {
+    ///
+    /// # Errors
+    /// As [`Self::damage`].
+    pub fn smallest(&self) -> Result<Chosen> {
         let groups = self.groups();
         let smallest = range(&groups).smallest;
         self.choose(smallest).map(|found| found.expect("the smallest size is possible"))
+    }
+
+    /// Bytes and damage of the open tensors at sizes from the smallest to the largest, at most so many.
+    pub fn curve(&self, points: u64) -> Vec<Candidate> {
+        curve(&self.groups(), points)
     }
 
     /// Bytes of the smallest and of the largest allocation.
@@ -128,12 +145,13 @@ impl<'a> Choices<'a> {
     ///
     /// # Errors
     /// The inner one if no choice has such a size.
-    pub fn choose(&self, budget: u64) -> Result<Result<Vec<Choice>, Impossible>> {
+    pub fn choose(&self, budget: u64) -> Result<Result<Chosen, Impossible>> {
         let chosen = match allocate(&self.groups(), budget) {
             Ok(chosen) => chosen,
             Err(impossible) => return Ok(Err(impossible)),
         };
-        let total: f64 = self.open.iter().zip(&chosen).map(|(open, &at)| open.candidates[at].damage).sum();
+        let picked = || self.open.iter().zip(&chosen).map(|(open, &at)| open.candidates[at]);
+        let total: f64 = picked().map(|candidate| candidate.damage).sum();
         let mut choices: Vec<Option<Choice>> = self
             .decisions
             .iter()
@@ -152,7 +170,8 @@ impl<'a> Choices<'a> {
                 choices[tensor] = Some(Choice { format, wanted: None, reason });
             }
         }
-        Ok(Ok(choices.into_iter().flatten().collect()))
+        let open = Candidate { bytes: picked().map(|candidate| candidate.bytes).sum(), damage: total };
+        Ok(Ok(Chosen { choices: choices.into_iter().flatten().collect(), open }))
     }
 
     fn groups(&self) -> Vec<Vec<Candidate>> {

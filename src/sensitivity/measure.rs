@@ -15,21 +15,30 @@ use crate::gguf::Value;
 use crate::model::{Model, Role, Slice, TensorPlan};
 use crate::recipe::{Imatrix, Importances, Origin, fitting};
 
-/// Measures all tensors whose type can be chosen in these types, or what their rows fit instead. The result does not
-/// depend on the number of threads.
+/// What is sampled, and the types that are tried on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling<'a> {
+    /// Where the weights are.
+    pub checkpoint: &'a Checkpoint,
+    /// The tensors that they become.
+    pub model: &'a Model,
+    /// What the checkpoint holds.
+    pub source: &'a Fingerprint,
+    /// Measured importances.
+    pub imatrix: Option<&'a Imatrix>,
+    /// Types; where a tensor's rows do not fit one, what they fit instead is tried.
+    pub types: &'a [Format],
+}
+
+/// Measures all tensors whose type can be chosen. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// If a sample cannot be read, or holds weights that no format can.
-pub fn measure(
-    checkpoint: &Checkpoint,
-    model: &Model,
-    source: &Fingerprint,
-    imatrix: Option<&Imatrix>,
-    types: &[Format],
-) -> Result<Table> {
+pub fn measure(sampling: &Sampling) -> Result<Table> {
+    let Sampling { checkpoint, model, source, imatrix, .. } = *sampling;
     let needed: Vec<bool> = model.tensors.iter().map(|tensor| !tensor.role.is_f32()).collect();
     let importances = Importances::of(checkpoint, model, &needed, imatrix)?;
-    let job = Job { checkpoint, model, imatrix, importances: &importances, types };
+    let job = Job { sampling, importances: &importances };
     let open: Vec<usize> = (0..needed.len()).filter(|&tensor| needed[tensor]).collect();
     let measured: Vec<(Measured, u64)> =
         open.into_par_iter().map(|tensor| job.tensor(tensor)).collect::<Result<_>>()?;
@@ -68,20 +77,17 @@ fn ffns(model: &Model) -> Vec<Ffn> {
 }
 
 struct Job<'a> {
-    checkpoint: &'a Checkpoint,
-    model: &'a Model,
-    imatrix: Option<&'a Imatrix>,
+    sampling: &'a Sampling<'a>,
     importances: &'a Importances<'a>,
-    types: &'a [Format],
 }
 
 impl Job<'_> {
     /// One tensor, and the bytes that were read for it.
     fn tensor(&self, index: usize) -> Result<(Measured, u64)> {
-        let tensor = &self.model.tensors[index];
+        let tensor = &self.sampling.model.tensors[index];
         let columns = tensor.columns() as usize;
         let mut formats: Vec<Format> = Vec::new();
-        for &wanted in self.types {
+        for &wanted in self.sampling.types {
             let format = fitting(wanted, tensor.columns());
             if !formats.contains(&format) {
                 formats.push(format);
@@ -94,7 +100,7 @@ impl Job<'_> {
         for sample in samples {
             let (weights, read) = self.rows(&tensor.slices[sample.slice], tensor, &sample)?;
             bytes += read;
-            let importance = self.importances.slice(self.model, index, sample.slice)?;
+            let importance = self.importances.slice(self.sampling.model, index, sample.slice)?;
             let importance = importance.as_deref();
             let rows = sample.rows.len() as u64;
             let share = self.share(tensor, sample.slice);
@@ -132,11 +138,11 @@ impl Job<'_> {
         if ![ffn.gate, ffn.up, ffn.down].into_iter().all(measured) {
             return Ok(None);
         }
-        let [gate, up] = [ffn.gate, ffn.up].map(|tensor| &self.model.tensors[tensor]);
+        let [gate, up] = [ffn.gate, ffn.up].map(|tensor| &self.sampling.model.tensors[tensor]);
         let (mut inner, mut bytes) = (Vec::new(), 0);
         for sample in sample(gate) {
-            let input = self.importances.slice(self.model, ffn.gate, sample.slice)?;
-            let output = self.importances.slice(self.model, ffn.down, sample.slice)?;
+            let input = self.importances.slice(self.sampling.model, ffn.gate, sample.slice)?;
+            let output = self.importances.slice(self.sampling.model, ffn.down, sample.slice)?;
             let (Some(input), Some(output)) = (input, output) else { continue };
             let share = self.share(gate, sample.slice);
             let mut energies = [gate, up].into_iter().map(|tensor| {
@@ -159,7 +165,7 @@ impl Job<'_> {
     fn rows(&self, slice: &Slice, tensor: &TensorPlan, sample: &Sample) -> Result<(Vec<f32>, u64)> {
         let columns = tensor.columns() as usize;
         let mut weights = vec![0.0; sample.rows.len() * columns];
-        let matrix = Matrix::open(self.checkpoint, &slice.tensor)?;
+        let matrix = Matrix::open(self.sampling.checkpoint, &slice.tensor)?;
         let (mut raw, mut bytes) = (Vec::new(), 0);
         if slice.transposed {
             let across = tensor.rows() as usize;
@@ -187,13 +193,19 @@ impl Job<'_> {
         if tensor.role != Role::Experts {
             return 1.0;
         }
-        let [count, used] = self.model.experts.map(f64::from);
-        let scale = match self.model.metadata.get(&format!("{}.expert_weights_scale", self.model.arch)) {
+        let [count, used] = self.sampling.model.experts.map(f64::from);
+        let scale = match self
+            .sampling
+            .model
+            .metadata
+            .get(&format!("{}.expert_weights_scale", self.sampling.model.arch))
+        {
             Some(Value::F32(scale)) => f64::from(*scale),
             _ => 1.0,
         };
         let even = used / count;
-        let tokens = self.imatrix.and_then(|imatrix| imatrix.tokens(&tensor.name, tensor.slices.len()));
+        let tokens =
+            self.sampling.imatrix.and_then(|imatrix| imatrix.tokens(&tensor.name, tensor.slices.len()));
         let seen = match tokens {
             // An expert without a token counts as if it had one: it is rare, not useless.
             Some(tokens) => {

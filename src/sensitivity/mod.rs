@@ -8,7 +8,7 @@ mod measure;
 mod sample;
 mod table;
 
-pub use choice::{Choices, DEFAULT_TYPES, Open};
+pub use choice::{Choices, Chosen, DEFAULT_TYPES, Open};
 pub use damage::coefficients;
-pub use measure::measure;
+pub use measure::{Sampling, measure};
 pub use table::{Measured, Table};
