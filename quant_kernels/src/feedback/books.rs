@@ -4,20 +4,18 @@
 //! Before the first of the weights that share a scale, the codes near the block's are tried on the weights as the
 //! feedback left them, and the best is kept.
 
-use std::sync::LazyLock;
-
+use fearless_simd::{Level, Simd, dispatch};
 use half::f16;
 
-use super::halves::Halves;
 use super::settle;
 use crate::Format;
 use crate::search::codebook::{Codebook, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
-use crate::search::signs::{cheapest, signed};
-
-static HALVES_1: LazyLock<Halves> = LazyLock::new(|| Halves::new(&IQ1));
-static HALVES_2_XXS: LazyLock<Halves> = LazyLock::new(|| Halves::new(&IQ2_XXS));
-static HALVES_2_XS: LazyLock<Halves> = LazyLock::new(|| Halves::new(&IQ2_XS));
-static HALVES_2_S: LazyLock<Halves> = LazyLock::new(|| Halves::new(&IQ2_S));
+use crate::search::eights::{self, magnitudes};
+use crate::search::entries::{Taken, Target};
+use crate::search::near_fours::{self, Magnitudes, NearFours};
+use crate::search::neighbours;
+use crate::search::signs::{cheapest, signed, signs};
+use crate::search::{every_entry, ternary};
 
 pub(super) fn knows(format: Format) -> bool {
     layout(format).is_some()
@@ -35,6 +33,13 @@ struct Layout {
     step: f32,
     /// Whether the groups that share a scale also share a shift.
     shared_shift: bool,
+}
+
+impl Layout {
+    #[inline(always)]
+    fn scale(&self, d: f32, code: u8) -> f32 {
+        d * (self.first + f32::from(code)) * self.step
+    }
 }
 
 #[rustfmt::skip]
@@ -69,117 +74,135 @@ struct Choice {
     values: [f32; 8],
 }
 
-/// The best of the ternary entries at this scale and shift.
-fn ternary(x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice {
-    let book = &*HALVES_1;
-    let shift = if down { -0.125 } else { 0.125 };
-    let mut cost = [[0.0; 3]; 8];
+/// The squared error of an entry at a scale, `energy` being that of zeros.
+#[inline(always)]
+fn cost(energy: f32, taken: &Taken, scale: f32) -> f32 {
+    energy - scale * (2.0 * taken.p - scale * taken.q)
+}
+
+/// The sum of w x^2.
+#[inline(always)]
+fn energy(x: &[f32; 8], w: &[f32; 8]) -> f32 {
+    let mut energy = 0.0;
     for t in 0..8 {
-        for (cost, value) in cost[t].iter_mut().zip(book.values) {
-            let error = x[t] - scale * (value + shift);
-            *cost = w[t] * error * error;
-        }
+        energy += w[t] * x[t] * x[t];
     }
-    let (cost, entry) = book.cheapest(&Halves::sums(&cost[..4]), &Halves::sums(&cost[4..]), None);
-    let values = IQ1.values[entry].map(|value| scale * (value + shift));
-    Choice { cost, entries: [entry as u16, 0], signs: 0, down, values }
+    energy
 }
 
-/// Bit t is set where `x[t]` is below zero.
-fn signs_of(x: &[f32; 8]) -> u8 {
-    (0..8).fold(0, |signs, t| signs | u8::from(x[t] < 0.0) << t)
+/// A good ternary entry at this scale and shift.
+#[inline(always)]
+fn choose_ternary<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice {
+    let taken = neighbours::IQ1.search_at(simd, &ternary::LEVELS[usize::from(down)], x, w, scale);
+    Choice {
+        cost: cost(energy(x, w), &taken, scale),
+        entries: [taken.entry, 0],
+        signs: 0,
+        down,
+        values: ternary::shifted(&IQ1.values[usize::from(taken.entry)], down, scale),
+    }
 }
 
-/// The best of the entries of eight magnitudes at this scale; `even` wants an even number of minus signs.
-fn eight(book: &Codebook<8>, halves: &Halves, even: bool, x: &[f32; 8], w: &[f32; 8], scale: f32) -> Choice {
-    let (mut cost, mut turn) = ([[0.0; 3]; 8], [[0.0; 3]; 8]);
-    for t in 0..8 {
-        for (digit, value) in halves.values.iter().enumerate() {
-            let error = x[t].abs() - scale * value;
-            cost[t][digit] = w[t] * error * error;
-            // What the other sign costs more: w ((|x| + y)^2 - (|x| - y)^2).
-            turn[t][digit] = 4.0 * w[t] * x[t].abs() * scale * value;
-        }
+/// A good entry of eight magnitudes with free signs, at this scale.
+#[inline(always)]
+fn choose_signed<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32) -> Choice {
+    let taken = neighbours::IQ2_S.search_at(simd, &eights::LEVELS[0], &magnitudes(x), w, scale);
+    let signs = signs(simd, x);
+    Choice {
+        cost: cost(energy(x, w), &taken, scale),
+        entries: [taken.entry, 0],
+        signs,
+        down: false,
+        values: signed(&IQ2_S.values[usize::from(taken.entry)], signs, scale),
     }
-    let mut signs = signs_of(x);
-    let odd = even && signs.count_ones() % 2 == 1;
-    let turned = odd.then(|| [Halves::least(&turn[..4]), Halves::least(&turn[4..])]);
-    let (cost, entry) =
-        halves.cheapest(&Halves::sums(&cost[..4]), &Halves::sums(&cost[4..]), turned.as_ref());
-    let values = &book.values[entry];
+}
+
+/// A good entry of eight magnitudes with an even number of minus signs, at this scale.
+#[inline(always)]
+fn choose_even<S: Simd>(simd: S, book: &Codebook<8>, x: &[f32; 8], w: &[f32; 8], scale: f32) -> Choice {
+    let mut signs = signs(simd, x);
+    let odd = signs.count_ones() % 2 == 1;
+    let target = Target::magnitudes(x, w);
+    let entries = every_entry::search(simd, book, &target, odd, scale);
+    let (k, _) = entries.at(simd, scale);
+    let taken = Taken { entry: entries.entry[k] as u16, p: entries.p[k], q: entries.q[k] };
+    let values = &book.values[usize::from(taken.entry)];
     if odd {
-        let mut a = [0.0; 8];
-        for t in 0..8 {
-            a[t] = w[t] * x[t].abs();
-        }
-        signs ^= 1 << cheapest(&a, values);
+        signs ^= 1 << cheapest(&target.a, values);
     }
-    Choice { cost, entries: [entry as u16, 0], signs, down: false, values: signed(values, signs, scale) }
+    Choice {
+        cost: cost(energy(x, w), &taken, scale),
+        entries: [taken.entry, 0],
+        signs,
+        down: false,
+        values: signed(values, signs, scale),
+    }
 }
 
-/// The best two entries of four magnitudes at this scale; `even` wants an even number of minus signs in all.
-fn fours(book: &Codebook<4>, even: bool, x: &[f32; 8], w: &[f32; 8], scale: f32) -> Choice {
-    let mut signs = signs_of(x);
-    let odd = even && signs.count_ones() % 2 == 1;
-    // Of each half, with its signs kept and with one turned: the least cost and its entry.
-    let mut least = [[(f32::INFINITY, 0usize); 2]; 2];
-    let mut a = [[0.0; 4]; 2];
-    for half in 0..2 {
-        let (mut weight, mut linear) = ([0.0; 4], [0.0; 4]);
-        let mut all = 0.0;
-        for t in 0..4 {
-            let (x, w) = (x[4 * half + t].abs(), w[4 * half + t]);
-            a[half][t] = w * x;
-            all += w * x * x;
-            (weight[t], linear[t]) = (w * scale * scale, 2.0 * w * x * scale);
-        }
-        for (entry, values) in book.values.iter().enumerate() {
-            let (mut cost, mut turn) = (all, f32::INFINITY);
-            for t in 0..4 {
-                let product = linear[t] * values[t];
-                cost += weight[t] * values[t] * values[t] - product;
-                turn = turn.min(product);
-            }
-            for (least, cost) in least[half].iter_mut().zip([cost, cost + 2.0 * turn]) {
-                if cost < least.0 {
-                    *least = (cost, entry);
-                }
-            }
-        }
-    }
-    let [[kept_0, turned_0], [kept_1, turned_1]] = least;
-    let mut taken = [kept_0, kept_1];
-    if odd {
-        let half = usize::from(kept_0.0 + turned_1.0 < turned_0.0 + kept_1.0);
-        taken[half] = [turned_0, turned_1][half];
-        signs ^= 1 << (4 * half + cheapest(&a[half], &book.values[taken[half].1]));
+/// Two good entries of four magnitudes at this scale; `even` wants an even number of minus signs in all.
+#[inline(always)]
+fn choose_fours<S: Simd>(
+    simd: S,
+    book: &Codebook<4>,
+    near: &NearFours,
+    even: bool,
+    x: &[f32; 8],
+    w: &[f32; 8],
+    scale: f32,
+) -> Choice {
+    let mut signs = signs(simd, x);
+    let (xs, _) = x.as_chunks::<4>();
+    let (ws, _) = w.as_chunks::<4>();
+    let targets = [Magnitudes::new(&xs[0], &ws[0]), Magnitudes::new(&xs[1], &ws[1])];
+    let mut taken =
+        [near.search_at(simd, &targets[0], false, scale), near.search_at(simd, &targets[1], false, scale)];
+    if even && signs.count_ones() % 2 == 1 {
+        let turned =
+            [near.search_at(simd, &targets[0], true, scale), near.search_at(simd, &targets[1], true, scale)];
+        let more = [
+            cost(0.0, &turned[0], scale) - cost(0.0, &taken[0], scale),
+            cost(0.0, &turned[1], scale) - cost(0.0, &taken[1], scale),
+        ];
+        let half = usize::from(more[1] < more[0]);
+        taken[half] = turned[half];
+        let a = Target::magnitudes(&xs[half], &ws[half]).a;
+        signs ^= 1 << (4 * half + cheapest(&a, &book.values[usize::from(taken[half].entry)]));
     }
     let mut values = [0.0; 8];
     for half in 0..2 {
-        let decoded = signed(&book.values[taken[half].1], signs >> (4 * half), scale);
+        let decoded = signed(&book.values[usize::from(taken[half].entry)], signs >> (4 * half), scale);
         values[4 * half..][..4].copy_from_slice(&decoded);
     }
     Choice {
-        cost: taken[0].0 + taken[1].0,
-        entries: [taken[0].1 as u16, taken[1].1 as u16],
+        cost: cost(energy(x, w), &taken[0], scale) + cost(0.0, &taken[1], scale),
+        entries: [taken[0].entry, taken[1].entry],
         signs,
         down: false,
         values,
     }
 }
 
-fn choose(format: Format, shared: Shared, scale: f32, x: &[f32; 8], w: &[f32; 8]) -> Choice {
+#[inline(always)]
+fn choose<S: Simd>(
+    simd: S,
+    format: Format,
+    shared: Shared,
+    scale: f32,
+    x: &[f32; 8],
+    w: &[f32; 8],
+) -> Choice {
     match format {
-        Format::IQ1_S => ternary(x, w, scale, shared.down),
+        Format::IQ1_S => choose_ternary(simd, x, w, scale, shared.down),
         Format::IQ1_M => {
-            let [up, down] = [false, true].map(|down| ternary(x, w, scale, down));
+            let up = choose_ternary(simd, x, w, scale, false);
+            let down = choose_ternary(simd, x, w, scale, true);
             if down.cost < up.cost { down } else { up }
         }
-        Format::IQ2_XXS => eight(&IQ2_XXS, &HALVES_2_XXS, true, x, w, scale),
-        Format::IQ2_XS => eight(&IQ2_XS, &HALVES_2_XS, true, x, w, scale),
-        Format::IQ2_S => eight(&IQ2_S, &HALVES_2_S, false, x, w, scale),
-        Format::IQ3_XXS => fours(&IQ3_XXS, true, x, w, scale),
-        _ => fours(&IQ3_S, false, x, w, scale),
+        Format::IQ2_XXS => choose_even(simd, &IQ2_XXS, x, w, scale),
+        Format::IQ2_XS => choose_even(simd, &IQ2_XS, x, w, scale),
+        Format::IQ2_S => choose_signed(simd, x, w, scale),
+        Format::IQ3_XXS => choose_fours(simd, &IQ3_XXS, &near_fours::IQ3_XXS, true, x, w, scale),
+        _ => choose_fours(simd, &IQ3_S, &near_fours::IQ3_S, false, x, w, scale),
     }
 }
 
@@ -280,39 +303,56 @@ fn write(format: Format, block: &mut [u8], i: usize, choice: &Choice) {
 
 pub(super) fn feed(format: Format, block: &mut [u8], weights: &mut [f32], upper: &[f32], errors: &mut [f32]) {
     let Some(layout) = layout(format) else { return };
-    let d = d(format, block);
     let n = weights.len();
-    let scale = |shared: Shared| d * (layout.first + f32::from(shared.code)) * layout.step;
-    let eight = |weights: &[f32], i: usize| -> [f32; 8] { std::array::from_fn(|t| weights[8 * i + t]) };
-    let importances: Vec<[f32; 8]> = (0..n / 8)
-        .map(|i| {
-            std::array::from_fn(|t| {
-                let u = upper[(8 * i + t) * n + 8 * i + t];
-                1.0 / (u * u)
-            })
-        })
-        .collect();
-    for b in 0..n / 8 / layout.groups {
+    let mut importance = [1.0; 256];
+    for (i, importance) in importance.iter_mut().enumerate() {
+        let u = upper[i * n + i];
+        *importance = 1.0 / (u * u);
+    }
+    dispatch!(Level::new(), simd => {
+        feed_at(simd, format, layout, block, weights, &importance, upper, errors);
+    });
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "what a block is, once compiled for each CPU")]
+fn feed_at<S: Simd>(
+    simd: S,
+    format: Format,
+    layout: Layout,
+    block: &mut [u8],
+    weights: &mut [f32],
+    importance: &[f32; 256],
+    upper: &[f32],
+    errors: &mut [f32],
+) {
+    let d = d(format, block);
+    if d == 0.0 {
+        return settle(0, &[0.0; 256], weights, upper, errors);
+    }
+    let (ws, _) = importance.as_chunks::<8>();
+    for b in 0..32 / layout.groups {
         let groups = b * layout.groups..(b + 1) * layout.groups;
         let before = shared(format, block, b);
-        let codes = before.code.saturating_sub(1)..=(before.code + 1).min(layout.most);
-        let shifts = if layout.shared_shift { &[before.down, !before.down][..] } else { &[before.down] };
-        let mut best = (f32::INFINITY, before);
-        for &down in shifts {
-            for code in codes.clone() {
-                let shared = Shared { code, down };
-                let cost =
-                    |i| choose(format, shared, scale(shared), &eight(weights, i), &importances[i]).cost;
-                let cost: f32 = groups.clone().map(cost).sum();
-                if cost < best.0 {
-                    best = (cost, shared);
+        let (mut least, mut best) = (f32::INFINITY, before);
+        for turn in 0..if layout.shared_shift { 2 } else { 1 } {
+            for code in before.code.saturating_sub(1)..=(before.code + 1).min(layout.most) {
+                let shared = Shared { code, down: before.down != (turn == 1) };
+                let scale = layout.scale(d, code);
+                let (xs, _) = weights.as_chunks::<8>();
+                let mut cost = 0.0;
+                for i in groups.clone() {
+                    cost += choose(simd, format, shared, scale, &xs[i], &ws[i]).cost;
+                }
+                if cost < least {
+                    (least, best) = (cost, shared);
                 }
             }
         }
-        let shared = best.1;
-        write_shared(format, block, b, shared);
+        write_shared(format, block, b, best);
         for i in groups {
-            let choice = choose(format, shared, scale(shared), &eight(weights, i), &importances[i]);
+            let (xs, _) = weights.as_chunks::<8>();
+            let choice = choose(simd, format, best, layout.scale(d, best.code), &xs[i], &ws[i]);
             settle(8 * i, &choice.values, weights, upper, errors);
             write(format, block, i, &choice);
         }

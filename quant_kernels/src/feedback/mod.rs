@@ -5,7 +5,6 @@
 //! weight has a level of its own, four or eight where they share an entry of a codebook.
 
 mod books;
-mod halves;
 mod levels;
 
 use half::f16;

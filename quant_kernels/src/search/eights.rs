@@ -108,10 +108,10 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
 }
 
 const RUNGS: [f32; 4] = [0.65, 0.87, 1.15, 1.6];
-const LEVELS: [Levels; 1] = [Levels([8.0, 25.0, 43.0])];
+pub(crate) const LEVELS: [Levels; 1] = [Levels([8.0, 25.0, 43.0])];
 
 #[inline(always)]
-fn magnitudes(x: &[f32; 8]) -> [f32; 8] {
+pub(crate) fn magnitudes(x: &[f32; 8]) -> [f32; 8] {
     let mut magnitudes = [0.0; 8];
     for t in 0..8 {
         magnitudes[t] = x[t].abs();

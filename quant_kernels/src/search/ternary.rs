@@ -129,7 +129,7 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize, const L: usi
 const ROUNDING: Levels = Levels([-1.0, 0.0, 1.0]);
 
 /// The values with the shift up, and down.
-const LEVELS: [Levels; 2] = [Levels([-0.875, 0.125, 1.125]), Levels([-1.125, -0.125, 0.875])];
+pub(crate) const LEVELS: [Levels; 2] = [Levels([-0.875, 0.125, 1.125]), Levels([-1.125, -0.125, 0.875])];
 
 /// Values moved by an eighth and scaled.
 #[inline(always)]
