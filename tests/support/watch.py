@@ -52,7 +52,7 @@ def watch(command, group=None, environment=None, folder=None):
         [str(part) for part in command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        text=True, errors="replace",
         env={**os.environ, **(environment or {})},
         preexec_fn=group.enter if group else None,
     )
