@@ -122,6 +122,7 @@ def main():
     parser.add_argument("--random", type=int, default=20)
     parser.add_argument("--recipe", default="auto")
     parser.add_argument("--only-auto", action="store_true")
+    parser.add_argument("--only-random", type=int, metavar="FIRST", help="go on with the random choices from this one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -136,12 +137,13 @@ def main():
         for preset in options.presets:
             size = plan("-r", preset)["file_bytes"]
             auto = ["--size", f"{size}B", "--sensitivity", table, "-r", options.recipe]
-            row(preset, f"--size, {options.recipe}", *auto)
-            if options.only_auto:
-                continue
-            row(preset, preset, "-r", preset)
-            for label, path in uniform(folder, size):
-                row(preset, label, "-r", path)
+            if options.only_random is None:
+                row(preset, f"--size, {options.recipe}", *auto)
+                if options.only_auto:
+                    continue
+                row(preset, preset, "-r", preset)
+                for label, path in uniform(folder, size):
+                    row(preset, label, "-r", path)
             text = pathlib.Path(ROOT / "src/recipe/presets/auto.toml").read_text()
             floors = dict(re.findall(r'role = "([a-z-]+)"\ntype = "auto"\nmin = "([A-Z0-9_]+)"', text))
             tensors = {t["name"]: t for t in plan(*auto)["tensor_list"] if t["type"] != "F32"}
@@ -149,7 +151,7 @@ def main():
             groups = {}
             for name in tensors:
                 groups.setdefault(re.sub("ffn_(gate|up)_exps", "gate_up", name), []).append(name)
-            for seed in range(options.random):
+            for seed in range(options.only_random or 0, options.random):
                 path = random_choice(folder, size, seed, bounds, list(groups.values()))
                 row(preset, f"random {seed}", "-r", path)
 
