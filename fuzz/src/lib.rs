@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::{env, fs, process};
 
-use quantpress::checkpoint::{Checkpoint, Memory};
+use quantpress::checkpoint::{Checkpoint, Fingerprint, Memory};
+use quantpress::error::Result;
+use quantpress::gguf::Split;
 use quantpress::model::{Model, Options};
-use quantpress::recipe::{Imatrix, Importances, Plan, Recipe};
+use quantpress::recipe::{Imatrix, Importances, Plan, Recipe, Wishes};
 
 const CONFIG: &[u8] = include_bytes!("../seeds/config/sound");
 const TOKENIZER: &[u8] = include_bytes!("../seeds/tokenizer/sound");
@@ -64,10 +66,22 @@ pub fn plan(files: Memory) {
     let Ok(checkpoint) = Checkpoint::open(Box::new(files)) else { return };
     for keep_mtp in [false, true] {
         let options = Options { keep_mtp, ..Options::default() };
-        let Ok(model) = Model::plan(&checkpoint, &options) else { continue };
-        let recipe = Recipe::load("q8_0").expect("a preset");
-        let _ = Plan::new(model, &recipe, &[], None);
+        let _ = laid_out(&checkpoint, options);
     }
+}
+
+fn laid_out(checkpoint: &Checkpoint, options: Options) -> Result<Plan> {
+    let model = Model::plan(checkpoint, &options)?;
+    let recipe = Recipe::load("q8_0").expect("a preset");
+    let wishes = Wishes {
+        recipe: &recipe,
+        overrides: &[],
+        imatrix: None,
+        feedback: None,
+        options,
+        split: Split::Whole,
+    };
+    Plan::new(model, Fingerprint::of(checkpoint)?, wishes)
 }
 
 /// Reads an importance matrix and takes from it what the smallest model needs.
@@ -75,8 +89,7 @@ pub fn importances(data: &[u8]) {
     static MODEL: OnceLock<(Checkpoint, Plan)> = OnceLock::new();
     let (checkpoint, plan) = MODEL.get_or_init(|| {
         let checkpoint = Checkpoint::open(Box::new(tiny())).expect("the smallest checkpoint is sound");
-        let model = Model::plan(&checkpoint, &Options::default()).expect("it can be planned");
-        let plan = Plan::new(model, &Recipe::load("q8_0").expect("a preset"), &[], None).expect("planned");
+        let plan = laid_out(&checkpoint, Options::default()).expect("it can be planned");
         (checkpoint, plan)
     });
     let Ok(imatrix) = Imatrix::open(&scratch(data)) else { return };

@@ -1,6 +1,7 @@
 //! What is still to be quantized, and how it is written and recorded.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -11,6 +12,9 @@ use crate::error::{Error, Result};
 use crate::forward::Dense;
 use crate::gguf::Output;
 use crate::pipeline::{Event, Job, Keeper, Unit, Work};
+
+/// Weights that are in memory at once, about: an embedding has a billion.
+const BAND: u64 = 16 << 20;
 
 /// The slices of all tensors, and which of them are open.
 pub struct Ledger<'a> {
@@ -53,28 +57,50 @@ impl<'a> Ledger<'a> {
         tensors.filter(|(tensor, _)| which(&tensor.name)).any(|(_, open)| open.contains(&true))
     }
 
-    /// Writes the blocks of a slice, and compares them with the weights that they stand for.
+    /// The rows of a slice in bands of whole units, in order.
+    pub fn bands(&self, tensor: usize, slice: usize) -> Vec<Range<u64>> {
+        let most = (BAND / self.job.plan.model.tensors[tensor].columns()).max(1);
+        let mut bands: Vec<Range<u64>> = Vec::new();
+        for unit in &self.units[&(tensor, slice)] {
+            match bands.last_mut() {
+                Some(band) if unit.rows.end - band.start <= most => band.end = unit.rows.end,
+                _ => bands.push(unit.rows.clone()),
+            }
+        }
+        bands
+    }
+
+    /// Writes the blocks of a band, and compares them with the weights that they stand for. The slice is done with its
+    /// last band.
     ///
     /// # Errors
     /// If the system cannot, the blocks do not decode to numbers, or the user wants to stop.
-    pub fn put(&mut self, tensor: usize, slice: usize, weights: &Dense, blocks: &[u8]) -> Result<()> {
+    pub fn put(
+        &mut self,
+        tensor: usize,
+        slice: usize,
+        band: Range<u64>,
+        weights: &Dense,
+        blocks: &[u8],
+    ) -> Result<()> {
         let plan = self.job.plan;
         let (planned, format) = (&plan.model.tensors[tensor], plan.format(tensor));
         let columns = weights.columns();
         let row_bytes = format.row_bytes(columns as u64) as usize;
         let importance = self.job.importances.slice(&plan.model, tensor, slice)?;
         let (file, offset) = plan.place(tensor);
-        let offset = offset + (slice * blocks.len()) as u64;
+        let offset = offset + (slice as u64 * planned.rows() + band.start) * row_bytes as u64;
         self.outputs[file - self.job.files().start].write_at(offset, blocks)?;
 
         let deviation = |unit: &Unit| {
-            let rows = unit.rows.start as usize..unit.rows.end as usize;
+            let rows = (unit.rows.start - band.start) as usize..(unit.rows.end - band.start) as usize;
             let blocks = &blocks[rows.start * row_bytes..rows.end * row_bytes];
             let weights = &weights.values()[rows.start * columns..rows.end * columns];
             Deviation::of(format, weights, columns, importance.as_deref(), blocks, &mut Vec::new())
         };
-        let units = &self.units[&(tensor, slice)];
-        let deviations: Vec<Deviation> = units.par_iter().map(deviation).collect();
+        let within = |unit: &&Unit| band.start <= unit.rows.start && unit.rows.end <= band.end;
+        let units: Vec<&Unit> = self.units[&(tensor, slice)].iter().filter(within).collect();
+        let deviations: Vec<Deviation> = units.par_iter().map(|unit| deviation(unit)).collect();
         let stored = self.job.checkpoint.tensor(&planned.slices[slice].tensor)?;
         let stored = stored.bytes / stored.rows().max(1);
         for (unit, deviation) in units.iter().zip(deviations) {
@@ -90,7 +116,7 @@ impl<'a> Ledger<'a> {
             self.keeper.note(unit.number, deviation, written);
             (self.job.listener)(Event::Written { weights: unit.weights(plan), read: rows * stored, written });
         }
-        self.open[tensor][slice] = false;
+        self.open[tensor][slice] = band.end < planned.rows();
         if Instant::now() >= self.due {
             self.record()?;
         }

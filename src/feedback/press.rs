@@ -1,6 +1,7 @@
 //! One slice at a time: read from the checkpoint, quantized with feedback or without, written.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use quant_kernels::Format;
 
@@ -36,9 +37,12 @@ impl Press<'_> {
         slice: usize,
         metrics: &[Metric],
     ) -> Result<()> {
-        let weights = self.slice(tensor, slice)?;
-        let blocks = encode(self.plan.format(tensor), &weights, metrics);
-        ledger.put(tensor, slice, &weights, &blocks)
+        for band in ledger.bands(tensor, slice) {
+            let weights = self.band(tensor, slice, &band)?;
+            let blocks = encode(self.plan.format(tensor), &weights, metrics);
+            ledger.put(tensor, slice, band, &weights, &blocks)?;
+        }
+        Ok(())
     }
 
     /// What is open of the tensors that `which` picks, as without feedback.
@@ -49,25 +53,26 @@ impl Press<'_> {
                 continue;
             }
             for slice in ledger.open_slices(tensor) {
-                let weights = self.slice(tensor, slice)?;
                 let importance = self.importances.slice(&self.plan.model, tensor, slice)?;
-                let columns = weights.columns();
-                let mut blocks = vec![0; (plan.rows() * format.row_bytes(plan.columns())) as usize];
-                quant_kernels::quantize(
-                    format,
-                    weights.values(),
-                    columns,
-                    importance.as_deref(),
-                    &mut blocks,
-                );
-                ledger.put(tensor, slice, &weights, &blocks)?;
+                for band in ledger.bands(tensor, slice) {
+                    let weights = self.band(tensor, slice, &band)?;
+                    let (rows, columns) = (weights.rows(), weights.columns());
+                    let mut blocks = vec![0; rows * format.row_bytes(columns as u64) as usize];
+                    let importance = importance.as_deref();
+                    quant_kernels::quantize(format, weights.values(), columns, importance, &mut blocks);
+                    ledger.put(tensor, slice, band, &weights, &blocks)?;
+                }
             }
         }
         Ok(())
     }
 
-    fn slice(&self, tensor: usize, slice: usize) -> Result<Dense> {
+    /// Some rows of a slice.
+    fn band(&self, tensor: usize, slice: usize, band: &Range<u64>) -> Result<Dense> {
         let plan = &self.plan.model.tensors[tensor];
-        self.original.matrix(&plan.name, slice, [plan.rows() as usize, plan.columns() as usize])
+        let rows = band.start as usize..band.end as usize;
+        let mut weights = Dense::zeros(rows.len(), plan.columns() as usize);
+        self.original.read(&plan.name, slice, rows, weights.values_mut())?;
+        Ok(weights)
     }
 }
