@@ -64,15 +64,8 @@ fn r1_on_machines_with_20_gb_and_with_a_graphics_card() {
     let options = Options::default();
     let model = Model::plan(&checkpoint, &options).expect("planned");
     let recipe = Recipe::load("ud-iq1_s").expect("a preset");
-    let wishes = Wishes {
-        recipe: &recipe,
-        overrides: &[],
-        imatrix: None,
-        feedback: None,
-        options,
-        split: Split::Whole,
-    };
-    let plan = Plan::new(model, Fingerprint::of(&checkpoint).expect("sound"), wishes).expect("planned");
+    let plan = Plan::new(model, Fingerprint::of(&checkpoint).expect("sound"), Wishes::new(&recipe))
+        .expect("planned");
     let needs = Needs::of(&plan);
     let (always, experts) = (10_702_964_224, 129_125_842_944);
     assert_eq!((needs.always(), needs.all_experts(), needs.kv_per_token()), (always, experts, 70_272));

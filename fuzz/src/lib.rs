@@ -6,7 +6,6 @@ use std::{env, fs, process};
 
 use quantpress::checkpoint::{Checkpoint, Fingerprint, Memory};
 use quantpress::error::Result;
-use quantpress::gguf::Split;
 use quantpress::model::{Model, Options};
 use quantpress::recipe::{Imatrix, Importances, Plan, Recipe, Wishes};
 
@@ -73,15 +72,7 @@ pub fn plan(files: Memory) {
 fn laid_out(checkpoint: &Checkpoint, options: Options) -> Result<Plan> {
     let model = Model::plan(checkpoint, &options)?;
     let recipe = Recipe::load("q8_0").expect("a preset");
-    let wishes = Wishes {
-        recipe: &recipe,
-        overrides: &[],
-        imatrix: None,
-        feedback: None,
-        options,
-        split: Split::Whole,
-    };
-    Plan::new(model, Fingerprint::of(checkpoint)?, wishes)
+    Plan::new(model, Fingerprint::of(checkpoint)?, Wishes { options, ..Wishes::new(&recipe) })
 }
 
 /// Reads an importance matrix and takes from it what the smallest model needs.

@@ -36,7 +36,8 @@ pub struct Quantize {
     threads: Option<u16>,
 
     /// Memory for buffers; what is needed besides is the checkpoint's headers and the tokenizer [default: 32MB and
-    /// 16MB for each thread]
+    /// 16MB for each thread]. With --feedback for hidden states and covariances, one block of weights coming on top
+    /// [default: 4GB]
     #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
     memory: Option<u64>,
 

@@ -29,7 +29,7 @@ pub struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    /// All that is not recorded is open; a slice of which only some units are is quantized again.
+    /// All that is not recorded is open.
     pub fn new(job: &'a Job<'a>, work: &Work, outputs: &'a [Output], keeper: Keeper<'a>) -> Self {
         let mut units: HashMap<(usize, usize), Vec<Unit>> = HashMap::new();
         let mut open: Vec<Vec<bool>> =
@@ -57,16 +57,19 @@ impl<'a> Ledger<'a> {
         tensors.filter(|(tensor, _)| which(&tensor.name)).any(|(_, open)| open.contains(&true))
     }
 
-    /// The rows of a slice in bands of whole units, in order.
+    /// The rows of a slice that are not done, in bands of whole units, in order.
     pub fn bands(&self, tensor: usize, slice: usize) -> Vec<Range<u64>> {
         let most = (BAND / self.job.plan.model.tensors[tensor].columns()).max(1);
         let mut bands: Vec<Range<u64>> = Vec::new();
-        for unit in &self.units[&(tensor, slice)] {
+        let units = &self.units[&(tensor, slice)];
+        for unit in units {
             match bands.last_mut() {
                 Some(band) if unit.rows.end - band.start <= most => band.end = unit.rows.end,
                 _ => bands.push(unit.rows.clone()),
             }
         }
+        let open = |unit: &Unit| !self.keeper.is_done(unit.number);
+        bands.retain(|band| units.iter().any(|unit| band.contains(&unit.rows.start) && open(unit)));
         bands
     }
 
@@ -98,7 +101,7 @@ impl<'a> Ledger<'a> {
             let weights = &weights.values()[rows.start * columns..rows.end * columns];
             Deviation::of(format, weights, columns, importance.as_deref(), blocks, &mut Vec::new())
         };
-        let within = |unit: &&Unit| band.start <= unit.rows.start && unit.rows.end <= band.end;
+        let within = |unit: &&Unit| band.contains(&unit.rows.start);
         let units: Vec<&Unit> = self.units[&(tensor, slice)].iter().filter(within).collect();
         let deviations: Vec<Deviation> = units.par_iter().map(|unit| deviation(unit)).collect();
         let stored = self.job.checkpoint.tensor(&planned.slices[slice].tensor)?;

@@ -16,6 +16,9 @@ use crate::pipeline::{Budget, Job, Method, Session, Stages, Work};
 /// Tokens whose final states are looked at together.
 const BATCH: usize = 2048;
 
+/// A block of a layer, as [`Pass`] computes it.
+type Compute = fn(&mut Pass, &dyn Weights, usize, &mut dyn Observer, bool) -> Result<()>;
+
 /// The method, with the text whose inputs the covariances are of.
 #[derive(Clone, Copy)]
 pub struct Feedback<'a> {
@@ -84,22 +87,16 @@ impl Feedback<'_> {
             Pass::new(quantized, shape.clone(), self.tokens, self.context, self.memory)?
         };
         for layer in earlier..shape.layers {
-            let is_ffn = |name: &str| of_layer(name, layer) && name.contains("ffn");
-            let is_attention = |name: &str| of_layer(name, layer) && !name.contains("ffn");
-            if ledger.any_open(is_attention) {
-                let mut watcher = Watcher::new(press, ledger, self.memory);
-                pass.attention(&press.original, layer, &mut watcher, false)?;
-                watcher.finish()?;
-                press.plainly(ledger, |name, _| is_attention(name))?;
+            for (compute, ffn) in [(Pass::attention as Compute, false), (Pass::ffn, true)] {
+                let of_block = |name: &str| of_layer(name, layer) && name.contains("ffn") == ffn;
+                if ledger.any_open(of_block) {
+                    let mut watcher = Watcher::new(press, ledger, self.memory);
+                    compute(&mut pass, &press.original, layer, &mut watcher, false)?;
+                    watcher.finish()?;
+                    press.plainly(ledger, |name, _| of_block(name))?;
+                }
+                compute(&mut pass, quantized, layer, &mut Passer(ledger), true)?;
             }
-            pass.attention(quantized, layer, &mut Passer(ledger), true)?;
-            if ledger.any_open(is_ffn) {
-                let mut watcher = Watcher::new(press, ledger, self.memory);
-                pass.ffn(&press.original, layer, &mut watcher, false)?;
-                watcher.finish()?;
-                press.plainly(ledger, |name, _| is_ffn(name))?;
-            }
-            pass.ffn(quantized, layer, &mut Passer(ledger), true)?;
             ledger.record()?;
             saved.keep(layer + 1, pass.states())?;
             (self.told)(layer + 1, earlier);

@@ -6,28 +6,10 @@
 
 use std::cmp::Ordering;
 
-use serde::Serialize;
+use super::hull::{Candidate, Impossible, Step, hull, range, steps};
 
 /// A size below the budget by more than this share is filled up, even where that does not lower the damage.
 const TOLERANCE: u64 = 1000;
-
-/// What one type does to a group, or a choice of types to all.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Candidate {
-    /// Bytes that the tensors take.
-    pub bytes: u64,
-    /// Damage that is expected of it; finite, 0 or more.
-    pub damage: f64,
-}
-
-/// No choice has the size that is wanted: it is below the smallest or above the largest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Impossible {
-    /// Bytes of the smallest choice.
-    pub smallest: u64,
-    /// Bytes of the largest choice.
-    pub largest: u64,
-}
 
 /// The place of the chosen candidate in each group: bytes in all at most `budget`, damage as low as is found.
 ///
@@ -54,75 +36,9 @@ pub fn allocate(groups: &[Vec<Candidate>], budget: u64) -> Result<Vec<usize>, Im
     Ok(search.chosen)
 }
 
-/// Sizes from the smallest to the largest with the least damage at each: at most `points`, 2 or more, about evenly
-/// apart, with ascending bytes and falling damage.
-///
-/// The points are those at which the hulls' steps are taken whole, so no choice of a point's size is better, and all of
-/// them cost one sorting of the steps; [`allocate`] meets the sizes between them.
-///
-/// # Panics
-/// If a group has no candidate.
-pub fn curve(groups: &[Vec<Candidate>], points: u64) -> Vec<Candidate> {
-    let Impossible { smallest, largest } = range(groups);
-    let mut search = Search::new(groups, largest);
-    let mut curve = vec![search.sum()];
-    let part = (largest - smallest).div_ceil(points.max(2) - 1).max(1);
-    let mut wanted = smallest + part;
-    for (_, group, step) in search.steps() {
-        search.apply(search.to(group, search.hulls[group][step]));
-        // The first at or above each size, and so the last of all.
-        if search.bytes >= wanted || search.bytes == largest {
-            curve.push(search.sum());
-            wanted = smallest + ((search.bytes - smallest) / part + 1) * part;
-        }
-    }
-    curve
-}
-
-/// The smallest and the largest size that [`allocate`] can reach.
-pub fn range(groups: &[Vec<Candidate>]) -> Impossible {
-    let ends = groups.iter().map(|group| {
-        let hull = hull(group);
-        [group[hull[0]].bytes, group[hull[hull.len() - 1]].bytes]
-    });
-    ends.fold(Impossible { smallest: 0, largest: 0 }, |sum, [first, last]| Impossible {
-        smallest: sum.smallest + first,
-        largest: sum.largest + last,
-    })
-}
-
-/// Candidates on the lower convex hull, from the smallest to the one of least damage.
-fn hull(group: &[Candidate]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..group.len()).collect();
-    order.sort_by(|&a, &b| {
-        let (a, b) = (&group[a], &group[b]);
-        a.bytes.cmp(&b.bytes).then(a.damage.total_cmp(&b.damage))
-    });
-    let mut hull: Vec<usize> = Vec::new();
-    for index in order {
-        if hull.last().is_some_and(|&last| group[index].damage >= group[last].damage) {
-            continue;
-        }
-        while let [.., before, last] = hull[..] {
-            if worth(&group[before], &group[last]) > worth(&group[last], &group[index]) {
-                break;
-            }
-            hull.pop();
-        }
-        hull.push(index);
-    }
-    hull
-}
-
-/// Damage that a byte more saves.
-fn worth(from: &Candidate, to: &Candidate) -> f64 {
-    (from.damage - to.damage) / (to.bytes as f64 - from.bytes as f64)
-}
-
 /// A choice on its way.
 struct Search<'a> {
     groups: &'a [Vec<Candidate>],
-    hulls: Vec<Vec<usize>>,
     budget: u64,
     bytes: u64,
     chosen: Vec<usize>,
@@ -149,20 +65,13 @@ impl Move {
 
 impl<'a> Search<'a> {
     fn new(groups: &'a [Vec<Candidate>], budget: u64) -> Self {
-        let hulls: Vec<Vec<usize>> = groups.iter().map(|group| hull(group)).collect();
-        let chosen: Vec<usize> = hulls.iter().map(|hull| hull[0]).collect();
+        let chosen: Vec<usize> = groups.iter().map(|group| hull(group)[0]).collect();
         let bytes = groups.iter().zip(&chosen).map(|(group, &chosen)| group[chosen].bytes).sum();
-        Self { groups, hulls, budget, bytes, chosen }
+        Self { groups, budget, bytes, chosen }
     }
 
     fn slack(&self) -> u64 {
         self.budget - self.bytes
-    }
-
-    /// Bytes and damage of the choice, added up anew.
-    fn sum(&self) -> Candidate {
-        let damages = self.groups.iter().zip(&self.chosen).map(|(group, &chosen)| group[chosen].damage);
-        Candidate { bytes: self.bytes, damage: damages.sum() }
     }
 
     fn to(&self, group: usize, to: usize) -> Move {
@@ -176,25 +85,11 @@ impl<'a> Search<'a> {
         self.chosen[change.group] = change.to;
     }
 
-    /// The hulls' steps in the order of their worth: worth, group, and the place on its hull that the step leads to.
-    fn steps(&self) -> Vec<(f64, usize, usize)> {
-        let mut steps: Vec<(f64, usize, usize)> = Vec::new();
-        for (group, hull) in self.hulls.iter().enumerate() {
-            for (step, pair) in hull.windows(2).enumerate() {
-                let [from, to] = [pair[0], pair[1]].map(|index| &self.groups[group][index]);
-                steps.push((worth(from, to), group, step + 1));
-            }
-        }
-        // Along a hull the worth falls, so a group's steps stay in order.
-        steps.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-        steps
-    }
-
     /// Takes the steps in their order; a group whose next step does not fit stays.
     fn climb(&mut self) {
         let mut stuck = vec![false; self.groups.len()];
-        for (_, group, step) in self.steps() {
-            let step = self.to(group, self.hulls[group][step]);
+        for Step { group, to, .. } in steps(self.groups) {
+            let step = self.to(group, to);
             if stuck[group] || step.bytes > self.slack() as i64 {
                 stuck[group] = true;
             } else {
@@ -241,8 +136,8 @@ impl<'a> Search<'a> {
         ups.sort_by_key(|m| (m.bytes, m.group, m.to));
         ups.dedup_by_key(|m| (m.bytes, m.damage.to_bits()));
         for up in ups {
-            let mut trial = Self { hulls: self.hulls.clone(), chosen: self.chosen.clone(), ..*self };
-            trial.chosen[up.group] = up.to;
+            let mut chosen = self.chosen.clone();
+            chosen[up.group] = up.to;
             let mut bytes = self.bytes as i64 + up.bytes;
             let mut damage = up.damage;
             let mut downs: Vec<Move> = self.moves();
@@ -257,14 +152,14 @@ impl<'a> Search<'a> {
                 }
                 if !taken[down.group] && bytes + down.bytes >= floor {
                     taken[down.group] = true;
-                    trial.chosen[down.group] = down.to;
+                    chosen[down.group] = down.to;
                     bytes += down.bytes;
                     damage += down.damage;
                 }
             }
             let fits = (floor..=self.budget as i64).contains(&bytes);
             if fits && best.as_ref().is_none_or(|(least, ..)| damage < *least) {
-                best = Some((damage, trial.chosen, bytes as u64));
+                best = Some((damage, chosen, bytes as u64));
             }
         }
         if let Some((_, chosen, bytes)) = best {
@@ -312,29 +207,8 @@ fn best(moves: &[Move], slack: i64) -> Option<(f64, Move, Option<Move>)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hull::tests::{Random, relaxed};
     use super::*;
-
-    /// SplitMix64.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, end: u64) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (z ^ (z >> 31)) % end
-        }
-
-        fn group(&mut self, candidates: u64) -> Vec<Candidate> {
-            let weights = 1 + self.below(40);
-            let harm = 1 + self.below(1000);
-            let candidate = |index: u64, random: &mut Self| Candidate {
-                bytes: weights * (2 + 2 * index),
-                damage: harm as f64 * 0.4f64.powi(index as i32) * (0.8 + random.below(400) as f64 / 1000.0),
-            };
-            (0..candidates).map(|index| candidate(index, self)).collect()
-        }
-    }
 
     fn sums(groups: &[Vec<Candidate>], chosen: &[usize]) -> (u64, f64) {
         let picked = groups.iter().zip(chosen).map(|(group, &index)| group[index]);
@@ -384,60 +258,6 @@ mod tests {
         }
     }
 
-    /// The least damage if steps could be taken in parts: no choice is better.
-    fn relaxed(groups: &[Vec<Candidate>], budget: u64) -> f64 {
-        let (mut steps, mut bytes, mut damage) = (Vec::new(), 0, 0.0);
-        for group in groups {
-            let hull = hull(group);
-            bytes += group[hull[0]].bytes;
-            damage += group[hull[0]].damage;
-            steps.extend(hull.windows(2).map(|pair| (group[pair[0]], group[pair[1]])));
-        }
-        steps.sort_by(|a, b| worth(&b.0, &b.1).total_cmp(&worth(&a.0, &a.1)));
-        let mut left = (budget - bytes) as f64;
-        for (from, to) in steps {
-            let part = (left / (to.bytes - from.bytes) as f64).min(1.0);
-            damage -= part * (from.damage - to.damage);
-            left -= part * (to.bytes - from.bytes) as f64;
-        }
-        damage
-    }
-
-    #[test]
-    fn a_curve_goes_from_end_to_end_along_the_relaxed_optimum() {
-        let mut random = Random(3);
-        let groups: Vec<_> = (0..900).map(|_| random.group(10)).collect();
-        let Impossible { smallest, largest } = range(&groups);
-        let curve = curve(&groups, 48);
-        assert!((40..=48).contains(&curve.len()), "{} points", curve.len());
-        assert_eq!((curve[0].bytes, curve[curve.len() - 1].bytes), (smallest, largest));
-        for pair in curve.windows(2) {
-            assert!(pair[0].bytes < pair[1].bytes && pair[0].damage > pair[1].damage, "{pair:?}");
-            assert!(pair[1].bytes - pair[0].bytes <= (largest - smallest) / 20, "{pair:?}");
-        }
-        for Candidate { bytes, damage } in curve {
-            let least = relaxed(&groups, bytes);
-            assert!((damage - least).abs() <= 1e-9 * least, "{damage}, at least {least}");
-            let (_, found) = sums(&groups, &allocate(&groups, bytes).expect("possible"));
-            assert!((found - damage).abs() <= 1e-9 * damage, "{found}, on the curve {damage}");
-        }
-    }
-
-    #[test]
-    fn a_curve_of_few_steps_has_them_all() {
-        let group = |first, second| {
-            vec![first, second].into_iter().map(|(bytes, damage)| Candidate { bytes, damage })
-        };
-        let groups: Vec<Vec<Candidate>> =
-            vec![group((10, 1.0), (20, 0.5)).collect(), group((10, 4.0), (15, 1.0)).collect()];
-        let points: Vec<(u64, f64)> =
-            curve(&groups, 48).iter().map(|point| (point.bytes, point.damage)).collect();
-        assert_eq!(points, [(20, 5.0), (25, 2.0), (35, 1.5)]);
-        let points: Vec<u64> = curve(&groups, 2).iter().map(|point| point.bytes).collect();
-        assert_eq!(points, [20, 35]);
-        assert_eq!(curve(&[vec![Candidate { bytes: 10, damage: 1.0 }]], 48).len(), 1);
-    }
-
     #[test]
     fn a_large_step_makes_room_by_small_ones_back() {
         // All small groups are at their best at 110,000; more is used only if the large one grows and they shrink.
@@ -460,12 +280,5 @@ mod tests {
         assert_eq!(allocate(&groups, 61), Err(wrong));
         assert_eq!(allocate(&groups, 30), Ok(vec![0, 0, 0]));
         assert_eq!(allocate(&groups, 60), Ok(vec![1, 1, 1]));
-    }
-
-    #[test]
-    fn candidates_above_the_hull_are_left_out() {
-        let c = |bytes, damage| Candidate { bytes, damage };
-        assert_eq!(hull(&[c(10, 8.0), c(12, 7.9), c(14, 4.0), c(16, 5.0), c(20, 3.0)]), [0, 2, 4]);
-        assert_eq!(hull(&[c(10, 8.0), c(10, 4.0)]), [1]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod allocate;
 mod fallback;
+mod hull;
 pub mod imatrix;
 mod importance;
 mod layers;
@@ -13,8 +14,9 @@ mod rule;
 
 use quant_kernels::Format;
 
-pub use allocate::{Candidate, Impossible, allocate, curve, range};
+pub use allocate::allocate;
 pub use fallback::fitting;
+pub use hull::{Candidate, Impossible, curve, range};
 pub use imatrix::Imatrix;
 pub use importance::{Importances, Origin};
 pub use layers::{Layers, Share};

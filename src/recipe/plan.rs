@@ -66,6 +66,20 @@ pub struct Wishes<'a> {
     pub split: Split,
 }
 
+impl<'a> Wishes<'a> {
+    /// A recipe and nothing else.
+    pub fn new(recipe: &'a Recipe) -> Self {
+        Self {
+            recipe,
+            overrides: &[],
+            imatrix: None,
+            feedback: None,
+            options: Options::default(),
+            split: Split::Whole,
+        }
+    }
+}
+
 impl Plan {
     /// Chooses types and lays out the files.
     ///
