@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use quantpress::checkpoint::Checkpoint;
-use quantpress::forward::{FromCheckpoint, FromGguf, Head, Ignore, Pass, Shape, Weights};
+use quantpress::forward::{FromCheckpoint, FromGguf, Head, Ignore, Pass, Shape, Weights, apply};
 use quantpress::model::{Encoder, Model, Options};
 use rayon::ThreadPoolBuilder;
 use serde_json::json;
@@ -35,7 +35,7 @@ fn logits(weights: &dyn Weights, shape: Shape, tokens: &[u32], memory: u64) -> V
     let mut states = pass.states().read(0..tokens.len()).expect("states");
     head.normalise(&mut states);
     let rows = head.rows(weights, 0..shape.vocabulary).expect("rows");
-    rows.apply(states.view()).values().to_vec()
+    apply(&rows, states.view()).values().to_vec()
 }
 
 fn of_checkpoint(tokens: &[u32], memory: u64) -> Vec<f32> {

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use quant_kernels::Format;
 use quantpress::checkpoint::{Checkpoint, Fingerprint};
-use quantpress::gguf::Split;
 use quantpress::machine::{Budget, Fit, Machine, Needs};
 use quantpress::model::{Model, Options, Role, TensorPlan};
 use quantpress::recipe::{Plan, Presence, Recipe, Wishes, choose, fitting};

@@ -59,7 +59,7 @@ impl Collector {
 
     /// Adds rows that count `weight` each.
     fn add(&mut self, input: &Input<'_>, weight: f32) {
-        let columns = input.inputs.ncols();
+        let columns = input.inputs.columns();
         let name = |tensor: &&str| match *tensor {
             "output" => "output.weight".to_owned(),
             tensor => format!("blk.{}.{tensor}.weight", input.layer),
@@ -73,13 +73,12 @@ impl Collector {
             let sums = Sums { columns, sums: vec![0.0; slices * columns], counts: vec![0.0; slices] };
             (input.tensors.iter().map(name).collect(), sums)
         });
-        sums.counts[input.slice] += input.inputs.nrows() as f64 * f64::from(weight);
+        sums.counts[input.slice] += input.inputs.rows() as f64 * f64::from(weight);
         let of_slice = &mut sums.sums[input.slice * columns..(input.slice + 1) * columns];
-        let rows = input.inputs.try_as_row_major().expect("inputs lie row after row");
         of_slice.par_chunks_mut(BAND).enumerate().for_each(|(band, sums)| {
             let first = band * BAND;
-            for row in 0..rows.nrows() {
-                let row = &rows.row(row).as_slice()[first..first + sums.len()];
+            for row in 0..input.inputs.rows() {
+                let row = &input.inputs.row(row)[first..first + sums.len()];
                 for (sum, &x) in sums.iter_mut().zip(row) {
                     *sum += f64::from(x * x * weight);
                 }
@@ -106,7 +105,7 @@ impl Observer for Collector {
 
 #[cfg(test)]
 mod tests {
-    use faer::MatRef;
+    use dense_kernels::View;
 
     use super::*;
 
@@ -116,8 +115,8 @@ mod tests {
         let rows = [1.0, 2.0, 3.0, 4.0];
         let input =
             |slice, inputs| Input { layer: 3, tensors: &["ffn_gate_exps", "ffn_up_exps"], slice, inputs };
-        collector.see(input(1, MatRef::from_row_major_slice(&rows, 2, 2))).expect("seen");
-        collector.see_extra(input(1, MatRef::from_row_major_slice(&rows[2..], 1, 2))).expect("seen");
+        collector.see(input(1, View::new(2, &rows))).expect("seen");
+        collector.see_extra(input(1, View::new(2, &rows[2..]))).expect("seen");
         let sums = collector.take();
         assert_eq!(
             sums.keys().collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::divergence::{Divergence, Scored};
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
-use crate::forward::{Head, Ignore, Pass, Shape, States, Weights};
+use crate::forward::{Head, Ignore, Pass, Shape, States, Weights, apply};
 
 /// Tokens of the text that are compared at a time.
 const BATCH: usize = 1024;
@@ -113,7 +113,7 @@ fn score(
             for (head, inputs) in heads.iter().zip(&mut inputs) {
                 head.normalise(inputs);
             }
-            let logits = [rows[0].apply(inputs[0].view()), rows[1].apply(inputs[1].view())];
+            let logits = [apply(&rows[0], inputs[0].view()), apply(&rows[1], inputs[1].view())];
             for (row, (place, score)) in places.iter().zip(scores).enumerate() {
                 let actual = tokens[place + 1] as usize;
                 score.add(stretch.start, logits[0].row(row), logits[1].row(row), actual);

@@ -1,21 +1,27 @@
-//! The covariance of a matrix's inputs, and the factor of its inverse that feedback goes by.
+//! The covariance of a matrix's inputs, and the factor that feedback goes by.
 
-use faer::{Accum, Mat, MatRef, Par, Side};
+use std::ops::Range;
+
+use dense_kernels::{Dense, Panels, View, gram, upper_factor};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
-use crate::forward::{Dense, product};
 
 /// What is added to the diagonal, relative to its mean: inputs that never vary would else be free to go anywhere.
 const DAMPING: f32 = 0.01;
+
+/// Where a few inputs are so much larger than the others that rounding takes more than that, ten times as much is added,
+/// and so on, at most up to this.
+const MOST_DAMPING: f32 = 10.0;
 
 /// Columns whose covariance is known together, at most: what memory and time are spent on grows with its square and cube.
 /// Errors are not fed back from one segment to the next.
 const SEGMENT: usize = 8192;
 
-/// Segments begin where blocks do.
-const BLOCK: usize = 256;
+/// Columns that are encoded together; segments begin where they do.
+const STEP: usize = 256;
 
-/// Sums of x^T x over rows of inputs, for segments of their columns.
+/// Sums of x^T x over rows of inputs, for segments of their columns. Only what is on and above the diagonals is there.
 #[derive(Clone, Debug)]
 pub struct Covariance {
     sums: Vec<Dense>,
@@ -24,7 +30,7 @@ pub struct Covariance {
 
 /// The widths of the segments that columns are divided into: as few as can be, as equal as can be.
 fn segments(columns: usize) -> Vec<usize> {
-    let width = columns.div_ceil(columns.div_ceil(SEGMENT)).next_multiple_of(BLOCK);
+    let width = columns.div_ceil(columns.div_ceil(SEGMENT)).next_multiple_of(STEP);
     (0..columns).step_by(width).map(|start| width.min(columns - start)).collect()
 }
 
@@ -38,24 +44,19 @@ impl Covariance {
     }
 
     /// Adds rows.
-    pub fn add(&mut self, rows: MatRef<'_, f32>) {
+    pub fn add(&mut self, rows: View<'_>) {
         let mut start = 0;
         for sums in &mut self.sums {
-            let segment = rows.subcols(start, sums.columns());
-            start += sums.columns();
-            product(sums.view_mut(), Accum::Add, segment.transpose(), segment);
+            let end = start + sums.columns();
+            gram(sums.view_mut(), rows.some_columns(start..end));
+            start = end;
         }
-        self.count += rows.nrows();
+        self.count += rows.rows();
     }
 
     /// Bytes of the sums.
     pub fn bytes(&self) -> u64 {
         self.sums.iter().map(|sums| sums.values().len() as u64 * 4).sum()
-    }
-
-    /// Rows that were added.
-    pub fn count(&self) -> usize {
-        self.count
     }
 
     /// The mean over the rows, segment after segment; zeros if there were none.
@@ -79,50 +80,96 @@ impl Covariance {
                         *x = own * *x + share * y;
                     }
                 }
-                None => {
-                    for (place, x) in mean.values_mut().iter_mut().enumerate() {
-                        if place / n != place % n {
-                            *x *= own;
-                        }
-                    }
-                }
+                None => (0..n).for_each(|i| mean.row_mut(i)[i + 1..].iter_mut().for_each(|x| *x *= own)),
             }
         }
         mean
     }
 }
 
-/// U, upper triangular, with H^-1 = U^T U, of H = `covariance` with its damped diagonal.
+/// How weights of a segment of the columns answer errors of others.
 ///
-/// From the last column to the first, H = R R^T with R upper, and U is R's inverse: one factorisation, and H is never
-/// inverted.
-///
-/// # Errors
-/// If H is not positive definite, which damping rules out unless inputs are not finite.
-pub fn upper_factor(covariance: &Dense) -> Result<Dense> {
+/// With H = R R^T, R upper triangular, errors e cost e H e^T = |e R|^2. The weight j can undo what the errors left of it do
+/// to the j-th of these sums: by e V_j, V being R with its columns over their diagonal elements. So the columns left of a
+/// step of 256 are kept as the right side of products, and its own ones as they are.
+#[derive(Debug)]
+pub struct Metric {
+    /// In the order of the columns.
+    pub steps: Vec<Step>,
+}
+
+/// Some columns of V.
+#[derive(Debug)]
+pub struct Step {
+    /// Which ones of the segment.
+    pub columns: Range<usize>,
+    /// Their rows above the corner.
+    pub above: Panels,
+    /// Their rows on the diagonal: unit upper triangular.
+    pub corner: Dense,
+    /// What the weights are worth, R_jj^2: what the ones to their right cannot make good.
+    pub importance: Vec<f32>,
+}
+
+impl Metric {
+    /// Of a covariance of which only what is on and above the diagonal is there.
+    ///
+    /// # Errors
+    /// If it has no factor, for inputs that are not finite.
+    pub fn new(covariance: Dense) -> Result<Self> {
+        let r = damped_factor(covariance)?;
+        let n = r.columns();
+        let step = |start: usize| {
+            let columns = start..n.min(start + STEP);
+            let diagonal: Vec<f32> = columns.clone().map(|j| r.row(j)[j]).collect();
+            let over = |row: usize| r.row(row)[columns.clone()].iter().zip(&diagonal).map(|(r, d)| r / d);
+            let above = Dense::new(columns.len(), (0..start).flat_map(over).collect());
+            let mut corner = Dense::new(columns.len(), columns.clone().flat_map(over).collect());
+            (0..columns.len()).for_each(|i| corner.row_mut(i)[..i].fill(0.0));
+            Step {
+                above: Panels::new(above.view()),
+                corner,
+                importance: diagonal.iter().map(|d| d * d).collect(),
+                columns,
+            }
+        };
+        let starts: Vec<usize> = (0..n).step_by(STEP).collect();
+        Ok(Self { steps: starts.into_par_iter().map(step).collect() })
+    }
+}
+
+/// R, upper triangular, with H = R R^T, of H = `covariance` with its damped diagonal.
+fn damped_factor(mut covariance: Dense) -> Result<Dense> {
     let n = covariance.columns();
-    let h = covariance.values();
-    let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n as f64;
-    let damping = if mean > 0.0 { mean as f32 * DAMPING } else { 1.0 };
-    let turned = Mat::from_fn(n, n, |i, j| {
-        let (i, j) = (n - 1 - i, n - 1 - j);
-        h[i * n + j] + if i == j { damping } else { 0.0 }
-    });
-    let factor = turned
-        .llt(Side::Lower)
-        .map_err(|e| Error::Unsupported(format!("the covariance of {n} inputs has no factor: {e:?}")))?;
-    drop(turned);
-    let mut inverse = Mat::zeros(n, n);
-    faer::linalg::triangular_inverse::invert_lower_triangular(inverse.as_mut(), factor.L(), Par::Seq);
-    drop(factor);
-    let mut upper = Dense::zeros(n, n);
-    let mut view = upper.view_mut();
-    for j in 0..n {
-        for i in 0..=j {
-            view[(i, j)] = inverse[(n - 1 - i, n - 1 - j)];
+    let diagonal: Vec<f32> = (0..n).map(|i| covariance.row(i)[i]).collect();
+    // The factor takes the place of what is on and above the diagonal; below it a copy waits for another try.
+    for i in 0..n {
+        for j in 0..i {
+            covariance.row_mut(i)[j] = covariance.row(j)[i];
         }
     }
-    Ok(upper)
+    let mean = diagonal.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
+    let unit = if mean > 0.0 { mean as f32 } else { 1.0 };
+    let mut damping = DAMPING;
+    loop {
+        for (i, variance) in diagonal.iter().enumerate() {
+            covariance.row_mut(i)[i] = variance + damping * unit;
+        }
+        match upper_factor(&mut covariance) {
+            Ok(()) => return Ok(covariance),
+            Err(_) if damping < MOST_DAMPING && mean.is_finite() => damping *= 10.0,
+            Err(at) => {
+                let problem =
+                    format!("the covariance of {n} inputs is not positive definite at column {}", at.0);
+                return Err(Error::Unsupported(problem));
+            }
+        }
+        for i in 0..n {
+            for j in 0..i {
+                covariance.row_mut(j)[i] = covariance.row(i)[j];
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -130,29 +177,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_factor_is_of_the_inverse() {
-        let n = 40;
-        let rows = Dense::new(n, (0..n * 90).map(|i| ((i * 7919) % 1013) as f32 / 1013.0 - 0.4).collect());
+    fn a_step_has_its_columns_of_the_factor() {
+        let n = 300;
+        let rows = Dense::new(n, (0..n * 900).map(|i| ((i * 7919) % 1013) as f32 / 1013.0 - 0.4).collect());
         let mut covariance = Covariance::new(n);
         covariance.add(rows.view());
-        let mut h = covariance.mean().remove(0);
-        let u = upper_factor(&h).expect("positive");
-        let mean = (0..n).map(|i| h.values()[i * n + i]).sum::<f32>() / n as f32;
-        (0..n).for_each(|i| h.values_mut()[i * n + i] += 0.01 * mean);
-        // U H U^T is the identity, and nothing is below the diagonal.
-        let at = |m: &Dense, i: usize, j: usize| f64::from(m.values()[i * n + j]);
-        for i in 0..n {
-            for j in 0..n {
-                let mut sum = 0.0;
-                for a in i..n {
-                    for b in j..n {
-                        sum += at(&u, i, a) * at(&h, a, b) * at(&u, j, b);
-                    }
-                }
-                assert!((sum - f64::from(u8::from(i == j))).abs() < 1e-3, "{i}, {j}: {sum}");
-                assert!(i <= j || at(&u, i, j) == 0.0);
-            }
-        }
+        let h = covariance.mean().remove(0);
+        let mean = (0..n).map(|i| h.row(i)[i]).sum::<f32>() / n as f32;
+        let r = damped_factor(h.clone()).expect("positive");
+        let metric = Metric::new(h.clone()).expect("positive");
+        assert_eq!(metric.steps.len(), 2);
+        let Step { columns, above, corner, importance } = &metric.steps[1];
+        assert_eq!((columns.clone(), above.rows(), corner.rows()), (256..300, 256, 44));
+        assert_eq!((corner.row(3)[3], corner.row(3)[2]), (1.0, 0.0));
+        assert_eq!(corner.row(3)[9], r.row(259)[265] / r.row(265)[265]);
+        // The last weight is worth all of its variance, since nothing can make it good.
+        let last = h.row(299)[299] + 0.01 * mean;
+        assert!((importance[43] / last - 1.0).abs() < 1e-5, "{} {last}", importance[43]);
     }
 
     #[test]
@@ -177,5 +218,19 @@ mod tests {
         covariance.add(Dense::new(8200, row).view());
         let mean = covariance.mean();
         assert_eq!(mean[1].values()[1], 4352.0 * 4353.0);
+    }
+
+    #[test]
+    fn inputs_that_rounding_would_lose_are_damped_more() {
+        // Two that are nearly the same and very large, and many small ones.
+        let mut covariance = Dense::zeros(64, 64);
+        (0..64).for_each(|i| covariance.row_mut(i)[i] = 1e-6);
+        (covariance.row_mut(0)[0], covariance.row_mut(1)[1], covariance.row_mut(0)[1]) = (1.0, 1.0, 1.05);
+        let r = damped_factor(covariance).expect("damped");
+        let first = r.row(0)[0] * r.row(0)[0] + r.row(0)[1] * r.row(0)[1];
+        assert!(first > 1.03, "{first}");
+        let mut broken = Dense::zeros(2, 2);
+        broken.row_mut(0)[0] = f32::NAN;
+        assert!(damped_factor(broken).is_err());
     }
 }

@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use dense_kernels::Dense;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::deviation::Deviation;
 use crate::error::{Error, Result};
-use crate::forward::Dense;
 use crate::gguf::Output;
 use crate::pipeline::{Event, Job, Keeper, Unit, Work};
 

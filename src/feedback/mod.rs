@@ -3,7 +3,7 @@
 //!
 //! What rounding one weight costs the layer's output depends on the covariance H of its inputs. Going through a row
 //! from left to right, the error made so far is taken up by the weights that are still to be rounded:
-//! `quant_kernels::feed` does so inside of a block, and this module from block to block.
+//! `quant_kernels::feed` does so inside of a block, and this module from step to step of 256 columns.
 
 mod covariance;
 mod encode;
@@ -13,6 +13,4 @@ mod quantized;
 mod run;
 mod watcher;
 
-pub use covariance::{Covariance, upper_factor};
-pub use encode::{Metric, encode};
 pub use run::Feedback;

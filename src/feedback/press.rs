@@ -3,13 +3,19 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use dense_kernels::Dense;
 use quant_kernels::Format;
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use super::encode::{Metric, encode};
+use super::covariance::Metric;
+use super::encode::encode;
 use super::ledger::Ledger;
 use crate::error::Result;
-use crate::forward::{Dense, FromCheckpoint, Weights};
+use crate::forward::{FromCheckpoint, Weights};
 use crate::recipe::{Importances, Plan};
+
+/// Threads that one matrix keeps busy, about.
+const THREADS_OF_A_MATRIX: usize = 4;
 
 /// The segments of a covariance, factored.
 pub fn metrics(covariance: Vec<Dense>) -> Result<Vec<Metric>> {
@@ -29,18 +35,25 @@ pub struct Press<'a> {
 }
 
 impl Press<'_> {
-    /// One slice on inputs of these covariances.
-    pub fn with_feedback(
-        &self,
-        ledger: &mut Ledger,
-        tensor: usize,
-        slice: usize,
-        metrics: &[Metric],
-    ) -> Result<()> {
-        for band in ledger.bands(tensor, slice) {
-            let weights = self.band(tensor, slice, &band)?;
-            let blocks = encode(self.plan.format(tensor), &weights, metrics);
-            ledger.put(tensor, slice, band, &weights, &blocks)?;
+    /// Slices (a tensor, the slice, the metrics of its inputs) as far as they are open. A few of them are worked on together,
+    /// since the rows of one do not keep many threads busy.
+    pub fn with_feedback(&self, ledger: &mut Ledger, slices: &[(usize, usize, &[Metric])]) -> Result<()> {
+        let mut bands = Vec::new();
+        for &(tensor, slice, metrics) in
+            slices.iter().filter(|(tensor, slice, _)| ledger.is_open(*tensor, *slice))
+        {
+            bands.extend(ledger.bands(tensor, slice).into_iter().map(|band| (tensor, slice, band, metrics)));
+        }
+        for bands in bands.chunks(rayon::current_num_threads().div_ceil(THREADS_OF_A_MATRIX)) {
+            let encoded = bands.par_iter().map(|(tensor, slice, band, metrics)| {
+                let weights = self.band(*tensor, *slice, band)?;
+                let blocks = encode(self.plan.format(*tensor), &weights, metrics);
+                Ok((weights, blocks))
+            });
+            let encoded: Vec<(Dense, Vec<u8>)> = encoded.collect::<Result<_>>()?;
+            for ((tensor, slice, band, _), (weights, blocks)) in bands.iter().zip(encoded) {
+                ledger.put(*tensor, *slice, band.clone(), &weights, &blocks)?;
+            }
         }
         Ok(())
     }

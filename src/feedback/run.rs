@@ -151,7 +151,7 @@ fn embedding(press: &Press, shape: &Shape, ledger: &mut Ledger) -> Result<()> {
     ] {
         add(&format!("blk.0.{name}.weight"), &format!("blk.0.{norm}.weight"))?;
     }
-    press.with_feedback(ledger, tensor, 0, &metrics(readers.mean())?)
+    press.with_feedback(ledger, &[(tensor, 0, &metrics(readers.mean())?)])
 }
 
 /// The head, on the final states.

@@ -2,8 +2,7 @@
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use super::covariance::Covariance;
-use super::encode::Metric;
+use super::covariance::{Covariance, Metric};
 use super::ledger::Ledger;
 use super::press::{Press, metrics};
 use crate::error::Result;
@@ -21,9 +20,9 @@ struct Seen {
 }
 
 impl Seen {
-    /// Memory to factor it in: the sums, their mean, the factor, its inverse, and what the library keeps beside them.
+    /// Memory to factor it in: the sums, whose place the factor takes, and the half of it that is kept in panels.
     fn working_bytes(&self) -> u64 {
-        6 * self.covariance.bytes()
+        self.covariance.bytes() * 3 / 2
     }
 
     /// The tensors and the slice, and what encoding needs of their inputs.
@@ -75,13 +74,13 @@ impl<'a, 'b> Watcher<'a, 'b> {
             let (plan, layer) = (self.press.plan, self.layer.as_ref());
             let factored: Vec<_> =
                 rest.into_par_iter().map(|seen| seen.factor(plan, layer)).collect::<Result<_>>()?;
-            for (tensors, slice, metrics) in factored {
-                for tensor in tensors {
-                    if self.ledger.is_open(tensor, slice) {
-                        self.press.with_feedback(self.ledger, tensor, slice, &metrics)?;
-                    }
-                }
-            }
+            let slices: Vec<(usize, usize, &[Metric])> = factored
+                .iter()
+                .flat_map(|(tensors, slice, metrics)| {
+                    tensors.iter().map(|&tensor| (tensor, *slice, &metrics[..]))
+                })
+                .collect();
+            self.press.with_feedback(self.ledger, &slices)?;
             rest = later;
         }
         Ok(())
@@ -96,7 +95,7 @@ impl<'a, 'b> Watcher<'a, 'b> {
 impl Observer for Watcher<'_, '_> {
     fn see(&mut self, input: Input<'_>) -> Result<()> {
         self.ledger.go_on()?;
-        let columns = input.inputs.ncols();
+        let columns = input.inputs.columns();
         if input.tensors[0] == "ffn_gate_inp" {
             self.layer.get_or_insert_with(|| Covariance::new(columns)).add(input.inputs);
             return Ok(());

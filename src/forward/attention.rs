@@ -1,13 +1,13 @@
 //! Latent attention (MLA), as llama.cpp computes it: queries are carried into the latent's space, where one key and one
 //! value serve all heads.
 
-use faer::{Accum, MatRef};
+use dense_kernels::{Accum, Dense, View, one_thread};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
+use super::apply;
 use super::exp::exp;
 use super::norm::normalise;
 use super::pass::{Input, Observer};
-use super::product::{Dense, one_thread};
 use super::rope::Rope;
 use super::shape::Shape;
 use super::weights::Weights;
@@ -87,19 +87,19 @@ impl<'a> Attention<'a> {
         let shape = self.shape;
         let layer = self.layer;
         let keep = observer.wants_mixed();
-        let mut see = |tensors: &[&str], slice: usize, inputs: MatRef<'_, f32>| {
+        let mut see = |tensors: &[&str], slice: usize, inputs: View<'_>| {
             observer.see(Input { layer, tensors, slice, inputs })
         };
         normalise(&mut states, self.norm.values(), shape.eps);
         let first = if let Query::Low { .. } = self.query { "attn_q_a" } else { "attn_q" };
         see(&[first, "attn_kv_a_mqa"], 0, states.view())?;
         let queries = match &self.query {
-            Query::Full(query) => query.apply(states.view()),
+            Query::Full(query) => apply(query, states.view()),
             Query::Low { a, norm, b } => {
-                let mut low = a.apply(states.view());
+                let mut low = apply(a, states.view());
                 normalise(&mut low, norm.values(), shape.eps);
                 see(&["attn_q_b"], 0, low.view())?;
-                b.apply(low.view())
+                apply(b, low.view())
             }
         };
         let [latents, keys] = self.latents(states.view(), context, rope);
@@ -108,7 +108,7 @@ impl<'a> Attention<'a> {
         let width = shape.nope + shape.rope;
         let mut values = Dense::zeros(tokens, shape.heads * shape.value);
         for head in 0..shape.heads {
-            see(&["attn_k_b"], head, queries.view().subcols(head * width, shape.nope))?;
+            see(&["attn_k_b"], head, queries.view().some_columns(head * width..head * width + shape.nope))?;
         }
         for start in (0..tokens).step_by(context) {
             let chunk = Chunk { start, length: context.min(tokens - start), latents: &latents, keys: &keys };
@@ -120,23 +120,21 @@ impl<'a> Attention<'a> {
                 if let Some(mixed) = output.mixed {
                     see(&["attn_v_b"], head, mixed.view())?;
                 }
-                values
-                    .view_mut()
-                    .submatrix_mut(start, head * shape.value, chunk.length, shape.value)
-                    .copy_from(output.values.view());
+                let columns = head * shape.value..(head + 1) * shape.value;
+                values.part_mut(start..start + chunk.length, columns).copy_from(output.values.view());
             }
         }
         see(&["attn_output"], 0, values.view())?;
-        Ok(self.output.apply(values.view()))
+        Ok(apply(&self.output, values.view()))
     }
 
     /// The normalised latent of every token, and the rotated key that all heads share.
-    fn latents(&self, states: MatRef<'_, f32>, context: usize, rope: &Rope) -> [Dense; 2] {
+    fn latents(&self, states: View<'_>, context: usize, rope: &Rope) -> [Dense; 2] {
         let shape = self.shape;
-        let both = self.kv_a.apply(states);
+        let both = apply(&self.kv_a, states);
         let part = |from: usize, width: usize| {
             let mut part = Dense::zeros(both.rows(), width);
-            part.view_mut().copy_from(both.view().subcols(from, width));
+            part.view_mut().copy_from(both.view().some_columns(from..from + width));
             part
         };
         let mut latents = part(0, shape.kv_rank);
@@ -148,49 +146,42 @@ impl<'a> Attention<'a> {
         [latents, keys]
     }
 
-    fn head(
-        &self,
-        head: usize,
-        queries: MatRef<'_, f32>,
-        chunk: &Chunk,
-        rope: &Rope,
-        keep: bool,
-    ) -> HeadOutput {
+    fn head(&self, head: usize, queries: View<'_>, chunk: &Chunk, rope: &Rope, keep: bool) -> HeadOutput {
         let shape = self.shape;
         let [key, value] = &self.heads[head];
         let Chunk { start, length, .. } = *chunk;
-        let queries =
-            queries.submatrix(start, head * (shape.nope + shape.rope), length, shape.nope + shape.rope);
+        let width = shape.nope + shape.rope;
+        let queries = queries.part(start..start + length, head * width..(head + 1) * width);
         let mut carried = Dense::zeros(length, shape.kv_rank);
-        let plain = queries.subcols(0, shape.nope);
-        one_thread(carried.view_mut(), Accum::Replace, plain, key.view().transpose());
+        let plain = queries.some_columns(0..shape.nope);
+        one_thread(carried.view_mut(), Accum::Replace, plain, key.view().transposed());
         let mut rotated = Dense::zeros(length, shape.rope);
-        rotated.view_mut().copy_from(queries.subcols(shape.nope, shape.rope));
+        rotated.view_mut().copy_from(queries.some_columns(shape.nope..width));
         for (position, row) in rotated.values_mut().chunks_exact_mut(shape.rope).enumerate() {
             rope.rotate(position, row);
         }
 
-        let latents = chunk.latents.view().subrows(start, length);
-        let keys = chunk.keys.view().subrows(start, length);
+        let latents = chunk.latents.view().some_rows(start..start + length);
+        let keys = chunk.keys.view().some_rows(start..start + length);
         let mut mixed = Dense::zeros(length, shape.kv_rank);
         for first in (0..length).step_by(QUERIES) {
             let rows = QUERIES.min(length - first);
             let seen = first + rows;
             let mut scores = Dense::zeros(rows, seen);
-            let carried = carried.view().subrows(first, rows);
-            one_thread(scores.view_mut(), Accum::Replace, carried, latents.subrows(0, seen).transpose());
-            let rotated = rotated.view().subrows(first, rows);
-            one_thread(scores.view_mut(), Accum::Add, rotated, keys.subrows(0, seen).transpose());
+            let carried = carried.view().some_rows(first..seen);
+            one_thread(scores.view_mut(), Accum::Replace, carried, latents.some_rows(0..seen).transposed());
+            let rotated = rotated.view().some_rows(first..seen);
+            one_thread(scores.view_mut(), Accum::Add, rotated, keys.some_rows(0..seen).transposed());
             for (row, scores) in scores.values_mut().chunks_exact_mut(seen).enumerate() {
                 let (open, later) = scores.split_at_mut(first + row + 1);
                 softmax(open, shape.attention_scale());
                 later.fill(0.0);
             }
-            let mixed = mixed.view_mut().subrows_mut(first, rows);
-            one_thread(mixed, Accum::Replace, scores.view(), latents.subrows(0, seen));
+            let mixed = mixed.part_mut(first..seen, 0..shape.kv_rank);
+            one_thread(mixed, Accum::Replace, scores.view(), latents.some_rows(0..seen));
         }
         let mut values = Dense::zeros(length, shape.value);
-        one_thread(values.view_mut(), Accum::Replace, mixed.view(), value.view().transpose());
+        one_thread(values.view_mut(), Accum::Replace, mixed.view(), value.view().transposed());
         HeadOutput { mixed: keep.then_some(mixed), values }
     }
 }

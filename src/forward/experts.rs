@@ -1,9 +1,11 @@
 //! The experts of a layer: the router and the shared experts see every token, each routed expert only those that chose
 //! it. One routed expert is in memory at a time, and none is read that no token chose.
 
+use dense_kernels::Dense;
+
+use super::apply;
 use super::ffn::Ffn;
 use super::pass::{Input, Observer};
-use super::product::Dense;
 use super::router::Router;
 use super::shape::Shape;
 use super::states::States;
@@ -66,7 +68,7 @@ impl Experts {
     ) -> Result<Dense> {
         let input = Input { layer: self.layer, tensors: &["ffn_gate_inp"], slice: 0, inputs: inputs.view() };
         observer.see(input)?;
-        let logits = self.gate.apply(inputs.view());
+        let logits = apply(&self.gate, inputs.view());
         let bias = self.bias.as_ref().map(Dense::values);
         for (token, logits) in logits.values().chunks_exact(self.gate.rows()).enumerate() {
             let scores = self.router.scores(logits);

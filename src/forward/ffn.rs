@@ -1,8 +1,10 @@
 //! A gated FFN: down(silu(gate(x)) up(x)), of a dense layer, of shared experts or of one routed expert.
 
+use dense_kernels::Dense;
+
+use super::apply;
 use super::norm::gate;
 use super::pass::{Input, Observer};
-use super::product::Dense;
 use super::shape::Shape;
 use super::weights::Weights;
 use crate::error::Result;
@@ -40,9 +42,9 @@ impl Ffn {
         let [gate_name, up_name, down_name] = self.names.each_ref().map(String::as_str);
         let (layer, slice) = (self.layer, self.slice);
         observer.see(Input { layer, tensors: &[gate_name, up_name], slice, inputs: inputs.view() })?;
-        let mut gated = self.gate.apply(inputs.view());
-        gate(&mut gated, &self.up.apply(inputs.view()));
+        let mut gated = apply(&self.gate, inputs.view());
+        gate(&mut gated, &apply(&self.up, inputs.view()));
         observer.see(Input { layer, tensors: &[down_name], slice, inputs: gated.view() })?;
-        Ok(self.down.apply(gated.view()))
+        Ok(apply(&self.down, gated.view()))
     }
 }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use dense_kernels::Dense;
+
 use super::norm::normalise;
-use super::product::Dense;
 use super::shape::Shape;
 use super::weights::Weights;
 use crate::error::Result;

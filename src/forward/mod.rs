@@ -16,7 +16,6 @@ mod ffn;
 mod head;
 mod norm;
 mod pass;
-mod product;
 mod rope;
 mod router;
 mod saved;
@@ -24,11 +23,18 @@ mod shape;
 mod states;
 mod weights;
 
-pub use faer::MatRef;
+use dense_kernels::{Accum, Dense, View, product};
+
 pub use head::Head;
 pub use pass::{Ignore, Input, Observer, Pass};
-pub use product::{Dense, one_thread, product};
 pub use saved::Saved;
 pub use shape::Shape;
 pub use states::States;
 pub use weights::{FromCheckpoint, FromGguf, Weights};
+
+/// What a layer with these weights, a row for each output, makes of rows of inputs.
+pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
+    let mut out = Dense::zeros(inputs.rows(), weights.rows());
+    product(out.view_mut(), Accum::Replace, inputs, weights.view().transposed());
+    out
+}

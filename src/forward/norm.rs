@@ -1,7 +1,8 @@
 //! RMS normalisation and the gate of an FFN: what happens row by row.
 
+use dense_kernels::Dense;
+
 use super::exp::exp;
-use super::product::Dense;
 
 /// Divides each row by its root mean square and multiplies it by the gains.
 ///

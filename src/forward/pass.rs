@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use faer::MatRef;
+use dense_kernels::{Dense, View};
 
 use super::attention::Attention;
 use super::experts::Experts;
 use super::ffn::Ffn;
 use super::norm::normalise;
-use super::product::Dense;
 use super::rope::Rope;
 use super::shape::Shape;
 use super::states::States;
@@ -28,7 +27,7 @@ pub struct Input<'a> {
     /// Expert or head.
     pub slice: usize,
     /// A row for each token.
-    pub inputs: MatRef<'a, f32>,
+    pub inputs: View<'a>,
 }
 
 /// Sees the inputs of every matrix, in a fixed order.

@@ -1,4 +1,5 @@
-//! Position encoding: rotations of pairs of neighbouring columns, yarn's frequencies.
+//! Position encoding: rotations of pairs of neighbouring columns, yarn's frequencies. By libm's functions, whose bits do not
+//! depend on the system.
 
 use std::f64::consts::PI;
 
@@ -18,7 +19,7 @@ pub struct Yarn {
 impl Yarn {
     /// What the scale of attention is multiplied by.
     pub fn attention(&self) -> f32 {
-        let growth = if self.factor > 1.0 { self.log_multiplier * self.factor.ln() } else { 0.0 };
+        let growth = if self.factor > 1.0 { self.log_multiplier * libm::logf(self.factor) } else { 0.0 };
         (1.0 + growth) * (1.0 + growth)
     }
 
@@ -26,7 +27,8 @@ impl Yarn {
     fn stretch(&self, frequencies: &mut [f64], theta: f64) {
         let width = 2.0 * frequencies.len() as f64;
         let pair = |rotations: f32| {
-            width * (f64::from(self.original) / (f64::from(rotations) * 2.0 * PI)).ln() / (2.0 * theta.ln())
+            width * libm::log(f64::from(self.original) / (f64::from(rotations) * 2.0 * PI))
+                / (2.0 * libm::log(theta))
         };
         let low = pair(self.beta[0]).floor().max(0.0);
         let high = pair(self.beta[1]).ceil().min(width - 1.0);
@@ -50,11 +52,11 @@ impl Rope {
         let theta = f64::from(theta);
         let pairs = width / 2;
         let mut frequencies: Vec<f64> =
-            (0..pairs).map(|i| theta.powf(-2.0 * i as f64 / width as f64)).collect();
+            (0..pairs).map(|i| libm::pow(theta, -2.0 * i as f64 / width as f64)).collect();
         if let Some(yarn) = yarn {
             yarn.stretch(&mut frequencies, theta);
         }
-        let turn = |angle: f64| [angle.cos() as f32, angle.sin() as f32];
+        let turn = |angle: f64| [libm::cos(angle) as f32, libm::sin(angle) as f32];
         let turns = (0..positions)
             .flat_map(|position| frequencies.iter().map(move |f| turn(position as f64 * f)))
             .collect();

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
-use super::product::Dense;
+use dense_kernels::Dense;
+
 use crate::error::{Error, Result};
 
 /// One row of `columns` numbers for each token.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use dense_kernels::Dense;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
-use super::product::Dense;
 use super::shape::Shape;
 use crate::checkpoint::{Checkpoint, Folder, Matrix, Source};
 use crate::error::{Error, Result};

@@ -7,7 +7,7 @@
 use fearless_simd::{Level, Simd, dispatch};
 use half::f16;
 
-use super::settle;
+use super::Feed;
 use crate::Format;
 use crate::search::codebook::{Codebook, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use crate::search::eights::{self, magnitudes};
@@ -301,36 +301,18 @@ fn write(format: Format, block: &mut [u8], i: usize, choice: &Choice) {
     }
 }
 
-pub(super) fn feed(format: Format, block: &mut [u8], weights: &mut [f32], upper: &[f32], errors: &mut [f32]) {
+pub(super) fn feed(level: Level, format: Format, block: &mut [u8], weights: &mut Feed<'_>) {
     let Some(layout) = layout(format) else { return };
-    let n = weights.len();
-    let mut importance = [1.0; 256];
-    for (i, importance) in importance.iter_mut().enumerate() {
-        let u = upper[i * n + i];
-        *importance = 1.0 / (u * u);
-    }
-    dispatch!(Level::new(), simd => {
-        feed_at(simd, format, layout, block, weights, &importance, upper, errors);
-    });
+    dispatch!(level, simd => feed_at(simd, format, layout, block, weights));
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "what a block is, once compiled for each CPU")]
-fn feed_at<S: Simd>(
-    simd: S,
-    format: Format,
-    layout: Layout,
-    block: &mut [u8],
-    weights: &mut [f32],
-    importance: &[f32; 256],
-    upper: &[f32],
-    errors: &mut [f32],
-) {
+fn feed_at<S: Simd>(simd: S, format: Format, layout: Layout, block: &mut [u8], weights: &mut Feed<'_>) {
     let d = d(format, block);
     if d == 0.0 {
-        return settle(0, &[0.0; 256], weights, upper, errors);
+        return weights.settle(simd, 0, &[0.0; 256]);
     }
-    let (ws, _) = importance.as_chunks::<8>();
+    let (ws, _) = weights.importance.as_chunks::<8>();
     for b in 0..32 / layout.groups {
         let groups = b * layout.groups..(b + 1) * layout.groups;
         let before = shared(format, block, b);
@@ -339,7 +321,7 @@ fn feed_at<S: Simd>(
             for code in before.code.saturating_sub(1)..=(before.code + 1).min(layout.most) {
                 let shared = Shared { code, down: before.down != (turn == 1) };
                 let scale = layout.scale(d, code);
-                let (xs, _) = weights.as_chunks::<8>();
+                let (xs, _) = weights.moved.as_chunks::<8>();
                 let mut cost = 0.0;
                 for i in groups.clone() {
                     cost += choose(simd, format, shared, scale, &xs[i], &ws[i]).cost;
@@ -351,9 +333,9 @@ fn feed_at<S: Simd>(
         }
         write_shared(format, block, b, best);
         for i in groups {
-            let (xs, _) = weights.as_chunks::<8>();
+            let (xs, _) = weights.moved.as_chunks::<8>();
             let choice = choose(simd, format, best, layout.scale(d, best.code), &xs[i], &ws[i]);
-            settle(8 * i, &choice.values, weights, upper, errors);
+            weights.settle(simd, 8 * i, &choice.values);
             write(format, block, i, &choice);
         }
     }

@@ -1,6 +1,8 @@
 //! Formats in which each weight has a level of its own: the nearest level to the weight as the feedback left it.
 
-use super::settle;
+use fearless_simd::{Level, Simd, dispatch};
+
+use super::{Feed, LANES};
 use crate::{Format, dequantize};
 
 /// The highest level, counted from zero; None for formats without levels of single weights.
@@ -21,40 +23,53 @@ fn listed(format: Format) -> bool {
     matches!(format, Format::IQ4_NL | Format::IQ4_XS)
 }
 
-pub(super) fn feed(
-    format: Format,
-    top: usize,
-    block: &mut [u8],
-    weights: &mut [f32],
-    upper: &[f32],
-    errors: &mut [f32],
-) {
-    let n = weights.len();
-    // What each weight is at its lowest level and at the next (or at all levels): the scales of the block as the
+pub(super) fn feed(level: Level, format: Format, top: usize, block: &mut [u8], weights: &mut Feed<'_>) {
+    dispatch!(level, simd => feed_at(simd, format, top, block, weights));
+}
+
+#[inline(always)]
+fn feed_at<S: Simd>(simd: S, format: Format, top: usize, block: &mut [u8], weights: &mut Feed<'_>) {
+    let n = weights.moved.len();
+    // What each weight is at its lowest level and at the highest (or at all levels): the scales of the block as the
     // decoder sees them, whatever the format.
     let decoded_at = |block: &mut [u8], level: usize| {
         (0..n).for_each(|i| set(format, block, i, level));
-        let mut y = vec![0.0; n];
-        dequantize(format, block, &mut y);
+        let mut y = [0.0; 256];
+        dequantize(format, block, &mut y[..n]);
         y
     };
     if listed(format) {
-        let table: Vec<Vec<f32>> = (0..=top).map(|level| decoded_at(block, level)).collect();
-        for i in 0..n {
-            let distance = |level: &usize| (table[*level][i] - weights[i]).abs();
+        let table: Vec<[f32; 256]> = (0..=top).map(|level| decoded_at(block, level)).collect();
+        each(simd, weights, |i, weight| {
+            let distance = |level: &usize| (table[*level][i] - weight).abs();
             let best = (0..=top).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0);
             set(format, block, i, best);
-            settle(i, &[table[best][i]], weights, upper, errors);
-        }
-        return;
+            table[best][i]
+        });
+    } else {
+        let (low, high) = (decoded_at(block, 0), decoded_at(block, top));
+        each(simd, weights, |i, weight| {
+            let step = (high[i] - low[i]) / top as f32;
+            let level = if step == 0.0 { 0.0 } else { ((weight - low[i]) / step).round_ties_even() };
+            let level = level.clamp(0.0, top as f32);
+            set(format, block, i, level as usize);
+            low[i] + level * step
+        });
     }
-    let (low, high) = (decoded_at(block, 0), decoded_at(block, top));
-    for i in 0..n {
-        let step = (high[i] - low[i]) / top as f32;
-        let level = if step == 0.0 { 0.0 } else { ((weights[i] - low[i]) / step).round_ties_even() };
-        let level = level.clamp(0.0, top as f32);
-        set(format, block, i, level as usize);
-        settle(i, &[low[i] + level * step], weights, upper, errors);
+}
+
+/// Rounds the weights one after the other, each moved by all before it. Those of the same vector are moved at once, all
+/// others when the vector is done.
+#[inline(always)]
+fn each<S: Simd>(simd: S, weights: &mut Feed<'_>, mut rounded: impl FnMut(usize, f32) -> f32) {
+    let vectors = weights.moved.len() / LANES;
+    for vector in 0..vectors {
+        let own = vector * LANES..(vector + 1) * LANES;
+        for i in own.clone() {
+            weights.errors[i] = weights.original[i] - rounded(i, weights.moved[i]);
+            weights.spread(simd, i..i + 1, vector..vector + 1);
+        }
+        weights.spread(simd, own, vector + 1..vectors);
     }
 }
 

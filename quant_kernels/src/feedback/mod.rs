@@ -7,39 +7,65 @@
 mod books;
 mod levels;
 
+use std::ops::Range;
+
+use fearless_simd::{Level, Simd, SimdBase, f32x16};
 use half::f16;
 
 use crate::Format;
+
+/// Lanes of the vectors in which weights are moved.
+const LANES: usize = 16;
 
 /// Whether [`feed`] knows the format. The others keep the codes that they have.
 pub fn feeds(format: Format) -> bool {
     levels::top(format).is_some() || books::knows(format)
 }
 
-/// Encodes the weights of one block anew with the scales that `block` has, with feedback.
+/// The weights of one block, and what moves them.
 ///
-/// `upper` is the block's part of U, row after row: the upper factor of the inverse covariance of the inputs, H^-1 =
-/// U^T U. On return `weights` are what was encoded, as moved by the feedback; `errors` are such that weights to the
-/// right of the block are to be lessened by errors times their part of U's rows.
+/// The covariance of the inputs is H = R R^T with R upper triangular, and V is R with its columns over their diagonal
+/// elements. Weights that come out with errors e are best answered by adding sum(e_k V_kj) over all k left of j to the weight j.
+#[derive(Debug)]
+pub struct Feed<'a> {
+    /// The weights as they were.
+    pub original: &'a [f32],
+    /// The same as moved by the errors of the blocks before. On return of no use.
+    pub moved: &'a mut [f32],
+    /// The block's rows and columns of V, row after row. What is left of the diagonal is not looked at.
+    pub v: &'a [f32],
+    /// What the weights are worth, R_jj^2: what those to their right cannot make good.
+    pub importance: &'a [f32],
+    /// On return, the original weights less the decoded ones.
+    pub errors: &'a mut [f32],
+}
+
+/// Encodes the weights of one block anew with the scales that `block` has, with feedback.
 ///
 /// # Panics
 /// If the lengths are not those of one block.
-pub fn feed(format: Format, block: &mut [u8], weights: &mut [f32], upper: &[f32], errors: &mut [f32]) {
+pub fn feed(format: Format, block: &mut [u8], weights: Feed<'_>) {
+    feed_at(Level::new(), format, block, weights);
+}
+
+/// [`feed`] at a chosen SIMD level.
+pub fn feed_at(level: Level, format: Format, block: &mut [u8], mut weights: Feed<'_>) {
     let n = format.block_len();
+    let Feed { original, moved, v, importance, errors } = &weights;
     assert_eq!(block.len(), format.block_bytes(), "bytes of a block of {format}");
     assert_eq!(
-        (weights.len(), errors.len(), upper.len()),
-        (n, n, n * n),
+        (original.len(), moved.len(), v.len(), importance.len(), errors.len()),
+        (n, n, n * n, n, n),
         "a block of {format} has {n} weights"
     );
     if books::knows(format) {
-        books::feed(format, block, weights, upper, errors);
+        books::feed(level, format, block, &mut weights);
     } else if let Some(top) = levels::top(format) {
-        levels::feed(format, top, block, weights, upper, errors);
+        levels::feed(level, format, top, block, &mut weights);
     } else {
-        let mut decoded = vec![0.0; n];
-        crate::dequantize(format, block, &mut decoded);
-        settle(0, &decoded, weights, upper, errors);
+        let Feed { original, errors, .. } = weights;
+        crate::dequantize(format, block, errors);
+        errors.iter_mut().zip(original).for_each(|(error, x)| *error = x - *error);
     }
 }
 
@@ -68,23 +94,31 @@ pub fn rescale(format: Format, blocks: &mut [u8], factor: f32) {
     }
 }
 
-/// Takes the group of weights from `first` on for done, with these values: notes its errors and moves the weights right
-/// of it.
-#[inline(always)]
-fn settle(first: usize, decoded: &[f32], weights: &mut [f32], upper: &[f32], errors: &mut [f32]) {
-    let n = weights.len();
-    let end = first + decoded.len();
-    for j in first..end {
-        let mut error = weights[j] - decoded[j - first];
-        for k in first..j {
-            error -= errors[k] * upper[k * n + j];
+impl Feed<'_> {
+    /// Takes the group of weights from `first` on for done, with these values: notes its errors and moves the weights
+    /// right of it. Sixteen lanes are sixteen weights; each takes the errors one after the other, at any SIMD level.
+    #[inline(always)]
+    fn settle<S: Simd>(&mut self, simd: S, first: usize, decoded: &[f32]) {
+        let group = first..first + decoded.len();
+        for (i, y) in group.clone().zip(decoded) {
+            self.errors[i] = self.original[i] - y;
         }
-        errors[j] = error / upper[j * n + j];
+        self.spread(simd, group.clone(), group.end / LANES..self.moved.len() / LANES);
     }
-    for k in first..end {
-        let error = errors[k];
-        for (weight, u) in weights[end..].iter_mut().zip(&upper[k * n + end..(k + 1) * n]) {
-            *weight -= error * u;
+
+    /// Moves the weights of some vectors by some errors. What is settled moves too where it shares a vector with others,
+    /// which nothing sees.
+    #[inline(always)]
+    fn spread<S: Simd>(&mut self, simd: S, errors: Range<usize>, vectors: Range<usize>) {
+        let (moved, _) = self.moved.as_chunks_mut::<LANES>();
+        let (v, _) = self.v.as_chunks::<LANES>();
+        let row = moved.len();
+        for vector in vectors {
+            let mut sum = f32x16::load_array_ref(simd, &moved[vector]);
+            for k in errors.clone() {
+                sum += f32x16::load_array_ref(simd, &v[k * row + vector]) * self.errors[k];
+            }
+            sum.store_array(&mut moved[vector]);
         }
     }
 }
@@ -94,15 +128,15 @@ mod tests {
     use super::*;
     use crate::{dequantize, quantize};
 
-    /// A covariance with strong neighbours, and U of its inverse.
-    fn factor(n: usize) -> (Vec<f64>, Vec<f32>) {
+    /// A covariance with strong neighbours, V and the squares of R's diagonal.
+    fn factor(n: usize) -> (Vec<f64>, Vec<f32>, Vec<f32>) {
         let h = |i: usize, j: usize| {
             0.9f64.powi(i.abs_diff(j) as i32)
                 * (1.0 + 0.5 * ((i * 7) % 5) as f64).sqrt()
                 * (1.0 + 0.5 * ((j * 7) % 5) as f64).sqrt()
         };
         let covariance: Vec<f64> = (0..n * n).map(|k| h(k / n, k % n)).collect();
-        // H = R R^T with R upper, from the last column on; U = R^-1.
+        // H = R R^T, from the last column on.
         let mut r = vec![0f64; n * n];
         for j in (0..n).rev() {
             let rest: f64 = (j + 1..n).map(|k| r[j * n + k] * r[j * n + k]).sum();
@@ -112,15 +146,9 @@ mod tests {
                 r[i * n + j] = (covariance[i * n + j] - rest) / r[j * n + j];
             }
         }
-        let mut u = vec![0f64; n * n];
-        for j in 0..n {
-            u[j * n + j] = 1.0 / r[j * n + j];
-            for i in (0..j).rev() {
-                let rest: f64 = (i + 1..=j).map(|k| r[i * n + k] * u[k * n + j]).sum();
-                u[i * n + j] = -rest / r[i * n + i];
-            }
-        }
-        (covariance, u.into_iter().map(|x| x as f32).collect())
+        let v = (0..n * n).map(|at| (r[at] / r[at % n * n + at % n]) as f32).collect();
+        let squares = (0..n).map(|j| (r[j * n + j] * r[j * n + j]) as f32).collect();
+        (covariance, v, squares)
     }
 
     fn cost(covariance: &[f64], x: &[f32], y: &[f32]) -> f64 {
@@ -133,8 +161,7 @@ mod tests {
     fn every_known_format_loses_less_with_feedback() {
         for format in Format::all().filter(|&format| feeds(format)) {
             let n = format.block_len();
-            let (covariance, upper) = factor(n);
-            let importance: Vec<f32> = (0..n).map(|i| 1.0 / (upper[i * n + i] * upper[i * n + i])).collect();
+            let (covariance, v, importance) = factor(n);
             let diagonal: Vec<f32> = (0..n).map(|i| covariance[i * n + i] as f32).collect();
             let (mut before, mut after) = (0.0, 0.0);
             for seed in 0..20u32 {
@@ -155,12 +182,22 @@ mod tests {
                 before += cost(&covariance, &x, &y);
                 quantize(format, &x, n, Some(&importance), &mut block);
                 let (mut moved, mut errors) = (x.clone(), vec![0.0; n]);
-                feed(format, &mut block, &mut moved, &upper, &mut errors);
+                let weights = Feed {
+                    original: &x,
+                    moved: &mut moved,
+                    v: &v,
+                    importance: &importance,
+                    errors: &mut errors,
+                };
+                feed(format, &mut block, weights);
                 dequantize(format, &block, &mut y);
                 after += cost(&covariance, &x, &y);
-                // The errors say what the cost is: e H e^T is the sum of their squares.
-                let squares: f64 = errors.iter().map(|&e| f64::from(e) * f64::from(e)).sum();
-                assert!((squares / cost(&covariance, &x, &y) - 1.0).abs() < 1e-3, "{format}: {squares}");
+                for ((x, y), error) in x.iter().zip(&y).zip(&errors) {
+                    assert!(
+                        (x - y - error).abs() < 1e-5,
+                        "{format}: {x} to {y}, which is no error of {error}"
+                    );
+                }
             }
             println!("{format}: {:.3}", after / before);
             assert!(after < 0.7 * before, "{format}: {after}, without feedback {before}");

@@ -1,0 +1,17 @@
+//! Products and factors of matrices in f32: the same bits on every CPU and any number of threads.
+//!
+//! Libraries for this choose their kernels by the CPU, and sums then come out differently. Here every element of a
+//! product is one chain of fused multiply-adds, a b first, then its neighbours in the order of the rows of b. Vectors
+//! hold different elements and never parts of one sum, so neither their width nor the tiles that threads work on can be
+//! seen in a result.
+
+mod factor;
+mod kernel;
+mod matrix;
+mod panels;
+mod product;
+
+pub use factor::{NotPositive, upper_factor};
+pub use matrix::{Dense, Rows, View};
+pub use panels::Panels;
+pub use product::{Accum, gram, one_thread, product, with_panels};

@@ -1,0 +1,92 @@
+//! Matrices in the order in which the kernel reads them.
+
+use std::ops::Range;
+
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+use super::kernel::{LANES, ROWS};
+use super::matrix::View;
+
+/// The right side of a product: sixteen columns after sixteen columns, each panel's rows one after the other. The last
+/// panel is filled up with zeros.
+#[derive(Clone, Debug)]
+pub struct Panels {
+    rows: usize,
+    columns: usize,
+    values: Vec<[f32; LANES]>,
+}
+
+impl Panels {
+    /// Of a matrix.
+    pub fn new(matrix: View<'_>) -> Self {
+        let mut panels = Self::zeros(matrix);
+        if panels.rows > 0 {
+            let each = panels.values.chunks_exact_mut(panels.rows).enumerate();
+            each.for_each(|(panel, values)| pack_panel(matrix, panel, values));
+        }
+        panels
+    }
+
+    /// The same, on all threads of the pool.
+    pub(crate) fn on_all_threads(matrix: View<'_>) -> Self {
+        let mut panels = Self::zeros(matrix);
+        if panels.rows > 0 {
+            let each = panels.values.par_chunks_exact_mut(panels.rows).enumerate();
+            each.for_each(|(panel, values)| pack_panel(matrix, panel, values));
+        }
+        panels
+    }
+
+    fn zeros(matrix: View<'_>) -> Self {
+        let (rows, columns) = (matrix.rows(), matrix.columns());
+        Self { rows, columns, values: vec![[0.0; LANES]; columns.div_ceil(LANES) * rows] }
+    }
+
+    /// Rows of the matrix.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns of the matrix.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Some rows of some panels.
+    pub(crate) fn some(&self, panels: Range<usize>, rows: Range<usize>) -> Vec<&[[f32; LANES]]> {
+        panels.map(|panel| &self.values[panel * self.rows..][rows.clone()]).collect()
+    }
+}
+
+fn pack_panel(matrix: View<'_>, panel: usize, values: &mut [[f32; LANES]]) {
+    let columns = panel * LANES..matrix.columns().min((panel + 1) * LANES);
+    pack(matrix.some_columns(columns).transposed(), 0..matrix.rows(), values);
+}
+
+/// The left side, some of its columns: twelve rows after twelve rows, each strip's columns one after the other.
+pub fn in_strips(matrix: View<'_>, columns: Range<usize>, strips: &mut Vec<[f32; ROWS]>) {
+    let rows = matrix.rows();
+    strips.clear();
+    strips.resize(rows.div_ceil(ROWS) * columns.len(), [0.0; ROWS]);
+    for (strip, values) in strips.chunks_exact_mut(columns.len()).enumerate() {
+        let first = strip * ROWS;
+        pack(matrix.some_rows(first..rows.min(first + ROWS)), columns.clone(), values);
+    }
+}
+
+/// Turns at most N rows into columns of N: `columns` of them.
+fn pack<const N: usize>(rows: View<'_>, columns: Range<usize>, out: &mut [[f32; N]]) {
+    let turned = rows.transposed();
+    if turned.line(0).is_some() {
+        for (column, out) in columns.zip(out) {
+            out[..rows.rows()].copy_from_slice(turned.row(column));
+        }
+    } else {
+        for lane in 0..rows.rows() {
+            for (&value, out) in rows.row(lane)[columns.clone()].iter().zip(&mut *out) {
+                out[lane] = value;
+            }
+        }
+    }
+}

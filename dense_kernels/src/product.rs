@@ -1,0 +1,253 @@
+//! Products of matrices, in tiles that one thread works on each.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use fearless_simd::Level;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use super::kernel::{LANES, ROWS, Tile, multiply};
+use super::matrix::{Rows, View};
+use super::panels::{Panels, in_strips};
+
+/// Rows of a tile of the result.
+const HEIGHT: usize = 10 * ROWS;
+
+/// Columns of it.
+const WIDTH: usize = 32 * LANES;
+
+/// Steps of a sum that are taken together: strips and a panel of as many stay in the nearest caches.
+const DEPTH: usize = 256;
+
+/// Columns of the right side that are in panels at once.
+const STRIPE: usize = 2 * WIDTH;
+
+/// What becomes of the values that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accum {
+    /// They are replaced.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// `out` = a b, or with [`Accum::Add`] + a b, on all threads of the pool.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn product(out: Rows<'_>, accum: Accum, a: View<'_>, b: View<'_>) {
+    let all = |_: &Range<usize>, _: &Range<usize>| true;
+    in_tiles(out, accum, a, b, all);
+}
+
+/// The tiles of `out` += x^T x that reach its diagonal or what is right of it, on all threads of the pool. Values left of
+/// it are of no meaning.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn gram(out: Rows<'_>, x: View<'_>) {
+    let upper = |rows: &Range<usize>, columns: &Range<usize>| rows.start < columns.end;
+    in_tiles(out, Accum::Add, x.transposed(), x, upper);
+}
+
+/// [`product`] on the calling thread.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn one_thread(out: Rows<'_>, accum: Accum, a: View<'_>, b: View<'_>) {
+    with_panels(out, accum, a, &Panels::new(b));
+}
+
+/// [`one_thread`] with a right side that is in panels already.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn with_panels(out: Rows<'_>, accum: Accum, a: View<'_>, b: &Panels) {
+    at(Level::new(), out, accum, a, b);
+}
+
+fn at(level: Level, out: Rows<'_>, accum: Accum, a: View<'_>, b: &Panels) {
+    let columns = check(&out, a, b.rows(), b.columns());
+    for (rows, columns, mut tile) in tiles(out, columns) {
+        one(level, &mut tile, accum, a.some_rows(rows), b, columns);
+    }
+}
+
+fn in_tiles(
+    out: Rows<'_>,
+    accum: Accum,
+    a: View<'_>,
+    b: View<'_>,
+    wanted: impl Fn(&Range<usize>, &Range<usize>) -> bool,
+) {
+    let columns = check(&out, a, b.rows(), b.columns());
+    let mut rest = out;
+    for start in (0..columns).step_by(STRIPE) {
+        let width = STRIPE.min(columns - start);
+        let (stripe, right) = split(rest, width);
+        rest = right;
+        let of_stripe = tiles(stripe, width);
+        let of_stripe: Vec<_> = of_stripe
+            .into_iter()
+            .filter(|(rows, columns, _)| wanted(rows, &(start + columns.start..start + columns.end)))
+            .collect();
+        if of_stripe.is_empty() {
+            continue;
+        }
+        let panels = Panels::on_all_threads(b.some_columns(start..start + width));
+        of_stripe.into_par_iter().for_each(|(rows, columns, mut tile)| {
+            one(Level::new(), &mut tile, accum, a.some_rows(rows), &panels, columns);
+        });
+    }
+}
+
+/// The columns of the result, whose shapes are checked.
+fn check(out: &Rows<'_>, a: View<'_>, rows: usize, columns: usize) -> usize {
+    assert_eq!(a.columns(), rows, "columns on the left, rows on the right");
+    assert_eq!(out.0.len(), a.rows(), "rows of the result and of the left side");
+    assert!(out.0.iter().all(|row| row.len() == columns), "columns of the result: {columns}");
+    columns
+}
+
+/// The first columns, and the others.
+fn split(rows: Rows<'_>, width: usize) -> (Rows<'_>, Rows<'_>) {
+    let (left, right) = rows.0.into_iter().map(|row| row.split_at_mut(width)).unzip();
+    (Rows(left), Rows(right))
+}
+
+/// A result in tiles: their rows, their columns, their values.
+fn tiles(out: Rows<'_>, columns: usize) -> Vec<(Range<usize>, Range<usize>, Rows<'_>)> {
+    let mut tiles = Vec::new();
+    let mut row = 0;
+    let mut rows = out.0.into_iter().peekable();
+    while rows.peek().is_some() {
+        let mut parts: Vec<Vec<&mut [f32]>> = (0..columns.div_ceil(WIDTH)).map(|_| Vec::new()).collect();
+        let mut height = 0;
+        for values in rows.by_ref().take(HEIGHT) {
+            height += 1;
+            for (part, values) in parts.iter_mut().zip(values.chunks_mut(WIDTH)) {
+                part.push(values);
+            }
+        }
+        for (part, values) in parts.into_iter().enumerate() {
+            let first = part * WIDTH;
+            tiles.push((row..row + height, first..columns.min(first + WIDTH), Rows(values)));
+        }
+        row += height;
+    }
+    tiles
+}
+
+/// One tile: `a` times these columns of the panels.
+fn one(level: Level, out: &mut Rows<'_>, accum: Accum, a: View<'_>, b: &Panels, columns: Range<usize>) {
+    SCRATCH.with_borrow_mut(|scratch| one_in(scratch, level, out, accum, a, b, columns));
+}
+
+/// What a thread works in, kept: memory that is asked for again and again is cleared each time.
+#[derive(Default)]
+struct Scratch {
+    strips: Vec<[f32; ROWS]>,
+    sums: Vec<Tile>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+fn one_in(
+    Scratch { strips, sums }: &mut Scratch,
+    level: Level,
+    out: &mut Rows<'_>,
+    accum: Accum,
+    a: View<'_>,
+    b: &Panels,
+    columns: Range<usize>,
+) {
+    let height = a.rows().div_ceil(ROWS);
+    let panels = columns.start / LANES..columns.end.div_ceil(LANES);
+    sums.clear();
+    sums.resize(height * panels.len(), [[0.0; LANES]; ROWS]);
+    for start in (0..b.rows()).step_by(DEPTH) {
+        let steps = start..b.rows().min(start + DEPTH);
+        in_strips(a, steps.clone(), strips);
+        multiply(level, steps.len(), strips, &b.some(panels.clone(), steps), sums);
+    }
+    for (row, out) in out.0.iter_mut().enumerate() {
+        for (panel, out) in out.chunks_mut(LANES).enumerate() {
+            let sums = &sums[panel * height + row / ROWS][row % ROWS];
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = if accum == Accum::Add { *out + sum } else { *sum };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::ThreadPoolBuilder;
+
+    use super::*;
+    use crate::Dense;
+
+    fn numbers(rows: usize, columns: usize, seed: usize) -> Dense {
+        let number = |i: usize| ((i * 7919 + seed * 131) % 1009) as f32 / 1009.0 - 0.5;
+        Dense::new(columns, (0..rows * columns).map(number).collect())
+    }
+
+    /// The definition: one chain of fused multiply-adds for each element.
+    fn chain(a: View<'_>, b: View<'_>, row: usize, column: usize) -> f32 {
+        (0..a.columns()).fold(0.0, |sum, k| b.at(k, column).mul_add(a.at(row, k), sum))
+    }
+
+    #[test]
+    fn every_element_is_its_chain_on_every_level_and_any_number_of_threads() {
+        // More than one tile, stripe and depth, and no whole number of any of them.
+        let (a, b) = (numbers(133, 300, 1), numbers(1100, 300, 2));
+        let (a, b) = (a.view(), b.view().transposed());
+        let mut expected = Dense::zeros(133, 1100);
+        for row in 0..133 {
+            for column in 0..1100 {
+                expected.row_mut(row)[column] = chain(a, b, row, column);
+            }
+        }
+        for threads in [1, 3] {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let mut out = Dense::zeros(133, 1100);
+            pool.install(|| product(out.view_mut(), Accum::Replace, a, b));
+            assert_eq!(out.values(), expected.values(), "{threads} threads");
+        }
+        let best = Level::new();
+        let mut levels = vec![best];
+        #[cfg(target_arch = "x86_64")]
+        {
+            levels.extend(best.as_sse2().map(Level::Sse2));
+            levels.extend(best.as_sse4_2().map(Level::Sse4_2));
+            levels.extend(best.as_avx2().map(Level::Avx2));
+        }
+        for level in levels {
+            let mut out = Dense::zeros(133, 1100);
+            at(level, out.view_mut(), Accum::Replace, a, &Panels::new(b));
+            assert_eq!(out.values(), expected.values(), "{level:?}");
+        }
+    }
+
+    #[test]
+    fn sums_are_added_to_what_is_there() {
+        let (a, b) = (numbers(5, 7, 1), numbers(7, 3, 2));
+        let mut out = Dense::new(4, vec![1.0; 24]);
+        one_thread(out.part_mut(1..6, 1..4), Accum::Add, a.view(), b.view());
+        assert_eq!(out.row(0), [1.0; 4]);
+        assert_eq!((out.row(3)[0], out.row(3)[2]), (1.0, 1.0 + chain(a.view(), b.view(), 2, 1)));
+    }
+
+    #[test]
+    fn a_gram_matrix_is_right_on_and_above_its_diagonal() {
+        let x = numbers(9, 700, 3);
+        let mut out = Dense::zeros(700, 700);
+        gram(out.view_mut(), x.view());
+        for (row, column) in [(0, 0), (0, 699), (350, 512), (699, 699)] {
+            assert_eq!(out.row(row)[column], chain(x.view().transposed(), x.view(), row, column));
+        }
+        assert_eq!(out.row(699)[0], 0.0);
+    }
+}
