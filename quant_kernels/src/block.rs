@@ -25,12 +25,25 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// Whether [`scaled`](Self::scaled) does anything.
     const SCALES: bool = false;
 
-    /// The c of [`tempered`]: the smaller, the more large weights count. None where importances are not looked at, and
-    /// in the ternary formats: their three levels cannot follow, and the gain suffers.
-    const TEMPER: Option<f32> = Some(1.0);
+    /// How much more large weights count. None where importances are not looked at, and in the ternary formats: their
+    /// three levels cannot follow, and the gain suffers.
+    const TEMPER: Option<Temper> = Some(Temper::Square(1.0));
 
     /// The weights that a reader of GGUF sees, equal to ggml's to the bit.
     fn dequantize<S: Simd>(&self, simd: S, y: &mut [f32; N]);
+}
+
+/// A root of c + x^2 / mean x^2, by which importances are multiplied: what is lost of a large weight is lost from the
+/// layer's output, what is lost of small ones averages out, so large ones count for more than the squared error says.
+///
+/// Which root and which c is a compromise, measured for each format in docs/measurements.md: the larger c, the less the
+/// weighted error; the smaller, the less the divergence of the model.
+#[derive(Clone, Copy)]
+pub(crate) enum Temper {
+    /// The square root, with this c.
+    Square(f32),
+    /// The fourth root, which spreads less, with this c.
+    Fourth(f32),
 }
 
 /// The least importance relative to the block's largest: with zeros, scales could be
@@ -88,7 +101,7 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
 ) {
     for ((block, x), importance) in blocks.iter_mut().zip(x).zip(&importances.blocks) {
         *block = match B::TEMPER {
-            Some(c) => B::quantize(simd, x, &tempered(simd, x, importance, c)),
+            Some(temper) => B::quantize(simd, x, &tempered(simd, x, importance, temper)),
             None => B::quantize(simd, x, importance),
         };
     }
@@ -100,14 +113,18 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
     }
 }
 
-/// Importances times sqrt(c + x^2 / mean x^2), relative to the largest again: what is lost of a large weight is lost
-/// from the layer's output, what is lost of small ones averages out, so large ones count for more than the squared
-/// error says.
-///
-/// c is a compromise, measured for each format in docs/measurements.md: the larger, the less the weighted error; the
-/// smaller, down to about 1, the less the divergence of the model.
+/// Importances times the root that the format takes, relative to the largest again.
 #[inline(always)]
-fn tempered<const N: usize, S: Simd>(simd: S, x: &[f32; N], importance: &[f32; N], c: f32) -> [f32; N] {
+fn tempered<const N: usize, S: Simd>(
+    simd: S,
+    x: &[f32; N],
+    importance: &[f32; N],
+    temper: Temper,
+) -> [f32; N] {
+    let root = |v: f32x16<S>| match temper {
+        Temper::Square(c) => (v + c).sqrt(),
+        Temper::Fourth(c) => (v + c).sqrt().sqrt(),
+    };
     let (xs, _) = x.as_chunks::<16>();
     let (ws, _) = importance.as_chunks::<16>();
     let mut energy = f32x16::splat(simd, 0.0);
@@ -123,7 +140,7 @@ fn tempered<const N: usize, S: Simd>(simd: S, x: &[f32; N], importance: &[f32; N
     let mut largest = f32x16::splat(simd, 0.0);
     for ((out, x), w) in out.iter_mut().zip(xs).zip(ws) {
         let x = f32x16::load_array_ref(simd, x);
-        let w = f32x16::load_array_ref(simd, w) * (x * x * inverse + c).sqrt();
+        let w = f32x16::load_array_ref(simd, w) * root(x * x * inverse);
         largest = largest.max(w);
         w.store_array(out);
     }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 
 /// One weight, little-endian.
 #[repr(transparent)]
@@ -15,7 +15,7 @@ const SIGN: u32 = 1 << 31;
 const NORMAL: f32 = 6.103_515_6e-5;
 
 impl Block<1> for F16 {
-    const TEMPER: Option<f32> = None;
+    const TEMPER: Option<Temper> = None;
 
     // In whole-number arithmetic without branches, which the compiler turns into vectors; `half` calls one at a time.
     #[inline(always)]

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 
 /// One weight, little-endian.
 #[repr(transparent)]
@@ -11,7 +11,7 @@ use crate::block::Block;
 pub struct F32([u8; 4]);
 
 impl Block<1> for F32 {
-    const TEMPER: Option<f32> = None;
+    const TEMPER: Option<Temper> = None;
 
     #[inline(always)]
     fn quantize<S: Simd>(_simd: S, x: &[f32; 1], _importance: &[f32; 1]) -> Self {

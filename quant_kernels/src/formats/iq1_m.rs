@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 use half::f16;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::search::codebook::IQ1 as BOOK;
 use crate::search::ternary::{Encoded, encode_shifted_groups, shifted};
 
@@ -77,6 +77,7 @@ impl Block<256> for IQ1_M {
     }
 
     const SCALES: bool = true;
+    const TEMPER: Option<Temper> = Some(Temper::Fourth(0.03));
 
     #[inline(always)]
     fn scaled(mut self, factor: f32) -> Self {

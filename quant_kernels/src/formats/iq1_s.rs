@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 use half::f16;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::search::codebook::IQ1 as BOOK;
 use crate::search::ternary::{Encoded, encode_shifted_blocks, shifted};
 
@@ -24,7 +24,7 @@ pub struct IQ1_S {
 }
 
 impl Block<256> for IQ1_S {
-    const TEMPER: Option<f32> = Some(1.5);
+    const TEMPER: Option<Temper> = Some(Temper::Fourth(0.03));
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 use half::f16;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::search::codebook::IQ2_S as BOOK;
 use crate::search::eights::{Encoded, encode};
 use crate::search::neighbours::IQ2_S as NEIGHBOURS;
@@ -29,7 +29,7 @@ pub struct IQ2_S {
 }
 
 impl Block<256> for IQ2_S {
-    const TEMPER: Option<f32> = Some(2.0);
+    const TEMPER: Option<Temper> = Some(Temper::Square(2.0));
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 use half::f16;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::search::codebook::IQ2_XS as BOOK;
 use crate::search::eights::{Encoded, encode};
 use crate::search::signs::{even_signs, signed};
@@ -25,7 +25,7 @@ pub struct IQ2_XS {
 }
 
 impl Block<256> for IQ2_XS {
-    const TEMPER: Option<f32> = Some(3.0);
+    const TEMPER: Option<Temper> = Some(Temper::Square(3.0));
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

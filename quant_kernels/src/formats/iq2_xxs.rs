@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 use half::f16;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::search::codebook::IQ2_XXS as BOOK;
 use crate::search::eights::{Encoded, encode};
 use crate::search::signs::{even_signs, signed};
@@ -24,7 +24,7 @@ pub struct IQ2_XXS {
 }
 
 impl Block<256> for IQ2_XXS {
-    const TEMPER: Option<f32> = Some(8.0);
+    const TEMPER: Option<Temper> = Some(Temper::Square(8.0));
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 use half::f16;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::search::codebook::IQ3_S as BOOK;
 use crate::search::fours::{Encoded, encode};
 use crate::search::near_fours::IQ3_S as NEAR;
@@ -31,7 +31,7 @@ pub struct IQ3_S {
 const SHAPE: Shape = Shape::new(16, 1.0, 0.15);
 
 impl Block<256> for IQ3_S {
-    const TEMPER: Option<f32> = Some(3.0);
+    const TEMPER: Option<Temper> = Some(Temper::Square(3.0));
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

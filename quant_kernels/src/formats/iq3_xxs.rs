@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 use half::f16;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::search::codebook::IQ3_XXS as BOOK;
 use crate::search::fours::{Encoded, encode};
 use crate::search::near_fours::IQ3_XXS as NEAR;
@@ -29,7 +29,7 @@ pub struct IQ3_XXS {
 const SHAPE: Shape = Shape::new(16, 0.25, 0.036);
 
 impl Block<256> for IQ3_XXS {
-    const TEMPER: Option<f32> = Some(8.0);
+    const TEMPER: Option<Temper> = Some(Temper::Square(8.0));
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

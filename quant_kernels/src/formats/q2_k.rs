@@ -27,13 +27,17 @@ pub struct Q2_K {
     dmin: Scale,
 }
 
-const PLAN: Plan =
-    Plan { top: 3.0, end: 15.0, landings: [Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6])] };
+const PLAN: Plan<1> = Plan {
+    top: 3.0,
+    end: 15.0,
+    landings: [Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6])],
+    windows: [-1.5],
+};
 
 impl Block<256> for Q2_K {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let fit = sub_scales_mins::<S, 16>(simd, x, importance, &PLAN);
+        let fit = sub_scales_mins::<S, 1, 16>(simd, x, importance, &PLAN);
         let mut block = Self::zeroed();
         block.d = Scale::nearest(fit.d * fit.gain);
         block.dmin = Scale::nearest(fit.dmin * fit.gain);

@@ -13,7 +13,7 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::scale::Scale;
 use crate::search::levels::{Integers, codes};
 use crate::search::sub_scales::{Plan, sub_scales};
@@ -33,7 +33,7 @@ type Levels = Integers<-4, 3>;
 const PLAN: Plan<2> = Plan { end: -32.0, landing: 1.1, head: 1.2, signs: [1.0, -1.0] };
 
 impl Block<256> for Q3_K {
-    const TEMPER: Option<f32> = Some(2.0);
+    const TEMPER: Option<Temper> = Some(Temper::Square(2.0));
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

@@ -10,7 +10,7 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::scale::Scale;
 use crate::search::levels::Integers;
 use crate::search::scale::{Landings, fit, landings};
@@ -27,7 +27,7 @@ pub struct Q4_0 {
 const LANDINGS: [Landings; 1] = [landings(0.80, 0.02)];
 
 impl Block<32> for Q4_0 {
-    const TEMPER: Option<f32> = Some(2.0);
+    const TEMPER: Option<Temper> = Some(Temper::Square(2.0));
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 32], importance: &[f32; 32]) -> Self {

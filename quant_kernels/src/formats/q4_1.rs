@@ -10,7 +10,7 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::scale::Scale;
 use crate::search::scale_min::{Landings, fit};
 
@@ -30,7 +30,7 @@ const LANDINGS: [Landings; 2] = [
 ];
 
 impl Block<32> for Q4_1 {
-    const TEMPER: Option<f32> = Some(2.0);
+    const TEMPER: Option<Temper> = Some(Temper::Square(2.0));
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 32], importance: &[f32; 32]) -> Self {

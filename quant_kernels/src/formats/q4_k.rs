@@ -28,13 +28,17 @@ pub struct Q4_K {
     qs: [[u8; 32]; 4],
 }
 
-const PLAN: Plan =
-    Plan { top: 15.0, end: 63.0, landings: [Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6])] };
+const PLAN: Plan<2> = Plan {
+    top: 15.0,
+    end: 63.0,
+    landings: [Landings::new([-0.3, 0.0, 0.3, 0.6], [-0.3, 0.0, 0.3, 0.6])],
+    windows: [-3.5, 0.5],
+};
 
 impl Block<256> for Q4_K {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let fit = sub_scales_mins::<S, 8>(simd, x, importance, &PLAN);
+        let fit = sub_scales_mins::<S, 2, 8>(simd, x, importance, &PLAN);
         let mut block = Self::zeroed();
         block.d = Scale::nearest(fit.d * fit.gain);
         block.dmin = Scale::nearest(fit.dmin * fit.gain);

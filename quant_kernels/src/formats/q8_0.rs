@@ -8,7 +8,7 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::{f32x16, i32x16, prelude::*};
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::scale::Scale;
 use crate::search::scale::peak;
 
@@ -21,7 +21,7 @@ pub struct Q8_0 {
 }
 
 impl Block<32> for Q8_0 {
-    const TEMPER: Option<f32> = None;
+    const TEMPER: Option<Temper> = None;
 
     // The range decides: clipping it or refitting the scale gains less than one part in a thousand of the error.
     #[inline(always)]

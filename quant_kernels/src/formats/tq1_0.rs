@@ -12,7 +12,7 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::scale::Scale;
 use crate::search::levels::Integers;
 use crate::search::scale::{Landings, fit, landings};
@@ -32,7 +32,7 @@ pub(super) type Ternary = Integers<-1, 1>;
 pub(super) const LANDINGS: [Landings; 2] = [landings(1.0, 0.25), landings(1.125, 0.25)];
 
 impl Block<256> for TQ1_0 {
-    const TEMPER: Option<f32> = None;
+    const TEMPER: Option<Temper> = None;
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
 use super::tq1_0::{LANDINGS, Ternary};
-use crate::block::Block;
+use crate::block::{Block, Temper};
 use crate::scale::Scale;
 use crate::search::scale::fit;
 
@@ -25,7 +25,7 @@ pub struct TQ2_0 {
 }
 
 impl Block<256> for TQ2_0 {
-    const TEMPER: Option<f32> = None;
+    const TEMPER: Option<Temper> = None;
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

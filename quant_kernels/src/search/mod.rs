@@ -7,6 +7,8 @@ pub(crate) mod eights;
 pub(crate) mod entries;
 pub(crate) mod every_entry;
 #[cfg(test)]
+mod every_level;
+#[cfg(test)]
 mod exhaustive;
 pub(crate) mod fours;
 pub(crate) mod gain;

@@ -8,6 +8,7 @@ use super::scale::{first_largest, range};
 use crate::scale::Scale;
 
 /// Sums over a group, for sixteen maps of weights to levels: of w x q, w q^2 and w q.
+#[derive(Clone, Copy)]
 pub(crate) struct Sums<S: Simd> {
     pub(crate) xq: f32x16<S>,
     pub(crate) qq: f32x16<S>,
@@ -15,6 +16,34 @@ pub(crate) struct Sums<S: Simd> {
 }
 
 impl<S: Simd> Sums<S> {
+    /// [`of`](Self::of) for several times sixteen scales with the same minimums `min`.
+    #[inline(always)]
+    pub(crate) fn several<const W: usize>(
+        simd: S,
+        x: &[f32],
+        w: &[f32],
+        inverse: [f32x16<S>; W],
+        min: f32x16<S>,
+        top: f32,
+    ) -> [Self; W] {
+        let zero = f32x16::splat(simd, 0.0);
+        let mut sums = [Self { xq: zero, qq: zero, q: zero }; W];
+        let mut offset = [zero; W];
+        for t in 0..W {
+            offset[t] = min * inverse[t];
+        }
+        for (&x, &w) in x.iter().zip(w) {
+            for t in 0..W {
+                let q = (inverse[t] * x + offset[t]).round_ties_even().max(0.0).min(top);
+                let wq = q * w;
+                sums[t].xq += wq * x;
+                sums[t].qq += wq * q;
+                sums[t].q += wq;
+            }
+        }
+        sums
+    }
+
     /// The level of a weight is x * inverse + offset, rounded and kept within 0..=top.
     #[inline(always)]
     pub(crate) fn of(simd: S, x: &[f32], w: &[f32], inverse: f32x16<S>, offset: f32x16<S>, top: f32) -> Self {
