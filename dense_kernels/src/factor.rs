@@ -70,18 +70,33 @@ fn corner(s: View<'_>) -> Result<(Dense, Dense), usize> {
             r[i][j] = if i == j { left.sqrt() } else { left / r[j][j] };
         }
     }
-    // Column after column, kept as rows.
-    let mut turned = vec![vec![0f64; n]; n];
-    for (j, column) in turned.iter_mut().enumerate() {
+    let inverse = inverse(&r);
+    Ok((Dense::new(n, r.concat().into_iter().map(|x| x as f32).collect()), inverse))
+}
+
+/// The inverse of a small upper triangular matrix, in f64 but for the result. What is left of the diagonal is not looked at.
+///
+/// # Panics
+/// If the matrix is not square.
+pub fn upper_inverse(matrix: View<'_>) -> Dense {
+    assert_eq!(matrix.rows(), matrix.columns(), "rows and columns");
+    let row = |i: usize| matrix.row(i).iter().map(|&x| f64::from(x)).collect();
+    inverse(&(0..matrix.rows()).map(row).collect::<Vec<Vec<f64>>>())
+}
+
+fn inverse(r: &[Vec<f64>]) -> Dense {
+    let n = r.len();
+    let mut inverse = Dense::zeros(n, n);
+    let mut column = vec![0f64; n];
+    for j in 0..n {
         column[j] = 1.0 / r[j][j];
         for i in (0..j).rev() {
             let rest: f64 = r[i][i + 1..=j].iter().zip(&column[i + 1..=j]).map(|(a, b)| a * b).sum();
             column[i] = -rest / r[i][i];
         }
+        (0..=j).for_each(|i| inverse.row_mut(i)[j] = column[i] as f32);
     }
-    let narrow = |values: Vec<f64>| Dense::new(n, values.into_iter().map(|x| x as f32).collect());
-    let inverse = (0..n * n).map(|at| turned[at % n][at / n]).collect();
-    Ok((narrow(r.concat()), narrow(inverse)))
+    inverse
 }
 
 #[cfg(test)]
@@ -106,6 +121,20 @@ mod tests {
                 let sum: f64 = (j..n).map(|k| f64::from(r.row(i)[k]) * f64::from(r.row(j)[k])).sum();
                 let off = (sum - f64::from(h.row(i)[j])).abs() / f64::from(largest);
                 assert!(off < 2e-6, "{i}, {j}: {off}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_triangle_times_its_inverse_is_one() {
+        let n = 40;
+        let mut triangle = Dense::new(n, (0..n * n).map(|i| ((i * 7919) % 1013) as f32 / 9000.0).collect());
+        (0..n).for_each(|i| triangle.row_mut(i)[i] = 1.0 + i as f32 / 10.0);
+        let inverse = upper_inverse(triangle.view());
+        for i in 0..n {
+            for j in 0..n {
+                let sum: f32 = (i..=j).map(|k| triangle.row(i)[k] * inverse.row(k)[j]).sum();
+                assert!((sum - f32::from(u8::from(i == j))).abs() < 1e-5, "{i}, {j}: {sum}");
             }
         }
     }

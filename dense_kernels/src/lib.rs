@@ -11,7 +11,7 @@ mod matrix;
 mod panels;
 mod product;
 
-pub use factor::{NotPositive, upper_factor};
+pub use factor::{NotPositive, upper_factor, upper_inverse};
 pub use matrix::{Dense, Rows, View};
 pub use panels::Panels;
 pub use product::{Accum, gram, one_thread, product, with_panels};

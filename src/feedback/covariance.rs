@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use dense_kernels::{Dense, Panels, View, gram, upper_factor};
+use dense_kernels::{Dense, Panels, View, gram, upper_factor, upper_inverse};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
@@ -89,9 +89,9 @@ impl Covariance {
 
 /// How weights of a segment of the columns answer errors of others.
 ///
-/// With H = R R^T, R upper triangular, errors e cost e H e^T = |e R|^2. The weight j can undo what the errors left of it do
-/// to the j-th of these sums: by e V_j, V being R with its columns over their diagonal elements. So the columns left of a
-/// step of 256 are kept as the right side of products, and its own ones as they are.
+/// With H = R R^T, R upper triangular, errors e cost e H e^T = |e R|^2. Let V be R with its columns over their diagonal
+/// elements. Errors left of a step of 256 columns leave e V there, which the step's own weights undo by taking up e V T, T
+/// being the inverse of V's corner on the diagonal. So what is above the corners is kept as the right side of products.
 #[derive(Debug)]
 pub struct Metric {
     /// In the order of the columns.
@@ -106,7 +106,9 @@ pub struct Step {
     /// Their rows above the corner.
     pub above: Panels,
     /// Their rows on the diagonal: unit upper triangular.
-    pub corner: Dense,
+    pub corner: Panels,
+    /// The inverse of the corner.
+    pub inverse: Dense,
     /// What the weights are worth, R_jj^2: what the ones to their right cannot make good.
     pub importance: Vec<f32>,
 }
@@ -128,7 +130,8 @@ impl Metric {
             (0..columns.len()).for_each(|i| corner.row_mut(i)[..i].fill(0.0));
             Step {
                 above: Panels::new(above.view()),
-                corner,
+                corner: Panels::new(corner.view()),
+                inverse: upper_inverse(corner.view()),
                 importance: diagonal.iter().map(|d| d * d).collect(),
                 columns,
             }
@@ -187,10 +190,10 @@ mod tests {
         let r = damped_factor(h.clone()).expect("positive");
         let metric = Metric::new(h.clone()).expect("positive");
         assert_eq!(metric.steps.len(), 2);
-        let Step { columns, above, corner, importance } = &metric.steps[1];
+        let Step { columns, above, corner, inverse, importance } = &metric.steps[1];
         assert_eq!((columns.clone(), above.rows(), corner.rows()), (256..300, 256, 44));
-        assert_eq!((corner.row(3)[3], corner.row(3)[2]), (1.0, 0.0));
-        assert_eq!(corner.row(3)[9], r.row(259)[265] / r.row(265)[265]);
+        assert_eq!((inverse.row(3)[3], inverse.row(3)[2]), (1.0, 0.0));
+        assert_eq!(inverse.row(3)[4], -r.row(259)[260] / r.row(260)[260]);
         // The last weight is worth all of its variance, since nothing can make it good.
         let last = h.row(299)[299] + 0.01 * mean;
         assert!((importance[43] / last - 1.0).abs() < 1e-5, "{} {last}", importance[43]);

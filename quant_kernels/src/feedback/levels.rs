@@ -66,7 +66,7 @@ fn each<S: Simd>(simd: S, weights: &mut Feed<'_>, mut rounded: impl FnMut(usize,
     for vector in 0..vectors {
         let own = vector * LANES..(vector + 1) * LANES;
         for i in own.clone() {
-            weights.errors[i] = weights.original[i] - rounded(i, weights.moved[i]);
+            weights.errors[i] = weights.moved[i] - rounded(i, weights.moved[i]);
             weights.spread(simd, i..i + 1, vector..vector + 1);
         }
         weights.spread(simd, own, vector + 1..vectors);

@@ -24,19 +24,19 @@ pub fn feeds(format: Format) -> bool {
 
 /// The weights of one block, and what moves them.
 ///
-/// The covariance of the inputs is H = R R^T with R upper triangular, and V is R with its columns over their diagonal
-/// elements. Weights that come out with errors e are best answered by adding sum(e_k V_kj) over all k left of j to the weight j.
+/// The covariance of the inputs is H = R R^T with R upper triangular, and T is the inverse of R with its rows times the
+/// diagonal of R. If the weight k comes out off by an error that is its own, not one that it had from others, the weights j
+/// to the right are best lessened by that error times T_kj.
 #[derive(Debug)]
 pub struct Feed<'a> {
-    /// The weights as they were.
-    pub original: &'a [f32],
-    /// The same as moved by the errors of the blocks before. On return of no use.
+    /// The weights as the errors of the blocks before have moved them. On return of no use.
     pub moved: &'a mut [f32],
-    /// The block's rows and columns of V, row after row. What is left of the diagonal is not looked at.
-    pub v: &'a [f32],
+    /// The block's rows and columns of T, row after row: ones on the diagonal. What is left of it is not looked at.
+    pub t: &'a [f32],
     /// What the weights are worth, R_jj^2: what those to their right cannot make good.
     pub importance: &'a [f32],
-    /// On return, the original weights less the decoded ones.
+    /// On return, the weights' own errors: each is what the weight had become less the decoded one. The cost e H e^T of all
+    /// errors is the sum of their squares times the importances.
     pub errors: &'a mut [f32],
 }
 
@@ -51,11 +51,11 @@ pub fn feed(format: Format, block: &mut [u8], weights: Feed<'_>) {
 /// [`feed`] at a chosen SIMD level.
 pub fn feed_at(level: Level, format: Format, block: &mut [u8], mut weights: Feed<'_>) {
     let n = format.block_len();
-    let Feed { original, moved, v, importance, errors } = &weights;
+    let Feed { moved, t, importance, errors } = &weights;
     assert_eq!(block.len(), format.block_bytes(), "bytes of a block of {format}");
     assert_eq!(
-        (original.len(), moved.len(), v.len(), importance.len(), errors.len()),
-        (n, n, n * n, n, n),
+        (moved.len(), t.len(), importance.len(), errors.len()),
+        (n, n * n, n, n),
         "a block of {format} has {n} weights"
     );
     if books::knows(format) {
@@ -63,9 +63,9 @@ pub fn feed_at(level: Level, format: Format, block: &mut [u8], mut weights: Feed
     } else if let Some(top) = levels::top(format) {
         levels::feed(level, format, top, block, &mut weights);
     } else {
-        let Feed { original, errors, .. } = weights;
-        crate::dequantize(format, block, errors);
-        errors.iter_mut().zip(original).for_each(|(error, x)| *error = x - *error);
+        let mut decoded = vec![0.0; n];
+        crate::dequantize(format, block, &mut decoded);
+        weights.note(0, &decoded);
     }
 }
 
@@ -99,11 +99,22 @@ impl Feed<'_> {
     /// right of it. Sixteen lanes are sixteen weights; each takes the errors one after the other, at any SIMD level.
     #[inline(always)]
     fn settle<S: Simd>(&mut self, simd: S, first: usize, decoded: &[f32]) {
-        let group = first..first + decoded.len();
-        for (i, y) in group.clone().zip(decoded) {
-            self.errors[i] = self.original[i] - y;
+        self.note(first, decoded);
+        let end = first + decoded.len();
+        self.spread(simd, first..end, end / LANES..self.moved.len() / LANES);
+    }
+
+    /// The own errors of a group whose weights were chosen together: without what they have from one another.
+    #[inline(always)]
+    fn note(&mut self, first: usize, decoded: &[f32]) {
+        let n = self.moved.len();
+        for j in first..first + decoded.len() {
+            let mut error = self.moved[j] - decoded[j - first];
+            for k in first..j {
+                error -= self.errors[k] * self.t[k * n + j];
+            }
+            self.errors[j] = error;
         }
-        self.spread(simd, group.clone(), group.end / LANES..self.moved.len() / LANES);
     }
 
     /// Moves the weights of some vectors by some errors. What is settled moves too where it shares a vector with others,
@@ -111,12 +122,12 @@ impl Feed<'_> {
     #[inline(always)]
     fn spread<S: Simd>(&mut self, simd: S, errors: Range<usize>, vectors: Range<usize>) {
         let (moved, _) = self.moved.as_chunks_mut::<LANES>();
-        let (v, _) = self.v.as_chunks::<LANES>();
+        let (t, _) = self.t.as_chunks::<LANES>();
         let row = moved.len();
         for vector in vectors {
             let mut sum = f32x16::load_array_ref(simd, &moved[vector]);
             for k in errors.clone() {
-                sum += f32x16::load_array_ref(simd, &v[k * row + vector]) * self.errors[k];
+                sum -= f32x16::load_array_ref(simd, &t[k * row + vector]) * self.errors[k];
             }
             sum.store_array(&mut moved[vector]);
         }
@@ -128,7 +139,7 @@ mod tests {
     use super::*;
     use crate::{dequantize, quantize};
 
-    /// A covariance with strong neighbours, V and the squares of R's diagonal.
+    /// A covariance with strong neighbours, T and the squares of R's diagonal.
     fn factor(n: usize) -> (Vec<f64>, Vec<f32>, Vec<f32>) {
         let h = |i: usize, j: usize| {
             0.9f64.powi(i.abs_diff(j) as i32)
@@ -146,9 +157,17 @@ mod tests {
                 r[i * n + j] = (covariance[i * n + j] - rest) / r[j * n + j];
             }
         }
-        let v = (0..n * n).map(|at| (r[at] / r[at % n * n + at % n]) as f32).collect();
+        // Column after column, T R = D.
+        let mut t = vec![0f64; n * n];
+        for j in 0..n {
+            t[j * n + j] = 1.0;
+            for i in (0..j).rev() {
+                let rest: f64 = (i + 1..=j).map(|k| r[i * n + k] / r[k * n + k] * t[k * n + j]).sum();
+                t[i * n + j] = -rest;
+            }
+        }
         let squares = (0..n).map(|j| (r[j * n + j] * r[j * n + j]) as f32).collect();
-        (covariance, v, squares)
+        (covariance, t.into_iter().map(|x| x as f32).collect(), squares)
     }
 
     fn cost(covariance: &[f64], x: &[f32], y: &[f32]) -> f64 {
@@ -161,7 +180,7 @@ mod tests {
     fn every_known_format_loses_less_with_feedback() {
         for format in Format::all().filter(|&format| feeds(format)) {
             let n = format.block_len();
-            let (covariance, v, importance) = factor(n);
+            let (covariance, t, importance) = factor(n);
             let diagonal: Vec<f32> = (0..n).map(|i| covariance[i * n + i] as f32).collect();
             let (mut before, mut after) = (0.0, 0.0);
             for seed in 0..20u32 {
@@ -182,22 +201,14 @@ mod tests {
                 before += cost(&covariance, &x, &y);
                 quantize(format, &x, n, Some(&importance), &mut block);
                 let (mut moved, mut errors) = (x.clone(), vec![0.0; n]);
-                let weights = Feed {
-                    original: &x,
-                    moved: &mut moved,
-                    v: &v,
-                    importance: &importance,
-                    errors: &mut errors,
-                };
+                let weights = Feed { moved: &mut moved, t: &t, importance: &importance, errors: &mut errors };
                 feed(format, &mut block, weights);
                 dequantize(format, &block, &mut y);
                 after += cost(&covariance, &x, &y);
-                for ((x, y), error) in x.iter().zip(&y).zip(&errors) {
-                    assert!(
-                        (x - y - error).abs() < 1e-5,
-                        "{format}: {x} to {y}, which is no error of {error}"
-                    );
-                }
+                // The own errors say what the cost is.
+                let own = |(e, w): (&f32, &f32)| f64::from(*w) * f64::from(*e) * f64::from(*e);
+                let own: f64 = errors.iter().zip(&importance).map(own).sum();
+                assert!((own / cost(&covariance, &x, &y) - 1.0).abs() < 1e-3, "{format}: {own}");
             }
             println!("{format}: {:.3}", after / before);
             assert!(after < 0.7 * before, "{format}: {after}, without feedback {before}");
