@@ -154,7 +154,7 @@ fn threads_memory_and_interruptions_do_not_change_the_file() {
     calibrate(&whole, &["--chunks", "10", "--threads", "1"]);
     let expected = fs::read(&whole).expect("read");
     let spilled = file("spilled.gguf");
-    calibrate(&spilled, &["--chunks", "10", "--threads", "3", "--memory", "0"]);
+    calibrate(&spilled, &["--chunks", "10", "--threads", "3", "--memory", "1B"]);
     assert!(fs::read(&spilled).expect("read") == expected, "threads or memory change the bytes");
 
     // A scale that is no number stops the work in layer 3; mended, it goes on there.

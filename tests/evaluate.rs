@@ -81,7 +81,7 @@ fn the_figures_are_llama_cpps() {
 fn the_checkpoint_has_transformers_perplexity_and_a_lossless_file_no_error() {
     let folder = TempDir::new().expect("a temporary folder");
     let file = quantize_fixture(folder.path(), "f32.gguf", &["--recipe", "bf16", "--override", ".=f32"]);
-    let found = evaluate(&file, &fixture("tiny-r1/evaluation.txt"), &["--memory", "0"]);
+    let found = evaluate(&file, &fixture("tiny-r1/evaluation.txt"), &["--memory", "1B"]);
     // fixtures/tiny-r1/README.md: Hugging Face's transformers in F32.
     assert!((number(&found, "perplexity_reference") / 7.2374 - 1.0).abs() < 1e-4, "{found}");
     assert_eq!(number(&found, "tokens"), 7680.0);

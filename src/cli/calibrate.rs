@@ -56,7 +56,7 @@ impl Calibrate {
     /// Runs the model and says what the text did not reach.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
-        let memory = self.text.memory()?;
+        let memory = self.text.memory();
         let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let shape = Shape::of_model(&model)?;

@@ -44,7 +44,7 @@ impl Evaluate {
     /// Runs both models and prints the figures.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
-        let memory = self.text.memory()?;
+        let memory = self.text.memory();
         let file = FromGguf::open(&self.file)?;
         let file_shape = file.shape()?;
         let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;

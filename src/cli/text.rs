@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::planning::{on_threads, thread_count, threads};
+use super::size;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::Encoder;
@@ -25,8 +26,8 @@ pub struct Text {
     context: u32,
 
     /// Memory for hidden states; beyond it they go to a temporary file. One block of weights comes on top
-    #[arg(long, value_name = "GB", default_value_t = 4.0)]
-    memory: f64,
+    #[arg(long, value_name = "SIZE", default_value = "4GB", value_parser = size::bytes)]
+    memory: u64,
 
     /// Threads [default: all]; results do not depend on it
     #[arg(short, long, value_parser = thread_count())]
@@ -49,11 +50,8 @@ impl Text {
     }
 
     /// Bytes for hidden states.
-    pub fn memory(&self) -> Result<u64> {
-        if !(0.0..=1e6).contains(&self.memory) {
-            return Err(Error::Argument(format!("--memory is {}; expected 0 to 1000000 GB", self.memory)));
-        }
-        Ok((self.memory * 1e9) as u64)
+    pub fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// The files, as they were given.
