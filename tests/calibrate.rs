@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use quantpress::recipe::Imatrix;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
+use crate::support::interrupted::{beside, start};
 use crate::support::python::llama;
 use crate::support::{fixture, quantize_fixture, quantpress, succeed, text};
 
@@ -181,6 +184,35 @@ fn threads_memory_and_interruptions_do_not_change_the_file() {
     let left: Vec<_> =
         fs::read_dir(folder.path()).expect("read").map(|f| f.expect("a file").file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn killed_in_every_layer_it_goes_on_to_the_same_bytes() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let [whole, output] = ["whole.gguf", "killed.gguf"].map(|name| folder.path().join(name));
+    calibrate(&whole, &["--chunks", "10"]);
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+    let mut arguments = vec!["calibrate", text(&checkpoint), "-o", text(&output), "--text", text(&words)];
+    arguments.extend(["--context", "256", "--chunks", "10", "--json"]);
+    let mut kills = 0;
+    for layers in 0..5 {
+        let mut child = start(&arguments);
+        let kept = beside(&output, ".calibrating").join(format!("hidden-{layers}.f32"));
+        while layers > 0 && !kept.exists() && child.try_wait().expect("it can be asked").is_none() {
+            sleep(Duration::from_millis(1));
+        }
+        // While the states are still being kept, or in the midst of the next layer.
+        sleep(Duration::from_millis(layers * 13 % 40));
+        kills += u32::from(child.try_wait().expect("it can be asked").is_none());
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
+    assert!(kills >= 4, "{kills} kills came while it worked");
+    let run = quantpress(&arguments);
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && stderr.contains("of 5 layers were finished before"), "{stderr}");
+    assert!(fs::read(&output).expect("read") == fs::read(&whole).expect("read"), "kills change the bytes");
+    assert!(!beside(&output, ".calibrating").exists());
 }
 
 /// Makes the tensor's first number in a shard NaN.

@@ -31,7 +31,7 @@ def run(name, command, limit, rows):
         peak = group.number("memory.max_usage_in_bytes")
     finally:
         group.close()
-    events = [json.loads(line) for line in found["stdout"].splitlines() if line.startswith("{")]
+    events = [json.loads(line) for line in found["stdout"].splitlines() if line.startswith('{"event"')]
     layers = [(e["layer"], e["seconds"]) for e in events if e.get("event") == "layer"]
     layers += re.findall(r"layer +(\d+) of \d+: ([\d.]+) s", found["stderr"])
     layers = ", ".join(f"{layer}: {float(seconds):.0f} s" for layer, seconds in layers)
