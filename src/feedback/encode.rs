@@ -7,7 +7,8 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::covariance::{Metric, Step};
 
-/// Rows that a thread takes at a time. A row's blocks do not depend on the others.
+/// Rows that a thread takes at a time: as many as share one way of the panels through its caches. A row's blocks do not depend
+/// on the others.
 const BAND: usize = 128;
 
 /// The blocks of a matrix whose inputs have these metrics, segment after segment.
