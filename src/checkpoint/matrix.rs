@@ -90,14 +90,28 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// If `raw` or `out` is not exactly that many rows.
     pub fn decode(&self, rows: Range<u64>, raw: &[u8], out: &mut [f32]) -> Result<()> {
-        let columns = self.tensor.columns();
-        assert!(decode::decode(self.tensor.dtype, raw, out), "`open` lets only known dtypes through");
-        if let Some(scales) = &self.scales {
-            dispatch!(Level::new(), _simd => for (row, out) in rows.clone().zip(out.chunks_exact_mut(columns as usize)) {
-                scales.apply(row, out);
-            });
+        if out.is_empty() {
+            return Ok(());
         }
-        if dispatch!(Level::new(), _simd => largest(out)) <= LARGEST.to_bits() {
+        let columns = self.tensor.columns();
+        // Row by row: all that is done to one is done while it is in the nearest cache.
+        let row_bytes = self.tensor.bytes / self.tensor.rows();
+        let count = rows.end - rows.start;
+        assert_eq!(
+            (raw.len() as u64, out.len() as u64),
+            (count * row_bytes, count * columns),
+            "{count} rows"
+        );
+        let each = raw.chunks_exact(row_bytes as usize).zip(out.chunks_exact_mut(columns as usize));
+        let mut most = 0;
+        for (row, (raw, out)) in rows.clone().zip(each) {
+            assert!(decode::decode(self.tensor.dtype, raw, out), "`open` lets only known dtypes through");
+            if let Some(scales) = &self.scales {
+                dispatch!(Level::new(), _simd => scales.apply(row, out));
+            }
+            most = most.max(dispatch!(Level::new(), _simd => largest(out)));
+        }
+        if most <= LARGEST.to_bits() {
             return Ok(());
         }
         match out.iter().position(|x| magnitude(*x) > LARGEST.to_bits()) {
