@@ -138,6 +138,49 @@ fn a_runs_events_tell_where_the_time_went() {
 }
 
 #[test]
+fn a_certificate_tells_how_far_the_file_is_from_the_checkpoint() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let output = quantize_fixture(folder.path(), "a.gguf", &["--recipe", "q4_k_m"]);
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/evaluation.txt"));
+    let said = succeed(&[
+        "evaluate",
+        text(&checkpoint),
+        text(&output),
+        "--text",
+        text(&words),
+        "--context",
+        "64",
+        "--chunks",
+        "2",
+        "--quiet",
+        "--json",
+    ]);
+    let (certificate, manifest) = (folder.path().join("certificate.json"), beside(&output, ".json"));
+    fs::write(&certificate, &said).expect("written");
+    let page = report(folder.path(), &[text(&manifest), "--certificate", text(&certificate)]);
+    loads_nothing(&page);
+    let found: Value = serde_json::from_str(&said).expect("JSON");
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let mean = format!("mean {:.5}", number(&found["kl_mean"]));
+    let last = format!("layer 4: {:.5}", number(&found["layers"][4]["error"]));
+    has(
+        &page,
+        &["Against the checkpoint on a text", "Error after each layer", "64 tokens scored", &mean, &last],
+    );
+    // What is no certificate, and one whose layers are out of order.
+    let mut turned = found.clone();
+    turned["layers"][1]["layer"] = json!(7);
+    for (text_of, words) in
+        [("{}".to_owned(), "is no output of evaluate --json"), (turned.to_string(), "impossible figures")]
+    {
+        fs::write(&certificate, text_of).expect("written");
+        let arguments = ["report", text(&manifest), "--certificate", text(&certificate), "-o", text(&output)];
+        let stderr = fail(&arguments, 2);
+        assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
+#[test]
 fn the_files_of_a_split_are_one_page() {
     let folder = TempDir::new().expect("a temporary folder");
     let whole = quantize_fixture(folder.path(), "a.gguf", &["--recipe", "q8_0"]);

@@ -8,7 +8,7 @@ use clap::Args;
 use super::print;
 use crate::disk;
 use crate::error::Error;
-use crate::report::subject::{read, read_run};
+use crate::report::subject::{read, read_certificate, read_run};
 use crate::report::{Size, page};
 
 /// Show a plan or a finished file as one HTML page: sizes, types, errors, trade-off, time, warnings
@@ -25,6 +25,10 @@ pub struct Report {
     /// The output of quantize --json: where the time went
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+
+    /// The output of evaluate --json: divergence from the checkpoint, error after every layer
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
 }
 
 impl Report {
@@ -32,6 +36,7 @@ impl Report {
     pub fn run(self) -> Result<()> {
         let mut subject = read(&self.files)?;
         subject.run = self.events.as_deref().map(read_run).transpose()?;
+        subject.certificate = self.certificate.as_deref().map(read_certificate).transpose()?;
         let page = page(&subject);
         disk::write_whole(&self.output, page.as_bytes()).map_err(|e| Error::io("write", &self.output, e))?;
         print(format_args!("{}: {}", self.output.display(), Size(page.len() as u64)))

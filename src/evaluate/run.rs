@@ -1,6 +1,6 @@
 //! The comparison itself: a layer of one model, the same layer of the other, then both heads, a stretch at a time.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::divergence::{Divergence, Scored};
 use super::statistics::Statistics;
@@ -14,7 +14,7 @@ const BATCH: usize = 1024;
 const STRETCH: usize = 8192;
 
 /// How far the hidden states of the two models are apart after a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LayerError {
     /// The layer.
     pub layer: usize,
@@ -23,7 +23,7 @@ pub struct LayerError {
 }
 
 /// What a text tells of a file.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Certificate {
     /// Tokens in a chunk, the first of which is BOS; the second half is scored.
     pub context: usize,

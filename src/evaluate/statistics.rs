@@ -1,11 +1,11 @@
 //! The figures of a comparison, from the places that were scored. Pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::divergence::Scored;
 
 /// Means and quantiles over all scored tokens.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Statistics {
     /// Tokens that were scored.
     pub tokens: usize,

@@ -4,6 +4,7 @@
 
 mod axis;
 mod bit_map;
+mod certificate;
 mod expert_errors;
 mod markup;
 mod palette;
@@ -32,6 +33,7 @@ pub fn page(subject: &Subject) -> String {
         &bit_map::chart(subject),
     );
     body += &tradeoff::section(subject);
+    body += &certificate::section(subject);
     body += &tensor_errors::section(subject);
     body += &expert_errors::section(subject);
     body += &tables::machine(subject);

@@ -1,9 +1,11 @@
 //! What a report shows: a plan or a finished file, as its JSON says, checked so that drawing cannot fail.
 
+mod certificate;
 mod read;
 mod run;
 mod tensor;
 
+pub use certificate::read_certificate;
 pub use read::read;
 pub use run::{Run, read_run};
 pub use tensor::Tensor;
@@ -11,6 +13,7 @@ pub use tensor::Tensor;
 use serde::Deserialize;
 
 use super::{Estimate, Fallback};
+use crate::evaluate::Certificate;
 use crate::machine::Fit;
 
 /// A plan or a finished file.
@@ -46,6 +49,8 @@ pub struct Subject {
     pub estimate: Option<Estimate>,
     /// How long the work took.
     pub run: Option<Run>,
+    /// What a text told of the file.
+    pub certificate: Option<Certificate>,
 }
 
 /// A size and the damage that is expected at it.

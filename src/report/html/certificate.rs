@@ -1,0 +1,65 @@
+//! What a text told of the file: perplexities, divergence, and how far the hidden states are off after each layer.
+
+use super::axis::{Axis, layer_ticks};
+use super::markup::{Fill, escaped, figure};
+use super::svg::{Anchor, Svg};
+use crate::evaluate::Certificate;
+use crate::report::grouped;
+use crate::report::subject::Subject;
+
+const WIDTH: f64 = 1000.0;
+const HEIGHT: f64 = 360.0;
+const LEFT: f64 = 60.0;
+const RIGHT: f64 = 980.0;
+const TOP: f64 = 34.0;
+const BOTTOM: f64 = 310.0;
+
+/// The figures and the chart; nothing without a certificate.
+pub fn section(subject: &Subject) -> String {
+    let Some(certificate) = &subject.certificate else { return String::new() };
+    let s = &certificate.statistics;
+    let facts = [
+        ("text", format!("{} tokens scored, chunks of {}", grouped(s.tokens as u64), certificate.context)),
+        ("perplexity", format!("{:.4}; the checkpoint's {:.4}", s.perplexity, s.perplexity_reference)),
+        (
+            "KL divergence",
+            format!("mean {:.5}, median {:.5}, 99th percentile {:.4}", s.kl_mean, s.kl_median, s.kl_p99),
+        ),
+        ("same likeliest token", format!("{:.2} %", 100.0 * s.same_top)),
+    ];
+    let facts: String = facts
+        .iter()
+        .map(|(name, value)| format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value)))
+        .collect();
+    let caption =
+        "Norm of the difference of the hidden states over the norm of the checkpoint's, after each layer.";
+    format!("<section>\n<h2>Against the checkpoint on a text</h2>\n<dl>\n{facts}</dl>\n</section>\n")
+        + &figure("Error after each layer", caption, &chart(certificate))
+}
+
+fn chart(certificate: &Certificate) -> String {
+    let layers = &certificate.layers;
+    if layers.is_empty() {
+        return String::new();
+    }
+    let most = layers.iter().map(|layer| layer.error).fold(0.0, f64::max);
+    let errors = Axis::linear([0.0, if most > 0.0 { most } else { 1.0 }], [BOTTOM, TOP]);
+    let step = (RIGHT - LEFT) / layers.len() as f64;
+    let place = |layer: usize, error: f64| [LEFT + step * (layer as f64 + 0.5), errors.place(error)];
+    let mut svg = Svg::new(WIDTH, HEIGHT, "error of the hidden states after each layer");
+    svg.soft([LEFT - 50.0, 16.0], Anchor::Start, "relative error");
+    errors.draw_left(&mut svg, LEFT, RIGHT, 6);
+    svg.line([LEFT, BOTTOM], [RIGHT, BOTTOM], "axis");
+    for layer in layer_ticks(layers.len() as u32) {
+        let [x, _] = place(layer as usize, 0.0);
+        svg.line([x, BOTTOM], [x, BOTTOM + 5.0], "axis");
+        svg.soft([x, BOTTOM + 18.0], Anchor::Middle, &layer.to_string());
+    }
+    svg.soft([(LEFT + RIGHT) / 2.0, BOTTOM + 36.0], Anchor::Middle, "layer");
+    svg.curve(layers.iter().map(|layer| place(layer.layer, layer.error)), "curve");
+    for layer in layers {
+        let tip = format!("layer {}: {:.5}", layer.layer, layer.error);
+        svg.dot(place(layer.layer, layer.error), 3.5, &Fill::Color("#3b76c4".into()), &tip);
+    }
+    svg.finish()
+}
