@@ -10,9 +10,9 @@
 //! A recipe may leave types open; `sensitivity/` then measures what each would cost, and a budget decides.
 //!
 //! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `forward/` computes the
-//! model for `calibrate/` before the work, `feedback/` at it and `evaluate/` after it. `machine/` says what a plan needs of
-//! memory, `bench/` measures the kernels, `report/` listens to the pipeline's events at the side, and `cli/` joins the
-//! stages into commands.
+//! model, with `dense_kernels`' products, for `calibrate/` before the work, `feedback/` at it and `evaluate/` after it.
+//! `machine/` says what a plan needs of memory, `bench/` measures the kernels, `report/` listens to the pipeline's events at
+//! the side, and `cli/` joins the stages into commands.
 
 pub mod deviation;
 pub mod disk;

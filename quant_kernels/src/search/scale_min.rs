@@ -16,22 +16,18 @@ pub(crate) struct Sums<S: Simd> {
 }
 
 impl<S: Simd> Sums<S> {
-    /// [`of`](Self::of) for several times sixteen scales with the same minimums `min`.
+    /// The level of a weight is x * inverse + offset, rounded and kept within 0..=top; for W times sixteen maps.
     #[inline(always)]
-    pub(crate) fn several<const W: usize>(
+    pub(crate) fn of<const W: usize>(
         simd: S,
         x: &[f32],
         w: &[f32],
         inverse: [f32x16<S>; W],
-        min: f32x16<S>,
+        offset: [f32x16<S>; W],
         top: f32,
     ) -> [Self; W] {
         let zero = f32x16::splat(simd, 0.0);
         let mut sums = [Self { xq: zero, qq: zero, q: zero }; W];
-        let mut offset = [zero; W];
-        for t in 0..W {
-            offset[t] = min * inverse[t];
-        }
         for (&x, &w) in x.iter().zip(w) {
             for t in 0..W {
                 let q = (inverse[t] * x + offset[t]).round_ties_even().max(0.0).min(top);
@@ -40,21 +36,6 @@ impl<S: Simd> Sums<S> {
                 sums[t].qq += wq * q;
                 sums[t].q += wq;
             }
-        }
-        sums
-    }
-
-    /// The level of a weight is x * inverse + offset, rounded and kept within 0..=top.
-    #[inline(always)]
-    pub(crate) fn of(simd: S, x: &[f32], w: &[f32], inverse: f32x16<S>, offset: f32x16<S>, top: f32) -> Self {
-        let zero = f32x16::splat(simd, 0.0);
-        let mut sums = Self { xq: zero, qq: zero, q: zero };
-        for (&x, &w) in x.iter().zip(w) {
-            let q = (inverse * x + offset).round_ties_even().max(0.0).min(top);
-            let wq = q * w;
-            sums.xq += wq * x;
-            sums.qq += wq * q;
-            sums.q += wq;
         }
         sums
     }
@@ -119,7 +100,7 @@ pub(crate) fn best_scale_min<S: Simd>(
         let high = f32x16::simd_from(simd, landing.high);
         let inverse = (low + high + top) / span;
         let offset = -low - inverse * lowest;
-        let Sums { xq, qq, q } = Sums::of(simd, x, w, inverse, offset, top);
+        let [Sums { xq, qq, q }] = Sums::of(simd, x, w, [inverse], [offset], top);
         let covariance = xq - q * mean;
         let variance = qq - q * q / weight;
         // Where one weight is all that counts, the variance is the difference of two large numbers.

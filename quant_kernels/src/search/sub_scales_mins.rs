@@ -120,14 +120,15 @@ fn best_integers<S: Simd, const W: usize>(
     let min = min.max(0.0).min(plan.end);
     let m = min * dmin;
     let mut scale = [zero; W];
-    let mut inverse = [zero; W];
+    let (mut inverse, mut offset) = ([zero; W], [zero; W]);
     for t in 0..W {
         let integers = f32x16::simd_from(simd, ROWS) + first(wanted.scale, d, plan.windows[t]);
         scale[t] = integers.max(0.0).min(plan.end);
         let s = scale[t] * d;
         inverse[t] = s.simd_eq(0.0).select(zero, 1.0 / s);
+        offset[t] = m * inverse[t];
     }
-    let sums = Sums::several(simd, x, w, inverse, m, plan.top);
+    let sums = Sums::of(simd, x, w, inverse, offset, plan.top);
     let mut least = zero + f32::INFINITY;
     let mut best = (zero, Sums { xq: zero, qq: zero, q: zero });
     for t in 0..W {
