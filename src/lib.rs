@@ -27,8 +27,10 @@ pub mod machine;
 
 pub mod forward;
 
-pub mod calibrate;
+pub mod covariance;
 pub mod sensitivity;
+
+pub mod calibrate;
 
 pub mod bench;
 

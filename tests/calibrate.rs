@@ -153,12 +153,14 @@ fn experts_that_no_token_chose_are_named_and_can_be_covered() {
 fn threads_memory_and_interruptions_do_not_change_the_file() {
     let folder = TempDir::new().expect("a temporary folder");
     let file = |name: &str| folder.path().join(name);
-    let whole = file("whole.gguf");
-    calibrate(&whole, &["--chunks", "10", "--threads", "1"]);
-    let expected = fs::read(&whole).expect("read");
-    let spilled = file("spilled.gguf");
-    calibrate(&spilled, &["--chunks", "10", "--threads", "3", "--memory", "1B"]);
-    assert!(fs::read(&spilled).expect("read") == expected, "threads or memory change the bytes");
+    let both = |name: &str, extra: &[&str]| -> [Vec<u8>; 2] {
+        let (imatrix, table) = (file(&format!("{name}.gguf")), file(&format!("{name}.json")));
+        calibrate(&imatrix, &[&["--chunks", "10", "--sensitivity", text(&table)], extra].concat());
+        [imatrix, table].map(|file| fs::read(file).expect("read"))
+    };
+    let expected = both("whole", &["--threads", "1"]);
+    let spilled = both("spilled", &["--threads", "3", "--memory", "1B"]);
+    assert!(spilled == expected, "threads or memory change the bytes");
 
     // A scale that is no number stops the work in layer 3; mended, it goes on there.
     let copy = Copy::new();
@@ -167,10 +169,11 @@ fn threads_memory_and_interruptions_do_not_change_the_file() {
     let sound = fs::read(copy.file(&scales)).expect("read");
     let mut broken = sound.clone();
     poison(&mut broken, tensor);
-    let output = file("resumed.gguf");
+    let (output, table) = (file("resumed.gguf"), file("resumed.json"));
     let words = fixture("tiny-r1/calibration.txt");
     let arguments = ["calibrate", text(copy.path()), "-o", text(&output), "--text", text(&words)];
-    let arguments = [&arguments[..], &["--context", "256", "--chunks", "10"]].concat();
+    let arguments =
+        [&arguments[..], &["--context", "256", "--chunks", "10", "--sensitivity", text(&table)]].concat();
     copy.write(&scales, &broken);
     let run = quantpress(&arguments);
     let stderr = String::from_utf8_lossy(&run.stderr);
@@ -180,20 +183,23 @@ fn threads_memory_and_interruptions_do_not_change_the_file() {
     let run = quantpress(&arguments);
     let stderr = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success() && stderr.contains("3 of 5 layers were finished before"), "{stderr}");
-    assert!(fs::read(&output).expect("read") == expected, "an interruption changes the bytes");
+    let found = [output, table].map(|file| fs::read(file).expect("read"));
+    assert!(found == expected, "an interruption changes the bytes");
     let left: Vec<_> =
         fs::read_dir(folder.path()).expect("read").map(|f| f.expect("a file").file_name()).collect();
-    assert_eq!(left.len(), 3, "{left:?}");
+    assert_eq!(left.len(), 6, "{left:?}");
 }
 
 #[test]
 fn killed_in_every_layer_it_goes_on_to_the_same_bytes() {
     let folder = TempDir::new().expect("a temporary folder");
-    let [whole, output] = ["whole.gguf", "killed.gguf"].map(|name| folder.path().join(name));
-    calibrate(&whole, &["--chunks", "10"]);
+    let file = |name: &str| folder.path().join(name);
+    let (whole, output) = (file("whole.gguf"), file("killed.gguf"));
+    let tables = [file("whole.json"), file("killed.json")];
+    calibrate(&whole, &["--chunks", "10", "--sensitivity", text(&tables[0])]);
     let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
     let mut arguments = vec!["calibrate", text(&checkpoint), "-o", text(&output), "--text", text(&words)];
-    arguments.extend(["--context", "256", "--chunks", "10", "--json"]);
+    arguments.extend(["--context", "256", "--chunks", "10", "--json", "--sensitivity", text(&tables[1])]);
     let mut kills = 0;
     for layers in 0..5 {
         let mut child = start(&arguments);
@@ -211,8 +217,59 @@ fn killed_in_every_layer_it_goes_on_to_the_same_bytes() {
     let run = quantpress(&arguments);
     let stderr = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success() && stderr.contains("of 5 layers were finished before"), "{stderr}");
-    assert!(fs::read(&output).expect("read") == fs::read(&whole).expect("read"), "kills change the bytes");
+    let read = |file: &Path| fs::read(file).expect("read");
+    assert!(read(&output) == read(&whole), "kills change the importances");
+    assert!(read(&tables[1]) == read(&tables[0]), "kills change the table");
     assert!(!beside(&output, ".calibrating").exists());
+}
+
+/// What types cost by a text: where its blocks and inputs are known, with feedback less than without.
+#[test]
+fn a_text_says_what_types_cost_with_feedback() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = |name: &str| folder.path().join(name);
+    let (imatrix, table) = (file("imatrix.gguf"), file("table.json"));
+    let types = ["--types", "iq1_s,iq3_xxs,q5_k"];
+    calibrate(&imatrix, &[&["--chunks", "20", "--sensitivity", text(&table)], &types[..]].concat());
+    let found: Value = serde_json::from_slice(&fs::read(&table).expect("read")).expect("JSON");
+    let blocks = found["blocks"].as_array().expect("blocks");
+    assert_eq!(blocks.len(), 10, "attention and FFN of five layers");
+    let share = |block: &Value| block["share"].as_f64().expect("a number");
+    assert!(blocks.iter().all(|block| (0.01..1.2).contains(&share(block))), "{blocks:?}");
+    let (mut ratios, mut tensors) = (Vec::new(), 0);
+    for tensor in found["tensors"].as_array().expect("tensors") {
+        let number = |of: &str, key: &str| tensor[of][key].as_f64();
+        if tensor["name"] == "token_embd.weight" {
+            assert_eq!(number("with_feedback", "IQ1_S"), None, "nothing goes into an embedding");
+            continue;
+        }
+        tensors += 1;
+        // Trained matrices are made for what they get.
+        assert!(tensor["alignment"].as_f64().expect("a number") > 1.5, "{tensor}");
+        let types = tensor["errors"].as_object().expect("types");
+        ratios.extend(types.keys().map(|key| {
+            number("with_feedback", key).expect("of every type") / number("errors", key).expect("a number")
+        }));
+    }
+    assert_eq!(tensors, 61);
+    ratios.sort_by(f64::total_cmp);
+    assert!(ratios[ratios.len() - 1] < 1.0 && ratios[ratios.len() / 2] < 0.4, "{ratios:?}");
+
+    let checkpoint = fixture("tiny-r1");
+    let given = ["--size", "7MB", "--imatrix", text(&imatrix), "--sensitivity", text(&table)];
+    let plan = |extra: &[&str]| {
+        let arguments =
+            [&["plan", text(&checkpoint), "--json", "--types", "iq1_s,iq3_xxs,q5_k"], &given[..], extra];
+        serde_json::from_str::<Value>(&succeed(&arguments.concat())).expect("JSON")
+    };
+    let reasons = |plan: &Value| {
+        let tensors = plan["tensor_list"].as_array().expect("tensors").clone();
+        tensors.iter().filter(|tensor| tensor["reason"].to_string().contains("error with feedback")).count()
+    };
+    let (plain, fed) = (plan(&[]), plan(&["--feedback"]));
+    assert_eq!((reasons(&plain), reasons(&fed)), (0, 61));
+    let damage = |plan: &Value| plan["chosen"]["damage"].as_f64().expect("a number");
+    assert!(damage(&fed) < 0.6 * damage(&plain), "{} {}", damage(&fed), damage(&plain));
 }
 
 /// Makes the tensor's first number in a shard NaN.

@@ -206,6 +206,7 @@ fn sensitivity(folder: &Path) -> String {
             energy: Some(random.between(10, 1000) as f64),
             alignment: None,
             errors: formats.map(|format| (format.to_string(), error(format))).collect(),
+            with_feedback: BTreeMap::new(),
         }
     });
     let table = Table::new(&source, None, 0, measured.collect());

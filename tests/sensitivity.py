@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The damage that a plan expects beside the divergence that real llama.cpp measures, one class of tensors at a time.
 
-Outside of the test run: target/tmp/python/bin/python tests/sensitivity.py [--type iq2_xxs] [REGEX...]
-Each class of tensors alone is quantized strongly, all others stay at 16 bits. The last column is the ratio of the two,
+Outside of the test run: target/tmp/python/bin/python tests/sensitivity.py [--type iq2_xxs] [--text] [REGEX...]
+With --text the expectation is calibrate --sensitivity's, on the fixture's calibration text. Each class of tensors alone is quantized strongly, all others stay at 16 bits. The last column is the ratio of the two,
 divided by the mean ratio.
 """
 
@@ -38,11 +38,17 @@ def measure(model, reference):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def expected(folder, kind):
+def expected(folder, kind, text):
     """{tensor: expected damage} with every tensor at one type, from the reasons of a saved recipe."""
     recipe, saved = folder / "open.toml", folder / "saved.toml"
     recipe.write_text("name = 'open'\nfile_type = 0\nrule = [{ type = 'auto', reason = 'all' }]\n")
-    command = [PROGRAM, "plan", FIXTURE, "--imatrix", FIXTURE / "imatrix.gguf", "-r", recipe, "--types", kind]
+    given = ["--imatrix", FIXTURE / "imatrix.gguf"]
+    if text:
+        matrix, table = folder / "imatrix.gguf", folder / "sensitivity.json"
+        command = [PROGRAM, "calibrate", FIXTURE, "-o", matrix, "--text", FIXTURE / "calibration.txt", "--quiet"]
+        subprocess.run([*command, "--sensitivity", table, "--types", kind], check=True, capture_output=True)
+        given = ["--imatrix", matrix, "--sensitivity", table]
+    command = [PROGRAM, "plan", FIXTURE, *given, "-r", recipe, "--types", kind]
     refused = subprocess.run([*command, "--size", "1KB"], capture_output=True, text=True).stderr
     size = re.search("smallest file has ([0-9,]+) bytes", refused)[1].replace(",", "")
     subprocess.run([*command, "--size", f"{size}B", "--save-recipe", saved], check=True, capture_output=True)
@@ -54,11 +60,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("classes", nargs="*", default=CLASSES)
     parser.add_argument("--type", default="iq2_xxs")
+    parser.add_argument("--text", action="store_true")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        damage = expected(folder, options.type)
+        damage = expected(folder, options.type, options.text)
         make = lambda file, *more: subprocess.run(
             [PROGRAM, "quantize", FIXTURE, "-o", file, "-r", "bf16", "-q", "--imatrix", FIXTURE / "imatrix.gguf", *more],
             check=True)
@@ -74,6 +81,8 @@ def main():
     print("| class | expected damage | KL mean | ratio |\n|---|---|---|---|")
     for name, damage, found in rows:
         print(f"| `{name}` | {damage:.5f} | {found:.5f} | {found / damage / mean:.2f} |")
+    off = [math.log(found / damage / mean) for _, damage, found in rows]
+    print(f"a standard deviation of a factor of {math.exp(math.sqrt(sum(x * x for x in off) / len(off))):.2f}")
 
 
 main()

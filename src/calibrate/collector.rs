@@ -60,10 +60,7 @@ impl Collector {
     /// Adds rows that count `weight` each.
     fn add(&mut self, input: &Input<'_>, weight: f32) {
         let columns = input.inputs.columns();
-        let name = |tensor: &&str| match *tensor {
-            "output" => "output.weight".to_owned(),
-            tensor => format!("blk.{}.{tensor}.weight", input.layer),
-        };
+        let name = |tensor: &&str| input.full_name(tensor);
         let slices = match input.tensors[0] {
             tensor if tensor.ends_with("_exps") => self.experts,
             "attn_k_b" | "attn_v_b" => self.heads,

@@ -1,7 +1,8 @@
 //! Before the road, measure: the importances of every matrix, from its inputs on a text.
 
 mod collector;
+mod prober;
 mod run;
 
 pub use collector::{EXTRA_WEIGHT, LEAST_TOKENS};
-pub use run::{Calibration, Found, Step, Unreached, run};
+pub use run::{Calibration, Found, Probing, Step, Unreached, run};

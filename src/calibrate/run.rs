@@ -1,15 +1,20 @@
 //! The calibration: layer by layer, each one's sums kept as soon as it is finished.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use quant_kernels::Format;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::collector::Collector;
+use super::prober::{self, Prober};
 use crate::error::Result;
 use crate::forward::{Head, Input, Observer, Pass, Saved, Shape, Weights};
 use crate::gguf::beside;
+use crate::model::Model;
 use crate::recipe::imatrix::{Entry, Imatrix, Layout, Origin, Writer};
+use crate::sensitivity::Probed;
 
 /// Tokens whose final states are looked at together.
 const BATCH: usize = 2048;
@@ -31,6 +36,25 @@ pub struct Calibration<'a> {
     pub memory: u64,
     /// Stands for the checkpoint, so that another one's unfinished work is not taken up.
     pub checkpoint: String,
+    /// Whether the cost of types is measured besides.
+    pub probing: Option<Probing<'a>>,
+}
+
+/// What the cost of types is measured for.
+#[derive(Clone, Copy)]
+pub struct Probing<'a> {
+    /// The tensors.
+    pub model: &'a Model,
+    /// The types.
+    pub types: &'a [Format],
+    /// Takes what was found, when the importance matrix is written.
+    pub done: &'a (dyn Fn(Probed) -> Result<()> + Sync),
+}
+
+impl fmt::Debug for Probing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probing").field("types", &self.types).finish_non_exhaustive()
+    }
 }
 
 /// How far it is.
@@ -90,16 +114,36 @@ pub fn run(
         context: context as u32,
     };
     let mut collector = Collector::new(shape.experts, shape.heads, cover);
+    let mut prober = calibration.probing.as_ref().map(|probing| Prober::new(probing, weights, memory));
     told(Step { layers: [earlier, shape.layers], earlier });
     for layer in earlier..shape.layers {
-        pass.layer(weights, layer, &mut collector)?;
+        match &mut prober {
+            None => pass.layer(weights, layer, &mut collector)?,
+            Some(prober) => {
+                prober.layer(&mut pass, layer, &mut collector)?;
+                prober.keep(&probed(&folder, layer))?;
+            }
+        }
         keep(&mut collector, &sums(&folder, layer), &origin)?;
         folder.keep(layer + 1, pass.states())?;
         told(Step { layers: [layer + 1, shape.layers], earlier });
     }
-    head(weights, &mut pass, &mut collector)?;
+    match &mut prober {
+        None => head(weights, &mut pass, &mut collector)?,
+        Some(prober) => {
+            prober.watch(&mut collector, |observer| head(weights, &mut pass, observer))?;
+            prober.keep(&probed(&folder, shape.layers))?;
+        }
+    }
     keep(&mut collector, &sums(&folder, shape.layers), &origin)?;
     let found = join(&folder, calibration, shape, origin, path)?;
+    if let Some(probing) = &calibration.probing {
+        let mut all = Probed::default();
+        for layer in 0..=shape.layers {
+            all.add(prober::read(&probed(&folder, layer))?);
+        }
+        (probing.done)(all)?;
+    }
     folder.remove()?;
     Ok(found)
 }
@@ -109,8 +153,13 @@ fn sums(folder: &Saved, layer: usize) -> PathBuf {
     folder.file(&format!("layer-{layer}.imatrix"))
 }
 
+/// The file of what a layer's types cost.
+fn probed(folder: &Saved, layer: usize) -> PathBuf {
+    folder.file(&format!("layer-{layer}.sensitivity"))
+}
+
 /// The inputs of the head.
-fn head(weights: &dyn Weights, pass: &mut Pass, collector: &mut Collector) -> Result<()> {
+fn head(weights: &dyn Weights, pass: &mut Pass, observer: &mut dyn Observer) -> Result<()> {
     let head = Head::read(weights, pass.shape())?;
     if weights.extent("output.weight").is_none() {
         return Ok(());
@@ -120,7 +169,7 @@ fn head(weights: &dyn Weights, pass: &mut Pass, collector: &mut Collector) -> Re
     for start in (0..states.rows()).step_by(BATCH) {
         let mut inputs = states.read(start..states.rows().min(start + BATCH))?;
         head.normalise(&mut inputs);
-        collector.see(Input { layer, tensors: &["output"], slice: 0, inputs: inputs.view() })?;
+        observer.see(Input { layer, tensors: &["output"], slice: 0, inputs: inputs.view() })?;
     }
     Ok(())
 }
@@ -205,6 +254,9 @@ fn fingerprint(calibration: &Calibration) -> String {
     digest.update(&calibration.checkpoint);
     digest.update(calibration.context.to_le_bytes());
     digest.update([u8::from(calibration.cover)]);
+    for format in calibration.probing.iter().flat_map(|probing| probing.types) {
+        digest.update(format.name());
+    }
     calibration.tokens.iter().for_each(|token| digest.update(token.to_le_bytes()));
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

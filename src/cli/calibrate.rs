@@ -6,17 +6,20 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use quant_kernels::Format;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::print;
 use super::text::{Chunking, Text};
-use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Step, run};
-use crate::checkpoint::Checkpoint;
+use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
+use crate::checkpoint::{Checkpoint, Fingerprint};
+use crate::error::Error;
 use crate::forward::{FromCheckpoint, Shape};
 use crate::model::{Model, Options};
-use crate::recipe::imatrix::Layout;
+use crate::recipe::imatrix::{Imatrix, Layout};
 use crate::report::{about, peak_memory};
+use crate::sensitivity::{DEFAULT_TYPES, Probed, Sampling, measure};
 
 /// Measure importances: run the checkpoint over a text, a layer at a time, and write an importance matrix
 #[derive(Debug, Args)]
@@ -38,6 +41,15 @@ pub struct Calibrate {
     /// Show experts that fewer than 32 tokens chose the tokens that their router scores highest, at 1/16 of the weight
     #[arg(long)]
     cover: bool,
+
+    /// Write besides what each type would cost each tensor on the inputs that the text gives, with feedback and without:
+    /// for --sensitivity of plan and quantize
+    #[arg(long, value_name = "FILE")]
+    sensitivity: Option<PathBuf>,
+
+    /// The types that are tried for it, separated by commas [default: those of --size]
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', requires = "sensitivity")]
+    types: Vec<Format>,
 
     /// llama.cpp's name of the pre-tokenizer, if it is not recognised
     #[arg(long)]
@@ -61,6 +73,9 @@ impl Calibrate {
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let shape = Shape::of_model(&model)?;
         let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Imatrix)?;
+        let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
+        let done = |probed| self.save_sensitivity(&checkpoint, &model, types, probed);
+        let probing = Probing { model: &model, types, done: &done };
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let calibration = Calibration {
             tokens: &tokens,
@@ -70,6 +85,7 @@ impl Calibrate {
             layout: self.format,
             memory,
             checkpoint: fingerprint(&checkpoint, &model),
+            probing: self.sensitivity.is_some().then_some(probing),
         };
         let quiet = self.quiet;
         let told = move |step: Step| {
@@ -95,6 +111,22 @@ impl Calibrate {
             found.tensors,
             found.tokens
         ))
+    }
+}
+
+impl Calibrate {
+    /// What each type costs: on a sample of all rows, and what the text said of that.
+    fn save_sensitivity(
+        &self,
+        checkpoint: &Checkpoint,
+        model: &Model,
+        types: &[Format],
+        probed: Probed,
+    ) -> Result<(), Error> {
+        let Some(path) = &self.sensitivity else { return Ok(()) };
+        let (imatrix, source) = (Imatrix::open(&self.output)?, Fingerprint::of(checkpoint)?);
+        let sampling = Sampling { checkpoint, model, source: &source, imatrix: Some(&imatrix), types };
+        measure(&sampling)?.with(probed).save(path)
     }
 }
 

@@ -19,6 +19,10 @@ pub struct Plan {
     #[command(flatten)]
     planning: Planning,
 
+    /// Plan what quantize --feedback makes: --size then chooses by the errors with feedback, if --sensitivity has them
+    #[arg(long)]
+    feedback: bool,
+
     /// Threads to sample with, and to estimate the time for [default: all]
     #[arg(short, long, value_parser = thread_count())]
     threads: Option<u16>,
@@ -62,7 +66,9 @@ impl Plan {
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
         let threads = threads(self.threads);
-        let planned = self.planning.plan(threads, None)?;
+        // Any text's digest takes the same bytes.
+        let feedback = self.feedback.then(|| "0".repeat(64));
+        let planned = self.planning.plan(threads, feedback)?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
         summary.estimate(&rates(&planned.plan)?, threads);
         summary.fit = planned.fit.clone();

@@ -78,7 +78,7 @@ impl Sizing {
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let sampling = Sampling { checkpoint, model, source, imatrix, types };
         let table = self.table(&sampling, threads)?;
-        let choices = Choices::new(model, &decisions, &table, types)?;
+        let choices = Choices::new(model, &decisions, &table, types, wishes.feedback.is_some())?;
         let (found, tradeoff) = self.found(model, source, wishes, choices, machine)?;
         if let Some(path) = &self.save_recipe {
             disk::write_whole(path, found.recipe.as_bytes()).map_err(|e| Error::io("write", path, e))?;

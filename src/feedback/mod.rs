@@ -3,14 +3,11 @@
 //!
 //! What rounding one weight costs the layer's output depends on the covariance H of its inputs. Going through a row
 //! from left to right, the error made so far is taken up by the weights that are still to be rounded:
-//! `quant_kernels::feed` does so inside of a block, and this module from step to step of 256 columns.
+//! `quant_kernels::feed` does so inside of a block, and `covariance` from step to step of 256 columns.
 
-mod covariance;
-mod encode;
 mod ledger;
 mod press;
 mod quantized;
 mod run;
-mod watcher;
 
 pub use run::Feedback;

@@ -7,20 +7,14 @@ use dense_kernels::Dense;
 use quant_kernels::Format;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use super::covariance::Metric;
-use super::encode::encode;
 use super::ledger::Ledger;
+use crate::covariance::{Known, Metric, Taker, Watcher, encode};
 use crate::error::Result;
 use crate::forward::{FromCheckpoint, Weights};
 use crate::recipe::{Importances, Plan};
 
 /// Threads that one matrix keeps busy, about.
 const THREADS_OF_A_MATRIX: usize = 4;
-
-/// The segments of a covariance, factored.
-pub fn metrics(covariance: Vec<Dense>) -> Result<Vec<Metric>> {
-    covariance.into_iter().map(Metric::new).collect()
-}
 
 /// Reads and quantizes.
 pub struct Press<'a> {
@@ -34,15 +28,24 @@ pub struct Press<'a> {
     pub original: FromCheckpoint<'a>,
 }
 
-impl Press<'_> {
-    /// Slices (a tensor, the slice, the metrics of its inputs) as far as they are open. A few of them are worked on together,
-    /// since the rows of one do not keep many threads busy.
-    pub fn with_feedback(&self, ledger: &mut Ledger, slices: &[(usize, usize, &[Metric])]) -> Result<()> {
-        let mut bands = Vec::new();
-        for &(tensor, slice, metrics) in
-            slices.iter().filter(|(tensor, slice, _)| ledger.is_open(*tensor, *slice))
-        {
-            bands.extend(ledger.bands(tensor, slice).into_iter().map(|band| (tensor, slice, band, metrics)));
+impl<'a> Press<'a> {
+    /// Quantizes into `ledger` what it sees the inputs of.
+    pub fn watcher<'b, 'c>(&'b self, ledger: &'b mut Ledger<'c>, memory: u64) -> Watcher<'b, Pressing<'b, 'c>>
+    where
+        'a: 'b,
+    {
+        Watcher::new(&self.plan.model, self.places, Pressing { press: self, ledger }, memory)
+    }
+
+    /// Slices whose inputs are known, as far as they are open. A few of them are worked on together, since the rows of one
+    /// do not keep many threads busy.
+    pub fn with_feedback(&self, ledger: &mut Ledger, slices: &[Known]) -> Result<()> {
+        let mut bands: Vec<(usize, usize, Range<u64>, &[Metric])> = Vec::new();
+        for &Known { tensor, slice, metrics, .. } in slices {
+            if ledger.is_open(tensor, slice) {
+                let open = ledger.bands(tensor, slice);
+                bands.extend(open.into_iter().map(|band| (tensor, slice, band, metrics)));
+            }
         }
         for bands in bands.chunks(rayon::current_num_threads().div_ceil(THREADS_OF_A_MATRIX)) {
             let encoded = bands.par_iter().map(|(tensor, slice, band, metrics)| {
@@ -87,5 +90,27 @@ impl Press<'_> {
         let mut weights = Dense::zeros(rows.len(), plan.columns() as usize);
         self.original.read(&plan.name, slice, rows, weights.values_mut())?;
         Ok(weights)
+    }
+}
+
+/// Quantizes what becomes known.
+pub struct Pressing<'a, 'b> {
+    /// By this.
+    pub press: &'a Press<'a>,
+    /// Into this.
+    pub ledger: &'a mut Ledger<'b>,
+}
+
+impl Taker for Pressing<'_, '_> {
+    fn wants(&self, tensor: usize, slice: usize) -> bool {
+        self.ledger.is_open(tensor, slice)
+    }
+
+    fn take(&mut self, known: &[Known]) -> Result<()> {
+        self.press.with_feedback(self.ledger, known)
+    }
+
+    fn go_on(&self) -> Result<()> {
+        self.ledger.go_on()
     }
 }

@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::covariance::Covariance;
 use super::ledger::Ledger;
-use super::press::{Press, metrics};
+use super::press::Press;
 use super::quantized::Quantized;
-use super::watcher::Watcher;
+use crate::covariance::{Covariance, Known, metrics};
 use crate::error::{Error, Result};
 use crate::forward::{FromCheckpoint, Head, Input, Observer, Pass, Saved, Shape, Weights};
 use crate::gguf::beside;
@@ -15,9 +14,6 @@ use crate::pipeline::{Budget, Job, Method, Session, Stages, Work};
 
 /// Tokens whose final states are looked at together.
 const BATCH: usize = 2048;
-
-/// A block of a layer, as [`Pass`] computes it.
-type Compute = fn(&mut Pass, &dyn Weights, usize, &mut dyn Observer, bool) -> Result<()>;
 
 /// The method, with the text whose inputs the covariances are of.
 #[derive(Clone, Copy)]
@@ -87,10 +83,10 @@ impl Feedback<'_> {
             Pass::new(quantized, shape.clone(), self.tokens, self.context, self.memory)?
         };
         for layer in earlier..shape.layers {
-            for (compute, ffn) in [(Pass::attention as Compute, false), (Pass::ffn, true)] {
+            for (compute, ffn) in Pass::BLOCKS {
                 let of_block = |name: &str| of_layer(name, layer) && name.contains("ffn") == ffn;
                 if ledger.any_open(of_block) {
-                    let mut watcher = Watcher::new(press, ledger, self.memory);
+                    let mut watcher = press.watcher(ledger, self.memory);
                     compute(&mut pass, &press.original, layer, &mut watcher, false)?;
                     watcher.finish()?;
                     press.plainly(ledger, |name, _| of_block(name))?;
@@ -151,7 +147,8 @@ fn embedding(press: &Press, shape: &Shape, ledger: &mut Ledger) -> Result<()> {
     ] {
         add(&format!("blk.0.{name}.weight"), &format!("blk.0.{norm}.weight"))?;
     }
-    press.with_feedback(ledger, &[(tensor, 0, &metrics(readers.mean())?)])
+    let (tokens, metrics) = (0, &metrics(readers.mean())?[..]);
+    press.with_feedback(ledger, &[Known { tensor, slice: 0, tokens, metrics }])
 }
 
 /// The head, on the final states.
@@ -161,7 +158,7 @@ fn head(press: &Press, pass: &mut Pass, ledger: &mut Ledger, memory: u64) -> Res
     }
     let head = Head::read(&press.original, pass.shape())?;
     let layer = pass.shape().layers;
-    let mut watcher = Watcher::new(press, ledger, memory);
+    let mut watcher = press.watcher(ledger, memory);
     let states = pass.states();
     for start in (0..states.rows()).step_by(BATCH) {
         let mut inputs = states.read(start..states.rows().min(start + BATCH))?;

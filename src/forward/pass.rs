@@ -30,6 +30,16 @@ pub struct Input<'a> {
     pub inputs: View<'a>,
 }
 
+impl Input<'_> {
+    /// The whole name of one of the tensors.
+    pub fn full_name(&self, tensor: &str) -> String {
+        match tensor {
+            "output" => "output.weight".to_owned(),
+            tensor => format!("blk.{}.{tensor}.weight", self.layer),
+        }
+    }
+}
+
 /// Sees the inputs of every matrix, in a fixed order.
 pub trait Observer {
     /// Sees some rows of inputs.
@@ -81,7 +91,13 @@ pub struct Pass {
     states: States,
 }
 
+/// A block of a layer, as [`Pass`] computes it.
+pub type Compute = fn(&mut Pass, &dyn Weights, usize, &mut dyn Observer, bool) -> Result<()>;
+
 impl Pass {
+    /// The blocks of a layer in order, and whether they are FFNs.
+    pub const BLOCKS: [(Compute, bool); 2] = [(Self::attention, false), (Self::ffn, true)];
+
     /// The embeddings of `tokens`, chunks of `context` after one another; hidden states beyond `memory` bytes go to disk.
     ///
     /// # Errors

@@ -8,6 +8,9 @@ use dense_kernels::Dense;
 
 use crate::error::{Error, Result};
 
+/// Tokens that are copied together.
+const COPIED: usize = 256;
+
 /// One row of `columns` numbers for each token.
 #[derive(Debug)]
 pub struct States {
@@ -39,6 +42,19 @@ impl States {
             Place::Disk(file)
         };
         Ok(Self { columns, rows, place })
+    }
+
+    /// The same once more; as [`new`](Self::new).
+    ///
+    /// # Errors
+    /// If there is no room for it, or the temporary file cannot be read.
+    pub fn copy(&mut self, memory: u64) -> Result<Self> {
+        let mut copy = Self::new(self.rows, self.columns, memory)?;
+        for start in (0..self.rows).step_by(COPIED) {
+            let rows = self.read(start..self.rows.min(start + COPIED))?;
+            copy.write(start, rows.values())?;
+        }
+        Ok(copy)
     }
 
     /// Number of tokens.

@@ -40,12 +40,13 @@ pub struct Choices<'a> {
     table: &'a Table,
     coefficients: Vec<f64>,
     decisions: &'a [Decision],
+    feedback: bool,
     /// The groups that are open.
     pub open: Vec<Open>,
 }
 
 impl<'a> Choices<'a> {
-    /// Finds the groups and their candidates among `types`.
+    /// Finds the groups and their candidates among `types`, by errors with feedback if the file is made so.
     ///
     /// # Errors
     /// If the table has no measurement of an open tensor, or a recipe's bounds leave a tensor no type.
@@ -54,9 +55,10 @@ impl<'a> Choices<'a> {
         decisions: &'a [Decision],
         table: &'a Table,
         types: &[Format],
+        feedback: bool,
     ) -> Result<Self> {
-        let mut choices =
-            Self { model, table, coefficients: coefficients(model, table), decisions, open: Vec::new() };
+        let coefficients = coefficients(model, table);
+        let mut choices = Self { model, table, coefficients, decisions, feedback, open: Vec::new() };
         let mut last: Option<(String, usize)> = None;
         for (index, tensor) in model.tensors.iter().enumerate() {
             let Decision::Open { min, max, .. } = &decisions[index] else { continue };
@@ -114,11 +116,17 @@ impl<'a> Choices<'a> {
 
     fn error(&self, tensor: usize, format: Format) -> Result<f64> {
         let name = &self.model.tensors[tensor].name;
-        self.table.get(name).and_then(|measured| measured.error(format)).ok_or_else(|| {
+        self.table.get(name).and_then(|measured| measured.error(format, self.feedback)).ok_or_else(|| {
             Error::Argument(format!(
                 "the table of sensitivities has no error of {name} in {format}; name a new file to measure it"
             ))
         })
+    }
+
+    /// Whether a tensor's errors are those with feedback.
+    fn is_fed(&self, tensor: usize) -> bool {
+        let entry = self.table.get(&self.model.tensors[tensor].name);
+        self.feedback && entry.is_some_and(|entry| !entry.with_feedback.is_empty())
     }
 
     /// Choices of the smallest size.
@@ -166,7 +174,9 @@ impl<'a> Choices<'a> {
                 let (error, damage) = (self.error(tensor, format)?, self.damage(tensor, format)?);
                 let share = if total > 0.0 { 100.0 * damage / total } else { 0.0 };
                 let error = 100.0 * error;
-                let reason = format!("error {error:.2} %, expected damage {damage:.2e}, {share:.2} % of all");
+                let fed = if self.is_fed(tensor) { " with feedback" } else { "" };
+                let reason =
+                    format!("error{fed} {error:.2} %, expected damage {damage:.2e}, {share:.2} % of all");
                 choices[tensor] = Some(Choice { format, wanted: None, reason });
             }
         }

@@ -57,6 +57,18 @@ pub fn measure(sampling: &Sampling) -> Result<Table> {
     Ok(Table::new(source, imatrix.map(Imatrix::fingerprint), bytes, tensors))
 }
 
+/// The types that are tried on a tensor, each once.
+pub fn formats(tensor: &TensorPlan, types: &[Format]) -> Vec<Format> {
+    let mut formats: Vec<Format> = Vec::new();
+    for &wanted in types {
+        let format = fitting(wanted, tensor.columns());
+        if !formats.contains(&format) {
+            formats.push(format);
+        }
+    }
+    formats
+}
+
 /// Places of the three tensors of an FFN in the model.
 #[derive(Clone, Copy, Debug)]
 struct Ffn {
@@ -86,13 +98,7 @@ impl Job<'_> {
     fn tensor(&self, index: usize) -> Result<(Measured, u64)> {
         let tensor = &self.sampling.model.tensors[index];
         let columns = tensor.columns() as usize;
-        let mut formats: Vec<Format> = Vec::new();
-        for &wanted in self.sampling.types {
-            let format = fitting(wanted, tensor.columns());
-            if !formats.contains(&format) {
-                formats.push(format);
-            }
-        }
+        let formats = formats(tensor, self.sampling.types);
         let mut sums = vec![[0.0; 2]; formats.len()];
         let (mut energy, mut bytes, mut row) = (0.0, 0, Vec::new());
         let samples = sample(tensor);
@@ -126,8 +132,13 @@ impl Job<'_> {
         let error = |[error, energy]: [f64; 2]| if energy > 0.0 { error / energy } else { 0.0 };
         let errors: BTreeMap<String, f64> =
             formats.iter().zip(sums).map(|(format, sums)| (format.to_string(), error(sums))).collect();
-        let measured =
-            Measured { name: tensor.name.clone(), energy: known.then_some(energy), alignment: None, errors };
+        let measured = Measured {
+            name: tensor.name.clone(),
+            energy: known.then_some(energy),
+            alignment: None,
+            errors,
+            with_feedback: BTreeMap::new(),
+        };
         Ok((measured, bytes))
     }
 

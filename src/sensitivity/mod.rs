@@ -4,11 +4,15 @@
 mod alignment;
 mod choice;
 mod damage;
+mod estimated;
 mod measure;
+mod probe;
 mod sample;
+mod seen;
 mod table;
 
 pub use choice::{Choices, Chosen, DEFAULT_TYPES, Open};
 pub use damage::coefficients;
 pub use measure::{Sampling, measure};
-pub use table::{Measured, Table};
+pub use probe::{Probe, Probed};
+pub use table::{Added, Measured, Table};

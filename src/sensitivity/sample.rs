@@ -10,8 +10,12 @@ const WEIGHTS: u64 = 1 << 18;
 /// Rows of a slice, at least.
 const ROWS: u64 = 2;
 
-/// Slices that are transposed are read whole, so not all of them are.
-const TRANSPOSED: u64 = 16;
+/// Slices that are measured of a tensor whose slices cost much to look at: transposed ones are read whole, and the
+/// covariance of an expert's inputs takes long to factor.
+const FEW: u64 = 16;
+
+/// Weights that are measured of those.
+const WEIGHTS_OF_FEW: u64 = 1 << 20;
 
 /// Rows of some slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,10 +28,20 @@ pub struct Sample {
 
 /// The rows of a tensor to be measured.
 pub fn sample(tensor: &TensorPlan) -> Vec<Sample> {
-    let slices = tensor.slices.len() as u64;
     let transposed = tensor.slices.iter().any(|slice| slice.transposed);
-    let taken = if transposed { slices.min(TRANSPOSED) } else { slices };
-    let rows = WEIGHTS.div_ceil(tensor.columns() * taken).max(ROWS).min(tensor.rows());
+    rows_of(tensor, if transposed { FEW } else { u64::MAX }, WEIGHTS)
+}
+
+/// Rows of a few slices, and more of each.
+pub fn sample_of_few(tensor: &TensorPlan) -> Vec<Sample> {
+    rows_of(tensor, FEW, WEIGHTS_OF_FEW)
+}
+
+/// So many weights at least, of as many slices at most.
+fn rows_of(tensor: &TensorPlan, most: u64, weights: u64) -> Vec<Sample> {
+    let slices = tensor.slices.len() as u64;
+    let taken = slices.min(most);
+    let rows = weights.div_ceil(tensor.columns() * taken).max(ROWS).min(tensor.rows());
     let seed = tensor.name.bytes().fold(0, |seed, byte| mixed(seed ^ u64::from(byte)));
     let slice = |index: u64| {
         let slice = place(index, taken, slices, seed);
@@ -86,5 +100,8 @@ mod tests {
             assert_eq!(sample(&tensor(shape, false)), found);
         }
         assert_eq!(sample(&tensor([128, 512, 128], true)).len(), 16);
+        let few = sample_of_few(&tensor([2048, 7168, 256], false));
+        assert_eq!((few.len(), few[3].rows.len()), (16, 32));
+        assert_eq!(sample_of_few(&tensor([256, 40, 3], false)).len(), 3);
     }
 }

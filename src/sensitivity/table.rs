@@ -6,12 +6,13 @@ use std::path::Path;
 use quant_kernels::Format;
 use serde::{Deserialize, Serialize};
 
+use super::Probed;
 use crate::checkpoint::Fingerprint;
 use crate::disk;
 use crate::error::{Error, Result};
 
 /// The version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A larger file is a mistake; R1's has 300 KB.
 const MAX_FILE: u64 = 64 << 20;
@@ -30,8 +31,22 @@ pub struct Table {
     pub imatrix_sha256: Option<String>,
     /// Bytes of weights that were read.
     pub sampled_bytes: u64,
+    /// What blocks add to the residual stream; empty if no text was run.
+    pub blocks: Vec<Added>,
     /// In the model's order.
     pub tensors: Vec<Measured>,
+}
+
+/// A block of a layer, as a text saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Added {
+    /// The layer.
+    pub layer: u32,
+    /// Its FFN, or its attention.
+    pub ffn: bool,
+    /// Energy of what the block adds to the residual stream, relative to the stream's after it: the mean over tokens.
+    pub share: f64,
 }
 
 /// One tensor.
@@ -43,10 +58,13 @@ pub struct Measured {
     /// Mean squared norm of what the tensor gives for a token, with all columns of the input as independent; of routed
     /// experts, their share in the sum that the layer gives. None without measured importances.
     pub energy: Option<f64>,
-    /// How many times the energy the output really has, as far as the importances of what follows tell.
+    /// How many times the energy the output really has: by the covariance of the inputs, or as far as the importances of
+    /// what follows tell.
     pub alignment: Option<f64>,
     /// Error of that output in each type, squared and relative to the energy.
     pub errors: BTreeMap<String, f64>,
+    /// The same of blocks made with feedback; empty if no text was run.
+    pub with_feedback: BTreeMap<String, f64>,
 }
 
 impl Table {
@@ -63,10 +81,26 @@ impl Table {
             sample_sha256: source.sample.clone(),
             imatrix_sha256: imatrix,
             sampled_bytes,
+            blocks: Vec::new(),
             tensors,
         };
         // The reader of JSON may differ from the writer in a number's last bit, and the choice must not depend on it.
         serde_json::from_str(&table.text()).expect("what was written is read")
+    }
+
+    /// With what a text said of its tensors.
+    #[must_use]
+    pub fn with(mut self, probed: Probed) -> Self {
+        for tensor in &mut self.tensors {
+            let Some(sums) = probed.tensors.get(&tensor.name).filter(|sums| sums.independent > 0.0) else {
+                continue;
+            };
+            let relative = |(format, error): (&String, &f64)| (format.clone(), error / sums.independent);
+            tensor.alignment = Some(sums.real / sums.independent);
+            tensor.with_feedback = sums.errors.iter().map(relative).collect();
+        }
+        self.blocks = probed.blocks;
+        serde_json::from_str(&self.text()).expect("what was written is read")
     }
 
     /// Reads a table; None if the file is not there.
@@ -87,7 +121,8 @@ impl Table {
         let table: Self =
             serde_json::from_str(&text).map_err(|e| fault(format!("is no table of sensitivities: {e}")))?;
         if table.version != VERSION {
-            return Err(fault(format!("is of version {}; expected {VERSION}", table.version)));
+            let problem = format!("is of version {}; expected {VERSION}; name a new file", table.version);
+            return Err(fault(problem));
         }
         if (&table.tensors_sha256, &table.sample_sha256) != (&source.tensors, &source.sample) {
             return Err(fault(
@@ -107,7 +142,8 @@ impl Table {
             )));
         }
         for tensor in &table.tensors {
-            let numbers = tensor.errors.values().chain(&tensor.energy).chain(&tensor.alignment);
+            let errors = tensor.errors.values().chain(tensor.with_feedback.values());
+            let numbers = errors.chain(&tensor.energy).chain(&tensor.alignment);
             if let Some(wrong) = numbers.into_iter().find(|x| !(x.is_finite() && **x >= 0.0)) {
                 return Err(fault(format!("tensor \"{}\" has {wrong}; expected 0 or more", tensor.name)));
             }
@@ -134,8 +170,9 @@ impl Table {
 }
 
 impl Measured {
-    /// The relative error in a type, if it was measured.
-    pub fn error(&self, format: Format) -> Option<f64> {
-        self.errors.get(format.name()).copied()
+    /// The relative error in a type, if it was measured; with feedback, if that was measured too.
+    pub fn error(&self, format: Format, feedback: bool) -> Option<f64> {
+        let fed = self.with_feedback.get(format.name()).filter(|_| feedback);
+        fed.or_else(|| self.errors.get(format.name())).copied()
     }
 }

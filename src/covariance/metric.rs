@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use dense_kernels::{Dense, Panels, View, gram, upper_factor, upper_inverse};
+use dense_kernels::{Accum, Dense, Panels, View, gram, upper_factor, upper_inverse, with_panels};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
@@ -54,6 +54,11 @@ impl Covariance {
         self.count += rows.rows();
     }
 
+    /// Rows that were added.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// Bytes of the sums.
     pub fn bytes(&self) -> u64 {
         self.sums.iter().map(|sums| sums.values().len() as u64 * 4).sum()
@@ -96,6 +101,8 @@ impl Covariance {
 pub struct Metric {
     /// In the order of the columns.
     pub steps: Vec<Step>,
+    /// The diagonal of H, damped: the variance of every column.
+    pub variances: Vec<f32>,
 }
 
 /// Some columns of V.
@@ -119,7 +126,7 @@ impl Metric {
     /// # Errors
     /// If it has no factor, for inputs that are not finite.
     pub fn new(covariance: Dense) -> Result<Self> {
-        let r = damped_factor(covariance)?;
+        let (r, variances) = damped_factor(covariance)?;
         let n = r.columns();
         let step = |start: usize| {
             let columns = start..n.min(start + STEP);
@@ -137,12 +144,45 @@ impl Metric {
             }
         };
         let starts: Vec<usize> = (0..n).step_by(STEP).collect();
-        Ok(Self { steps: starts.into_par_iter().map(step).collect() })
+        Ok(Self { steps: starts.into_par_iter().map(step).collect(), variances })
     }
 }
 
-/// R, upper triangular, with H = R R^T, of H = `covariance` with its damped diagonal.
-fn damped_factor(mut covariance: Dense) -> Result<Dense> {
+/// The metrics of a covariance's segments.
+///
+/// # Errors
+/// As [`Metric::new`].
+pub fn metrics(covariance: Vec<Dense>) -> Result<Vec<Metric>> {
+    covariance.into_iter().map(Metric::new).collect()
+}
+
+/// w H w^T of every row w: the mean square of what it gives, segments being independent of one another.
+///
+/// # Panics
+/// If the segments do not add up to the rows.
+pub fn energies(rows: &Dense, metrics: &[Metric]) -> Vec<f64> {
+    let mut energies = vec![0.0; rows.rows()];
+    let mut first = 0;
+    for metric in metrics {
+        for Step { columns, above, corner, importance, .. } in &metric.steps {
+            let mut out = Dense::zeros(rows.rows(), columns.len());
+            let columns = first + columns.start..first + columns.end;
+            let left = rows.view().some_columns(first..columns.start);
+            with_panels(out.view_mut(), Accum::Replace, left, above);
+            with_panels(out.view_mut(), Accum::Add, rows.view().some_columns(columns), corner);
+            for (row, energy) in energies.iter_mut().enumerate() {
+                let squares = out.row(row).iter().zip(importance);
+                *energy += squares.map(|(x, worth)| f64::from(*worth) * f64::from(x * x)).sum::<f64>();
+            }
+        }
+        first += metric.variances.len();
+    }
+    assert_eq!(first, rows.columns(), "the columns of all segments");
+    energies
+}
+
+/// R, upper triangular, with H = R R^T, of H = `covariance` with its damped diagonal, and that diagonal.
+fn damped_factor(mut covariance: Dense) -> Result<(Dense, Vec<f32>)> {
     let n = covariance.columns();
     let diagonal: Vec<f32> = (0..n).map(|i| covariance.row(i)[i]).collect();
     // The factor takes the place of what is on and above the diagonal; below it a copy waits for another try.
@@ -155,11 +195,10 @@ fn damped_factor(mut covariance: Dense) -> Result<Dense> {
     let unit = if mean > 0.0 { mean as f32 } else { 1.0 };
     let mut damping = DAMPING;
     loop {
-        for (i, variance) in diagonal.iter().enumerate() {
-            covariance.row_mut(i)[i] = variance + damping * unit;
-        }
+        let damped: Vec<f32> = diagonal.iter().map(|variance| variance + damping * unit).collect();
+        damped.iter().enumerate().for_each(|(i, &variance)| covariance.row_mut(i)[i] = variance);
         match upper_factor(&mut covariance) {
-            Ok(()) => return Ok(covariance),
+            Ok(()) => return Ok((covariance, damped)),
             Err(_) if damping < MOST_DAMPING && mean.is_finite() => damping *= 10.0,
             Err(at) => {
                 let problem =
@@ -187,7 +226,7 @@ mod tests {
         covariance.add(rows.view());
         let h = covariance.mean().remove(0);
         let mean = (0..n).map(|i| h.row(i)[i]).sum::<f32>() / n as f32;
-        let r = damped_factor(h.clone()).expect("positive");
+        let (r, variances) = damped_factor(h.clone()).expect("positive");
         let metric = Metric::new(h.clone()).expect("positive");
         assert_eq!(metric.steps.len(), 2);
         let Step { columns, above, corner, inverse, importance } = &metric.steps[1];
@@ -197,6 +236,14 @@ mod tests {
         // The last weight is worth all of its variance, since nothing can make it good.
         let last = h.row(299)[299] + 0.01 * mean;
         assert!((importance[43] / last - 1.0).abs() < 1e-5, "{} {last}", importance[43]);
+
+        // Of a row with two weights in different steps.
+        assert_eq!(metric.variances, variances);
+        let mut row = Dense::zeros(1, n);
+        (row.row_mut(0)[7], row.row_mut(0)[290]) = (2.0, -3.0);
+        let expected = 4.0 * variances[7] - 12.0 * h.row(7)[290] + 9.0 * variances[290];
+        let found = energies(&row, &[metric])[0];
+        assert!((found / f64::from(expected) - 1.0).abs() < 1e-5, "{found} {expected}");
     }
 
     #[test]
@@ -229,7 +276,7 @@ mod tests {
         let mut covariance = Dense::zeros(64, 64);
         (0..64).for_each(|i| covariance.row_mut(i)[i] = 1e-6);
         (covariance.row_mut(0)[0], covariance.row_mut(1)[1], covariance.row_mut(0)[1]) = (1.0, 1.0, 1.05);
-        let r = damped_factor(covariance).expect("damped");
+        let (r, _) = damped_factor(covariance).expect("damped");
         let first = r.row(0)[0] * r.row(0)[0] + r.row(0)[1] * r.row(0)[1];
         assert!(first > 1.03, "{first}");
         let mut broken = Dense::zeros(2, 2);

@@ -5,7 +5,7 @@ use quant_kernels::{Feed, Format, LARGEST};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::covariance::{Metric, Step};
+use super::metric::{Metric, Step};
 
 /// Rows that a thread takes at a time: as many as share one way of the panels through its caches. A row's blocks do not depend
 /// on the others.

@@ -1,0 +1,86 @@
+//! What types cost, block by block, beside the importances: the covariances of the sampled slices' inputs.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::collector::Collector;
+use super::run::Probing;
+use crate::covariance::Watcher;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::forward::{Input, Observer, Pass, Weights};
+use crate::model::Model;
+use crate::sensitivity::{Probe, Probed};
+
+/// Measures on the way.
+pub struct Prober<'a> {
+    model: &'a Model,
+    weights: &'a dyn Weights,
+    places: HashMap<&'a str, usize>,
+    probe: Probe<'a>,
+    memory: u64,
+}
+
+impl<'a> Prober<'a> {
+    /// `memory` bounds what covariances are factored at once.
+    pub fn new(probing: &Probing<'a>, weights: &'a dyn Weights, memory: u64) -> Self {
+        let model = probing.model;
+        let places =
+            model.tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.as_str(), place)).collect();
+        Self { model, weights, places, probe: Probe::new(model, weights, probing.types), memory }
+    }
+
+    /// One layer.
+    pub fn layer(&mut self, pass: &mut Pass, layer: usize, collector: &mut Collector) -> Result<()> {
+        for (compute, ffn) in Pass::BLOCKS {
+            let mut before = pass.states().copy(self.memory / 4)?;
+            let weights = self.weights;
+            self.watch(collector, |observer| compute(pass, weights, layer, observer, true))?;
+            self.probe.block(layer as u32, ffn, &mut before, pass.states())?;
+        }
+        Ok(())
+    }
+
+    /// Something whose inputs are to be seen.
+    pub fn watch(
+        &mut self,
+        collector: &mut Collector,
+        work: impl FnOnce(&mut dyn Observer) -> Result<()>,
+    ) -> Result<()> {
+        let mut watcher = Watcher::new(self.model, &self.places, &mut self.probe, self.memory);
+        work(&mut Both { collector, watcher: &mut watcher })?;
+        watcher.finish()
+    }
+
+    /// Writes what was found since the last time.
+    pub fn keep(&mut self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec(&self.probe.take_found()).expect("plain data is JSON");
+        disk::write_whole(path, &text).map_err(|e| Error::io("write", path, e))
+    }
+}
+
+/// Reads what was found of a layer.
+pub fn read(path: &Path) -> Result<Probed> {
+    let text = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    serde_json::from_slice(&text).map_err(|e| Error::io("read", path, e.into()))
+}
+
+struct Both<'a, W> {
+    collector: &'a mut Collector,
+    watcher: &'a mut W,
+}
+
+impl<W: Observer> Observer for Both<'_, W> {
+    fn see(&mut self, input: Input<'_>) -> Result<()> {
+        self.collector.see(input)?;
+        self.watcher.see(input)
+    }
+
+    fn least_tokens(&self) -> usize {
+        self.collector.least_tokens()
+    }
+
+    fn see_extra(&mut self, input: Input<'_>) -> Result<()> {
+        self.collector.see_extra(input)
+    }
+}

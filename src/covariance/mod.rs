@@ -1,0 +1,14 @@
+//! What the inputs of a matrix have in common, and how its weights answer each other's errors by that.
+//!
+//! ```text
+//! inputs -> Covariance -> Metric -> encode (errors taken up by later weights), energies (of what rows give)
+//! Watcher collects them during a forward pass, for a Taker
+//! ```
+
+mod encode;
+mod metric;
+mod watcher;
+
+pub use encode::encode;
+pub use metric::{Covariance, Metric, Step, energies, metrics};
+pub use watcher::{Known, Taker, Watcher};

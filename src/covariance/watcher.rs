@@ -1,0 +1,171 @@
+//! Sees the inputs of a block's matrices, and hands out the metrics of them.
+
+use std::collections::HashMap;
+
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use super::metric::{Covariance, Metric, metrics};
+use crate::error::Result;
+use crate::forward::{Input, Observer};
+use crate::model::Model;
+
+/// An expert's own inputs count as much as the layer's when it has seen so many.
+const STRENGTH: f32 = 128.0;
+
+/// A slice of a tensor whose inputs are known.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The tensor's place in the model.
+    pub tensor: usize,
+    /// Expert or head.
+    pub slice: usize,
+    /// Tokens that it has seen.
+    pub tokens: usize,
+    /// Of its inputs, segment after segment.
+    pub metrics: &'a [Metric],
+}
+
+/// Does something with slices whose inputs are known.
+pub trait Taker {
+    /// Whether it is of use to know a slice's inputs.
+    fn wants(&self, tensor: usize, slice: usize) -> bool;
+
+    /// Takes slices, among them some that it does not want.
+    ///
+    /// # Errors
+    /// Ends the pass.
+    fn take(&mut self, known: &[Known]) -> Result<()>;
+
+    /// Is asked at every input.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`], if the user wants to stop.
+    fn go_on(&self) -> Result<()>;
+}
+
+/// Inputs that some tensors share: their places, the slice, and the covariance.
+struct Seen {
+    tensors: Vec<usize>,
+    slice: usize,
+    covariance: Covariance,
+}
+
+impl Seen {
+    /// Memory to factor it in: the sums, whose place the factor takes, and the half of it that is kept in panels.
+    fn working_bytes(&self) -> u64 {
+        self.covariance.bytes() * 3 / 2
+    }
+
+    /// With what encoding needs of the inputs.
+    fn factor(self, model: &Model, layer: Option<&Covariance>) -> Result<Factored> {
+        let Self { tensors, slice, covariance } = self;
+        let (name, tokens) = (&model.tensors[tensors[0]].name, covariance.count());
+        let mean = match (name.ends_with("_exps.weight"), name.contains("ffn_down")) {
+            (false, _) => covariance.mean(),
+            (true, true) => covariance.shrunk(None, STRENGTH),
+            (true, false) => covariance.shrunk(layer, STRENGTH),
+        };
+        Ok(Factored { tensors, slice, tokens, metrics: metrics(mean)? })
+    }
+}
+
+/// What became of it.
+struct Factored {
+    tensors: Vec<usize>,
+    slice: usize,
+    tokens: usize,
+    metrics: Vec<Metric>,
+}
+
+/// How many of them, from the first on and at least one, can be factored at once in this memory.
+fn fitting(seen: &[Seen], memory: u64) -> usize {
+    let mut bytes = 0;
+    let beyond = |seen: &Seen| {
+        bytes += seen.working_bytes();
+        bytes > memory
+    };
+    seen.iter().position(beyond).unwrap_or(seen.len()).max(1)
+}
+
+/// Collects covariances; those of experts are handed out when as many are known as memory has room for, so that one thread
+/// can factor one expert's while others do others'.
+pub struct Watcher<'a, T> {
+    model: &'a Model,
+    /// The tensors of the model, by name.
+    places: &'a HashMap<&'a str, usize>,
+    taker: T,
+    memory: u64,
+    seen: Vec<Seen>,
+    /// Of all inputs of the layer's experts.
+    layer: Option<Covariance>,
+    expert: Option<usize>,
+}
+
+impl<'a, T: Taker> Watcher<'a, T> {
+    /// Has seen nothing yet; `memory` bounds what is factored at once.
+    pub fn new(model: &'a Model, places: &'a HashMap<&'a str, usize>, taker: T, memory: u64) -> Self {
+        Self { model, places, taker, memory, seen: Vec::new(), layer: None, expert: None }
+    }
+
+    /// Hands out what was seen, as many covariances being factored at once as memory has room for.
+    fn flush(&mut self) -> Result<()> {
+        let mut rest = std::mem::take(&mut self.seen);
+        while !rest.is_empty() {
+            let together = fitting(&rest, self.memory);
+            let later = rest.split_off(together);
+            let (model, layer) = (self.model, self.layer.as_ref());
+            let factored: Vec<Factored> =
+                rest.into_par_iter().map(|seen| seen.factor(model, layer)).collect::<Result<_>>()?;
+            let known: Vec<Known> = factored
+                .iter()
+                .flat_map(|Factored { tensors, slice, tokens, metrics }| {
+                    let (slice, tokens) = (*slice, *tokens);
+                    tensors.iter().map(move |&tensor| Known { tensor, slice, tokens, metrics })
+                })
+                .collect();
+            self.taker.take(&known)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Hands out what is left.
+    ///
+    /// # Errors
+    /// If inputs are not finite, and those of the taker.
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()
+    }
+}
+
+impl<T: Taker> Observer for Watcher<'_, T> {
+    fn see(&mut self, input: Input<'_>) -> Result<()> {
+        self.taker.go_on()?;
+        let columns = input.inputs.columns();
+        if input.tensors[0] == "ffn_gate_inp" {
+            self.layer.get_or_insert_with(|| Covariance::new(columns)).add(input.inputs);
+            return Ok(());
+        }
+        if input.tensors[0].ends_with("_exps") && self.expert != Some(input.slice) {
+            if self.seen.iter().map(Seen::working_bytes).sum::<u64>() > self.memory {
+                self.flush()?;
+            }
+            self.expert = Some(input.slice);
+        }
+        let place = |tensor: &&str| self.places.get(input.full_name(tensor).as_str()).copied();
+        let tensors: Vec<usize> = input.tensors.iter().filter_map(place).collect();
+        if !tensors.iter().any(|&tensor| self.taker.wants(tensor, input.slice)) {
+            return Ok(());
+        }
+        let known = self.seen.iter_mut().find(|seen| seen.tensors == tensors && seen.slice == input.slice);
+        match known {
+            Some(seen) => seen.covariance.add(input.inputs),
+            None => {
+                let mut covariance = Covariance::new(columns);
+                covariance.add(input.inputs);
+                self.seen.push(Seen { tensors, slice: input.slice, covariance });
+            }
+        }
+        Ok(())
+    }
+}

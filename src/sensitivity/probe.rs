@@ -1,0 +1,161 @@
+//! What types cost on the covariances of real inputs, with feedback, while a text goes through the model.
+
+use std::collections::{BTreeMap, HashMap};
+
+use quant_kernels::Format;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::Added;
+use super::measure::formats;
+use super::sample::{Sample, sample_of_few};
+use crate::covariance::{Known, Metric, Taker, encode, energies};
+use crate::error::Result;
+use crate::forward::{States, Weights};
+use crate::model::Model;
+
+/// Tokens whose states are compared at a time.
+const BATCH: usize = 256;
+
+/// What a text says of some layers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probed {
+    /// Their blocks.
+    pub blocks: Vec<Added>,
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Sums>,
+}
+
+impl Probed {
+    /// Adds what was found of other layers.
+    pub fn add(&mut self, other: Self) {
+        self.blocks.extend(other.blocks);
+        self.tensors.extend(other.tensors);
+    }
+}
+
+/// Sums over sampled rows, each slice as often as tokens went there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sums {
+    /// Energy of what the rows give, with all columns of the input as independent.
+    pub independent: f64,
+    /// As it really is.
+    pub real: f64,
+    /// Energy of the errors in each type, with feedback.
+    pub errors: BTreeMap<String, f64>,
+}
+
+/// Takes the metrics of the sampled slices.
+pub struct Probe<'a> {
+    model: &'a Model,
+    weights: &'a dyn Weights,
+    types: &'a [Format],
+    /// The sampled rows, by tensor and slice.
+    samples: HashMap<(usize, usize), Sample>,
+    found: Probed,
+}
+
+impl<'a> Probe<'a> {
+    /// For all tensors whose type can be chosen.
+    pub fn new(model: &'a Model, weights: &'a dyn Weights, types: &'a [Format]) -> Self {
+        let mut samples = HashMap::new();
+        for (index, tensor) in model.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.role.is_f32()) {
+            samples.extend(sample_of_few(tensor).into_iter().map(|sample| ((index, sample.slice), sample)));
+        }
+        Self { model, weights, types, samples, found: Probed::default() }
+    }
+
+    /// What was found so far; it is empty again.
+    pub fn take_found(&mut self) -> Probed {
+        std::mem::take(&mut self.found)
+    }
+
+    /// Notes what a block made of the residual stream.
+    ///
+    /// # Errors
+    /// If the states cannot be read.
+    pub fn block(&mut self, layer: u32, ffn: bool, before: &mut States, after: &mut States) -> Result<()> {
+        let mut sum = 0.0;
+        for start in (0..after.rows()).step_by(BATCH) {
+            let rows = start..after.rows().min(start + BATCH);
+            let (before, after) = (before.read(rows.clone())?, after.read(rows)?);
+            for (before, after) in before
+                .values()
+                .chunks_exact(before.columns())
+                .zip(after.values().chunks_exact(before.columns()))
+            {
+                let energy = |values: &mut dyn Iterator<Item = f32>| {
+                    values.map(|x| f64::from(x) * f64::from(x)).sum::<f64>()
+                };
+                let added = energy(&mut before.iter().zip(after).map(|(before, after)| after - before));
+                sum += added / energy(&mut after.iter().copied()).max(f64::MIN_POSITIVE);
+            }
+        }
+        self.found.blocks.push(Added { layer, ffn, share: sum / after.rows() as f64 });
+        Ok(())
+    }
+
+    fn slice(&self, sample: &Sample, known: &Known) -> Result<Sums> {
+        let tensor = &self.model.tensors[known.tensor];
+        let columns = tensor.columns() as usize;
+        let mut weights = dense_kernels::Dense::zeros(sample.rows.len(), columns);
+        for (row, &place) in sample.rows.iter().enumerate() {
+            let place = place as usize;
+            self.weights.read(&tensor.name, known.slice, place..place + 1, weights.row_mut(row))?;
+        }
+        let tokens = known.tokens as f64;
+        let total = |rows: &dense_kernels::Dense| tokens * energies(rows, known.metrics).iter().sum::<f64>();
+        let variances: Vec<f32> =
+            known.metrics.iter().flat_map(|metric: &Metric| &metric.variances).copied().collect();
+        let independent: f64 = weights
+            .values()
+            .chunks_exact(columns)
+            .map(|row| row.iter().zip(&variances).map(|(w, v)| f64::from(w * w) * f64::from(*v)).sum::<f64>())
+            .sum();
+        let errors = formats(tensor, self.types)
+            .into_par_iter()
+            .map(|format| {
+                let blocks = encode(format, &weights, known.metrics);
+                let mut errors = dense_kernels::Dense::zeros(weights.rows(), columns);
+                quant_kernels::dequantize(format, &blocks, errors.values_mut());
+                errors
+                    .values_mut()
+                    .iter_mut()
+                    .zip(weights.values())
+                    .for_each(|(error, weight)| *error = weight - *error);
+                (format.to_string(), total(&errors))
+            })
+            .collect();
+        Ok(Sums { independent: tokens * independent, real: total(&weights), errors })
+    }
+}
+
+impl Taker for &mut Probe<'_> {
+    fn wants(&self, tensor: usize, slice: usize) -> bool {
+        self.samples.contains_key(&(tensor, slice))
+    }
+
+    fn take(&mut self, known: &[Known]) -> Result<()> {
+        let sampled: Vec<(&Known, &Sample)> = known
+            .iter()
+            .filter_map(|known| Some((known, self.samples.get(&(known.tensor, known.slice))?)))
+            .collect();
+        let found: Vec<Sums> =
+            sampled.par_iter().map(|(known, sample)| self.slice(sample, known)).collect::<Result<_>>()?;
+        let names: Vec<String> =
+            sampled.iter().map(|(known, _)| self.model.tensors[known.tensor].name.clone()).collect();
+        for (name, found) in names.into_iter().zip(found) {
+            let sums = self.found.tensors.entry(name).or_default();
+            sums.independent += found.independent;
+            sums.real += found.real;
+            for (format, error) in found.errors {
+                *sums.errors.entry(format).or_default() += error;
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on(&self) -> Result<()> {
+        Ok(())
+    }
+}
