@@ -251,7 +251,7 @@ fn a_text_says_what_types_cost_with_feedback() {
             number("with_feedback", key).expect("of every type") / number("errors", key).expect("a number")
         }));
     }
-    assert_eq!(tensors, 61);
+    assert_eq!(tensors, 58);
     ratios.sort_by(f64::total_cmp);
     assert!(ratios[ratios.len() - 1] < 1.0 && ratios[ratios.len() / 2] < 0.4, "{ratios:?}");
 
@@ -267,7 +267,7 @@ fn a_text_says_what_types_cost_with_feedback() {
         tensors.iter().filter(|tensor| tensor["reason"].to_string().contains("error with feedback")).count()
     };
     let (plain, fed) = (plan(&[]), plan(&["--feedback"]));
-    assert_eq!((reasons(&plain), reasons(&fed)), (0, 61));
+    assert_eq!((reasons(&plain), reasons(&fed)), (0, 58));
     let damage = |plan: &Value| plan["chosen"]["damage"].as_f64().expect("a number");
     assert!(damage(&fed) < 0.6 * damage(&plain), "{} {}", damage(&fed), damage(&plain));
 }

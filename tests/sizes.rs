@@ -265,7 +265,8 @@ fn sensitivities_of_other_work_are_refused() {
     for (key, value, words) in [
         ("imatrix_sha256", Value::Null, "has no error of"),
         ("sample_sha256", "0".into(), "another checkpoint"),
-        ("version", 2.into(), "version 2"),
+        ("version", 1.into(), "version 1"),
+        ("blocks", serde_json::json!([{"layer": 0, "ffn": true, "share": -1.0}]), "block of layer 0"),
         ("more", 1.into(), "is no table of sensitivities"),
     ] {
         let mut table = table.clone();

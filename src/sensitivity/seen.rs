@@ -67,3 +67,51 @@ impl<'a> Seen<'a> {
 fn alignment(entry: &Measured) -> f64 {
     entry.alignment.filter(|a| *a > 0.0).unwrap_or(1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::checkpoint::Fingerprint;
+    use crate::model::Slice;
+
+    fn tensor(name: &str, role: Role, layer: Option<u32>) -> TensorPlan {
+        let slices = vec![Slice { tensor: name.into(), rows: 0..8, transposed: false }];
+        TensorPlan { name: name.into(), role, layer, shape: vec![8, 8], slices, input_norm: None }
+    }
+
+    #[test]
+    fn damage_is_the_share_of_the_stream_by_the_alignment() {
+        let tensors = [
+            (tensor("token_embd.weight", Role::Embedding, None), 1.0, None),
+            (tensor("blk.0.attn_q_a.weight", Role::Attention, Some(0)), 1.0, Some(4.0)),
+            (tensor("blk.0.attn_output.weight", Role::Attention, Some(0)), 9.0, Some(16.0)),
+            (tensor("blk.0.ffn_up_exps.weight", Role::Experts, Some(0)), 1.0, Some(2.0)),
+            (tensor("blk.0.ffn_down_exps.weight", Role::Experts, Some(0)), 6.0, Some(8.0)),
+            (tensor("blk.0.ffn_down_shexp.weight", Role::SharedExperts, Some(0)), 4.0, Some(4.0)),
+            (tensor("output.weight", Role::Output, None), 1.0, Some(5.0)),
+        ];
+        let measured = |(tensor, energy, alignment): &(TensorPlan, f64, Option<f64>)| Measured {
+            name: tensor.name.clone(),
+            energy: Some(*energy),
+            alignment: *alignment,
+            errors: BTreeMap::new(),
+            with_feedback: BTreeMap::new(),
+        };
+        let source = Fingerprint { settings: String::new(), tensors: String::new(), sample: String::new() };
+        let mut table = Table::new(&source, None, 0, tensors.iter().map(measured).collect());
+        let known = table.tensors.clone();
+        let both: Vec<Entry> = tensors.iter().map(|(tensor, ..)| tensor).zip(&known).collect();
+        assert!(Seen::new(&table, &both).is_none(), "no text was run");
+        let added = |ffn, share| Added { layer: 0, ffn, share };
+        table.blocks = vec![added(false, 0.8), added(true, 0.5)];
+        let seen = Seen::new(&table, &both).expect("a text was run");
+        let found: Vec<f64> = both.iter().map(|(tensor, entry)| seen.coefficient(tensor, entry)).collect();
+        // The routed experts have 48 of the 64 that the FFN adds.
+        let expected = [0.4, 0.2, 0.05, 0.375 / 2.0 / 8.0, 0.375 / 8.0, 0.125 / 4.0, 0.2];
+        for ((found, expected), (tensor, ..)) in found.iter().zip(expected).zip(&tensors) {
+            assert!((found - expected).abs() < 1e-12, "{}: {found}, {expected}", tensor.name);
+        }
+    }
+}

@@ -141,10 +141,14 @@ impl Table {
                 say(imatrix)
             )));
         }
+        let possible = |x: &f64| x.is_finite() && *x >= 0.0;
+        if let Some(Added { layer, share, .. }) = table.blocks.iter().find(|block| !possible(&block.share)) {
+            return Err(fault(format!("a block of layer {layer} has the share {share}; expected 0 or more")));
+        }
         for tensor in &table.tensors {
             let errors = tensor.errors.values().chain(tensor.with_feedback.values());
             let numbers = errors.chain(&tensor.energy).chain(&tensor.alignment);
-            if let Some(wrong) = numbers.into_iter().find(|x| !(x.is_finite() && **x >= 0.0)) {
+            if let Some(wrong) = numbers.into_iter().find(|x| !possible(x)) {
                 return Err(fault(format!("tensor \"{}\" has {wrong}; expected 0 or more", tensor.name)));
             }
         }
