@@ -155,7 +155,8 @@ fn threads_memory_and_interruptions_do_not_change_the_file() {
     let file = |name: &str| folder.path().join(name);
     let both = |name: &str, extra: &[&str]| -> [Vec<u8>; 2] {
         let (imatrix, table) = (file(&format!("{name}.gguf")), file(&format!("{name}.json")));
-        calibrate(&imatrix, &[&["--chunks", "10", "--sensitivity", text(&table)], extra].concat());
+        let arguments = ["--chunks", "10", "--sensitivity", text(&table), "--types", "iq1_s,q4_k"];
+        calibrate(&imatrix, &[&arguments[..], extra].concat());
         [imatrix, table].map(|file| fs::read(file).expect("read"))
     };
     let expected = both("whole", &["--threads", "1"]);
@@ -172,8 +173,9 @@ fn threads_memory_and_interruptions_do_not_change_the_file() {
     let (output, table) = (file("resumed.gguf"), file("resumed.json"));
     let words = fixture("tiny-r1/calibration.txt");
     let arguments = ["calibrate", text(copy.path()), "-o", text(&output), "--text", text(&words)];
-    let arguments =
-        [&arguments[..], &["--context", "256", "--chunks", "10", "--sensitivity", text(&table)]].concat();
+    let wishes =
+        ["--context", "256", "--chunks", "10", "--sensitivity", text(&table), "--types", "iq1_s,q4_k"];
+    let arguments = [&arguments[..], &wishes].concat();
     copy.write(&scales, &broken);
     let run = quantpress(&arguments);
     let stderr = String::from_utf8_lossy(&run.stderr);
@@ -196,10 +198,13 @@ fn killed_in_every_layer_it_goes_on_to_the_same_bytes() {
     let file = |name: &str| folder.path().join(name);
     let (whole, output) = (file("whole.gguf"), file("killed.gguf"));
     let tables = [file("whole.json"), file("killed.json")];
-    calibrate(&whole, &["--chunks", "10", "--sensitivity", text(&tables[0])]);
+    let wishes =
+        |table: usize| ["--chunks", "10", "--sensitivity", text(&tables[table]), "--types", "iq1_s,q4_k"];
+    calibrate(&whole, &wishes(0));
     let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
     let mut arguments = vec!["calibrate", text(&checkpoint), "-o", text(&output), "--text", text(&words)];
-    arguments.extend(["--context", "256", "--chunks", "10", "--json", "--sensitivity", text(&tables[1])]);
+    arguments.extend(["--context", "256", "--json"]);
+    arguments.extend(wishes(1));
     let mut kills = 0;
     for layers in 0..5 {
         let mut child = start(&arguments);

@@ -3,11 +3,12 @@
 
 Outside of the test run, as root (it makes a memory cgroup):
 
-    cargo run --release --example r1_shaped -- R12 --size 12GB --layers 2 --dense 1 --vocab 4096
+    cargo run --release --example r1_shaped -- R12 --size 12.1GB --layers 2 --dense 1 --vocab 4096
     target/tmp/python/bin/python tests/layered.py R12 TEXT --chunks 16
 
 Both run in a group of --limit bytes, page cache included. With --interrupt SECONDS the work with feedback is stopped by
-Ctrl-C after each such span and goes on by the same command. What is made is verified against the checkpoint in the end.
+Ctrl-C after each such span and goes on by the same command. What is made is verified against the checkpoint in the end. With
+--sensitivity there is only calibration, which then measures too what types cost.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def run(name, command, limit, rows):
     layers += re.findall(r"layer +(\d+) of \d+: ([\d.]+) s", found["stderr"])
     layers = ", ".join(f"{layer}: {float(seconds):.0f} s" for layer, seconds in layers)
     memory = f"{found['anonymous'] / 1e9:.2f} GB | {peak / 1e9:.2f} GB"
-    rows.append(f"| {name} | {found['seconds']:.0f} s | {layers} | {memory} |")
+    rows.append(f"| {name} | {found['seconds']:.0f} s | {found['processors']:.0f} s | {layers} | {memory} |")
     print(rows[-1], file=sys.stderr, flush=True)
     return found
 
@@ -47,9 +48,13 @@ def main(options):
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         matrix, output = pathlib.Path(folder) / "imatrix.gguf", pathlib.Path(folder) / "out.gguf"
         calibrate = [program, "calibrate", options.checkpoint, *text, "--memory", options.memory, "-o", matrix, "--json"]
+        if options.sensitivity:
+            calibrate += ["--sensitivity", pathlib.Path(folder) / "sensitivity.json"]
         found = run("calibrate", calibrate, options.limit, rows)
         if found["code"]:
             raise SystemExit(found["stderr"])
+        if options.sensitivity:
+            return
         feed = [program, "quantize", options.checkpoint, "-o", output, "--recipe", options.recipe, "--imatrix", matrix]
         feed += ["--feedback", *text, "--memory", options.memory, "--json"]
         runs = 0
@@ -63,7 +68,7 @@ def main(options):
         found = run("verify --against", check, options.limit, rows)
         verdict = "passed" if not found["code"] else f"failed\n{found['stderr'][-2000:]}"
         size = os.path.getsize(output)
-    print("| | time | after each layer | own memory | the group's |\n|---|---|---|---|---|")
+    print("| | time | of processors | after each layer | own memory | the group's |\n|---|---|---|---|---|---|")
     print("\n".join(rows))
     print(f"{size / 1e9:.2f} GB; verify {verdict}")
 
@@ -77,6 +82,7 @@ parser.add_argument("--context", type=int, default=256)
 parser.add_argument("--chunks", type=int, default=16)
 parser.add_argument("--memory", default="1GB")
 parser.add_argument("--limit", type=int, default=4_000_000_000)
+parser.add_argument("--sensitivity", action="store_true")
 parser.add_argument("--interrupt", type=int, help="seconds")
 parser.add_argument("--folder", help="where the files are made [default: the system's]")
 options = parser.parse_args()

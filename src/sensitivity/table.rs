@@ -124,6 +124,17 @@ impl Table {
             let problem = format!("is of version {}; expected {VERSION}; name a new file", table.version);
             return Err(fault(problem));
         }
+        let possible = |x: &f64| x.is_finite() && *x >= 0.0;
+        if let Some(Added { layer, share, .. }) = table.blocks.iter().find(|block| !possible(&block.share)) {
+            return Err(fault(format!("a block of layer {layer} has the share {share}; expected 0 or more")));
+        }
+        for tensor in &table.tensors {
+            let errors = tensor.errors.values().chain(tensor.with_feedback.values());
+            let numbers = errors.chain(&tensor.energy).chain(&tensor.alignment);
+            if let Some(wrong) = numbers.into_iter().find(|x| !possible(x)) {
+                return Err(fault(format!("tensor \"{}\" has {wrong}; expected 0 or more", tensor.name)));
+            }
+        }
         if (&table.tensors_sha256, &table.sample_sha256) != (&source.tensors, &source.sample) {
             return Err(fault(
                 "was measured on another checkpoint; name a new file to measure this one".into(),
@@ -140,17 +151,6 @@ impl Table {
                 say(table.imatrix_sha256.as_deref()),
                 say(imatrix)
             )));
-        }
-        let possible = |x: &f64| x.is_finite() && *x >= 0.0;
-        if let Some(Added { layer, share, .. }) = table.blocks.iter().find(|block| !possible(&block.share)) {
-            return Err(fault(format!("a block of layer {layer} has the share {share}; expected 0 or more")));
-        }
-        for tensor in &table.tensors {
-            let errors = tensor.errors.values().chain(tensor.with_feedback.values());
-            let numbers = errors.chain(&tensor.energy).chain(&tensor.alignment);
-            if let Some(wrong) = numbers.into_iter().find(|x| !possible(x)) {
-                return Err(fault(format!("tensor \"{}\" has {wrong}; expected 0 or more", tensor.name)));
-            }
         }
         Ok(Some(table))
     }

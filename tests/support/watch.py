@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 import subprocess
 import threading
 import time
@@ -44,10 +45,16 @@ def io_of(pid):
     return {name.rstrip(":"): int(value) for name, value in zip(fields[::2], fields[1::2])}
 
 
+def processor_seconds():
+    """Of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def watch(command, group=None, environment=None, folder=None):
-    """Result, seconds, and peaks over the run: anonymous memory, mapped file pages, bytes in `folder`; bytes of disk I/O."""
+    """Result, seconds, seconds of processors, and peaks over the run: anonymous memory, mapped file pages, bytes in `folder`; bytes of disk I/O."""
     seen = {"anonymous": 0, "mapped": 0, "disk": 0, "read": 0, "written": 0}
-    start = time.perf_counter()
+    start, processors = time.perf_counter(), processor_seconds()
     process = subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
@@ -77,7 +84,8 @@ def watch(command, group=None, environment=None, folder=None):
     sampler = threading.Thread(target=sample)
     sampler.start()
     out, talk = process.communicate()
-    seconds = time.perf_counter() - start
+    seconds, processors = time.perf_counter() - start, processor_seconds() - processors
     done.set()
     sampler.join()
-    return {"code": process.returncode, "stdout": out, "stderr": talk, "seconds": seconds, **seen}
+    found = {"code": process.returncode, "stdout": out, "stderr": talk}
+    return {**found, "seconds": seconds, "processors": processors, **seen}
