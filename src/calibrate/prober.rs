@@ -12,31 +12,31 @@ use crate::forward::{Input, Observer, Pass, Weights};
 use crate::model::Model;
 use crate::sensitivity::{Probe, Probed};
 
-/// Measures on the way.
+/// Measures on the way, if that is asked for.
 pub struct Prober<'a> {
-    model: &'a Model,
     weights: &'a dyn Weights,
-    places: HashMap<&'a str, usize>,
-    probe: Probe<'a>,
+    /// With the tensors and their places by name.
+    probe: Option<(&'a Model, HashMap<&'a str, usize>, Probe<'a>)>,
     memory: u64,
 }
 
 impl<'a> Prober<'a> {
     /// `memory` bounds what covariances are factored at once.
-    pub fn new(probing: &Probing<'a>, weights: &'a dyn Weights, memory: u64) -> Self {
-        let model = probing.model;
-        let places =
-            model.tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.as_str(), place)).collect();
-        Self { model, weights, places, probe: Probe::new(model, weights, probing.types), memory }
+    pub fn new(probing: Option<&Probing<'a>>, weights: &'a dyn Weights, memory: u64) -> Self {
+        let probe = probing
+            .map(|&Probing { model, types, .. }| (model, model.places(), Probe::new(model, weights, types)));
+        Self { weights, probe, memory }
     }
 
     /// One layer.
     pub fn layer(&mut self, pass: &mut Pass, layer: usize, collector: &mut Collector) -> Result<()> {
+        let weights = self.weights;
         for (compute, ffn) in Pass::BLOCKS {
-            let mut before = pass.states().copy(self.memory / 4)?;
-            let weights = self.weights;
+            let before = self.probe.is_some().then(|| pass.states().copy(self.memory / 4)).transpose()?;
             self.watch(collector, |observer| compute(pass, weights, layer, observer, true))?;
-            self.probe.block(layer as u32, ffn, &mut before, pass.states())?;
+            if let (Some((.., probe)), Some(mut before)) = (&mut self.probe, before) {
+                probe.block(layer as u32, ffn, &mut before, pass.states())?;
+            }
         }
         Ok(())
     }
@@ -47,14 +47,16 @@ impl<'a> Prober<'a> {
         collector: &mut Collector,
         work: impl FnOnce(&mut dyn Observer) -> Result<()>,
     ) -> Result<()> {
-        let mut watcher = Watcher::new(self.model, &self.places, &mut self.probe, self.memory);
+        let Some((model, places, probe)) = &mut self.probe else { return work(collector) };
+        let mut watcher = Watcher::new(model, places, probe, self.memory);
         work(&mut Both { collector, watcher: &mut watcher })?;
         watcher.finish()
     }
 
     /// Writes what was found since the last time.
     pub fn keep(&mut self, path: &Path) -> Result<()> {
-        let text = serde_json::to_vec(&self.probe.take_found()).expect("plain data is JSON");
+        let Some((.., probe)) = &mut self.probe else { return Ok(()) };
+        let text = serde_json::to_vec(&probe.take_found()).expect("plain data is JSON");
         disk::write_whole(path, &text).map_err(|e| Error::io("write", path, e))
     }
 }
@@ -65,6 +67,7 @@ pub fn read(path: &Path) -> Result<Probed> {
     serde_json::from_slice(&text).map_err(|e| Error::io("read", path, e.into()))
 }
 
+/// Shows both what is seen.
 struct Both<'a, W> {
     collector: &'a mut Collector,
     watcher: &'a mut W,

@@ -114,27 +114,17 @@ pub fn run(
         context: context as u32,
     };
     let mut collector = Collector::new(shape.experts, shape.heads, cover);
-    let mut prober = calibration.probing.as_ref().map(|probing| Prober::new(probing, weights, memory));
+    let mut prober = Prober::new(calibration.probing.as_ref(), weights, memory);
     told(Step { layers: [earlier, shape.layers], earlier });
     for layer in earlier..shape.layers {
-        match &mut prober {
-            None => pass.layer(weights, layer, &mut collector)?,
-            Some(prober) => {
-                prober.layer(&mut pass, layer, &mut collector)?;
-                prober.keep(&probed(&folder, layer))?;
-            }
-        }
+        prober.layer(&mut pass, layer, &mut collector)?;
+        prober.keep(&probed(&folder, layer))?;
         keep(&mut collector, &sums(&folder, layer), &origin)?;
         folder.keep(layer + 1, pass.states())?;
         told(Step { layers: [layer + 1, shape.layers], earlier });
     }
-    match &mut prober {
-        None => head(weights, &mut pass, &mut collector)?,
-        Some(prober) => {
-            prober.watch(&mut collector, |observer| head(weights, &mut pass, observer))?;
-            prober.keep(&probed(&folder, shape.layers))?;
-        }
-    }
+    prober.watch(&mut collector, |observer| head(weights, &mut pass, observer))?;
+    prober.keep(&probed(&folder, shape.layers))?;
     keep(&mut collector, &sums(&folder, shape.layers), &origin)?;
     let found = join(&folder, calibration, shape, origin, path)?;
     if let Some(probing) = &calibration.probing {

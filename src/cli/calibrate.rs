@@ -43,7 +43,7 @@ pub struct Calibrate {
     cover: bool,
 
     /// Write besides what each type would cost each tensor on the inputs that the text gives, with feedback and without:
-    /// for --sensitivity of plan and quantize
+    /// for --sensitivity of plan and quantize. One covariance comes on top of --memory
     #[arg(long, value_name = "FILE")]
     sensitivity: Option<PathBuf>,
 

@@ -1,8 +1,6 @@
 //! The order of the work: a block of a layer is watched with its original weights, quantized, and computed again with
 //! what it became.
 
-use std::collections::HashMap;
-
 use super::ledger::Ledger;
 use super::press::Press;
 use super::quantized::Quantized;
@@ -38,14 +36,7 @@ impl Method for Feedback<'_> {
         let (outputs, keeper) = session.parts();
         let mut ledger = Ledger::new(job, work, outputs, keeper);
         if ledger.any_open(|_| true) {
-            let places: HashMap<&str, usize> = job
-                .plan
-                .model
-                .tensors
-                .iter()
-                .enumerate()
-                .map(|(i, tensor)| (tensor.name.as_str(), i))
-                .collect();
+            let places = job.plan.model.places();
             let press = Press {
                 plan: job.plan,
                 importances: job.importances,

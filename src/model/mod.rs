@@ -9,6 +9,8 @@ mod tokenizer;
 pub use tensor::{Role, Slice, TensorPlan, layer_and_class};
 pub use tokenizer::Encoder;
 
+use std::collections::HashMap;
+
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::gguf::Metadata;
@@ -44,6 +46,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// The places of the tensors, by name.
+    pub fn places(&self) -> HashMap<&str, usize> {
+        self.tensors.iter().enumerate().map(|(place, tensor)| (&*tensor.name, place)).collect()
+    }
+
     /// The model that a checkpoint holds.
     ///
     /// # Errors

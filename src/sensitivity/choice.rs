@@ -2,11 +2,11 @@
 
 use quant_kernels::Format::{self, *};
 
-use super::{Table, coefficients};
+use super::{Table, coefficients, measure};
 use crate::error::{Error, Result};
 use crate::gguf::ALIGNMENT;
 use crate::model::{Model, Role, TensorPlan};
-use crate::recipe::{Candidate, Choice, Decision, Impossible, allocate, curve, fitting, range};
+use crate::recipe::{Candidate, Choice, Decision, Impossible, allocate, curve, range};
 
 /// The types that are tried: those on the lower hull of size and error for Gaussian weights, and three that measured rows
 /// put there at times.
@@ -189,14 +189,13 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// The types that a tensor may have, without doubles, of ascending size.
+/// The types that a tensor may have, of ascending size.
 fn formats(tensor: &TensorPlan, min: Option<Format>, max: Option<Format>, types: &[Format]) -> Vec<Format> {
-    let mut formats: Vec<Format> = types.iter().map(|&wanted| fitting(wanted, tensor.columns())).collect();
+    let mut formats = measure::formats(tensor, types);
     let bits = Format::bits_per_weight;
     formats.retain(|&format| {
         min.is_none_or(|min| bits(format) >= bits(min)) && max.is_none_or(|max| bits(format) <= bits(max))
     });
     formats.sort_by(|a, b| bits(*a).total_cmp(&bits(*b)).then(a.cmp(b)));
-    formats.dedup();
     formats
 }

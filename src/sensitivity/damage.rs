@@ -11,13 +11,13 @@ pub fn coefficients(model: &Model, table: &Table) -> Vec<f64> {
     let entries: Vec<Entry> =
         model.tensors.iter().filter_map(|tensor| Some((tensor, table.get(&tensor.name)?))).collect();
     let (seen, estimated) = (Seen::new(table, &entries), Estimated::new(&entries));
-    let coefficient = |tensor: &TensorPlan| {
-        let Some(entry) = table.get(&tensor.name) else { return 0.0 };
-        match &seen {
-            Some(seen) => seen.coefficient(tensor, entry),
-            None => estimated.coefficient(tensor, entry),
-        }
-    };
+    let mut entries = entries.iter().peekable();
+    let coefficient =
+        |tensor: &TensorPlan| match (entries.next_if(|(known, _)| known.name == tensor.name), &seen) {
+            (None, _) => 0.0,
+            (Some((_, entry)), Some(seen)) => seen.coefficient(tensor, entry),
+            (Some((_, entry)), None) => estimated.coefficient(tensor, entry),
+        };
     model.tensors.iter().map(coefficient).collect()
 }
 
@@ -39,12 +39,4 @@ pub fn block(tensor: &TensorPlan) -> Option<Block> {
 /// Whether the tensor's output is what the block adds to the residual stream.
 pub fn writes(tensor: &TensorPlan) -> bool {
     matches!(tensor.class(), "attn_output" | "ffn_down" | "ffn_down_exps" | "ffn_down_shexp")
-}
-
-/// Whether the tensor's input is the residual stream.
-pub fn reads(tensor: &TensorPlan) -> bool {
-    let class = tensor.class();
-    matches!(class, "attn_q" | "attn_q_a" | "attn_kv_a_mqa")
-        || class.starts_with("ffn_gate")
-        || class.starts_with("ffn_up")
 }

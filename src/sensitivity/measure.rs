@@ -1,6 +1,6 @@
 //! The errors of really quantizing a sample of each tensor's rows in each type, weighted by importances.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use quant_kernels::Format;
 use rayon::prelude::*;
@@ -78,8 +78,7 @@ struct Ffn {
 }
 
 fn ffns(model: &Model) -> Vec<Ffn> {
-    let places: HashMap<&str, usize> =
-        model.tensors.iter().enumerate().map(|(index, tensor)| (&*tensor.name, index)).collect();
+    let places = model.places();
     let ffn = |(gate, tensor): (usize, &TensorPlan)| {
         let partner = |part: &str| places.get(&*tensor.name.replace("ffn_gate", part)).copied();
         let gates = !tensor.role.is_f32() && tensor.class().starts_with("ffn_gate");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use dense_kernels::Dense;
 use quant_kernels::Format;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -98,13 +99,13 @@ impl<'a> Probe<'a> {
     fn slice(&self, sample: &Sample, known: &Known) -> Result<Sums> {
         let tensor = &self.model.tensors[known.tensor];
         let columns = tensor.columns() as usize;
-        let mut weights = dense_kernels::Dense::zeros(sample.rows.len(), columns);
+        let mut weights = Dense::zeros(sample.rows.len(), columns);
         for (row, &place) in sample.rows.iter().enumerate() {
             let place = place as usize;
             self.weights.read(&tensor.name, known.slice, place..place + 1, weights.row_mut(row))?;
         }
         let tokens = known.tokens as f64;
-        let total = |rows: &dense_kernels::Dense| tokens * energies(rows, known.metrics).iter().sum::<f64>();
+        let total = |rows: &Dense| tokens * energies(rows, known.metrics).iter().sum::<f64>();
         let variances: Vec<f32> =
             known.metrics.iter().flat_map(|metric: &Metric| &metric.variances).copied().collect();
         let independent: f64 = weights
@@ -116,7 +117,7 @@ impl<'a> Probe<'a> {
             .into_par_iter()
             .map(|format| {
                 let blocks = encode(format, &weights, known.metrics);
-                let mut errors = dense_kernels::Dense::zeros(weights.rows(), columns);
+                let mut errors = Dense::zeros(weights.rows(), columns);
                 quant_kernels::dequantize(format, &blocks, errors.values_mut());
                 errors
                     .values_mut()

@@ -1,6 +1,6 @@
 //! Damage where a text was run: what blocks add to the residual stream, and how matrices answer their real inputs.
 
-use super::damage::{Block, Entry, block, reads, writes};
+use super::damage::{Block, Entry, block, writes};
 use super::{Added, Measured, Table};
 use crate::model::{Role, TensorPlan};
 
@@ -49,6 +49,7 @@ impl<'a> Seen<'a> {
     /// its first matrices would one with independent columns.
     fn first(&self) -> f64 {
         let Some(added) = self.blocks.first() else { return 1.0 };
+        let reads = |tensor: &TensorPlan| matches!(tensor.class(), "attn_q" | "attn_q_a" | "attn_kv_a_mqa");
         let readers = self.of((added.layer, added.ffn)).filter(|(tensor, _)| reads(tensor));
         let answers: Vec<f64> = readers.map(|(_, entry)| 1.0 / alignment(entry)).collect();
         if answers.is_empty() {

@@ -84,8 +84,13 @@ impl Table {
             blocks: Vec::new(),
             tensors,
         };
-        // The reader of JSON may differ from the writer in a number's last bit, and the choice must not depend on it.
-        serde_json::from_str(&table.text()).expect("what was written is read")
+        table.as_read()
+    }
+
+    /// With its numbers as a reader of the file finds them: the reader of JSON may differ from the writer in a number's last
+    /// bit, and the choice must not depend on it.
+    fn as_read(&self) -> Self {
+        serde_json::from_str(&self.text()).expect("what was written is read")
     }
 
     /// With what a text said of its tensors.
@@ -100,7 +105,7 @@ impl Table {
             tensor.with_feedback = sums.errors.iter().map(relative).collect();
         }
         self.blocks = probed.blocks;
-        serde_json::from_str(&self.text()).expect("what was written is read")
+        self.as_read()
     }
 
     /// Reads a table; None if the file is not there.
