@@ -1,7 +1,9 @@
 //! Errors by blame: whose fault it is, and where.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What went wrong; the variant says who can mend it.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +86,9 @@ pub enum Error {
         /// Bytes free.
         free: u64,
     },
+    /// What would otherwise be a warning.
+    #[error("{0} (--strict)")]
+    Strict(Warning),
     /// The operating system said no.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -125,7 +130,36 @@ impl Error {
             // As a shell reports a program that SIGINT ended.
             Self::Interrupted => 130,
             Self::Unfinished { cause, .. } => cause.exit_code(),
+            Self::Strict(warning) => warning.0.exit_code(),
         }
+    }
+}
+
+/// Something suspicious that is let pass, unless the user is strict: then it is the error that it holds.
+#[derive(Clone, Debug)]
+pub struct Warning(Arc<Error>);
+
+impl Warning {
+    /// Lets the error pass.
+    pub fn new(error: Error) -> Self {
+        Self(Arc::new(error))
+    }
+
+    /// Does not let warnings pass if the user is `strict`.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub fn refuse(warnings: &[Self], strict: bool) -> Result<()> {
+        match warnings.first() {
+            Some(first) if strict => Err(Error::Strict(first.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&chain(&self.0))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod deviation;
 pub mod disk;
 pub mod error;
 pub mod gguf;
+pub mod log;
 
 pub mod checkpoint;
 pub mod model;
@@ -44,4 +45,4 @@ pub mod report;
 
 pub mod cli;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, Warning};

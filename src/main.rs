@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use quantpress::Error;
 use quantpress::cli::Cli;
+use quantpress::log;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("quantpress: {error:#}");
+            log::say(format_args!("quantpress: {error:#}"));
             ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
         }
     }

@@ -16,6 +16,7 @@ use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Error;
 use crate::forward::{FromCheckpoint, Shape};
+use crate::log;
 use crate::model::{Model, Options};
 use crate::recipe::imatrix::{Imatrix, Layout};
 use crate::report::{about, peak_memory};
@@ -137,18 +138,25 @@ fn tell(step: Step, start: Instant) {
     if done == earlier {
         FIRST.set(seconds);
         if earlier > 0 {
-            eprintln!("{earlier} of {all} layers were finished before");
+            log::say(format_args!("{earlier} of {all} layers were finished before"));
         }
         return;
     }
     let each = (seconds - FIRST.get()) / (done - earlier) as f64;
-    eprintln!("layer {done:3} of {all}: {seconds:.1} s, {} left", about(each * (all - done) as f64));
+    log::say(format_args!(
+        "layer {done:3} of {all}: {seconds:.1} s, {} left",
+        about(each * (all - done) as f64)
+    ));
 }
 
 fn warn(found: &Found, cover: bool) {
     for layer in &found.unreached {
         let experts: Vec<String> = layer.experts.iter().map(usize::to_string).collect();
-        eprintln!("warning: blk.{}: no token of the text chose experts {}", layer.layer, experts.join(", "));
+        log::warn(format_args!(
+            "blk.{}: no token of the text chose experts {}",
+            layer.layer,
+            experts.join(", ")
+        ));
     }
     if !found.unreached.is_empty() {
         let consequence = match cover {
@@ -157,7 +165,7 @@ fn warn(found: &Found, cover: bool) {
             ),
             false => "more text may reach them, or --cover".to_owned(),
         };
-        eprintln!("{consequence}");
+        log::say(format_args!("{consequence}"));
     }
 }
 

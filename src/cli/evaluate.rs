@@ -12,6 +12,7 @@ use super::text::{Chunking, Text};
 use crate::checkpoint::Checkpoint;
 use crate::evaluate::{Certificate, LayerError, run};
 use crate::forward::{FromCheckpoint, FromGguf, Shape};
+use crate::log;
 use crate::model::{Model, Options};
 use crate::report::{about, peak_memory};
 
@@ -56,12 +57,12 @@ impl Evaluate {
             if !self.quiet {
                 let done = (error.layer + 1) as f64;
                 let left = start.elapsed().as_secs_f64() / done * (layers as f64 - done);
-                eprintln!(
+                log::say(format_args!(
                     "layer {:3} of {layers}: hidden states differ by {:.5}; {} left",
                     error.layer + 1,
                     error.error,
                     about(left)
-                );
+                ));
             }
         };
         let weights = FromCheckpoint::new(&checkpoint, &model);

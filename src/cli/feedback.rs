@@ -14,6 +14,7 @@ use super::text::{Chunking, chunks};
 use crate::error::Error;
 use crate::feedback::Feedback;
 use crate::forward::Shape;
+use crate::log;
 use crate::pipeline::{Job, Made, run_by};
 use crate::report::{Style, about};
 
@@ -81,7 +82,7 @@ impl FeedbackArgs {
             Style::Lines => {
                 let seconds = start.elapsed().as_secs_f64();
                 let left = about(seconds / (done - earlier) as f64 * (shape.layers - done) as f64);
-                eprintln!("layer {done:3} of {}: {seconds:.1} s, {left} left", shape.layers);
+                log::say(format_args!("layer {done:3} of {}: {seconds:.1} s, {left} left", shape.layers));
             }
         };
         let feedback = Feedback { tokens: &tokens, context, memory: memory.unwrap_or(MEMORY), told: &told };

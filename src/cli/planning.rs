@@ -9,7 +9,7 @@ use super::machine::MachineArguments;
 use super::size::{self, Part};
 use super::sizing::Sizing;
 use crate::checkpoint::{Checkpoint, Fingerprint};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::Split;
 use crate::machine::Fit;
 use crate::model::{Model, Options};
@@ -51,6 +51,10 @@ pub struct Planning {
     /// llama.cpp's name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised
     #[arg(long)]
     pre: Option<String>,
+
+    /// Take what is suspicious in the checkpoint or the recipe for an error, and not for a warning
+    #[arg(long)]
+    strict: bool,
 
     /// Write llama.cpp's split files NAME-00001-of-00004.gguf: of at most SIZE, as in 48GB, or COUNT of about equal
     /// size
@@ -117,6 +121,7 @@ impl Planning {
             true => self.sizing.plan(&checkpoint, &model, &source, wishes, &self.machine, threads)?,
             false => Plan::new(model, source, wishes)?,
         };
+        Warning::refuse(&plan.warnings, self.strict)?;
         let fit = self.machine.fit(&plan)?;
         Ok(Planned { checkpoint, plan, imatrix, fit, part: self.part.map(|part| part.number) })
     }

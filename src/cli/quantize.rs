@@ -14,6 +14,7 @@ use super::size;
 use super::{interrupt, print};
 use crate::error::Error;
 use crate::gguf::{Part, beside};
+use crate::log;
 use crate::pipeline::{Job, Made, default_memory, run};
 use crate::report::{Progress, Size, Style, Summary, peak_memory};
 
@@ -85,7 +86,7 @@ impl Quantize {
                 print(plan)?;
             }
             Style::Quiet => {}
-            _ => eprintln!("{summary}"),
+            _ => log::say(format_args!("{summary}")),
         }
 
         let progress = Progress::new(style);
@@ -130,9 +131,9 @@ impl Quantize {
                 let rate = progress.rate();
                 let memory =
                     memory.map_or(String::new(), |bytes| format!(", at most {} of memory", Size(bytes)));
-                eprintln!("{seconds:.1} s, {rate:.1} Mw/s on {threads} threads{memory}");
+                log::say(format_args!("{seconds:.1} s, {rate:.1} Mw/s on {threads} threads{memory}"));
                 let stages = stages.map_or(String::new(), |stages| format!("{stages}; "));
-                eprintln!("{stages}{sealing:.1} s to read the file back for its digests");
+                log::say(format_args!("{stages}{sealing:.1} s to read the file back for its digests"));
                 match &files[..] {
                     [file] => print(format_args!(
                         "{}: {}, {bits_per_weight:.4} bits per weight",

@@ -12,7 +12,7 @@ pub use tokenizer::Encoder;
 use std::collections::HashMap;
 
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::Metadata;
 
 /// What the user may ask of the plan.
@@ -43,6 +43,8 @@ pub struct Model {
     pub experts: [u32; 2],
     /// Numbers a token adds to the KV cache in one layer.
     pub kv_per_token: u32,
+    /// What is suspicious in the checkpoint.
+    pub warnings: Vec<Warning>,
 }
 
 impl Model {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Candidate, Choice, Imatrix, Override, Presence, Recipe, choose};
 use crate::checkpoint::Fingerprint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::{File, Split, TensorInfo, Value};
 use crate::model::{Model, Options};
 
@@ -37,6 +37,8 @@ pub struct Plan {
     pub files: Vec<File>,
     /// What other sizes would give, where a size was named.
     pub tradeoff: Option<Tradeoff>,
+    /// What is suspicious in the checkpoint or the recipe.
+    pub warnings: Vec<Warning>,
 }
 
 /// Size against expected damage. Sizes are of the whole file, or of all files of a split.
@@ -128,6 +130,7 @@ impl Plan {
             .files(&model.metadata, &infos)
             .map_err(|problem| Error::Argument(format!("the file cannot be split like this: {problem}")))?;
         let recipe = recipe.name.clone();
+        let warnings = model.warnings.clone();
         Ok(Self {
             model,
             recipe,
@@ -140,6 +143,7 @@ impl Plan {
             split,
             files,
             tradeoff: None,
+            warnings,
         })
     }
 

@@ -8,6 +8,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{Size, grouped};
+use crate::log;
 use crate::pipeline::Event;
 
 /// How progress is told.
@@ -67,13 +68,13 @@ impl Progress {
                     Style::Bar => self.start_bar(weights, done),
                     Style::Lines if done > 0 => {
                         let percent = done as f64 * 100.0 / weights as f64;
-                        eprintln!(
+                        log::say(format_args!(
                             "{} weights to {}, {percent:.0} % done before",
                             grouped(weights),
                             Size(bytes)
-                        );
+                        ));
                     }
-                    Style::Lines => eprintln!("{} weights to {}", grouped(weights), Size(bytes)),
+                    Style::Lines => log::say(format_args!("{} weights to {}", grouped(weights), Size(bytes))),
                     Style::Json => emit(&json!({
                         "event": "started",
                         "weights": weights,
@@ -96,7 +97,7 @@ impl Progress {
                         self.bar.set_position(state.weights);
                         self.bar.set_message(format!("{:.1} Mw/s, {} read", state.rate(), Size(state.read)));
                     }
-                    Style::Lines if tenths(&state) > before => eprintln!("{}", state.line()),
+                    Style::Lines if tenths(&state) > before => log::say(format_args!("{}", state.line())),
                     Style::Json if state.told.elapsed() >= INTERVAL => {
                         state.told = Instant::now();
                         emit(&state.json("progress"));

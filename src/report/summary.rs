@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::Told;
 use super::warnings::{Look, warnings};
 use super::{Size, grouped};
+use crate::error::Warning;
 use crate::gguf::{File, Split};
 use crate::machine::{Fit, Needs};
 use crate::model::Role;
@@ -177,7 +178,12 @@ impl Summary {
             fit: None,
             tradeoff: plan.tradeoff.clone(),
             fallbacks: fallbacks(replaced),
-            warnings: warnings(importances.has_imatrix(), looks),
+            warnings: plan
+                .warnings
+                .iter()
+                .map(Warning::to_string)
+                .chain(warnings(importances.has_imatrix(), looks))
+                .collect(),
             estimate: None,
         }
     }

@@ -182,6 +182,7 @@ fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Model> {
         dense_layers: shape.dense_layers,
         experts: [shape.experts.count, shape.experts.used],
         kv_per_token: shape.kv_rank + shape.rope,
+        warnings: Vec::new(),
     })
 }
 

@@ -1,0 +1,15 @@
+//! What is said on stderr while work goes on. Nobody has to hear it: a closed terminal, a reader that has gone or a full
+//! disk behind it neither end the work nor change its exit code.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+/// Says a line, or several.
+pub fn say(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Says a warning.
+pub fn warn(text: impl Display) {
+    say(format_args!("warning: {text}"));
+}
