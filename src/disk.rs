@@ -1,9 +1,13 @@
-//! What is asked of the file system beyond reading and writing: free space, reservations, the page cache, locks.
+//! What is asked of the file system beyond reading and writing: free space, reservations, the page cache, locks, names.
 
-use std::fs::{File, TryLockError};
-use std::io::{self, Write};
+mod replacement;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
+
+pub use replacement::{Replacement, write_whole};
 
 /// The page cache keeps what it cannot drop whole, and its pieces have up to this size.
 const FOLIO: u64 = 4 << 20;
@@ -26,27 +30,6 @@ pub fn taken(file: &File) -> io::Result<u64> {
     return Ok(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512);
     #[cfg(not(unix))]
     return Ok(metadata.len());
-}
-
-/// Writes a small file whole or not at all: under its name with `.part`, synced, renamed.
-///
-/// # Errors
-/// If the system cannot.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".part");
-    let write = || {
-        let mut file = File::create(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, path)
-    };
-    let written = write();
-    match written {
-        Ok(()) => sync_folder(path),
-        Err(_) => drop(std::fs::remove_file(&unfinished)),
-    }
-    written
 }
 
 /// Sets aside the disk's blocks for the first `size` bytes, so that writing there cannot run out of space. False where
@@ -86,8 +69,46 @@ pub fn forget(file: &File, range: Range<u64>) {
     let _ = (file, range, FOLIO);
 }
 
+/// Opens a file of this program's own for reading and writing, creating it if asked. A link is not followed, and what is
+/// no regular file is refused: neither can be such a file, and opening a pipe would wait.
+///
+/// # Errors
+/// If the system cannot, or it is something else; `AlreadyExists` or `NotFound`, as for any file.
+pub fn open_own(path: &Path, create: Create) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match create {
+        Create::Never => {}
+        Create::Missing => drop(options.create(true)),
+        Create::New => drop(options.create_new(true)),
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        use rustix::fs::OFlags;
+        options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
+    }
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("is no regular file")),
+    }
+}
+
+/// Whether opening a file may create it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// It must be there.
+    Never,
+    /// If it is not there.
+    Missing,
+    /// It must not be there.
+    New,
+}
+
 /// Locks a file against other processes until it is closed; false if another one holds it. A file system without
-/// locks counts as locked: nothing better is to be had there.
+/// locks (some network file systems) counts as locked: nothing better is to be had there.
 ///
 /// # Errors
 /// If the system fails otherwise.
@@ -95,8 +116,67 @@ pub fn lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(true),
+        Err(TryLockError::Error(e)) if is_unsupported(&e) => Ok(true),
         Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// Makes what was written to a file durable. A file system that cannot promise that is not asked to.
+///
+/// # Errors
+/// If the system could, and failed.
+pub fn sync(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(e) if is_unsupported(&e) => Ok(()),
+        result => result,
+    }
+}
+
+/// [`sync`] of the data and the size alone.
+///
+/// # Errors
+/// As there.
+pub fn sync_data(file: &File) -> io::Result<()> {
+    match file.sync_data() {
+        Err(e) if is_unsupported(&e) => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether the file system does not have what was asked for: no lock service, no syncing, no such call.
+fn is_unsupported(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let known = [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::INVAL];
+        if error.raw_os_error().is_some_and(|code| known.iter().any(|errno| errno.raw_os_error() == code)) {
+            return true;
+        }
+    }
+    error.kind() == io::ErrorKind::Unsupported
+}
+
+/// Gives a file another name, in place of a file that has it, if it may `replace` one.
+///
+/// # Errors
+/// If the system cannot; `AlreadyExists` if there is a file and it may not be replaced.
+pub fn rename(from: &Path, to: &Path, replace: bool) -> io::Result<()> {
+    if replace {
+        return fs::rename(from, to);
+    }
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(()),
+            Err(e) if !is_unsupported(&e.into()) => return Err(e.into()),
+            // Some network file systems cannot do it in one step.
+            Err(_) => {}
+        }
+    }
+    match to.symlink_metadata() {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(from, to),
     }
 }
 
@@ -105,8 +185,8 @@ pub fn is_at(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        let identity = |metadata: &std::fs::Metadata| (metadata.dev(), metadata.ino());
-        matches!((file.metadata(), path.metadata()), (Ok(a), Ok(b)) if identity(&a) == identity(&b))
+        let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        matches!((file.metadata(), path.symlink_metadata()), (Ok(a), Ok(b)) if identity(&a) == identity(&b))
     }
     #[cfg(not(unix))]
     return file.metadata().is_ok() && path.exists();
