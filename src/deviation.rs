@@ -37,6 +37,9 @@ impl Deviation {
         blocks: &[u8],
         row: &mut Vec<f32>,
     ) -> Self {
+        if format == Format::F32 {
+            return copied(rows, columns, importance, blocks);
+        }
         row.resize(columns, 0.0);
         let level = Level::new();
         let bytes = format.row_bytes(columns as u64) as usize;
@@ -91,6 +94,22 @@ impl AddAssign for Deviation {
         self.weighted_error += other.weighted_error;
         self.weighted_energy += other.weighted_energy;
     }
+}
+
+/// Of weights that are copied as they are: what is no number (a router's bias of minus infinity) differs only from others.
+fn copied(rows: &[f32], columns: usize, importance: Option<&[f32]>, copies: &[u8]) -> Deviation {
+    let mut sum = Deviation::default();
+    for (index, (&x, &y)) in rows.iter().zip(copies.as_chunks().0).enumerate() {
+        let (y, w) = (f32::from_le_bytes(y), importance.map_or(1.0, |w| w[index % columns]));
+        let difference = if x == y { 0.0 } else { f64::from(x - y) };
+        let energy = if x.is_finite() { f64::from(x) * f64::from(x) } else { 0.0 };
+        let w = f64::from(w.min(LARGEST_IMPORTANCE));
+        sum.error += difference * difference;
+        sum.energy += energy;
+        sum.weighted_error += difference * difference * w;
+        sum.weighted_energy += energy * w;
+    }
+    sum
 }
 
 fn ratio(error: f64, energy: f64) -> f64 {
@@ -163,6 +182,16 @@ fn add<const N: usize>(sums: &mut [f64; N], lanes: &[[f32; LANES]; N]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_of_infinities_do_not_differ() {
+        let x = [1.0, f32::NEG_INFINITY, -2.0];
+        let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let found = Deviation::of(Format::F32, &x, 3, None, &bytes, &mut Vec::new());
+        assert_eq!((found.error, found.energy), (0.0, 5.0));
+        let other = Deviation::of(Format::F32, &[1.0, 0.0, -2.0], 3, None, &bytes, &mut Vec::new());
+        assert!(!other.is_finite());
+    }
 
     #[test]
     fn sums_are_those_of_the_formula() {

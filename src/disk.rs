@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 pub use replacement::{Replacement, write_whole};
+use sha2::{Digest, Sha256};
 
 /// The page cache keeps what it cannot drop whole, and its pieces have up to this size.
 const FOLIO: u64 = 4 << 20;
@@ -246,4 +247,20 @@ pub fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
         }
         Ok(())
     }
+}
+
+/// SHA-256 of a file from its first byte to its last, in hexadecimal.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn sha256(file: &File) -> io::Result<String> {
+    let size = file.metadata()?.len();
+    let (mut digest, mut chunk, mut at) = (Sha256::new(), vec![0; 1 << 20], 0);
+    while at < size {
+        let chunk = &mut chunk[..(size - at).min(1 << 20) as usize];
+        read_exact_at(file, at, chunk)?;
+        digest.update(&*chunk);
+        at += chunk.len() as u64;
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

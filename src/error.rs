@@ -63,8 +63,8 @@ pub enum Error {
         problem: String,
     },
     /// The work stopped, and what is done is kept.
-    #[error("{}; {percent} % of the work is done and kept beside {}: the same command goes on from there, --restart \
-             begins anew", chain(cause), plain(output.display()))]
+    #[error("{}; {percent} % of the work is done and kept beside {}: {}the same command goes on from there, --restart \
+             begins anew", chain(cause), plain(output.display()), once_mended(cause))]
     Unfinished {
         /// Why it stopped.
         cause: Box<Error>,
@@ -76,6 +76,12 @@ pub enum Error {
     /// The user, or the end of a job's time, stopped the work.
     #[error("interrupted")]
     Interrupted,
+    /// A file is there that would be overwritten.
+    #[error("{} is there already; --force replaces it", .0.display())]
+    Exists(PathBuf),
+    /// The unfinished file was removed or replaced while it was written.
+    #[error("{} was removed or replaced while it was being written", .0.display())]
+    Lost(PathBuf),
     /// Another process is writing the same file.
     #[error("{} is being written by another process", plain(.0.display()))]
     Busy(PathBuf),
@@ -126,8 +132,8 @@ impl Error {
     /// The exit code of the program; README lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Io { .. } | Self::Busy(_) | Self::Space { .. } => 1,
-            Self::Argument(_) | Self::Recipe { .. } | Self::Resume { .. } => 2,
+            Self::Io { .. } | Self::Busy(_) | Self::Lost(_) | Self::Space { .. } => 1,
+            Self::Argument(_) | Self::Recipe { .. } | Self::Resume { .. } | Self::Exists(_) => 2,
             Self::Checkpoint { .. } | Self::Imatrix { .. } | Self::Gguf { .. } => 3,
             Self::Unsupported(_) => 4,
             // As a shell reports a program that SIGINT ended.
@@ -163,6 +169,14 @@ impl Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&chain(&self.0))
+    }
+}
+
+/// What must happen before the work can go on.
+fn once_mended(cause: &Error) -> &'static str {
+    match cause.exit_code() {
+        3 | 4 => "when that is mended, ",
+        _ => "",
     }
 }
 

@@ -30,7 +30,9 @@ mod hook {
 
     pub fn pass(name: &str) {
         static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
-        let Some(wanted) = WANTED.get_or_init(wanted).as_ref().filter(|wanted| wanted.name == name) else { return };
+        let Some(wanted) = WANTED.get_or_init(wanted).as_ref().filter(|wanted| wanted.name == name) else {
+            return;
+        };
         if wanted.passed.fetch_add(1, Ordering::SeqCst) + 1 == wanted.count {
             kill_process(getpid(), wanted.signal).expect("a process may signal itself");
         }

@@ -2,15 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::Duration;
 
 use quantpress::recipe::Imatrix;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
-use crate::support::interrupted::{beside, start};
+use crate::support::interrupted::{beside, killed_at};
 use crate::support::python::llama;
 use crate::support::{fixture, quantize_fixture, quantpress, succeed, text};
 
@@ -18,7 +16,7 @@ use crate::support::{fixture, quantize_fixture, quantpress, succeed, text};
 fn calibrate(output: &Path, extra: &[&str]) -> Value {
     let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
     let mut arguments = vec!["calibrate", text(&checkpoint), "-o", text(output), "--text", text(&words)];
-    arguments.extend(["--context", "256", "--json", "--quiet"]);
+    arguments.extend(["--context", "256", "--json", "--quiet", "--force"]);
     arguments.extend(extra);
     serde_json::from_str(&succeed(&arguments)).expect("JSON")
 }
@@ -205,20 +203,9 @@ fn killed_in_every_layer_it_goes_on_to_the_same_bytes() {
     let mut arguments = vec!["calibrate", text(&checkpoint), "-o", text(&output), "--text", text(&words)];
     arguments.extend(["--context", "256", "--json"]);
     arguments.extend(wishes(1));
-    let mut kills = 0;
-    for layers in 0..5 {
-        let mut child = start(&arguments);
-        let kept = beside(&output, ".calibrating").join(format!("hidden-{layers}.f32"));
-        while layers > 0 && !kept.exists() && child.try_wait().expect("it can be asked").is_none() {
-            sleep(Duration::from_millis(1));
-        }
-        // While the states are still being kept, or in the midst of the next layer.
-        sleep(Duration::from_millis(layers * 13 % 40));
-        kills += u32::from(child.try_wait().expect("it can be asked").is_none());
-        child.kill().expect("killed");
-        child.wait().expect("ended");
+    for _ in 0..3 {
+        assert!(killed_at(&arguments, "kept", 1), "it ended too soon");
     }
-    assert!(kills >= 4, "{kills} kills came while it worked");
     let run = quantpress(&arguments);
     let stderr = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success() && stderr.contains("of 5 layers were finished before"), "{stderr}");

@@ -12,6 +12,7 @@ mod feedback;
 mod forward;
 mod hostile;
 mod importances;
+mod kept;
 mod llama;
 mod malformed;
 mod manifest;

@@ -4,14 +4,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::Child;
-use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
 use crate::support::interrupted::{
-    SLOWLY, SmallDisk, beside, journal_bytes, kill_midway, signal, start, wait_for,
+    SLOWLY, SmallDisk, beside, journal_bytes, kill_midway, killed_at, stopped_at,
 };
 use crate::support::{fail, fixture, hex, quantize_fixture, quantpress, succeed, text};
 
@@ -55,19 +54,14 @@ fn twenty_five_kills_over_one_conversion_leave_the_same_bytes() {
     let mut state = 4;
     let mut sizes = Vec::new();
     for kill in 0..25 {
-        let mut child = start(&arguments);
-        // A few pieces in most runs; every fifth is killed while it plans or looks at what is there.
-        let before = journal_bytes(&output);
-        let pieces = 1 + random(&mut state) % 8;
-        if kill % 5 == 4 {
-            std::thread::sleep(Duration::from_millis(random(&mut state) % 40));
-        } else {
-            assert!(wait_for(&mut child, &output, before, 48 * pieces), "kill {kill} came too late");
-            std::thread::sleep(Duration::from_micros(random(&mut state) % 3000));
-        }
-        assert_eq!(child.try_wait().expect("it can be asked"), None, "kill {kill} came too late");
-        child.kill().expect("killed");
-        child.wait().expect("ended");
+        // A few pieces in most runs, killed when they are recorded or in the midst of that; every fifth run is killed while
+        // it looks at what is there.
+        let (moment, count) = match kill % 5 {
+            4 => ("opened", 1),
+            3 => ("recording", 1 + random(&mut state) % 8),
+            _ => ("recorded", 1 + random(&mut state) % 8),
+        };
+        assert!(killed_at(&arguments, moment, count), "kill {kill} came too late");
         assert!(!output.exists());
         sizes.push(journal_bytes(&output));
     }
@@ -93,31 +87,12 @@ fn a_run_killed_while_it_seals_can_be_finished() {
     let output = folder.path().join("b.gguf");
     let mut arguments = vec!["quantize", text(&checkpoint), "-o", text(&output), "--split", "3", "--quiet"];
     arguments.extend(["--sync-seconds", "0"]);
-    // Kill at every stage of the end: as long as the journal is there, the work is not over.
-    let mut sealed = false;
-    for _ in 0..200 {
-        let mut child = start(&arguments);
-        let part = folder.path().join("b-00001-of-00003.gguf");
-        let status = loop {
-            if let Some(status) = child.try_wait().expect("it can be asked") {
-                break Some(status);
-            }
-            if !sealed && part.exists() {
-                child.kill().expect("killed");
-                child.wait().expect("ended");
-                break None;
-            }
-            std::hint::spin_loop();
-        };
-        match status {
-            Some(status) => {
-                assert!(status.success());
-                break;
-            }
-            None => sealed = true,
-        }
+    // As long as the journal is there, the work is not over.
+    for (moment, count) in [("sealed", 1), ("renamed", 1), ("renamed", 2), ("told", 2)] {
+        assert!(killed_at(&arguments, moment, count), "{moment} {count}");
+        assert!(beside(&output, ".journal").exists(), "{moment} {count}");
     }
-    assert!(sealed, "it was killed after the first file got its name");
+    succeed(&arguments);
     for number in 1..=3 {
         let name = |stem: &str| folder.path().join(format!("{stem}-0000{number}-of-00003.gguf"));
         assert_eq!(fs::read(name("a")).expect("read"), fs::read(name("b")).expect("read"));
@@ -135,11 +110,7 @@ fn ctrl_c_ends_cleanly_and_says_how_to_go_on() {
     let output = folder.path().join("b.gguf");
     let arguments = [&["quantize", text(&checkpoint), "-o", text(&output), "--json"], &SLOWLY[..]].concat();
     for name in ["INT", "TERM"] {
-        let before = journal_bytes(&output);
-        let mut child = start(&arguments);
-        assert!(wait_for(&mut child, &output, before, if before == 0 { 2500 } else { 1000 }));
-        signal(&child, name);
-        let (code, stderr) = stderr(child);
+        let (code, stderr) = stderr(stopped_at(&arguments, "recorded", 20).go_on_with(name));
         assert_eq!(code, Some(130), "{stderr}");
         for words in
             ["interrupted; ", " % of the work is done", "b.gguf", "the same command goes on", "--restart"]
@@ -185,7 +156,8 @@ fn a_full_disk_is_an_error_at_once_or_resumable() {
     // 6.6 MB do not fit into 3.
     let stderr = fail(&arguments, 1);
     let size = undisturbed.metadata().expect("made").len();
-    for words in ["b.gguf has", &format!("{size} are needed"), "bytes are missing"] {
+    assert!(size > 6_000_000);
+    for words in ["b.gguf has", "are needed", "bytes are missing"] {
         assert!(stderr.contains(words), "\"{words}\" is not in: {stderr}");
     }
     assert!(left(&output).is_empty());
@@ -215,10 +187,9 @@ fn a_shard_cut_short_midway_is_an_error_and_resumable_once_mended() {
     let bytes = fs::read(copy.file(last)).expect("read");
     copy.write(last, &bytes);
     let arguments = [&["quantize", text(copy.path()), "-o", text(&output)], &SLOWLY[..]].concat();
-    let mut child = start(&arguments);
-    assert!(wait_for(&mut child, &output, 0, 1600));
+    let stopped = stopped_at(&arguments, "recorded", 10);
     fs::OpenOptions::new().write(true).open(copy.file(last)).expect("opened").set_len(20_000).expect("cut");
-    let (code, stderr) = stderr(child);
+    let (code, stderr) = stderr(stopped.go_on());
     assert_eq!(code, Some(3), "{stderr}");
     for words in [last, "tensor \"", "the file ends before its byte", "the same command goes on"] {
         assert!(stderr.contains(words), "\"{words}\" is not in: {stderr}");
@@ -235,8 +206,7 @@ fn a_second_process_on_the_same_output_refuses() {
     let checkpoint = fixture("tiny-r1");
     let output = folder.path().join("a.gguf");
     let whole = [&["quantize", text(&checkpoint), "-o", text(&output), "--split", "3"], &SLOWLY[..]].concat();
-    let mut first = start(&whole);
-    assert!(wait_for(&mut first, &output, 0, 2000));
+    let first = stopped_at(&whole, "recorded", 20);
     let part = ["quantize", text(&checkpoint), "-o", text(&output), "--part", "2/3"];
     for (arguments, restart) in [(&whole[..], false), (&whole, true), (&part, false), (&part, true)] {
         let arguments = [arguments, if restart { &["--restart"] } else { &[] }].concat();
@@ -244,8 +214,7 @@ fn a_second_process_on_the_same_output_refuses() {
         // The part's own journal does not exist, so to it the file is another's.
         assert!(stderr.contains("is being written by another process"), "{stderr}");
     }
-    assert_eq!(first.try_wait().expect("it can be asked"), None, "the first was there all the time");
-    assert_eq!(stderr(first).0, Some(0));
+    assert_eq!(stderr(first.go_on()).0, Some(0));
     let hashes = |folder: &Path| {
         let names = (1..=3).map(|number| folder.join(format!("a-0000{number}-of-00003.gguf")));
         names.map(|name| hex(&fs::read(name).expect("read"))).collect::<Vec<_>>()
@@ -339,7 +308,7 @@ fn restart_begins_anew_whatever_is_there() {
     let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &[])).expect("read");
     let (part, journal) = (beside(&output, ".part"), beside(&output, ".journal"));
 
-    // A journal that is damaged, that has no file, whose file has another size; a file without a journal.
+    // A journal whose head is damaged; a journal that is none; a file without a journal, and one of somebody else's.
     interrupt();
     let mut bytes = fs::read(&journal).expect("read");
     bytes[40] ^= 1;
@@ -351,13 +320,12 @@ fn restart_begins_anew_whatever_is_there() {
     assert_eq!(fs::read(&output).expect("read"), undisturbed);
 
     interrupt();
-    fs::remove_file(&part).expect("removed");
-    refused("b.gguf.part is not");
-    fs::write(&part, "short").expect("written");
-    refused("does not have");
+    fs::write(&part, "another program's").expect("written");
+    refused("tells of other contents than");
+    assert_eq!(fs::read(&part).expect("still there"), b"another program's");
     fs::remove_file(&journal).expect("removed");
     refused("b.gguf.part is");
-    assert_eq!(fs::read(&part).expect("still there"), b"short");
+    assert_eq!(fs::read(&part).expect("still there"), b"another program's");
     let found = call(&["--restart", "--json"]);
     assert_eq!(started(&String::from_utf8_lossy(&found.stdout))["done_before"], 0);
     assert_eq!(fs::read(&output).expect("read"), undisturbed);
@@ -374,7 +342,7 @@ fn restart_begins_anew_whatever_is_there() {
 }
 
 #[test]
-fn a_torn_last_record_is_tolerated() {
+fn torn_and_damaged_records_are_pieces_to_be_made_again() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
     let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &[])).expect("read");
@@ -387,6 +355,174 @@ fn a_torn_last_record_is_tolerated() {
     file.set_len(length - 17).expect("torn");
     file.set_len(length + 100).expect("with zeros behind");
     drop(file);
-    assert!(started(&succeed(&[&arguments[..], &["--json"]].concat()))["done_before"].as_u64() > Some(0));
+    let mut bytes = fs::read(&journal).expect("read");
+    let record = length as usize - 30 * 68;
+    bytes[record] ^= 1;
+    fs::write(&journal, bytes).expect("written");
+    // Half of what is kept is looked at by another kill: what is appended to such a journal is read again.
+    assert!(killed_at(&arguments, "recorded", 5));
+    let begun = started(&succeed(&[&arguments[..], &["--json"]].concat()));
+    assert!(begun["done_before"].as_u64() > Some(0), "{begun}");
     assert_eq!(fs::read(&output).expect("read"), undisturbed);
+}
+
+/// What the file has lost, and how it is put there.
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+
+#[test]
+fn what_the_disk_has_lost_is_made_again() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let checkpoint = fixture("tiny-r1");
+    let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &[])).expect("read");
+    let output = folder.path().join("b.gguf");
+    let arguments =
+        [&["quantize", text(&checkpoint), "-o", text(&output), "--force", "--json"], &SLOWLY[..]].concat();
+    let part = beside(&output, ".part");
+    let open = |path: &Path| fs::OpenOptions::new().write(true).open(path).expect("opened");
+    let size = undisturbed.len() as u64;
+    let damages: [Damage; 5] = [
+        ("all", &|part| {
+            open(part).set_len(0).expect("cut");
+            open(part).set_len(size).expect("zeros");
+        }),
+        ("the second half", &|part| open(part).set_len(size / 2).expect("cut")),
+        ("a bit of each megabyte", &|part| {
+            let mut bytes = fs::read(part).expect("read");
+            bytes.iter_mut().skip(200_000).step_by(1 << 20).for_each(|byte| *byte ^= 4);
+            fs::write(part, bytes).expect("written");
+        }),
+        ("its mark and header", &|part| {
+            let mut bytes = fs::read(part).expect("read");
+            bytes[3..3000].fill(0x55);
+            fs::write(part, bytes).expect("written");
+        }),
+        ("its name", &|part| fs::remove_file(part).expect("removed")),
+    ];
+    for (what, damage) in damages {
+        // Between two runs, and during one, after which the journal tells of pieces that are not there.
+        assert!(killed_at(&[&arguments[..], &["--restart"]].concat(), "recorded", 40), "{what}");
+        damage(&part);
+        succeed(&arguments);
+        assert!(fs::read(&output).expect("read") == undisturbed, "{what} between runs");
+        if what != "its name" {
+            let stopped = stopped_at(&arguments, "recorded", 150);
+            damage(&part);
+            let (code, stderr) = stderr(stopped.go_on());
+            assert_eq!(code, Some(0), "{what}: {stderr}");
+            assert!(fs::read(&output).expect("read") == undisturbed, "{what} during a run");
+        }
+        succeed(&["verify", text(&output)]);
+    }
+}
+
+/// --split 3 and --part 2/3, and two spellings of an output, are at the same unfinished files with journals of their own.
+#[test]
+fn an_unfinished_file_is_of_one_run_alone() {
+    let base = TempDir::new().expect("a temporary folder");
+    quantize_fixture(base.path(), "a.gguf", &["--split", "3"]);
+    let checkpoint = fixture("tiny-r1");
+    for (other, journal) in [
+        (&["-o", "OUT.gguf", "--part", "2/3"][..], "OUT-00002-of-00003.gguf"),
+        (&["-o", "OUT", "--split", "3"], "OUT"),
+    ] {
+        let folder = TempDir::new().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        let command = |wishes: &[&str]| -> Vec<String> {
+            let mut all = vec!["quantize".to_owned(), text(&checkpoint).to_owned(), "--quiet".to_owned()];
+            let name = |wish: &&str| {
+                if wish.starts_with("OUT") { text(&at(wish)).to_owned() } else { (*wish).to_owned() }
+            };
+            all.extend(wishes.iter().map(name));
+            all.extend(SLOWLY.map(str::to_owned));
+            all
+        };
+        let as_str = |all: &[String]| all.iter().map(String::as_str).map(str::to_owned).collect::<Vec<_>>();
+        let run = |all: &[String]| fail(&as_str(all).iter().map(|s| &**s).collect::<Vec<_>>(), 2);
+        let split = command(&["-o", "OUT.gguf", "--split", "3"]);
+        let other = command(other);
+        let killed = |all: &[String], count| {
+            killed_at(&as_str(all).iter().map(|s| &**s).collect::<Vec<_>>(), "recorded", count)
+        };
+        // Most of the second file is there.
+        assert!(killed(&split, 200));
+        let stderr = run(&other);
+        assert!(stderr.contains(&format!("{journal}.journal: is not there, but ")), "{stderr}");
+        let anew = [&other[..], &["--restart".to_owned()]].concat();
+        assert!(killed(&anew, 10));
+        // The journal of the first tells of pieces that are gone.
+        let stderr = run(&split);
+        assert!(stderr.contains("is not of the run that left") && stderr.contains("--restart"), "{stderr}");
+        let anew = [&split[..], &["--restart".to_owned()]].concat();
+        succeed(&anew.iter().map(|s| &**s).collect::<Vec<_>>());
+        for number in 1..=3 {
+            let name = |stem: &str| format!("{stem}-0000{number}-of-00003.gguf");
+            let made = fs::read(at(&name("OUT"))).expect("read");
+            assert!(made == fs::read(base.path().join(name("a"))).expect("read"), "{number}");
+        }
+        // The other finds its work done by somebody else.
+        succeed(&other.iter().map(|s| &**s).collect::<Vec<_>>());
+        assert!(!at(&format!("{journal}.journal")).exists());
+    }
+}
+
+#[test]
+fn a_process_whose_files_were_taken_away_does_not_touch_anothers() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let checkpoint = fixture("tiny-r1");
+    let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &[])).expect("read");
+    let output = folder.path().join("b.gguf");
+    let arguments = [&["quantize", text(&checkpoint), "-o", text(&output), "--quiet"], &SLOWLY[..]].concat();
+    let first = stopped_at(&arguments, "recorded", 20);
+    fs::remove_file(beside(&output, ".part")).expect("removed");
+    fs::remove_file(beside(&output, ".journal")).expect("removed");
+    let second = stopped_at(&arguments, "recorded", 20);
+    let (code, said) = stderr(first.go_on());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("b.gguf.part was removed or replaced"), "{said}");
+    assert_eq!(left(&output), ["b.gguf.journal", "b.gguf.part"]);
+    assert_eq!(stderr(second.go_on()).0, Some(0));
+    assert_eq!(fs::read(&output).expect("read"), undisturbed);
+}
+
+#[test]
+fn finished_work_is_not_done_again_and_other_files_are_not_replaced() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let checkpoint = fixture("tiny-r1");
+    for (wishes, name) in
+        [(&[][..], "b.gguf"), (&["--split", "2"], "b-00002-of-00002.gguf"), (&["--part", "1/2"], "")]
+    {
+        let output = folder.path().join("b.gguf");
+        let base = [&["quantize", text(&checkpoint), "-o", text(&output), "--json"], wishes].concat();
+        succeed(&base);
+        let again = succeed(&base);
+        assert!(!again.contains("\"started\"") && again.contains("\"already_made\":true"), "{again}");
+        if name.is_empty() {
+            continue;
+        }
+        // Other work, and a file that is not as it was made.
+        let other = [&base[..], &["--recipe", "q8_0"]].concat();
+        let file = folder.path().join(name);
+        let made = fs::read(&file).expect("read");
+        let stderr = fail(&other, 2);
+        assert!(stderr.contains("is there already; --force replaces it"), "{stderr}");
+        let mut bytes = made.clone();
+        let last = bytes.len() - 5000;
+        bytes[last..].iter_mut().for_each(|byte| *byte ^= 1);
+        fs::write(&file, &bytes).expect("written");
+        assert!(fail(&base, 2).contains("--force replaces it"));
+        assert!(fs::read(&file).expect("read") == bytes, "untouched");
+        succeed(&[&base[..], &["--force"]].concat());
+        assert!(fs::read(&file).expect("read") == made);
+        for left in left(&output) {
+            fs::remove_file(folder.path().join(left)).expect("removed");
+        }
+    }
+    // A file that comes to be there during the work.
+    let output = folder.path().join("c.gguf");
+    let arguments = [&["quantize", text(&checkpoint), "-o", text(&output)], &SLOWLY[..]].concat();
+    let stopped = stopped_at(&arguments, "recorded", 10);
+    fs::write(&output, "precious").expect("written");
+    let (code, said) = stderr(stopped.go_on());
+    assert_eq!((code, fs::read(&output).expect("read")), (Some(2), b"precious".to_vec()), "{said}");
+    succeed(&[&arguments[..], &["--force"]].concat());
 }

@@ -1,11 +1,12 @@
 //! Sums of squared inputs by column, for each matrix of a layer.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::forward::{Input, Observer};
 
 /// With `--cover` every expert is shown at least so many tokens.
@@ -31,19 +32,21 @@ pub struct Sums {
 
 /// Collects the sums of the layer that is computed.
 #[derive(Debug)]
-pub struct Collector {
+pub struct Collector<'a> {
     /// By name; tensors that share inputs are there once, under the first one's name.
     sums: BTreeMap<String, (Vec<String>, Sums)>,
     experts: usize,
     heads: usize,
     least_tokens: usize,
+    stop: &'a AtomicBool,
 }
 
-impl Collector {
-    /// For layers of so many experts and heads; `cover` shows extra tokens to experts with few.
-    pub fn new(experts: usize, heads: usize, cover: bool) -> Self {
+impl<'a> Collector<'a> {
+    /// For layers of so many experts and heads; `cover` shows extra tokens to experts with few. Ends the pass when `stop`
+    /// becomes true.
+    pub fn new(experts: usize, heads: usize, cover: bool, stop: &'a AtomicBool) -> Self {
         let least_tokens = if cover { LEAST_TOKENS } else { 0 };
-        Self { sums: BTreeMap::new(), experts, heads, least_tokens }
+        Self { sums: BTreeMap::new(), experts, heads, least_tokens, stop }
     }
 
     /// What was collected, by the tensors' full names in order; the collector is empty again.
@@ -84,8 +87,11 @@ impl Collector {
     }
 }
 
-impl Observer for Collector {
+impl Observer for Collector<'_> {
     fn see(&mut self, input: Input<'_>) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
         self.add(&input, 1.0);
         Ok(())
     }
@@ -108,7 +114,8 @@ mod tests {
 
     #[test]
     fn columns_are_summed_by_slice_and_extra_tokens_count_less() {
-        let mut collector = Collector::new(2, 1, true);
+        let stop = AtomicBool::new(false);
+        let mut collector = Collector::new(2, 1, true, &stop);
         let rows = [1.0, 2.0, 3.0, 4.0];
         let input =
             |slice, inputs| Input { layer: 3, tensors: &["ffn_gate_exps", "ffn_up_exps"], slice, inputs };
@@ -123,5 +130,8 @@ mod tests {
         assert_eq!(sums.sums, [0.0, 0.0, 10.0 + 9.0 / 16.0, 20.0 + 1.0]);
         assert_eq!(sums.counts, [0.0, 2.0625]);
         assert!(collector.take().is_empty());
+        stop.store(true, Ordering::Relaxed);
+        let stopped = collector.see(input(1, View::new(2, &rows))).expect_err("stopped");
+        assert!(matches!(stopped, Error::Interrupted), "{stopped}");
     }
 }

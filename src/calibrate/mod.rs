@@ -1,6 +1,7 @@
 //! Before the road, measure: the importances of every matrix, from its inputs on a text.
 
 mod collector;
+mod manifest;
 mod prober;
 mod run;
 

@@ -11,6 +11,10 @@ use crate::error::{Error, Result};
 use crate::forward::{Input, Observer, Pass, Weights};
 use crate::model::Model;
 use crate::sensitivity::{Probe, Probed};
+use crate::whole;
+
+/// A larger file is none of a layer's.
+const MAX_FILE: u64 = 64 << 20;
 
 /// Measures on the way, if that is asked for.
 pub struct Prober<'a> {
@@ -29,7 +33,7 @@ impl<'a> Prober<'a> {
     }
 
     /// One layer.
-    pub fn layer(&mut self, pass: &mut Pass, layer: usize, collector: &mut Collector) -> Result<()> {
+    pub fn layer(&mut self, pass: &mut Pass, layer: usize, collector: &mut Collector<'_>) -> Result<()> {
         let weights = self.weights;
         for (compute, ffn) in Pass::BLOCKS {
             let before = self.probe.is_some().then(|| pass.states().copy(self.memory / 4)).transpose()?;
@@ -44,7 +48,7 @@ impl<'a> Prober<'a> {
     /// Something whose inputs are to be seen.
     pub fn watch(
         &mut self,
-        collector: &mut Collector,
+        collector: &mut Collector<'_>,
         work: impl FnOnce(&mut dyn Observer) -> Result<()>,
     ) -> Result<()> {
         let Some((model, places, probe)) = &mut self.probe else { return work(collector) };
@@ -53,27 +57,29 @@ impl<'a> Prober<'a> {
         watcher.finish()
     }
 
-    /// Writes what was found since the last time.
-    pub fn keep(&mut self, path: &Path) -> Result<()> {
-        let Some((.., probe)) = &mut self.probe else { return Ok(()) };
+    /// Writes what was found since the last time; false if nothing is measured.
+    pub fn keep(&mut self, path: &Path) -> Result<bool> {
+        let Some((.., probe)) = &mut self.probe else { return Ok(false) };
         let text = serde_json::to_vec(&probe.take_found()).expect("plain data is JSON");
-        disk::write_whole(path, &text).map_err(|e| Error::io("write", path, e))
+        disk::write_whole(path, &text).map_err(|e| Error::io("write", path, e))?;
+        Ok(true)
     }
 }
 
 /// Reads what was found of a layer.
 pub fn read(path: &Path) -> Result<Probed> {
-    let text = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let fault = |problem: String| Error::io("read", path, std::io::Error::other(problem));
+    let text = whole::read(path, MAX_FILE, fault)?;
     serde_json::from_slice(&text).map_err(|e| Error::io("read", path, e.into()))
 }
 
 /// Shows both what is seen.
-struct Both<'a, W> {
-    collector: &'a mut Collector,
+struct Both<'a, C, W> {
+    collector: &'a mut C,
     watcher: &'a mut W,
 }
 
-impl<W: Observer> Observer for Both<'_, W> {
+impl<C: Observer, W: Observer> Observer for Both<'_, C, W> {
     fn see(&mut self, input: Input<'_>) -> Result<()> {
         self.collector.see(input)?;
         self.watcher.see(input)

@@ -1,18 +1,21 @@
 //! The calibration: layer by layer, each one's sums kept as soon as it is finished.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use quant_kernels::Format;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::collector::Collector;
+use super::manifest;
 use super::prober::{self, Prober};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::forward::{Head, Input, Observer, Pass, Saved, Shape, Weights};
-use crate::gguf::beside;
+use crate::gguf::{Output, beside};
 use crate::model::Model;
+use crate::moment;
 use crate::recipe::imatrix::{Entry, Imatrix, Layout, Origin, Writer};
 use crate::sensitivity::Probed;
 
@@ -34,6 +37,12 @@ pub struct Calibration<'a> {
     pub layout: Layout,
     /// Bytes for hidden states.
     pub memory: u64,
+    /// Forget what an earlier run has done.
+    pub restart: bool,
+    /// Replace a file that is there.
+    pub force: bool,
+    /// Becomes true when the user wants to stop.
+    pub stop: &'a AtomicBool,
     /// Stands for the checkpoint, so that another one's unfinished work is not taken up.
     pub checkpoint: String,
     /// Whether the cost of types is measured besides.
@@ -47,6 +56,8 @@ pub struct Probing<'a> {
     pub model: &'a Model,
     /// The types.
     pub types: &'a [Format],
+    /// Whether an earlier run has told of them.
+    pub made: &'a (dyn Fn() -> Result<bool> + Sync),
     /// Takes what was found, when the importance matrix is written.
     pub done: &'a (dyn Fn(Probed) -> Result<()> + Sync),
 }
@@ -67,7 +78,7 @@ pub struct Step {
 }
 
 /// Experts of a layer that no token of the text chose.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreached {
     /// The layer.
     pub layer: usize,
@@ -76,8 +87,11 @@ pub struct Unreached {
 }
 
 /// What was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Found {
+    /// Whether an earlier run had made the file already.
+    #[serde(default, skip_deserializing)]
+    pub already: bool,
     /// Tensors with importances.
     pub tensors: usize,
     /// Tokens that went through.
@@ -86,10 +100,11 @@ pub struct Found {
     pub unreached: Vec<Unreached>,
 }
 
-/// Measures the importances and writes them to `path`.
+/// Measures the importances and writes them to `path`, unless an earlier run of the same work has.
 ///
 /// # Errors
-/// If weights cannot be read, or the file not be written. What was finished is taken up by the next run.
+/// If weights cannot be read, or the file not be written, or another file is there; if the user wants to stop. What was
+/// finished is taken up by the next run.
 pub fn run(
     weights: &dyn Weights,
     shape: &Shape,
@@ -97,10 +112,58 @@ pub fn run(
     path: &Path,
     told: &dyn Fn(Step),
 ) -> Result<Found> {
-    let Calibration { tokens, context, memory, cover, .. } = *calibration;
-    let folder = Saved::new(beside(path, ".calibrating"), fingerprint(calibration));
-    folder.create()?;
-    let earlier = folder.layers()?;
+    Output::check(path)?;
+    let work = fingerprint(calibration);
+    let folder = beside(path, ".calibrating");
+    let made = if calibration.force { None } else { manifest::made(path, &work)? };
+    let probed = calibration.probing.as_ref().map_or(Ok(true), |probing| (probing.made)())?;
+    if let Some(found) = made.clone().filter(|_| probed) {
+        if folder.is_dir() {
+            Saved::open(folder, work)?.remove()?;
+        }
+        return Ok(Found { already: true, ..found });
+    }
+    if made.is_none() && !calibration.force {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::Exists(path.to_owned()));
+        }
+        Output::check_manifest(path)?;
+    }
+    let mut folder = Saved::open(folder, work)?;
+    if calibration.restart {
+        folder.clear()?;
+    }
+    let mut finished = 0;
+    match layers(weights, shape, calibration, path, &folder, made.is_some(), told, &mut finished) {
+        Ok(found) => {
+            folder.remove()?;
+            Ok(found)
+        }
+        Err(cause) => {
+            folder.leave();
+            let percent = (finished * 100 / (shape.layers + 1)) as u64;
+            Err(match finished {
+                0 => cause,
+                _ => Error::Unfinished { cause: Box::new(cause), percent, output: path.to_owned() },
+            })
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, of what a run has found out")]
+fn layers(
+    weights: &dyn Weights,
+    shape: &Shape,
+    calibration: &Calibration,
+    path: &Path,
+    folder: &Saved,
+    is_there: bool,
+    told: &dyn Fn(Step),
+    finished: &mut usize,
+) -> Result<Found> {
+    let Calibration { tokens, context, memory, cover, stop, .. } = *calibration;
+    let earlier = folder.layers()?.unwrap_or(0);
+    *finished = earlier;
     let mut pass = if earlier > 0 {
         let mut pass = Pass::resume(shape.clone(), tokens.len(), context, memory)?;
         folder.restore(earlier, pass.states())?;
@@ -113,39 +176,42 @@ pub fn run(
         chunks: (tokens.len() / context) as u32,
         context: context as u32,
     };
-    let mut collector = Collector::new(shape.experts, shape.heads, cover);
+    let mut collector = Collector::new(shape.experts, shape.heads, cover, stop);
     let mut prober = Prober::new(calibration.probing.as_ref(), weights, memory);
     told(Step { layers: [earlier, shape.layers], earlier });
     for layer in earlier..shape.layers {
         prober.layer(&mut pass, layer, &mut collector)?;
-        prober.keep(&probed(&folder, layer))?;
-        keep(&mut collector, &sums(&folder, layer), &origin)?;
-        folder.keep(layer + 1, pass.states())?;
+        let mut files = vec![sums(layer)];
+        if prober.keep(&folder.file(&probed(layer)))? {
+            files.push(probed(layer));
+        }
+        keep(&mut collector, &folder.file(&sums(layer)), &origin)?;
+        folder.keep(layer + 1, pass.states(), &files)?;
+        *finished = layer + 1;
         told(Step { layers: [layer + 1, shape.layers], earlier });
     }
     prober.watch(&mut collector, |observer| head(weights, &mut pass, observer))?;
-    prober.keep(&probed(&folder, shape.layers))?;
-    keep(&mut collector, &sums(&folder, shape.layers), &origin)?;
-    let found = join(&folder, calibration, shape, origin, path)?;
+    prober.keep(&folder.file(&probed(shape.layers)))?;
+    keep(&mut collector, &folder.file(&sums(shape.layers)), &origin)?;
+    let found = join(folder, calibration, shape, origin, path, is_there)?;
     if let Some(probing) = &calibration.probing {
         let mut all = Probed::default();
         for layer in 0..=shape.layers {
-            all.add(prober::read(&probed(&folder, layer))?);
+            all.add(prober::read(&folder.file(&probed(layer)))?);
         }
         (probing.done)(all)?;
     }
-    folder.remove()?;
     Ok(found)
 }
 
 /// The file of a layer's sums.
-fn sums(folder: &Saved, layer: usize) -> PathBuf {
-    folder.file(&format!("layer-{layer}.imatrix"))
+fn sums(layer: usize) -> String {
+    format!("layer-{layer}.imatrix")
 }
 
 /// The file of what a layer's types cost.
-fn probed(folder: &Saved, layer: usize) -> PathBuf {
-    folder.file(&format!("layer-{layer}.sensitivity"))
+fn probed(layer: usize) -> String {
+    format!("layer-{layer}.sensitivity")
 }
 
 /// The inputs of the head.
@@ -178,19 +244,21 @@ fn keep(collector: &mut Collector, path: &Path, origin: &Origin) -> Result<()> {
         let counts = if name.ends_with("_exps.weight") { &sums.counts[..] } else { &sums.counts[..1] };
         writer.put(place, &narrow(&sums.sums), &narrow(counts))?;
     }
-    writer.finish()
+    writer.finish(true)
 }
 
-/// Joins the layers' files, which come in the order of the layers.
+/// Joins the layers' files, which come in the order of the layers. The file may take the place of one that is there if
+/// that is of the same work, or the user says so.
 fn join(
     folder: &Saved,
     calibration: &Calibration,
     shape: &Shape,
     origin: Origin,
     path: &Path,
+    is_there: bool,
 ) -> Result<Found> {
     let parts: Vec<Imatrix> =
-        (0..=shape.layers).map(|layer| Imatrix::open(&sums(folder, layer))).collect::<Result<_>>()?;
+        (0..=shape.layers).map(|layer| Imatrix::open(&folder.file(&sums(layer)))).collect::<Result<_>>()?;
     let mut entries = Vec::new();
     let mut sources = Vec::new();
     let mut unreached: Vec<Unreached> = Vec::new();
@@ -219,8 +287,13 @@ fn join(
         let [sums, counts] = parts[*layer].sums(name).expect("it was there before");
         writer.put(place, &sums, &counts)?;
     }
-    writer.finish()?;
-    Ok(Found { tensors, tokens: calibration.tokens.len(), unreached })
+    let found = Found { already: false, tensors, tokens: calibration.tokens.len(), unreached };
+    // The manifest first: it tells the next run whether the file is the one that it speaks of.
+    manifest::write(path, &fingerprint(calibration), &writer.sha256()?, &found)?;
+    moment::pass("told");
+    writer.finish(calibration.force || is_there)?;
+    moment::pass("joined");
+    Ok(found)
 }
 
 impl Calibration<'_> {
@@ -237,13 +310,14 @@ impl Calibration<'_> {
     }
 }
 
-/// Everything that the sums depend on.
+/// Everything that the files depend on.
 fn fingerprint(calibration: &Calibration) -> String {
     let mut digest = Sha256::new();
     digest.update(env!("CARGO_PKG_VERSION"));
     digest.update(&calibration.checkpoint);
     digest.update(calibration.context.to_le_bytes());
-    digest.update([u8::from(calibration.cover)]);
+    digest.update([u8::from(calibration.cover), u8::from(calibration.layout == Layout::Dat)]);
+    digest.update(format!("{:?}", calibration.datasets));
     for format in calibration.probing.iter().flat_map(|probing| probing.types) {
         digest.update(format.name());
     }

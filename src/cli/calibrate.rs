@@ -8,19 +8,18 @@ use anyhow::Result;
 use clap::Args;
 use quant_kernels::Format;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
-use super::print;
 use super::text::{Chunking, Text};
+use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
-use crate::checkpoint::{Checkpoint, Fingerprint};
+use crate::checkpoint::{Checkpoint, Fingerprint, hex};
 use crate::error::Error;
 use crate::forward::{FromCheckpoint, Shape};
 use crate::log;
 use crate::model::{Model, Options};
 use crate::recipe::imatrix::{Imatrix, Layout};
 use crate::report::{about, peak_memory};
-use crate::sensitivity::{DEFAULT_TYPES, Probed, Sampling, measure};
+use crate::sensitivity::{DEFAULT_TYPES, Probed, Sampling, Table, measure};
 
 /// Measure importances: run the checkpoint over a text, a layer at a time, and write an importance matrix
 #[derive(Debug, Args)]
@@ -56,6 +55,14 @@ pub struct Calibrate {
     #[arg(long)]
     pre: Option<String>,
 
+    /// Forget what an interrupted run has done and begin anew
+    #[arg(long)]
+    restart: bool,
+
+    /// Replace a finished file that is there
+    #[arg(long)]
+    force: bool,
+
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -76,7 +83,8 @@ impl Calibrate {
         let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Imatrix)?;
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let done = |probed| self.save_sensitivity(&checkpoint, &model, types, probed);
-        let probing = Probing { model: &model, types, done: &done };
+        let made = || self.sensitivity_made(&checkpoint);
+        let probing = Probing { model: &model, types, made: &made, done: &done };
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let calibration = Calibration {
             tokens: &tokens,
@@ -85,7 +93,10 @@ impl Calibrate {
             cover: self.cover,
             layout: self.format,
             memory,
-            checkpoint: fingerprint(&checkpoint, &model),
+            restart: self.restart,
+            force: self.force,
+            stop: interrupt::flag(),
+            checkpoint: fingerprint(&checkpoint, &model)?,
             probing: self.sensitivity.is_some().then_some(probing),
         };
         let quiet = self.quiet;
@@ -106,6 +117,9 @@ impl Calibrate {
         if !quiet {
             warn(&found, self.cover);
         }
+        if found.already {
+            return print(format_args!("{}: already made of this", self.output.display()));
+        }
         print(format_args!(
             "{}: importances of {} tensors from {} tokens",
             self.output.display(),
@@ -116,6 +130,13 @@ impl Calibrate {
 }
 
 impl Calibrate {
+    /// Whether the table of an earlier run is there, of this checkpoint and this importance matrix.
+    fn sensitivity_made(&self, checkpoint: &Checkpoint) -> Result<bool, Error> {
+        let Some(path) = self.sensitivity.as_ref().filter(|path| path.is_file()) else { return Ok(false) };
+        let (imatrix, source) = (Imatrix::open(&self.output)?, Fingerprint::of(checkpoint)?);
+        Ok(matches!(Table::read(path, &source, Some(&imatrix.fingerprint())), Ok(Some(_))))
+    }
+
     /// What each type costs: on a sample of all rows, and what the text said of that.
     fn save_sensitivity(
         &self,
@@ -169,12 +190,7 @@ fn warn(found: &Found, cover: bool) {
     }
 }
 
-/// Stands for the checkpoint: its settings, and where every tensor lies.
-fn fingerprint(checkpoint: &Checkpoint, model: &Model) -> String {
-    let mut tensors: Vec<String> = checkpoint.tensors().map(|tensor| format!("{tensor:?}")).collect();
-    tensors.sort();
-    let mut digest = Sha256::new();
-    digest.update(format!("{:?}", model.metadata));
-    tensors.iter().for_each(|tensor| digest.update(tensor));
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+/// Stands for the checkpoint, and for the model that it is taken for.
+fn fingerprint(checkpoint: &Checkpoint, model: &Model) -> Result<String, Error> {
+    Ok(hex(format!("{} {:?}", Fingerprint::of(checkpoint)?.sha256(), model.metadata).as_bytes()))
 }

@@ -1,7 +1,7 @@
 //! `quantpress quantize`: the checkpoint to a GGUF file.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,8 +12,8 @@ use super::feedback::FeedbackArgs;
 use super::planning::{Planning, thread_count, threads};
 use super::size;
 use super::{interrupt, print};
-use crate::error::Error;
-use crate::gguf::{Part, beside};
+use crate::error::Warning;
+use crate::gguf::beside;
 use crate::log;
 use crate::pipeline::{Job, Made, default_memory, run};
 use crate::report::{Progress, Size, Style, Summary, peak_memory};
@@ -45,6 +45,10 @@ pub struct Quantize {
     /// Forget what an interrupted run has done and begin anew
     #[arg(long)]
     restart: bool,
+
+    /// Replace a finished file that is there
+    #[arg(long)]
+    force: bool,
 
     /// Do not reserve the space on the disk beforehand.
     #[arg(long, hide = true)]
@@ -100,17 +104,19 @@ impl Quantize {
             threads,
             memory: self.memory.unwrap_or_else(|| default_memory(threads)),
             restart: self.restart,
+            force: self.force,
+            strict: planned.strict,
             reserve: !self.no_reserve,
             sync: Duration::from_secs_f64(self.sync_seconds),
             stop: interrupt::flag(),
-            check: &check,
             listener: &listener,
         };
         let made = match planned.plan.feedback {
             Some(_) => self.feedback.run(&planned, &job, self.memory, style)?,
             None => run(&job)?,
         };
-        let Made { files, bytes, bits_per_weight, stages, sealing } = made;
+        let Made { files, bytes, bits_per_weight, stages, sealing, warnings, already } = made;
+        warnings.iter().for_each(log::warn);
 
         let (seconds, memory) = (progress.elapsed().as_secs_f64(), peak_memory());
         match style {
@@ -119,6 +125,8 @@ impl Quantize {
                 "output": self.output,
                 "files": files,
                 "manifests": files.iter().map(|file| beside(file, ".json")).collect::<Vec<_>>(),
+                "already_made": already,
+                "warnings": warnings.iter().map(Warning::to_string).collect::<Vec<_>>(),
                 "bytes": bytes,
                 "seconds": seconds,
                 "busy": stages,
@@ -127,6 +135,7 @@ impl Quantize {
                 "peak_memory_bytes": memory,
             })),
             Style::Quiet => Ok(()),
+            _ if already => print(format_args!("{}: already made of this", files[0].display())),
             _ => {
                 let rate = progress.rate();
                 let memory =
@@ -151,12 +160,6 @@ impl Quantize {
             }
         }
     }
-}
-
-/// The last check of a finished file, before it gets its name: its structure, as `verify` reads it. (Its scales were
-/// looked at with its digests.)
-fn check(file: &Path) -> Result<(), Error> {
-    Part::read(file).map(drop)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

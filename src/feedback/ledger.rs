@@ -1,6 +1,5 @@
 //! What is still to be quantized, and how it is written and recorded.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -8,73 +7,74 @@ use std::time::Instant;
 use dense_kernels::Dense;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
+use super::written::Written;
 use crate::deviation::Deviation;
 use crate::error::{Error, Result};
 use crate::gguf::Output;
-use crate::pipeline::{Event, Job, Keeper, Unit, Work};
+use crate::pipeline::{Done, Event, Job, Keeper, Unit, Work, checksum};
+use crate::zeros::Zeros;
 
 /// Weights that are in memory at once, about: an embedding has a billion.
 const BAND: u64 = 16 << 20;
 
-/// The slices of all tensors, and which of them are open.
+/// The slices of all tensors, and which of them are open: those with a unit that is not in the file.
 pub struct Ledger<'a> {
     job: &'a Job<'a>,
+    work: &'a Work,
     outputs: &'a [Output],
     keeper: Keeper<'a>,
-    /// The units of each slice, by tensor and slice.
-    units: HashMap<(usize, usize), Vec<Unit>>,
-    /// By tensor and slice.
-    open: Vec<Vec<bool>>,
+    written: &'a Written,
     due: Instant,
 }
 
 impl<'a> Ledger<'a> {
-    /// All that is not recorded is open.
-    pub fn new(job: &'a Job<'a>, work: &Work, outputs: &'a [Output], keeper: Keeper<'a>) -> Self {
-        let mut units: HashMap<(usize, usize), Vec<Unit>> = HashMap::new();
-        let mut open: Vec<Vec<bool>> =
-            job.plan.model.tensors.iter().map(|tensor| vec![false; tensor.slices.len()]).collect();
-        for unit in work.all(job.plan) {
-            open[unit.tensor][unit.slice] |= !keeper.is_done(unit.number);
-            units.entry((unit.tensor, unit.slice)).or_default().push(unit);
-        }
-        Self { job, outputs, keeper, units, open, due: Instant::now() + job.sync }
+    /// All that is not written is open.
+    pub fn new(
+        job: &'a Job<'a>,
+        work: &'a Work,
+        outputs: &'a [Output],
+        keeper: Keeper<'a>,
+        written: &'a Written,
+    ) -> Self {
+        Self { job, work, outputs, keeper, written, due: Instant::now() + job.sync }
     }
 
     /// Whether a slice is still to be quantized.
     pub fn is_open(&self, tensor: usize, slice: usize) -> bool {
-        self.open[tensor][slice]
+        self.work.of_slice(self.job.plan, tensor, slice).any(|unit| !self.written.has(unit.number))
     }
 
     /// The open slices of a tensor.
     pub fn open_slices(&self, tensor: usize) -> Vec<usize> {
-        (0..self.open[tensor].len()).filter(|&slice| self.open[tensor][slice]).collect()
+        let slices = 0..self.job.plan.model.tensors[tensor].slices.len();
+        slices.filter(|&slice| self.is_open(tensor, slice)).collect()
     }
 
     /// Whether any slice is open of the tensors whose names these are.
     pub fn any_open(&self, which: impl Fn(&str) -> bool) -> bool {
-        let tensors = self.job.plan.model.tensors.iter().zip(&self.open);
-        tensors.filter(|(tensor, _)| which(&tensor.name)).any(|(_, open)| open.contains(&true))
+        let open = |tensor| self.work.numbers(tensor).any(|unit| !self.written.has(unit));
+        let tensors = self.job.plan.model.tensors.iter().enumerate();
+        tensors.filter(|(_, tensor)| which(&tensor.name)).any(|(tensor, _)| open(tensor))
     }
 
-    /// The rows of a slice that are not done, in bands of whole units, in order.
+    /// The rows of a slice that are not written, in bands of whole units, in order.
     pub fn bands(&self, tensor: usize, slice: usize) -> Vec<Range<u64>> {
         let most = (BAND / self.job.plan.model.tensors[tensor].columns()).max(1);
-        let mut bands: Vec<Range<u64>> = Vec::new();
-        let units = &self.units[&(tensor, slice)];
-        for unit in units {
+        let mut bands: Vec<(Range<u64>, bool)> = Vec::new();
+        for unit in self.work.of_slice(self.job.plan, tensor, slice) {
+            let open = !self.written.has(unit.number);
             match bands.last_mut() {
-                Some(band) if unit.rows.end - band.start <= most => band.end = unit.rows.end,
-                _ => bands.push(unit.rows.clone()),
+                Some((band, any)) if unit.rows.end - band.start <= most => {
+                    band.end = unit.rows.end;
+                    *any |= open;
+                }
+                _ => bands.push((unit.rows, open)),
             }
         }
-        let open = |unit: &Unit| !self.keeper.is_done(unit.number);
-        bands.retain(|band| units.iter().any(|unit| band.contains(&unit.rows.start) && open(unit)));
-        bands
+        bands.into_iter().filter(|(_, open)| *open).map(|(band, _)| band).collect()
     }
 
-    /// Writes the blocks of a band, and compares them with the weights that they stand for. The slice is done with its
-    /// last band.
+    /// Writes the blocks of a band, and compares them with the weights that they stand for.
     ///
     /// # Errors
     /// If the system cannot, the blocks do not decode to numbers, or the user wants to stop.
@@ -95,19 +95,21 @@ impl<'a> Ledger<'a> {
         let offset = offset + (slice as u64 * planned.rows() + band.start) * row_bytes as u64;
         self.outputs[file - self.job.files().start].write_at(offset, blocks)?;
 
-        let deviation = |unit: &Unit| {
+        let compare = |unit: &Unit| {
             let rows = (unit.rows.start - band.start) as usize..(unit.rows.end - band.start) as usize;
             let blocks = &blocks[rows.start * row_bytes..rows.end * row_bytes];
             let weights = &weights.values()[rows.start * columns..rows.end * columns];
-            Deviation::of(format, weights, columns, importance.as_deref(), blocks, &mut Vec::new())
+            let importance = importance.as_deref();
+            let deviation = Deviation::of(format, weights, columns, importance, blocks, &mut Vec::new());
+            Done { deviation, zeros: Zeros::of(weights, columns), blocks: checksum(blocks) }
         };
-        let within = |unit: &&Unit| band.contains(&unit.rows.start);
-        let units: Vec<&Unit> = self.units[&(tensor, slice)].iter().filter(within).collect();
-        let deviations: Vec<Deviation> = units.par_iter().map(|unit| deviation(unit)).collect();
+        let units = self.work.of_slice(plan, tensor, slice);
+        let units: Vec<Unit> = units.filter(|unit| band.contains(&unit.rows.start)).collect();
+        let compared: Vec<Done> = units.par_iter().map(compare).collect();
         let stored = self.job.checkpoint.tensor(&planned.slices[slice].tensor)?;
         let stored = stored.bytes / stored.rows().max(1);
-        for (unit, deviation) in units.iter().zip(deviations) {
-            if !deviation.is_finite() {
+        for (unit, done) in units.iter().zip(compared) {
+            if !done.deviation.is_finite() {
                 let problem = format!(
                     "tensor \"{}\", slice {slice}, rows {:?}: the {format} blocks do not decode to numbers",
                     planned.name, unit.rows
@@ -116,10 +118,10 @@ impl<'a> Ledger<'a> {
             }
             let rows = unit.rows.end - unit.rows.start;
             let written = rows * row_bytes as u64;
-            self.keeper.note(unit.number, deviation, written);
+            self.written.put(unit.number, done.blocks);
+            self.keeper.note(unit.number, done, written);
             (self.job.listener)(Event::Written { weights: unit.weights(plan), read: rows * stored, written });
         }
-        self.open[tensor][slice] = band.end < planned.rows();
         if Instant::now() >= self.due {
             self.record()?;
         }

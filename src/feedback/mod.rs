@@ -9,5 +9,6 @@ mod ledger;
 mod press;
 mod quantized;
 mod run;
+mod written;
 
 pub use run::Feedback;

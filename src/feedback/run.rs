@@ -4,6 +4,7 @@
 use super::ledger::Ledger;
 use super::press::Press;
 use super::quantized::Quantized;
+use super::written::Written;
 use crate::covariance::{Covariance, Known, metrics};
 use crate::error::{Error, Result};
 use crate::forward::{FromCheckpoint, Head, Input, Observer, Pass, Saved, Shape, Weights};
@@ -32,9 +33,10 @@ impl Method for Feedback<'_> {
             let problem = "--feedback needs what it made of the layers before; make all parts with --split";
             return Err(Error::Argument(problem.into()));
         }
-        let saved = Saved::new(beside(&session.name, ".feedback"), session.fingerprint());
-        let (outputs, keeper) = session.parts();
-        let mut ledger = Ledger::new(job, work, outputs, keeper);
+        let saved = Saved::open(beside(&session.name, ".feedback"), session.fingerprint())?;
+        let (outputs, keeper) = session.parts(job, work);
+        let written = Written::new(work, &keeper);
+        let mut ledger = Ledger::new(job, work, outputs, keeper, &written);
         if ledger.any_open(|_| true) {
             let places = job.plan.model.places();
             let press = Press {
@@ -43,14 +45,21 @@ impl Method for Feedback<'_> {
                 places: &places,
                 original: FromCheckpoint::new(job.checkpoint, &job.plan.model),
             };
-            let quantized = Quantized::new(job.plan, outputs, &places);
+            let quantized = Quantized::new(job.plan, work, outputs, &places, &written);
             let done = self.layers(&press, &quantized, &mut ledger, &saved);
             // An error of the work goes before one of recording what it did.
             let recorded = ledger.record();
-            done.and(recorded)?;
+            if let Err(error) = done.and(recorded) {
+                saved.leave();
+                return Err(error);
+            }
         }
         saved.remove()?;
         Ok(None)
+    }
+
+    fn reads_back(&self) -> bool {
+        true
     }
 }
 
@@ -64,7 +73,7 @@ impl Feedback<'_> {
         let of_layer = |name: &str, layer: usize| name.starts_with(&format!("blk.{layer}."));
         let first_open = (0..shape.layers).find(|&layer| ledger.any_open(|name| of_layer(name, layer)));
         // States that were kept are of use if all layers before them are done.
-        let kept = saved.layers()?;
+        let kept = saved.layers()?.unwrap_or(0);
         let earlier = if kept <= first_open.unwrap_or(shape.layers) { kept } else { 0 };
         let mut pass = if earlier > 0 {
             let mut pass = Pass::resume(shape.clone(), self.tokens.len(), self.context, self.memory)?;
@@ -85,7 +94,7 @@ impl Feedback<'_> {
                 compute(&mut pass, quantized, layer, &mut Passer(ledger), true)?;
             }
             ledger.record()?;
-            saved.keep(layer + 1, pass.states())?;
+            saved.keep(layer + 1, pass.states(), &[])?;
             (self.told)(layer + 1, earlier);
         }
         head(press, &mut pass, ledger, self.memory)?;

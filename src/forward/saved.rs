@@ -1,61 +1,116 @@
 //! What is kept between layers, so that interrupted work goes on: a folder beside the output, with the hidden states
 //! after the last finished layer, and whatever else the work wants to find there.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::PathBuf;
+use std::hash::Hasher;
+use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
 
 use super::states::States;
-use crate::disk;
+use crate::disk::{self, Create, Replacement};
 use crate::error::{Error, Result};
+use crate::log;
+use crate::moment;
+use crate::whole;
 
 /// Tokens whose states are copied at a time.
 const BATCH: usize = 256;
 
-/// The folder; it is made when something is kept.
+/// Bytes that are looked at together.
+const CHUNK: usize = 1 << 20;
+
+/// The folder, locked against other processes.
 #[derive(Debug)]
 pub struct Saved {
     path: PathBuf,
     fingerprint: String,
+    lock: File,
 }
 
-/// What is done: renamed into place last, so that it never promises more than there is.
+/// What is done, and the checksums of the files that it needs: it gets its name last and loses it first, so that it never
+/// promises more than there is.
 #[derive(Serialize, Deserialize)]
 struct Done {
     fingerprint: String,
     layers: usize,
+    files: BTreeMap<String, Sum>,
+}
+
+/// Size and XXH3 of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Sum {
+    bytes: u64,
+    xxh3: u64,
 }
 
 const DONE: &str = "done.json";
+const LOCK: &str = "lock";
+
+/// A larger marker is none.
+const MAX_DONE: u64 = 1 << 20;
 
 impl Saved {
-    /// The folder at `path`; `fingerprint` stands for everything that the result depends on.
-    pub fn new(path: PathBuf, fingerprint: String) -> Self {
-        Self { path, fingerprint }
-    }
-
-    /// Makes the folder, if it is not there.
+    /// The folder at `path`, made if it is not there; `fingerprint` stands for everything that the result depends on.
     ///
     /// # Errors
-    /// If it cannot be created.
-    pub fn create(&self) -> Result<()> {
-        fs::create_dir_all(&self.path).map_err(|e| Error::io("create", &self.path, e))
+    /// If it cannot be created, is a link or no folder of this program's, or another process works in it.
+    pub fn open(path: PathBuf, fingerprint: String) -> Result<Self> {
+        loop {
+            make(&path)?;
+            let lock_path = path.join(LOCK);
+            let file = match disk::open_own(&lock_path, Create::Missing) {
+                Ok(file) => file,
+                // Whoever was here has just finished, and removed the folder.
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) => return Err(Error::io("create", lock_path, e)),
+            };
+            if !disk::lock(&file).map_err(|e| Error::io("lock", &lock_path, e))? {
+                return Err(Error::Busy(path.with_extension("")));
+            }
+            if disk::is_at(&file, &lock_path) {
+                return Ok(Self { path, fingerprint, lock: file });
+            }
+        }
     }
 
-    /// Layers that are finished, of the same work; anything else that lies there does not count.
+    /// Layers that are finished, of the same work, with all that was kept of them as it was; None if nothing was, or is
+    /// of use no more.
     ///
     /// # Errors
     /// If the folder cannot be read.
-    pub fn layers(&self) -> Result<usize> {
+    pub fn layers(&self) -> Result<Option<usize>> {
+        let Some(done) = self.done()? else { return Ok(None) };
+        for (name, sum) in &done.files {
+            let path = self.path.join(name);
+            match sum_of(&path) {
+                Ok(found) if found == *sum => {}
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("read", path, e)),
+                _ => {
+                    log::warn(format_args!(
+                        "{} is not as it was left; the layers are gone through again",
+                        path.display()
+                    ));
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(done.layers))
+    }
+
+    fn done(&self) -> Result<Option<Done>> {
         let path = self.path.join(DONE);
-        let done = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Done>(&bytes).ok(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::io("read", path, e)),
+        let fault = |problem: String| Error::io("read", &path, std::io::Error::other(problem));
+        let bytes = match whole::read(&path, MAX_DONE, fault) {
+            Ok(bytes) => bytes,
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
         };
-        Ok(done.filter(|done| done.fingerprint == self.fingerprint).map_or(0, |done| done.layers))
+        let done = serde_json::from_slice::<Done>(&bytes).ok();
+        Ok(done.filter(|done| done.fingerprint == self.fingerprint))
     }
 
     /// A file in the folder.
@@ -63,32 +118,63 @@ impl Saved {
         self.path.join(name)
     }
 
-    fn hidden(&self, layers: usize) -> PathBuf {
-        self.path.join(format!("hidden-{layers}.f32"))
-    }
-
-    /// Keeps the states after so many layers, whose other results are already durable.
+    /// Keeps the states after so many layers, and remembers the checksums of `files`, which are in the folder already.
     ///
     /// # Errors
     /// If the disk is full, say.
-    pub fn keep(&self, layers: usize, states: &mut States) -> Result<()> {
-        self.create()?;
-        let path = self.hidden(layers);
-        let io = |e| Error::io("write", &path, e);
-        let mut file = BufWriter::new(File::create(&path).map_err(io)?);
-        for start in (0..states.rows()).step_by(BATCH) {
-            let rows = states.read(start..states.rows().min(start + BATCH))?;
-            file.write_all(bytemuck::cast_slice(rows.values())).map_err(io)?;
+    pub fn keep(&self, layers: usize, states: &mut States, files: &[String]) -> Result<()> {
+        let hidden = hidden(layers);
+        let sum = self.write_states(&self.path.join(&hidden), states)?;
+        let mut done = self.done()?.unwrap_or_else(|| self.nothing());
+        let before = std::mem::replace(&mut done.layers, layers);
+        self.add(&mut done, files)?;
+        done.files.insert(hidden, sum);
+        if before != layers {
+            done.files.remove(&self::hidden(before));
         }
-        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-        let done = Done { fingerprint: self.fingerprint.clone(), layers };
-        let path = self.path.join(DONE);
-        let json = serde_json::to_vec(&done).expect("a name and a number are JSON");
-        disk::write_whole(&path, &json).map_err(|e| Error::io("write", &path, e))?;
-        if layers > 0 {
-            let _ = fs::remove_file(self.hidden(layers - 1));
+        self.write(&done)?;
+        if before != layers {
+            let _ = fs::remove_file(self.path.join(self::hidden(before)));
+        }
+        moment::pass("kept");
+        Ok(())
+    }
+
+    fn nothing(&self) -> Done {
+        Done { fingerprint: self.fingerprint.clone(), layers: 0, files: BTreeMap::new() }
+    }
+
+    fn add(&self, done: &mut Done, files: &[String]) -> Result<()> {
+        for name in files {
+            let path = self.path.join(name);
+            let sum = sum_of(&path).map_err(|e| Error::io("read", &path, e))?;
+            done.files.insert(name.clone(), sum);
         }
         Ok(())
+    }
+
+    fn write(&self, done: &Done) -> Result<()> {
+        let path = self.path.join(DONE);
+        let json = serde_json::to_vec(done).expect("names and numbers are JSON");
+        disk::write_whole(&path, &json).map_err(|e| Error::io("write", &path, e))
+    }
+
+    fn write_states(&self, path: &Path, states: &mut States) -> Result<Sum> {
+        let io = |e| Error::io("write", path, e);
+        let replacement = Replacement::create(path).map_err(io)?;
+        let mut file = BufWriter::new(replacement.file());
+        let (mut digest, mut bytes) = (XxHash3_64::new(), 0);
+        for start in (0..states.rows()).step_by(BATCH) {
+            let rows = states.read(start..states.rows().min(start + BATCH))?;
+            let rows: &[u8] = bytemuck::cast_slice(rows.values());
+            digest.write(rows);
+            bytes += rows.len() as u64;
+            file.write_all(rows).map_err(io)?;
+        }
+        file.flush().map_err(io)?;
+        drop(file);
+        replacement.finish(true).map_err(io)?;
+        Ok(Sum { bytes, xxh3: digest.finish() })
     }
 
     /// Reads the states after so many layers.
@@ -96,7 +182,7 @@ impl Saved {
     /// # Errors
     /// If the file is not whole.
     pub fn restore(&self, layers: usize, states: &mut States) -> Result<()> {
-        let path = self.hidden(layers);
+        let path = self.path.join(hidden(layers));
         let io = |e| Error::io("read", &path, e);
         let mut file = BufReader::new(File::open(&path).map_err(io)?);
         let columns = states.columns();
@@ -109,14 +195,109 @@ impl Saved {
         Ok(())
     }
 
-    /// Removes the folder, if it is there: the work is done.
+    /// The work stopped: the folder stays if anything of it is of use.
+    pub fn leave(self) {
+        if matches!(self.done(), Ok(None)) {
+            let _ = self.remove();
+        }
+    }
+
+    /// Forgets what was kept.
     ///
     /// # Errors
     /// If it cannot be removed.
-    pub fn remove(self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.path, e)),
-            _ => Ok(()),
+    pub fn clear(&mut self) -> Result<()> {
+        let io = |path: &Path, e: std::io::Error| match e.kind() {
+            ErrorKind::NotFound => Ok(()),
+            _ => Err(Error::io("remove", path, e)),
+        };
+        // What promises the others goes first.
+        let done = self.path.join(DONE);
+        fs::remove_file(&done).or_else(|e| io(&done, e))?;
+        disk::sync_folder(&done);
+        moment::pass("unkept");
+        let entries = fs::read_dir(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
+        for entry in entries {
+            let path = entry.map_err(|e| Error::io("read", &self.path, e))?.path();
+            if path.file_name().and_then(|name| name.to_str()).is_some_and(is_ours) {
+                fs::remove_file(&path).or_else(|e| io(&path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what this program has made there, and the folder: the work is done. What others have put there stays, and
+    /// the folder with it.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove(mut self) -> Result<()> {
+        self.clear()?;
+        let lock = self.path.join(LOCK);
+        match fs::remove_file(&lock) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", lock, e)),
+            _ => drop(self.lock),
+        }
+        // Not empty: there is something of somebody else's.
+        let _ = fs::remove_dir(&self.path);
+        Ok(())
+    }
+}
+
+fn hidden(layers: usize) -> String {
+    format!("hidden-{layers}.f32")
+}
+
+/// Names of files that this program makes in such a folder.
+fn is_ours(name: &str) -> bool {
+    let numbered = |start: &str, end: &str| {
+        let number = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    numbered("hidden-", ".f32")
+        || numbered("layer-", ".imatrix")
+        || numbered("layer-", ".sensitivity")
+        || name == DONE
+        || name.starts_with(".quantpress-")
+}
+
+/// Makes the folder, or makes sure that it is one of this program's.
+fn make(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(Error::io("create", path, e)),
+    }
+    let io = |e| Error::io("read", path, e);
+    let refuse = |what: &str| {
+        let problem = format!("{} {what}; quantpress keeps unfinished work under that name", path.display());
+        Err(Error::Argument(problem))
+    };
+    if !path.symlink_metadata().map_err(io)?.is_dir() {
+        return refuse("is no folder");
+    }
+    let mut names = fs::read_dir(path).map_err(io)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let foreign = names.find_map(|name| match name {
+        Ok(name) => name.to_str().is_none_or(|name| name != LOCK && !is_ours(name)).then(|| Ok(name)),
+        Err(e) => Some(Err(e)),
+    });
+    match foreign.transpose().map_err(io)? {
+        None => Ok(()),
+        Some(name) => refuse(&format!("has {} in it", name.display())),
+    }
+}
+
+fn sum_of(path: &Path) -> std::io::Result<Sum> {
+    let file = disk::open_own(path, Create::Never)?;
+    let (mut digest, mut chunk, mut bytes) = (XxHash3_64::new(), vec![0; CHUNK], 0);
+    let mut file = &file;
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(Sum { bytes, xxh3: digest.finish() }),
+            n => {
+                digest.write(&chunk[..n]);
+                bytes += n as u64;
+            }
         }
     }
 }

@@ -2,11 +2,14 @@
 //! is until then, so that work on it can go on another day.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::disk;
+use crate::disk::{self, Create};
 use crate::error::{Error, Result};
+
+/// What every manifest begins with.
+const MANIFEST: &[u8] = b"{\n  \"tool\": \"quantpress ";
 
 /// An unfinished file, locked against other processes.
 #[derive(Debug)]
@@ -17,16 +20,6 @@ pub struct Output {
     size: u64,
     /// Under its final name already, by a run that ended between the renaming and the end.
     renamed: bool,
-    /// Of no use unless whole: nobody can go on with it.
-    fleeting: bool,
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        if self.fleeting && !self.renamed {
-            let _ = fs::remove_file(&self.part);
-        }
-    }
 }
 
 impl Output {
@@ -51,6 +44,21 @@ impl Output {
         }
     }
 
+    /// Checks that the manifest of `path` can be written: what may be there is one of this program's.
+    ///
+    /// # Errors
+    /// If something else is there.
+    pub fn check_manifest(path: &Path) -> Result<()> {
+        let manifest = beside(path, ".json");
+        if manifest.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let mut found = [0; MANIFEST.len()];
+        let file = disk::open_own(&manifest, Create::Never);
+        let read = file.is_ok_and(|file| disk::read_exact_at(&file, 0, &mut found).is_ok());
+        if read && found == *MANIFEST { Ok(()) } else { Err(Error::Exists(manifest)) }
+    }
+
     /// The name under which `path` is written.
     pub fn part(path: &Path) -> PathBuf {
         beside(path, ".part")
@@ -62,24 +70,43 @@ impl Output {
     /// If it is there, the folder is not there or not writable, or another process is writing the file.
     pub fn create(path: &Path, size: u64) -> Result<Self> {
         let part = Self::part(path);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&part);
-        Self::locked(path, part, file.map_err(|e| Error::io("create", path, e))?, size, false)
+        let file = disk::open_own(&part, Create::New).map_err(|e| Error::io("create", path, e))?;
+        let output = Self { path: path.to_owned(), part, file, size, renamed: false };
+        match output.lock() {
+            Ok(()) => Ok(output),
+            Err(error) => {
+                output.discard();
+                Err(error)
+            }
+        }
     }
 
-    /// Creates a file that is made in one go, with its size and its space reserved; unfinished, it is gone when dropped.
+    /// Opens the unfinished file of an earlier run, or, if that run may have `sealed` it, the one with the final name.
+    /// None if there is neither.
     ///
     /// # Errors
-    /// As [`create`](Self::create), and if there is no room.
-    pub fn in_one_go(path: &Path, size: u64) -> Result<Self> {
-        Self::check(path)?;
-        let mut output = match Self::reopen(path, size, false)? {
-            Some(output) => output,
-            None => Self::create(path, size)?,
-        };
-        output.fleeting = true;
-        output.clear()?;
-        output.reserve(true)?;
-        Ok(output)
+    /// If it cannot be opened, or another process is writing it.
+    pub fn reopen(path: &Path, size: u64, sealed: bool) -> Result<Option<Self>> {
+        let part = Self::part(path);
+        let names = [(false, part.as_path()), (true, path)];
+        for (renamed, name) in names.into_iter().take(if sealed { 2 } else { 1 }) {
+            match disk::open_own(name, Create::Never) {
+                Ok(file) => {
+                    let (path, part) = (path.to_owned(), part.clone());
+                    let output = Self { path, part, file, size, renamed };
+                    output.lock()?;
+                    return Ok(Some(output));
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("open", name, e)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn lock(&self) -> Result<()> {
+        let free = disk::lock(&self.file).map_err(|e| Error::io("lock", self.current(), e))?;
+        if free && self.is_here() { Ok(()) } else { Err(Error::Busy(self.path.clone())) }
     }
 
     /// Forgets what an earlier run wrote.
@@ -90,30 +117,9 @@ impl Output {
         self.file.set_len(0).map_err(|e| Error::io("write", &self.path, e))
     }
 
-    /// Opens the unfinished file of an earlier run, or, if that run may have `sealed` it, the one with the final name.
-    /// None if there is neither.
-    ///
-    /// # Errors
-    /// If it cannot be opened, or another process is writing it.
-    pub fn reopen(path: &Path, size: u64, sealed: bool) -> Result<Option<Self>> {
-        let names = [(Self::part(path), false), (path.to_owned(), true)];
-        for (name, renamed) in names.into_iter().take(if sealed { 2 } else { 1 }) {
-            match OpenOptions::new().read(true).write(true).open(&name) {
-                Ok(file) => return Self::locked(path, Self::part(path), file, size, renamed).map(Some),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io("open", name, e)),
-            }
-        }
-        Ok(None)
-    }
-
-    fn locked(path: &Path, part: PathBuf, file: File, size: u64, renamed: bool) -> Result<Self> {
-        let name = if renamed { path } else { &part };
-        let free = disk::lock(&file).map_err(|e| Error::io("lock", name, e))?;
-        if !free || !disk::is_at(&file, name) {
-            return Err(Error::Busy(path.to_owned()));
-        }
-        Ok(Self { path: path.to_owned(), part, file, size, renamed, fleeting: false })
+    /// Whether the file still has its name: somebody may have moved, removed or replaced it.
+    pub fn is_here(&self) -> bool {
+        disk::is_at(&self.file, self.current())
     }
 
     /// The final name.
@@ -134,6 +140,14 @@ impl Output {
     /// The open file.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Bytes that the file has.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn bytes(&self) -> Result<u64> {
+        self.file.metadata().map(|file| file.len()).map_err(|e| Error::io("read", self.current(), e))
     }
 
     /// Bytes that the disk must still have for it.
@@ -158,11 +172,6 @@ impl Output {
         self.file.set_len(self.size).map_err(io)
     }
 
-    /// Whether the file has its whole size.
-    pub fn is_whole_size(&self) -> bool {
-        self.file.metadata().is_ok_and(|metadata| metadata.len() == self.size)
-    }
-
     /// Writes bytes at a position, from any thread.
     ///
     /// # Errors
@@ -184,28 +193,38 @@ impl Output {
     /// # Errors
     /// If the system cannot.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("write", &self.path, e))?;
+        disk::sync_data(&self.file).map_err(|e| Error::io("write", &self.path, e))?;
         disk::forget(&self.file, 0..self.size);
         Ok(())
     }
 
-    /// Gives the file its final name, unless it has it.
+    /// Gives the file its final name, unless it has it; in place of a file that is there, if it may `replace` one.
     ///
     /// # Errors
-    /// If the system cannot; then the final name is as it was.
-    pub fn finish(&mut self) -> Result<()> {
-        if !self.renamed {
-            self.file.sync_all().map_err(|e| Error::io("write", &self.path, e))?;
-            fs::rename(&self.part, &self.path).map_err(|e| Error::io("rename to", &self.path, e))?;
-            disk::sync_folder(&self.path);
-            self.renamed = true;
+    /// If the system cannot, the unfinished file was removed or replaced, or a file is there that may not be replaced.
+    /// Then the final name is as it was.
+    pub fn finish(&mut self, replace: bool) -> Result<()> {
+        if self.renamed {
+            return Ok(());
         }
+        disk::sync(&self.file).map_err(|e| Error::io("write", &self.path, e))?;
+        if !self.is_here() {
+            return Err(Error::Lost(self.part.clone()));
+        }
+        disk::rename(&self.part, &self.path, replace).map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::Exists(self.path.clone()),
+            _ => Error::io("rename to", &self.path, e),
+        })?;
+        disk::sync_folder(&self.path);
+        self.renamed = true;
         Ok(())
     }
 
     /// Removes the unfinished file.
-    pub fn discard(mut self) {
-        self.fleeting = true;
+    pub fn discard(self) {
+        if !self.renamed && self.is_here() {
+            let _ = fs::remove_file(&self.part);
+        }
     }
 }
 

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::done::checksum;
 use super::session::{Keeper, Session};
 use super::stages::{Clock, Stages};
 use super::units::{Unit, Window, Work};
-use super::{Budget, Deviation, Event, Job};
+use super::{Budget, Deviation, Done, Event, Job};
 use crate::checkpoint::Matrix;
 use crate::error::{Error, Result};
 use crate::gguf::Output;
 use crate::model::Slice;
+use crate::zeros::Zeros;
 
 /// Written bytes after which they are made durable, however short the time.
 const SYNC_BYTES: u64 = 64 << 20;
@@ -30,13 +32,13 @@ struct Piece<'a> {
     raw: Vec<u8>,
     /// Encoded blocks.
     blocks: Vec<u8>,
-    deviation: Deviation,
+    done: Done,
 }
 
 /// What is in the file, but not yet durable.
 struct Written {
     number: u32,
-    deviation: Deviation,
+    done: Done,
     bytes: u64,
 }
 
@@ -73,7 +75,7 @@ impl Shared<'_> {
 pub fn flow(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Stages> {
     let shared = Shared { job, work, error: Mutex::default(), failed: AtomicBool::new(false) };
     let finished: Vec<bool> = session.done.iter().map(Option::is_some).collect();
-    let (outputs, keeper) = session.parts();
+    let (outputs, keeper) = session.parts(job, work);
     let start = Instant::now();
     let mut busy = [Duration::ZERO; 4];
     thread::scope(|scope| {
@@ -227,8 +229,10 @@ impl Scratch {
         let bytes = (unit.rows.end - unit.rows.start) * format.row_bytes(columns);
         piece.blocks.resize(bytes as usize, 0);
         quant_kernels::quantize(format, weights, columns as usize, importance, &mut piece.blocks);
-        piece.deviation = Deviation::of(format, weights, columns as usize, importance, &piece.blocks, row);
-        if piece.deviation.is_finite() {
+        let deviation = Deviation::of(format, weights, columns as usize, importance, &piece.blocks, row);
+        if deviation.is_finite() {
+            let zeros = Zeros::of(weights, columns as usize);
+            piece.done = Done { deviation, zeros, blocks: checksum(&piece.blocks) };
             return Ok(());
         }
         let problem = format!(
@@ -259,17 +263,14 @@ fn write<'a>(
     let mut clock = Clock::default();
     for mut piece in encoded {
         let (unit, _) = piece.load.take().expect("the reader has set it");
-        let tensor = &plan.model.tensors[unit.tensor];
-        let (file, offset) = plan.place(unit.tensor);
-        let row = unit.slice as u64 * tensor.rows() + unit.rows.start;
-        let offset = offset + row * plan.format(unit.tensor).row_bytes(tensor.columns());
-        let output = &outputs[file - shared.job.files().start];
+        let (file, blocks) = unit.place(plan);
+        let (offset, output) = (blocks.start, &outputs[file - shared.job.files().start]);
         if let Err(error) = clock.time(|| output.write_at(offset, &piece.blocks)) {
             shared.fail(error);
             break;
         }
         let (read, written) = (piece.raw.len() as u64, piece.blocks.len() as u64);
-        let done = Written { number: unit.number, deviation: piece.deviation, bytes: written };
+        let done = Written { number: unit.number, done: piece.done, bytes: written };
         if note.send(done).is_err() {
             break;
         }
@@ -287,8 +288,8 @@ fn keep(shared: &Shared, mut keeper: Keeper, written: &Receiver<Written>) -> Dur
     loop {
         let received = written.recv_deadline(due);
         let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
-        if let Ok(Written { number, deviation, bytes }) = received {
-            keeper.note(number, deviation, bytes);
+        if let Ok(Written { number, done, bytes }) = received {
+            keeper.note(number, done, bytes);
         }
         if ended || keeper.bytes() >= SYNC_BYTES || Instant::now() >= due {
             if let Err(error) = clock.time(|| keeper.record()) {

@@ -1,30 +1,33 @@
 //! The journal of an unfinished file: what work it is of, and which units are done. A record is written when what it
-//! tells of is durable, so whatever record is readable is true.
+//! tells of is durable, so whatever record is readable is true; one that is torn or damaged is as if never written.
 //!
 //! ```text
-//! "quantpress journal 1\n"   bytes of the identity: u32   identity: JSON   SHA-256 of all before: 32 bytes
-//! then records of 48 bytes:  number: u32   batch: u32   payload: 32 bytes   checksum: 8 bytes
+//! "quantpress journal 2\n"   number of the run: 16 bytes   bytes of the identity: u32   identity: JSON
+//! SHA-256 of all before: 32 bytes
+//! then records of 68 bytes:  number: u32   payload: 56 bytes   checksum: 8 bytes
 //! ```
 //!
-//! The payload of a unit is its deviation from the source. Numbers from the top down are those of files, whose payload
-//! is their SHA-256, written before they get their final names. A checksum is the first 8 bytes of the SHA-256 of the
-//! identity's digest and the record, so records of other work are not taken for this one's.
+//! The payload of a unit is what is known of it ([`Done`]). Numbers from the top down are those of files, whose payload
+//! is their SHA-256, written before they get their final names. A later record of the same number takes the place of an
+//! earlier one. A checksum is the first 8 bytes of the SHA-256 of the head's digest and the record, so records of another
+//! run are not taken for this one's.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Deviation;
-use crate::disk;
+use super::Done;
+use crate::disk::{self, Create};
 use crate::error::{Error, Result};
 
-const MAGIC: &[u8] = b"quantpress journal 1\n";
+const MAGIC: &[u8] = b"quantpress journal 2\n";
 
 /// Bytes of a record.
-const RECORD: usize = 48;
+const RECORD: usize = 4 + Done::BYTES + 8;
 
 /// A longer identity is no identity.
 const MAX_IDENTITY: u32 = 1 << 20;
@@ -33,11 +36,22 @@ const MAX_IDENTITY: u32 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity(pub Vec<(String, String)>);
 
+impl Identity {
+    /// A digest of the work, whoever does it and whatever part of it: equal digests mean equal bytes of each file.
+    pub fn work(&self) -> [u8; 32] {
+        let parts: Vec<_> = self.0.iter().filter(|(name, _)| name != PART).collect();
+        Sha256::digest(serde_json::to_vec(&parts).expect("pairs of strings are JSON")).into()
+    }
+}
+
+/// The name of the only file of a split that is made, among the parts of an identity.
+pub const PART: &str = "--part";
+
 /// What a record tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Entry {
     /// A unit is in the file.
-    Unit(u32, Deviation),
+    Unit(u32, Done),
     /// A file is whole and has this SHA-256.
     File(u16, [u8; 32]),
 }
@@ -47,26 +61,26 @@ pub enum Entry {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    /// The digest of the head.
     digest: [u8; 32],
-    batch: u32,
+    run: [u8; 16],
 }
 
 impl Journal {
     /// Opens the journal, or creates an empty one.
     ///
     /// # Errors
-    /// If the folder is not there or not writable, or another process has the journal.
+    /// If the folder is not there or not writable, what is there is no regular file, or another process has the journal.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |e| Error::io("create", path, e);
         loop {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-            let file = file.map_err(io)?;
+            let file = disk::open_own(path, Create::Missing).map_err(io)?;
             if !disk::lock(&file).map_err(io)? {
                 return Err(Error::Busy(path.with_extension("")));
             }
             // The process that had it may have finished meanwhile, and removed the name.
             if disk::is_at(&file, path) {
-                return Ok(Self { path: path.to_owned(), file, digest: [0; 32], batch: 0 });
+                return Ok(Self { path: path.to_owned(), file, digest: [0; 32], run: [0; 16] });
             }
         }
     }
@@ -74,51 +88,64 @@ impl Journal {
     /// Reads what an earlier run of the same work has done; None if none has begun.
     ///
     /// # Errors
-    /// If the journal is of other work, saying what differs, or damaged.
+    /// If the journal is of other work, saying what differs, or its head is damaged.
     pub fn resume(&mut self, identity: &Identity) -> Result<Option<Vec<Entry>>> {
-        let bytes = fs::read(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
+        let io = |action| move |e| (action, e);
         let fault = |problem| Error::Resume { journal: self.path.clone(), problem };
-        let Some((found, length)) = read_identity(&bytes).map_err(fault)? else { return Ok(None) };
+        let failed = |(action, e)| Error::io(action, &self.path, e);
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(0)).map_err(io("read")).map_err(failed)?;
+        self.file.read_to_end(&mut bytes).map_err(io("read")).map_err(failed)?;
+        let Some(Head { identity: found, run, bytes: length }) = read_head(&bytes).map_err(fault)? else {
+            return Ok(None);
+        };
         if let Some(problem) = differences(&found, identity) {
             return Err(fault(problem));
         }
-        self.digest = Sha256::digest(&bytes[..length]).into();
-        let Records { entries, good, batch } =
-            read_records(&bytes[length + 32..], &self.digest).map_err(fault)?;
-        self.batch = batch;
-        let io = |e| Error::io("write", &self.path, e);
-        // What is torn is cut off; what was behind it is written again.
-        let kept = length + 32 + good.0;
-        self.file.set_len(kept as u64).map_err(io)?;
-        self.file.seek(SeekFrom::End(0)).map_err(io)?;
-        self.append(&entries[good.1..])?;
+        let digest = Sha256::digest(&bytes[..length]).into();
+        let entries = read_records(&bytes[length + 32..], &digest);
+        // What comes next begins where a record may begin.
+        let records = (bytes.len() - length - 32) / RECORD;
+        let kept = length + 32 + records * RECORD;
+        self.file.set_len(kept as u64).map_err(io("write")).map_err(failed)?;
+        self.file.seek(SeekFrom::End(0)).map_err(io("write")).map_err(failed)?;
+        (self.digest, self.run) = (digest, run);
         Ok(Some(entries))
     }
 
-    /// Begins anew: nothing is done.
+    /// Begins anew: nothing is done, and the run has a number of its own.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn begin(&mut self, identity: &Identity) -> Result<()> {
-        let header = write_identity(identity);
-        self.digest = Sha256::digest(&header).into();
-        self.batch = 0;
-        let bytes = [&header[..], &self.digest].concat();
-        let write = || {
+        self.run = random();
+        let head = write_head(identity, &self.run);
+        self.digest = Sha256::digest(&head).into();
+        let bytes = [&head[..], &self.digest].concat();
+        let mut write = || {
             self.file.set_len(0)?;
             self.file.seek(SeekFrom::Start(0))?;
             self.file.write_all(&bytes)?;
-            self.file.sync_all()
+            disk::sync(&self.file)
         };
-        let mut write = write;
         write().map_err(|e| Error::io("write", &self.path, e))?;
         disk::sync_folder(&self.path);
         Ok(())
     }
 
-    /// What stands for the identity in every record.
+    /// What stands for the work and the run, in every record.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
+    }
+
+    /// The number of the run, which is random.
+    pub fn run(&self) -> &[u8; 16] {
+        &self.run
+    }
+
+    /// Bytes that the journal will have with so many records, about.
+    pub fn size(records: u32) -> u64 {
+        u64::from(records) * RECORD as u64 + (1 << 12)
     }
 
     /// Adds records durably. What they tell of is durable already.
@@ -129,25 +156,26 @@ impl Journal {
         if entries.is_empty() {
             return Ok(());
         }
-        self.batch += 1;
-        let bytes: Vec<u8> =
-            entries.iter().flat_map(|entry| encode(entry, self.batch, &self.digest)).collect();
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        let bytes: Vec<u8> = entries.iter().flat_map(|entry| encode(entry, &self.digest)).collect();
+        let written = self.file.write_all(&bytes).and_then(|()| disk::sync_data(&self.file));
         written.map_err(|e| Error::io("write", &self.path, e))
     }
 
-    /// Removes it: the work is finished, or nothing of it is worth keeping.
+    /// Removes it: the work is finished, or nothing of it is worth keeping. A journal that somebody else has put in its
+    /// place stays.
     ///
     /// # Errors
     /// If the system cannot.
     pub fn remove(self) -> Result<()> {
-        match fs::remove_file(&self.path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &self.path, e)),
-            _ => {
-                disk::sync_folder(&self.path);
-                Ok(())
+        if disk::is_at(&self.file, &self.path) {
+            match fs::remove_file(&self.path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &self.path, e));
+                }
+                _ => disk::sync_folder(&self.path),
             }
         }
+        Ok(())
     }
 
     /// Its name.
@@ -156,30 +184,51 @@ impl Journal {
     }
 }
 
-fn write_identity(identity: &Identity) -> Vec<u8> {
-    let json = serde_json::to_vec(identity).expect("pairs of strings are JSON");
-    [MAGIC, &(json.len() as u32).to_le_bytes(), &json].concat()
+/// A number that no other run has. The keys of std's hash maps are random, and nothing else of them is asked here.
+fn random() -> [u8; 16] {
+    let number = || RandomState::new().build_hasher().finish();
+    let time = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&number().to_le_bytes());
+    bytes[8..].copy_from_slice(&(number() ^ time).to_le_bytes());
+    bytes
 }
 
-/// The identity and the bytes that its digest is of; None if the file ends before or in it, as when a run is killed at
-/// once.
-fn read_identity(bytes: &[u8]) -> Result<Option<(Identity, usize)>, String> {
-    let start = MAGIC.len() + 4;
+fn write_head(identity: &Identity, run: &[u8; 16]) -> Vec<u8> {
+    let json = serde_json::to_vec(identity).expect("pairs of strings are JSON");
+    [MAGIC, run, &(json.len() as u32).to_le_bytes(), &json].concat()
+}
+
+/// What a journal begins with.
+#[derive(Debug, PartialEq)]
+struct Head {
+    identity: Identity,
+    run: [u8; 16],
+    /// Bytes that the digest is of.
+    bytes: usize,
+}
+
+/// The head; None if the file ends before or in it, as when a run is killed at once.
+fn read_head(bytes: &[u8]) -> Result<Option<Head>, String> {
     if !bytes.starts_with(&MAGIC[..MAGIC.len().min(bytes.len())]) {
         return Err("is no journal of quantpress, or of another version".into());
     }
-    let Some(length) = bytes.get(MAGIC.len()..start) else { return Ok(None) };
-    let length = u32::from_le_bytes(length.try_into().expect("four bytes"));
+    let Some((run, rest)) = bytes.get(MAGIC.len()..).and_then(|rest| rest.split_first_chunk::<16>()) else {
+        return Ok(None);
+    };
+    let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length);
     if length > MAX_IDENTITY {
         return Err(format!("is damaged: its identity would have {length} bytes"));
     }
-    let end = start + length as usize;
-    let Some(digest) = bytes.get(end..end + 32) else { return Ok(None) };
-    if digest != &Sha256::digest(&bytes[..end])[..] {
+    let Some((json, rest)) = rest.split_at_checked(length as usize) else { return Ok(None) };
+    let Some(digest) = rest.first_chunk::<32>() else { return Ok(None) };
+    let end = bytes.len() - rest.len();
+    if *digest != Sha256::digest(&bytes[..end])[..] {
         return Err("is damaged: its identity does not have its checksum".into());
     }
-    let identity = serde_json::from_slice(&bytes[start..end]).map_err(|e| format!("is damaged: {e}"))?;
-    Ok(Some((identity, end)))
+    let identity = serde_json::from_slice(json).map_err(|e| format!("is damaged: {e}"))?;
+    Ok(Some(Head { identity, run: *run, bytes: end }))
 }
 
 /// What differs between the work of a journal and this one.
@@ -192,64 +241,40 @@ fn differences(found: &Identity, wanted: &Identity) -> Option<String> {
     (!differ.is_empty()).then(|| format!("the unfinished file is of other work: {}", differ.join("; ")))
 }
 
-#[derive(Debug, PartialEq)]
-struct Records {
-    entries: Vec<Entry>,
-    /// Bytes and number of the records before the first that is torn.
-    good: (usize, usize),
-    batch: u32,
+/// All records that are whole.
+fn read_records(bytes: &[u8], digest: &[u8; 32]) -> Vec<Entry> {
+    bytes.as_chunks().0.iter().filter_map(|record| decode(record, digest)).collect()
 }
 
-/// All records that are whole. Those of the last batch may be torn anywhere, for its pages reach the disk in any order.
-fn read_records(bytes: &[u8], digest: &[u8; 32]) -> Result<Records, String> {
-    let mut records = Records { entries: Vec::new(), good: (0, 0), batch: 0 };
-    let mut torn = None;
-    for (index, record) in bytes.chunks(RECORD).enumerate() {
-        match decode(record, digest) {
-            Some((entry, batch)) => {
-                if let Some((place, last)) = torn
-                    && batch > last + 1
-                {
-                    return Err(format!("is damaged: record {place} does not have its checksum"));
-                }
-                records.entries.push(entry);
-                records.batch = records.batch.max(batch);
-                if torn.is_none() {
-                    records.good = ((index + 1) * RECORD, records.entries.len());
-                }
-            }
-            None => torn = torn.or(Some((index, records.batch))),
-        }
-    }
-    Ok(records)
-}
-
-fn encode(entry: &Entry, batch: u32, digest: &[u8; 32]) -> [u8; RECORD] {
-    let (number, payload) = match entry {
-        Entry::Unit(number, deviation) => (*number, deviation.to_bytes()),
-        Entry::File(number, sha256) => (u32::MAX - u32::from(*number), *sha256),
-    };
+fn encode(entry: &Entry, digest: &[u8; 32]) -> [u8; RECORD] {
     let mut record = [0; RECORD];
+    let number = match entry {
+        Entry::Unit(number, done) => {
+            record[4..4 + Done::BYTES].copy_from_slice(&done.to_bytes());
+            *number
+        }
+        Entry::File(number, sha256) => {
+            record[4..36].copy_from_slice(sha256);
+            u32::MAX - u32::from(*number)
+        }
+    };
     record[..4].copy_from_slice(&number.to_le_bytes());
-    record[4..8].copy_from_slice(&batch.to_le_bytes());
-    record[8..40].copy_from_slice(&payload);
-    let checksum = checksum(&record[..40], digest);
-    record[40..].copy_from_slice(&checksum);
+    let checksum = checksum(&record[..RECORD - 8], digest);
+    record[RECORD - 8..].copy_from_slice(&checksum);
     record
 }
 
-fn decode(record: &[u8], digest: &[u8; 32]) -> Option<(Entry, u32)> {
-    let record: &[u8; RECORD] = record.try_into().ok()?;
-    if checksum(&record[..40], digest) != record[40..] {
+fn decode(record: &[u8; RECORD], digest: &[u8; 32]) -> Option<Entry> {
+    let (told, found) = record.split_at(RECORD - 8);
+    if checksum(told, digest) != found {
         return None;
     }
-    let number = |start: usize| u32::from_le_bytes(record[start..start + 4].try_into().expect("four bytes"));
-    let payload: &[u8; 32] = record[8..40].try_into().expect("32 bytes");
-    let entry = match u16::try_from(u32::MAX - number(0)) {
-        Ok(file) => Entry::File(file, *payload),
-        Err(_) => Entry::Unit(number(0), Deviation::from_bytes(payload)),
-    };
-    Some((entry, number(4)))
+    let (number, payload) = told.split_first_chunk().expect("four bytes");
+    let number = u32::from_le_bytes(*number);
+    Some(match u16::try_from(u32::MAX - number) {
+        Ok(file) => Entry::File(file, *payload.first_chunk().expect("32 bytes")),
+        Err(_) => Entry::Unit(number, Done::from_bytes(payload.try_into().expect("56 bytes"))),
+    })
 }
 
 fn checksum(record: &[u8], digest: &[u8; 32]) -> [u8; 8] {
@@ -260,6 +285,8 @@ fn checksum(record: &[u8], digest: &[u8; 32]) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deviation::Deviation;
+    use crate::zeros::Zeros;
 
     fn identity(recipe: &str) -> Identity {
         Identity(vec![("tool".into(), "quantpress 1".into()), ("recipe".into(), recipe.into())])
@@ -268,68 +295,59 @@ mod tests {
     const DIGEST: [u8; 32] = [7; 32];
 
     fn unit(number: u32) -> Entry {
-        Entry::Unit(number, Deviation { error: f64::from(number), energy: 2.0, ..Deviation::default() })
+        let deviation = Deviation { error: f64::from(number), energy: 2.0, ..Deviation::default() };
+        let zeros = Zeros { rows: 9, leading: 1, trailing: 2, longest: 3 };
+        Entry::Unit(number, Done { deviation, zeros, blocks: u64::from(number) << 40 })
     }
 
-    /// Batches of two records.
     fn records(count: u32) -> Vec<u8> {
-        (0..count).flat_map(|i| encode(&unit(i), i / 2 + 1, &DIGEST)).collect()
+        (0..count).flat_map(|i| encode(&unit(i), &DIGEST)).collect()
     }
 
     #[test]
     fn whatever_is_cut_off_is_as_if_never_written() {
         let bytes = records(6);
         for length in 0..=bytes.len() {
-            let found = read_records(&bytes[..length], &DIGEST).expect("torn is fine");
             let whole = length / RECORD;
-            assert_eq!(found.entries, (0..whole as u32).map(unit).collect::<Vec<_>>());
-            assert_eq!(found.good, (whole * RECORD, whole));
+            let expected: Vec<_> = (0..whole as u32).map(unit).collect();
+            assert_eq!(read_records(&bytes[..length], &DIGEST), expected);
         }
     }
 
     #[test]
-    fn holes_in_the_last_batch_are_torn_writes_and_elsewhere_damage() {
-        let with_hole = |record: usize| {
+    fn a_damaged_record_is_lost_and_no_other() {
+        for place in 0..6 * RECORD {
             let mut bytes = records(6);
-            bytes[record * RECORD..(record + 1) * RECORD].fill(0);
-            read_records(&bytes, &DIGEST)
-        };
-        let found = with_hole(4).expect("torn");
-        assert_eq!(found.entries, [0, 1, 2, 3, 5].map(unit));
-        assert_eq!((found.good, found.batch), ((4 * RECORD, 4), 3));
-        assert_eq!(with_hole(5).expect("torn").entries.len(), 5);
-        for record in 0..2 {
-            let problem = with_hole(record).expect_err("damage");
-            assert!(problem.contains(&format!("record {record} does not have")), "{problem}");
+            bytes[place] ^= 1;
+            let expected: Vec<_> = (0..6).filter(|&i| i as usize != place / RECORD).map(unit).collect();
+            assert_eq!(read_records(&bytes, &DIGEST), expected, "byte {place}");
         }
-        let mut bytes = records(6);
-        bytes[9] ^= 1;
-        assert!(read_records(&bytes, &DIGEST).is_err(), "a flipped bit");
-        assert!(read_records(&records(6), &[8; 32]).expect("all torn").entries.is_empty(), "other work");
+        assert!(read_records(&records(6), &[8; 32]).is_empty(), "another run");
     }
 
     #[test]
     fn files_and_units_are_told_apart() {
         for entry in [unit(0), unit(4_000_000_000), Entry::File(0, [3; 32]), Entry::File(65_534, [9; 32])] {
-            assert_eq!(decode(&encode(&entry, 5, &DIGEST), &DIGEST), Some((entry, 5)));
+            assert_eq!(decode(&encode(&entry, &DIGEST), &DIGEST), Some(entry));
         }
     }
 
     #[test]
-    fn an_identity_cut_short_is_none_and_a_changed_one_damage() {
-        let header = write_identity(&identity("a"));
-        let whole = [&header[..], &Sha256::digest(&header)].concat();
-        assert_eq!(read_identity(&whole), Ok(Some((identity("a"), header.len()))));
+    fn a_head_cut_short_is_none_and_a_changed_one_damage() {
+        let head = write_head(&identity("a"), &[5; 16]);
+        let whole = [&head[..], &Sha256::digest(&head)].concat();
+        let expected = Head { identity: identity("a"), run: [5; 16], bytes: head.len() };
+        assert_eq!(read_head(&whole), Ok(Some(expected)));
         for length in 0..whole.len() {
-            assert_eq!(read_identity(&whole[..length]), Ok(None), "{length} bytes");
+            assert_eq!(read_head(&whole[..length]), Ok(None), "{length} bytes");
         }
-        for place in [0, 30, whole.len() - 1] {
+        for place in [0, 30, 50, whole.len() - 1] {
             let mut changed = whole.clone();
             changed[place] ^= 1;
-            assert!(read_identity(&changed).is_err(), "byte {place}");
+            assert!(read_head(&changed).is_err(), "byte {place}");
         }
-        let huge = [MAGIC, &[255; 4]].concat();
-        assert!(read_identity(&huge).expect_err("damage").contains("4294967295 bytes"));
+        let huge = [MAGIC, &[5; 16], &[255; 4]].concat();
+        assert!(read_head(&huge).expect_err("damage").contains("4294967295 bytes"));
     }
 
     #[test]
@@ -337,5 +355,17 @@ mod tests {
         assert_eq!(differences(&identity("a"), &identity("a")), None);
         let problem = differences(&identity("a"), &identity("b")).expect("they differ");
         assert!(problem.ends_with(": recipe was a, now b"), "{problem}");
+    }
+
+    #[test]
+    fn parts_are_of_the_same_work_and_runs_have_numbers_of_their_own() {
+        let part = |part: &str| {
+            let mut identity = identity("a");
+            identity.0.push((PART.into(), part.into()));
+            identity.work()
+        };
+        assert_eq!(part("1/2"), part("all"));
+        assert_ne!(part("all"), identity("b").work());
+        assert_ne!(random(), random());
     }
 }

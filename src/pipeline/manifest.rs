@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::layout::Lists;
 use super::seal::Digests;
 use super::session::{Session, file_name};
-use super::{Deviation, Job, Work};
+use super::{Deviation, Job, Work, damage};
 use crate::checkpoint::Shard;
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::{File, Split, beside};
 use crate::model::Role;
 use crate::recipe::{Origin, Plan, Tradeoff};
@@ -30,8 +30,8 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
     let tensor = |(tensor, digest): (usize, &[u8; 32])| {
         let planned = &plan.model.tensors[tensor];
         let mut deviation = Deviation::default();
-        for unit in work.of_tensor(tensor) {
-            deviation += session.done[unit as usize].unwrap_or_default();
+        for number in work.numbers(tensor) {
+            deviation += of_unit(session, number);
         }
         let (importances, unseen) = match job.importances.origin(tensor) {
             Origin::Imatrix { unseen } => ("imatrix", unseen),
@@ -69,6 +69,7 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
         "file": name.file_name().unwrap_or_default().to_string_lossy(),
         "bytes": file.layout.file_size,
         "sha256": text(&digests.file),
+        "work": text(&session.work),
         "split": (plan.split != Split::Whole).then(|| json!({"number": number + 1, "of": plan.files.len()})),
         "architecture": plan.model.arch,
         "recipe": {"name": plan.recipe, "overrides": plan.overrides},
@@ -88,6 +89,10 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
         "tensors": file.tensors.clone().zip(&digests.tensors).map(tensor).collect::<Vec<_>>(),
     });
+    let warnings = damage::found(job, work, &session.done, file.tensors.clone());
+    if !warnings.is_empty() {
+        manifest["warnings"] = warnings.iter().map(Warning::to_string).collect();
+    }
     if let Some(Tradeoff { curve, chosen }) = &plan.tradeoff {
         manifest["tradeoff"] = json!(curve);
         manifest["chosen"] = json!(chosen);
@@ -104,10 +109,21 @@ fn of_slices(work: &Work, session: &Session, plan: &Plan, file: &File) -> Vec<Ve
     }));
     for unit in work.all(plan).filter(|unit| file.tensors.contains(&unit.tensor)) {
         if let Some(sum) = sums[unit.tensor - file.tensors.start].get_mut(unit.slice) {
-            *sum += session.done[unit.number as usize].unwrap_or_default();
+            *sum += of_unit(session, unit.number);
         }
     }
     sums
+}
+
+fn of_unit(session: &Session, number: u32) -> Deviation {
+    session.done[number as usize].map_or_else(Deviation::default, |done| done.deviation)
+}
+
+/// Bytes that the manifests of a job's files have, about: a tensor's entry has 700, an expert's error 12.
+pub fn size(job: &Job) -> u64 {
+    let of = |tensor: usize| 1000 + 12 * job.plan.model.tensors[tensor].slices.len() as u64;
+    let shards = job.checkpoint.shards().len() as u64 * 200 * job.files().len() as u64;
+    job.tensors().map(of).sum::<u64>() + shards
 }
 
 /// Four digits: R1 has 44,544 of them.

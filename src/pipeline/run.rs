@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use super::already;
+use super::damage;
 use super::flow::flow;
 use super::manifest;
-use super::seal::seal;
+use super::seal::Digests;
+use super::seal::{Examined, examine, names, seal};
 use super::session::{Session, file_name};
-use super::{Budget, Stages, Work};
+use super::{Budget, Stages, Unit, Work};
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
+use crate::gguf::Output;
+use crate::moment;
 use crate::recipe::{Importances, Plan};
 
 /// What happens, for those who report it.
@@ -39,15 +44,17 @@ pub enum Event {
     },
     /// All pieces are; the files are being read back.
     Sealing,
+    /// The disk does not have some pieces as they were written; they are made again.
+    Lost {
+        /// Their weights.
+        weights: u64,
+    },
     /// The files have their final names.
     Finished,
 }
 
 /// Hears of events, from any thread.
 pub type Listener<'a> = &'a (dyn Fn(Event) + Sync);
-
-/// A last check of a file under its unfinished name.
-pub type Check<'a> = &'a (dyn Fn(&Path) -> Result<()> + Sync);
 
 /// All that a run needs to know.
 pub struct Job<'a> {
@@ -67,14 +74,16 @@ pub struct Job<'a> {
     pub memory: u64,
     /// Forget what an earlier run has done.
     pub restart: bool,
+    /// Replace files that are there.
+    pub force: bool,
+    /// Stop at what looks damaged.
+    pub strict: bool,
     /// Reserve the disk's space before the work.
     pub reserve: bool,
     /// Time after which what was written is made durable.
     pub sync: Duration,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
-    /// A file that does not pass does not get its name.
-    pub check: Check<'a>,
     /// Hears how it goes.
     pub listener: Listener<'a>,
 }
@@ -92,6 +101,10 @@ pub struct Made {
     pub stages: Option<Stages>,
     /// Seconds for reading the files back.
     pub sealing: f64,
+    /// What looks damaged in the checkpoint.
+    pub warnings: Vec<Warning>,
+    /// Whether an earlier run had made the files already.
+    pub already: bool,
 }
 
 impl Job<'_> {
@@ -103,7 +116,8 @@ impl Job<'_> {
         }
     }
 
-    fn tensors(&self) -> Range<usize> {
+    /// The tensors of these files, by their place in the model.
+    pub fn tensors(&self) -> Range<usize> {
         let files = &self.plan.files[self.files()];
         files[0].tensors.start..files[files.len() - 1].tensors.end
     }
@@ -116,6 +130,11 @@ pub trait Method {
     /// # Errors
     /// If it cannot be finished; what was written is recorded then.
     fn work(&self, job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Option<Stages>>;
+
+    /// Whether it reads what is in the files already, so that they are looked at before it goes on.
+    fn reads_back(&self) -> bool {
+        false
+    }
 }
 
 /// Each piece by itself, in the order of the shards.
@@ -148,25 +167,45 @@ pub fn run_by(job: &Job, method: &dyn Method) -> Result<Made> {
     let plan = job.plan;
     let work = Work::new(job.checkpoint, plan, job.tensors())?;
     let budget = Budget::new(job.memory, job.threads, work.needs)?;
-    let mut session = Session::open(job, &work)?;
-    let [mut weights, mut done] = [0, 0];
-    for unit in work.all(plan) {
-        weights += unit.weights(plan);
-        done += if session.done[unit.number as usize].is_some() { unit.weights(plan) } else { 0 };
+    let weights: u64 = work.all(plan).map(|unit| unit.weights(plan)).sum();
+    let tensors: u64 = job.tensors().map(|tensor| plan.bytes(tensor)).sum();
+    let made = Made {
+        files: names(job).collect(),
+        bytes: plan.files[job.files()].iter().map(|file| file.layout.file_size).sum(),
+        bits_per_weight: tensors as f64 * 8.0 / weights as f64,
+        stages: None,
+        sealing: 0.0,
+        warnings: Vec::new(),
+        already: true,
+    };
+    made.files.iter().chain([&job.output.to_owned()]).try_for_each(|name| Output::check(name))?;
+    if already::made(job)? {
+        return Ok(made);
     }
-    let bytes = plan.files[job.files()].iter().map(|file| file.layout.file_size).sum();
-    (job.listener)(Event::Started { weights, done, bytes, budget });
+    if !job.force {
+        made.files.iter().try_for_each(|name| Output::check_manifest(name))?;
+    }
+    let mut session = Session::open(job, &work)?;
+    let recorded = |unit: &Unit| session.done[unit.number as usize].is_some();
+    let done = work.all(plan).filter(recorded).map(|unit| unit.weights(plan)).sum();
+    (job.listener)(Event::Started { weights, done, bytes: made.bytes, budget });
     match finish(job, method, &work, &mut session, budget) {
-        Ok((stages, sealing)) => {
+        Ok(Finished { stages, sealing, warnings }) => {
             session.journal.remove()?;
             (job.listener)(Event::Finished);
-            let files = job.files().map(|file| file_name(plan, job.output, file)).collect();
-            let tensors: u64 = job.tensors().map(|tensor| plan.bytes(tensor)).sum();
-            let bits_per_weight = tensors as f64 * 8.0 / weights as f64;
-            Ok(Made { files, bytes, bits_per_weight, stages, sealing })
+            Ok(Made { stages, sealing, warnings, already: false, ..made })
         }
         Err(error) => Err(session.stopped(job, &work, error)),
     }
+}
+
+/// How often pieces are made again that the disk has lost.
+const TRIES: usize = 3;
+
+struct Finished {
+    stages: Option<Stages>,
+    sealing: f64,
+    warnings: Vec<Warning>,
 }
 
 fn finish(
@@ -175,18 +214,45 @@ fn finish(
     work: &Work,
     session: &mut Session,
     budget: Budget,
-) -> Result<(Option<Stages>, f64)> {
-    session.write_headers(job)?;
-    let stages = method.work(job, work, session, budget)?;
-    if session.done.iter().any(Option::is_none) {
-        return Err(Error::Interrupted);
+) -> Result<Finished> {
+    if method.reads_back() && session.begun() {
+        make_good(job, work, session)?;
     }
-    (job.listener)(Event::Sealing);
-    let start = Instant::now();
-    let digests = seal(job, session)?;
-    for (number, digests) in job.files().zip(&digests) {
-        let manifest = manifest::manifest(job, work, session, number, digests);
-        manifest::write(&manifest, &file_name(job.plan, job.output, number))?;
+    let mut stages = None;
+    for _ in 0..=TRIES {
+        stages = method.work(job, work, session, budget)?.or(stages);
+        if !session.is_complete() {
+            return Err(Error::Interrupted);
+        }
+        let warnings = damage::found(job, work, &session.done, job.tensors());
+        Warning::refuse(&warnings, job.strict)?;
+        (job.listener)(Event::Sealing);
+        let start = Instant::now();
+        let Some(digests) = make_good(job, work, session)? else { continue };
+        seal(job, session, &digests)?;
+        for (number, digests) in job.files().zip(&digests) {
+            let manifest = manifest::manifest(job, work, session, number, digests);
+            manifest::write(&manifest, &file_name(job.plan, job.output, number))?;
+            moment::pass("told");
+        }
+        return Ok(Finished { stages, sealing: start.elapsed().as_secs_f64(), warnings });
     }
-    Ok((stages, start.elapsed().as_secs_f64()))
+    let lost = std::io::Error::other("the disk does not keep what is written");
+    Err(Error::io("write", job.output, lost))
+}
+
+/// Reads the files back: their digests if they are whole, else what is lost is taken for not done.
+fn make_good(job: &Job, work: &Work, session: &mut Session) -> Result<Option<Vec<Digests>>> {
+    match examine(job, work, session)? {
+        Examined::Whole(digests) => Ok(Some(digests)),
+        Examined::Lost(units) => {
+            let recorded = |unit: &&Unit| session.done[unit.number as usize].is_some();
+            let weights = units.iter().filter(recorded).map(|unit| unit.weights(job.plan)).sum();
+            if weights > 0 {
+                (job.listener)(Event::Lost { weights });
+            }
+            session.forget(units.iter().map(|unit| unit.number));
+            Ok(None)
+        }
+    }
 }

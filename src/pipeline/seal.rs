@@ -1,18 +1,18 @@
-//! The end of a run: every file is read back from the disk for its digests, its structure and its scales checked, and
-//! given its final name.
+//! The end of a run: every file is read back from the disk, each piece held against the checksum that it had when it was
+//! written, and given its final name with the digests of what it holds.
 
-use quant_kernels::first_not_finite;
+use std::sync::atomic::Ordering;
+
 use sha2::{Digest, Sha256};
 
-use super::Job;
+use super::done::checksum;
 use super::journal::Entry;
-use super::session::Session;
+use super::session::{Session, file_name};
+use super::{Job, Unit, Work, mark};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::gguf::{File, Output};
-
-/// Bytes read at a time, about.
-const CHUNK: u64 = 4 << 20;
+use crate::gguf::Output;
+use crate::moment;
 
 /// SHA-256 of a file and of its tensors' data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,75 +23,131 @@ pub struct Digests {
     pub tensors: Vec<[u8; 32]>,
 }
 
-/// Reads back, checks and renames. The digests are in the journal before the first name changes, so that a run killed
-/// here can be finished too.
+/// What reading back has shown.
+#[derive(Debug)]
+pub enum Examined {
+    /// All is as it was written.
+    Whole(Vec<Digests>),
+    /// The file does not have these units as they were written: they are to be made again.
+    Lost(Vec<Unit>),
+}
+
+/// Reads back every file that is to be made.
 ///
 /// # Errors
-/// If a file cannot be read, is not what an earlier run made, does not pass the check, or cannot be renamed.
-pub fn seal(job: &Job, session: &mut Session) -> Result<Vec<Digests>> {
-    let Session { outputs, journal, sealed, .. } = session;
-    let mut all = Vec::with_capacity(outputs.len());
-    let mut entries = Vec::with_capacity(outputs.len());
-    for (output, number) in outputs.iter_mut().zip(job.files()) {
+/// If a file cannot be read, the user wants to stop, or a file that has its final name is not what it was.
+pub fn examine(job: &Job, work: &Work, session: &Session) -> Result<Examined> {
+    let (mut all, mut lost) = (Vec::with_capacity(session.outputs.len()), Vec::new());
+    for (output, file) in session.outputs.iter().zip(job.files()) {
         if !output.is_renamed() {
             output.sync()?;
         }
-        let digests = digests(job, output, &job.plan.files[number])?;
-        if sealed.iter().any(|(file, sha256)| usize::from(*file) == number && *sha256 != digests.file) {
+        let before = lost.len();
+        let digests = read_back(job, work, session, output, file, &mut lost)?;
+        let differs = || session.sealed.get(&file).is_some_and(|sha256| *sha256 != digests.file);
+        if output.is_renamed() && (lost.len() > before || differs()) {
             let problem = format!("{} is not as it was left", output.current().display());
-            return Err(Error::Resume { journal: journal.path().to_owned(), problem });
+            return Err(Error::Resume { journal: session.journal.path().to_owned(), problem });
         }
-        (job.check)(output.current())?;
-        entries.push(Entry::File(number as u16, digests.file));
         all.push(digests);
     }
-    journal.append(&entries)?;
-    outputs.iter_mut().try_for_each(Output::finish)?;
-    Ok(all)
+    Ok(if lost.is_empty() { Examined::Whole(all) } else { Examined::Lost(lost) })
 }
 
-fn digests(job: &Job, output: &Output, file: &File) -> Result<Digests> {
-    let layout = &file.layout;
-    let mut whole = Sha256::new();
-    let mut tensors = Vec::with_capacity(file.tensors.len());
-    let mut chunk = Vec::new();
-    // The header, then each tensor and the padding behind it.
-    let ends = layout.offsets.iter().copied().chain([layout.file_size]).skip(1);
-    let sections = file.tensors.clone().zip(layout.offsets.iter().copied().zip(ends));
-    let first = layout.offsets.first().copied().unwrap_or(layout.file_size);
-    let header = (None, (0, first));
-    for (tensor, (start, end)) in
-        [header].into_iter().chain(sections.map(|(tensor, range)| (Some(tensor), range)))
-    {
-        let data = tensor.map_or(start, |tensor| start + job.plan.bytes(tensor));
-        let block = tensor.map_or(1, |tensor| job.plan.format(tensor).block_bytes() as u64);
-        let mut digest = Sha256::new();
-        let mut at = start;
-        while at < end {
-            if job.stop.load(std::sync::atomic::Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            chunk.resize((CHUNK / block * block).min(end - at) as usize, 0);
-            output.read_at(at, &mut chunk)?;
-            let of_tensor = &chunk[..data.saturating_sub(at).min(chunk.len() as u64) as usize];
-            let (_, finite) = rayon::join(
-                || whole.update(&chunk),
-                || {
-                    digest.update(of_tensor);
-                    tensor.is_none_or(|tensor| first_not_finite(job.plan.format(tensor), of_tensor).is_none())
-                },
-            );
-            if let Some(tensor) = tensor.filter(|_| !finite) {
-                let name = &job.plan.model.tensors[tensor].name;
-                let problem = format!("tensor \"{name}\" has a scale that is no finite number");
-                return Err(Error::Gguf { file: output.current().display().to_string(), problem });
-            }
-            disk::forget(output.file(), at..at + chunk.len() as u64);
-            at += chunk.len() as u64;
-        }
-        if tensor.is_some() {
-            tensors.push(digest.finalize().into());
+/// Gives the files their names. The digests are in the journal before the first name changes, so that a run killed here
+/// can be finished too.
+///
+/// # Errors
+/// If the system cannot, or a file came to be under a final name that may not be replaced.
+pub fn seal(job: &Job, session: &mut Session, digests: &[Digests]) -> Result<()> {
+    let numbered = job.files().zip(digests);
+    let entries: Vec<Entry> =
+        numbered.map(|(number, digests)| Entry::File(number as u16, digests.file)).collect();
+    session.journal.append(&entries)?;
+    moment::pass("sealed");
+    for (output, file) in session.outputs.iter_mut().zip(job.files()) {
+        if !output.is_renamed() {
+            // Only now is it a GGUF file: its mark gives way to the header's beginning.
+            output.write_at(0, &job.plan.files[file].layout.header[..mark::BYTES])?;
+            output.finish(job.force)?;
+            moment::pass("renamed");
         }
     }
+    Ok(())
+}
+
+/// The digests of a file as it will be, with the header in place of the mark. What is not the units' own, header and
+/// padding, is made good at once.
+fn read_back(
+    job: &Job,
+    work: &Work,
+    session: &Session,
+    output: &Output,
+    file: usize,
+    lost: &mut Vec<Unit>,
+) -> Result<Digests> {
+    let planned = &job.plan.files[file];
+    let layout = &planned.layout;
+    let mut whole = Sha256::new();
+    fixed(output, 0, &layout.header, &mut whole)?;
+    let ends = layout.offsets.iter().copied().chain([layout.file_size]).skip(1);
+    let mut tensors = Vec::with_capacity(planned.tensors.len());
+    let mut blocks = Vec::new();
+    for (tensor, end) in planned.tensors.clone().zip(ends) {
+        let mut digest = Sha256::new();
+        let mut at = job.plan.place(tensor).1;
+        for unit in work.of_tensor(job.plan, tensor) {
+            if job.stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            let range = unit.place(job.plan).1;
+            assert_eq!(range.start, at, "units follow one another");
+            blocks.resize((range.end - range.start) as usize, 0);
+            read(output, at, &mut blocks)?;
+            let (_, found) = rayon::join(
+                || whole.update(&blocks),
+                || {
+                    digest.update(&blocks);
+                    checksum(&blocks)
+                },
+            );
+            if session.done[unit.number as usize].is_none_or(|done| done.blocks != found) {
+                lost.push(unit);
+            }
+            disk::forget(output.file(), range.clone());
+            at = range.end;
+        }
+        tensors.push(digest.finalize().into());
+        fixed(output, at, &vec![0; (end - at) as usize], &mut whole)?;
+    }
     Ok(Digests { file: whole.finalize().into(), tensors })
+}
+
+/// Makes sure that the file has these bytes there, those of the mark at its beginning aside, and adds them to the digest.
+/// A file that has its final name is not changed: its digest tells what it has.
+fn fixed(output: &Output, at: u64, bytes: &[u8], whole: &mut Sha256) -> Result<()> {
+    let mut found = vec![0; bytes.len()];
+    read(output, at, &mut found)?;
+    if output.is_renamed() {
+        whole.update(found);
+        return Ok(());
+    }
+    let skipped = if at == 0 { mark::BYTES } else { 0 };
+    if found[skipped.min(found.len())..] != bytes[skipped.min(bytes.len())..] {
+        output.write_at(at + skipped as u64, &bytes[skipped..])?;
+    }
+    whole.update(bytes);
+    Ok(())
+}
+
+/// Fills `bytes`, with zeros where the file has ended: it was cut short, and its units will tell.
+fn read(output: &Output, at: u64, bytes: &mut [u8]) -> Result<()> {
+    let there = output.bytes()?.saturating_sub(at).min(bytes.len() as u64) as usize;
+    bytes[there..].fill(0);
+    output.read_at(at, &mut bytes[..there])
+}
+
+/// The names of the files that a job makes.
+pub fn names(job: &Job) -> impl Iterator<Item = std::path::PathBuf> {
+    job.files().map(|file| file_name(job.plan, job.output, file))
 }

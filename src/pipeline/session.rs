@@ -1,13 +1,17 @@
 //! The unfinished files and their journal: found or made, checked, with room on the disk, before any weight is read.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::journal::{Entry, Identity, Journal};
-use super::{Deviation, Job, Work};
+use super::done::checksum;
+use super::journal::{Entry, Identity, Journal, PART};
+use super::mark::{self, Mark, Owner};
+use super::{Done, Job, Unit, Work, damage};
 use crate::checkpoint::hex;
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::{Output, Split, beside};
+use crate::moment;
 use crate::recipe::Plan;
 
 /// What is being written, and what of it is done.
@@ -19,12 +23,12 @@ pub struct Session {
     pub journal: Journal,
     /// The files, by their place among those to be written.
     pub outputs: Vec<Output>,
-    /// Deviation of each unit that is done.
-    pub done: Vec<Option<Deviation>>,
-    /// SHA-256 of files that were finished by an earlier run, by their place in the plan.
-    pub sealed: Vec<(u16, [u8; 32])>,
-    /// Whether an earlier run began it.
-    resumed: bool,
+    /// What is known of each unit that is done.
+    pub done: Vec<Option<Done>>,
+    /// SHA-256 of files that were sealed by an earlier run, by their place in the plan.
+    pub sealed: BTreeMap<usize, [u8; 32]>,
+    /// What the work is, for the marks of the files and the manifests.
+    pub work: [u8; 32],
 }
 
 /// The final name of a file of the plan, by its place there.
@@ -32,35 +36,37 @@ pub fn file_name(plan: &Plan, output: &Path, file: usize) -> PathBuf {
     plan.split.name(output, file, plan.files.len())
 }
 
+/// The name of the journal of a job.
+pub fn journal_name(job: &Job) -> PathBuf {
+    beside(&session_name(job), ".journal")
+}
+
+fn session_name(job: &Job) -> PathBuf {
+    match job.part {
+        Some(part) => file_name(job.plan, job.output, usize::from(part) - 1),
+        None => job.output.to_owned(),
+    }
+}
+
 impl Session {
     /// Finds the unfinished files of the same work, or begins them.
     ///
     /// # Errors
-    /// If a file cannot be made, another process is at it, what is there is of other work, or the disk is too small.
-    /// What this call has made is removed then.
+    /// If a file cannot be made, another process is at it, what is there is of other work, a finished file is there and
+    /// may not be replaced, or the disk is too small. What this call has made is removed then.
     pub fn open(job: &Job, work: &Work) -> Result<Self> {
-        let plan = job.plan;
-        let files = job.files();
-        let names: Vec<PathBuf> = files.clone().map(|file| file_name(plan, job.output, file)).collect();
-        let sizes = || plan.files[files.clone()].iter().map(|file| file.layout.file_size);
-        Output::check(job.output)?;
-        names.iter().try_for_each(|name| Output::check(name))?;
-        let name = if job.part.is_some() { names[0].clone() } else { job.output.to_owned() };
-
-        let mut journal = Journal::open(&beside(&name, ".journal"))?;
+        let mut journal = Journal::open(&journal_name(job))?;
         let identity = identity(job);
         let entries = if job.restart { None } else { journal.resume(&identity)? };
-        let resumed = entries.is_some();
         let mut session = Self {
-            name,
+            name: session_name(job),
             journal,
             outputs: Vec::new(),
             done: vec![None; work.units as usize],
-            sealed: Vec::new(),
-            resumed,
+            sealed: BTreeMap::new(),
+            work: identity.work(),
         };
-        match session.prepare(job, work, &identity, entries, names.iter().map(PathBuf::as_path).zip(sizes()))
-        {
+        match session.prepare(job, work, &identity, entries) {
             Ok(()) => Ok(session),
             Err(error) => {
                 session.abandon();
@@ -69,62 +75,110 @@ impl Session {
         }
     }
 
-    fn prepare<'a>(
+    fn prepare(
         &mut self,
         job: &Job,
         work: &Work,
         identity: &Identity,
         entries: Option<Vec<Entry>>,
-        files: impl Iterator<Item = (&'a Path, u64)>,
     ) -> Result<()> {
-        let fault =
-            |journal: &Journal, problem| Error::Resume { journal: journal.path().to_owned(), problem };
-        if entries.is_none() {
-            self.journal.begin(identity)?;
-        }
+        let resumed = entries.is_some();
         for entry in entries.into_iter().flatten() {
             match entry {
-                Entry::Unit(number, deviation) if number < work.units => {
-                    self.done[number as usize] = Some(deviation);
-                }
+                Entry::Unit(number, done) if number < work.units => self.done[number as usize] = Some(done),
                 Entry::Unit(number, _) => {
-                    return Err(fault(&self.journal, format!("names piece {number} of {}", work.units)));
+                    let problem = format!("names piece {number} of {}", work.units);
+                    return Err(self.fault(problem));
                 }
-                Entry::File(number, sha256) => self.sealed.push((number, sha256)),
+                Entry::File(number, sha256) => drop(self.sealed.insert(number.into(), sha256)),
             }
         }
-        let begun = self.begun();
-        for ((path, size), number) in files.zip(job.files()) {
-            let sealed = self.sealed.iter().any(|(file, _)| usize::from(*file) == number);
-            let part = Output::part(path);
-            let output = Output::reopen(path, size, sealed && begun)?;
+        // What is there is looked at before anything is changed.
+        let mut found = Vec::new();
+        for file in job.files() {
+            found.push((file, self.find(job, work, file, resumed)?));
+        }
+        if !resumed {
+            self.journal.begin(identity)?;
+        }
+        for (file, output) in found {
             let output = match output {
-                Some(_) if !self.resumed && !job.restart => {
-                    return Err(fault(&self.journal, format!("is not there, but {} is", part.display())));
-                }
                 Some(output) => output,
-                None if begun => {
-                    return Err(fault(&self.journal, format!("is there, but {} is not", part.display())));
+                None => {
+                    self.forget(work.units_of_file(job.plan, file).map(|unit| unit.number));
+                    self.sealed.remove(&file);
+                    let path = file_name(job.plan, job.output, file);
+                    Output::create(&path, job.plan.files[file].layout.file_size)?
                 }
-                None => Output::create(path, size)?,
             };
-            if !begun {
+            if !resumed {
                 output.clear()?;
             }
-            if begun && !output.is_whole_size() {
-                let problem =
-                    format!("is there, but {} does not have {size} bytes", output.current().display());
-                return Err(fault(&self.journal, problem));
-            }
             self.outputs.push(output);
+            moment::pass("opened");
         }
-        self.make_room(job)
+        self.make_room(job, work)?;
+        // After the reservation, which writes zeros where the file system cannot reserve without.
+        self.outputs.iter().zip(job.files()).filter(|(output, _)| !output.is_renamed()).try_for_each(
+            |(output, file)| {
+                output.write_at(0, &self.mark(file).0)?;
+                output.write_at(mark::BYTES as u64, &job.plan.files[file].layout.header[mark::BYTES..])
+            },
+        )
+    }
+
+    /// The unfinished file of this run, or the finished one that it has renamed; None if there is neither.
+    fn find(&self, job: &Job, work: &Work, file: usize, resumed: bool) -> Result<Option<Output>> {
+        let path = file_name(job.plan, job.output, file);
+        let size = job.plan.files[file].layout.file_size;
+        let sealed = self.sealed.contains_key(&file);
+        let output = Output::reopen(&path, size, sealed)?;
+        let is_ours = output.as_ref().is_some_and(Output::is_renamed);
+        if !job.force && !is_ours && path.symlink_metadata().is_ok() {
+            return Err(Error::Exists(path));
+        }
+        let Some(output) = output else { return Ok(None) };
+        if job.restart || is_ours {
+            return Ok(Some(output));
+        }
+        let part = output.current().display();
+        if !resumed {
+            return Err(self.fault(format!("is not there, but {part} is")));
+        }
+        let mut found = vec![0; size.min(mark::BYTES as u64).min(output.bytes()?) as usize];
+        output.read_at(0, &mut found)?;
+        match self.mark(file).owner(&found) {
+            Owner::This | Owner::Nobody => Ok(Some(output)),
+            Owner::Other => Err(self.fault(format!("is not of the run that left {part}"))),
+            // Sealed, or its beginning is damaged: then what it holds shows whose it is.
+            Owner::Unmarked => match self.holds_any(job, work, file, &output)? {
+                true => Ok(Some(output)),
+                false => Err(self.fault(format!("tells of other contents than {part} has"))),
+            },
+        }
+    }
+
+    /// Whether any unit that is done is in the file.
+    fn holds_any(&self, job: &Job, work: &Work, file: usize, output: &Output) -> Result<bool> {
+        let (end, mut blocks) = (output.bytes()?, Vec::new());
+        for unit in work.units_of_file(job.plan, file) {
+            let range = unit.place(job.plan).1;
+            if let Some(done) = self.done[unit.number as usize].filter(|_| range.end <= end) {
+                blocks.resize((range.end - range.start) as usize, 0);
+                output.read_at(range.start, &mut blocks)?;
+                if checksum(&blocks) == done.blocks {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Checks that the disk has room for what is missing, and reserves it.
-    fn make_room(&self, job: &Job) -> Result<()> {
+    fn make_room(&self, job: &Job, work: &Work) -> Result<()> {
         let Some(first) = self.outputs.first() else { return Ok(()) };
-        let needed = self.outputs.iter().map(Output::needed).sum::<Result<u64>>()?;
+        let files = self.outputs.iter().map(Output::needed).sum::<Result<u64>>()?;
+        let needed = files + Journal::size(work.units) + super::manifest::size(job);
         if let Some(free) = disk::free(first.file()).filter(|&free| free < needed)
             && job.reserve
         {
@@ -133,24 +187,19 @@ impl Session {
         self.outputs.iter().filter(|output| !output.is_renamed()).try_for_each(|o| o.reserve(job.reserve))
     }
 
-    /// Writes the headers of the files that do not have their names yet.
-    ///
-    /// # Errors
-    /// If the system cannot.
-    pub fn write_headers(&self, job: &Job) -> Result<()> {
-        let unfinished = |(output, _): &(&Output, _)| !output.is_renamed();
-        let files = self.outputs.iter().zip(&job.plan.files[job.files()]).filter(unfinished);
-        files.into_iter().try_for_each(|(output, file)| output.write_at(0, &file.layout.header))
+    /// The mark of a file of the plan, by its place there.
+    pub fn mark(&self, file: usize) -> Mark {
+        Mark::new(&self.work, self.journal.run(), file)
     }
 
     /// The files, for those who write pieces, and who records them.
-    pub fn parts(&mut self) -> (&[Output], Keeper<'_>) {
+    pub fn parts<'a>(&'a mut self, job: &'a Job, work: &'a Work) -> (&'a [Output], Keeper<'a>) {
         let Self { outputs, journal, done, .. } = self;
         let outputs = &outputs[..];
-        (outputs, Keeper { outputs, journal, done, entries: Vec::new(), bytes: 0 })
+        (outputs, Keeper { job, work, outputs, journal, done, units: Vec::new(), bytes: 0 })
     }
 
-    /// A digest of what the bytes depend on.
+    /// A digest of what the bytes depend on, and of this run.
     pub fn fingerprint(&self) -> String {
         hex(self.journal.digest())
     }
@@ -160,9 +209,23 @@ impl Session {
         self.done.iter().any(Option::is_some)
     }
 
-    /// Removes what was made, if nothing is done yet and no earlier run began it.
+    /// Whether all units are.
+    pub fn is_complete(&self) -> bool {
+        self.done.iter().all(Option::is_some)
+    }
+
+    /// Takes units for not done: what the file has of them is not what was written.
+    pub fn forget(&mut self, units: impl IntoIterator<Item = u32>) {
+        units.into_iter().for_each(|number| self.done[number as usize] = None);
+    }
+
+    fn fault(&self, problem: String) -> Error {
+        Error::Resume { journal: self.journal.path().to_owned(), problem }
+    }
+
+    /// Removes what was made, if nothing is done yet.
     fn abandon(self) {
-        if !self.resumed {
+        if !self.begun() {
             self.outputs.into_iter().for_each(Output::discard);
             let _ = self.journal.remove();
         }
@@ -170,11 +233,8 @@ impl Session {
 
     /// The error of a run that stopped: with what is kept, or with nothing left.
     pub fn stopped(self, job: &Job, work: &Work, cause: Error) -> Error {
-        if !self.begun() {
-            for output in self.outputs {
-                output.discard();
-            }
-            let _ = self.journal.remove();
+        if !self.begun() || !self.outputs.iter().all(Output::is_here) {
+            self.abandon();
             return cause;
         }
         let (mut all, mut done) = (0, 0);
@@ -189,25 +249,26 @@ impl Session {
 }
 
 /// Records pieces: first what is written is made durable, then the journal tells of it.
-#[derive(Debug)]
 pub struct Keeper<'a> {
+    job: &'a Job<'a>,
+    work: &'a Work,
     outputs: &'a [Output],
     journal: &'a mut Journal,
-    done: &'a mut [Option<Deviation>],
+    done: &'a mut [Option<Done>],
     /// Written, but not yet durable; and the bytes of it.
-    entries: Vec<Entry>,
+    units: Vec<(u32, Done)>,
     bytes: u64,
 }
 
 impl Keeper<'_> {
-    /// Whether a unit is recorded.
-    pub fn is_done(&self, number: u32) -> bool {
-        self.done[number as usize].is_some()
+    /// What is recorded of a unit.
+    pub fn recorded(&self, number: u32) -> Option<Done> {
+        self.done[number as usize]
     }
 
     /// A unit is written.
-    pub fn note(&mut self, number: u32, deviation: Deviation, bytes: u64) {
-        self.entries.push(Entry::Unit(number, deviation));
+    pub fn note(&mut self, number: u32, done: Done, bytes: u64) {
+        self.units.push((number, done));
         self.bytes += bytes;
     }
 
@@ -219,24 +280,39 @@ impl Keeper<'_> {
     /// Makes what was written durable and records it.
     ///
     /// # Errors
-    /// If the system cannot.
+    /// If the system cannot, or a matrix that is complete now looks damaged, and the user is strict.
     pub fn record(&mut self) -> Result<()> {
-        if !self.entries.is_empty() {
-            self.outputs.iter().filter(|output| !output.is_renamed()).try_for_each(Output::sync)?;
-            self.journal.append(&self.entries)?;
+        if self.units.is_empty() {
+            return Ok(());
         }
-        for entry in self.entries.drain(..) {
-            if let Entry::Unit(number, deviation) = entry {
-                self.done[number as usize] = Some(deviation);
-            }
-        }
+        moment::pass("recording");
+        self.outputs.iter().filter(|output| !output.is_renamed()).try_for_each(Output::sync)?;
+        let entries: Vec<Entry> =
+            self.units.iter().map(|&(number, done)| Entry::Unit(number, done)).collect();
+        self.journal.append(&entries)?;
         self.bytes = 0;
+        let mut zeros = false;
+        for (number, done) in self.units.drain(..) {
+            zeros |= done.zeros.longest > 0;
+            self.done[number as usize] = Some(done);
+        }
+        moment::pass("recorded");
+        if zeros && self.job.strict {
+            Warning::refuse(&damage::found(self.job, self.work, self.done, self.job.tensors()), true)?;
+        }
         Ok(())
     }
 }
 
+impl Work {
+    /// The units of a file of the plan, in the order in which it has them.
+    pub fn units_of_file<'a>(&'a self, plan: &'a Plan, file: usize) -> impl Iterator<Item = Unit> + 'a {
+        plan.files[file].tensors.clone().flat_map(move |tensor| self.of_tensor(plan, tensor))
+    }
+}
+
 /// Everything that the bytes depend on.
-fn identity(job: &Job) -> Identity {
+pub fn identity(job: &Job) -> Identity {
     let plan = job.plan;
     let headers: Vec<u8> = plan.files.iter().flat_map(|file| &file.layout.header).copied().collect();
     let split = match plan.split {
@@ -253,7 +329,7 @@ fn identity(job: &Job) -> Identity {
         ("--name", plan.options.name.clone().unwrap_or_default()),
         ("--pre", plan.options.pre.clone().unwrap_or_default()),
         ("the division", split),
-        ("--part", part),
+        (PART, part),
         ("--feedback's text", plan.feedback.clone().unwrap_or("none".into())),
         ("the importance matrix", plan.imatrix.clone().unwrap_or("none".into())),
         ("the checkpoint's configuration and tokenizer", plan.source.settings.clone()),

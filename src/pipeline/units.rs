@@ -50,6 +50,9 @@ pub struct Work {
     pub units: u32,
     /// Number of the first unit of each tensor, from that of the first tensor on.
     firsts: Vec<u32>,
+    /// Places in `windows` of the slices in the model's order, and of the first of them for each tensor.
+    places: Vec<u32>,
+    slices: Vec<u32>,
     tensors: Range<usize>,
     /// What the largest units need.
     pub needs: Needs,
@@ -71,8 +74,10 @@ impl Work {
     /// If one of their sources is not in the checkpoint.
     pub fn new(checkpoint: &Checkpoint, plan: &Plan, tensors: Range<usize>) -> Result<Self> {
         let (mut placed, mut firsts, mut units, mut needs) = (Vec::new(), Vec::new(), 0, Needs::default());
+        let mut slices = Vec::new();
         for tensor in tensors.clone() {
             firsts.push(units);
+            slices.push(placed.len() as u32);
             let planned = &plan.model.tensors[tensor];
             let (rows, columns) = (planned.rows(), planned.columns());
             let encoded = plan.format(tensor).row_bytes(columns);
@@ -97,13 +102,27 @@ impl Work {
                 units += rows.div_ceil(step) as u32;
             }
         }
-        placed.sort_by_key(|(place, window)| (*place, window.first));
-        let windows = placed.into_iter().map(|(_, window)| window).collect();
-        Ok(Self { windows, units, firsts, tensors, needs })
+        placed.sort_by_key(|(place, window): &(_, Window)| (*place, window.first));
+        let windows: Vec<Window> = placed.into_iter().map(|(_, window)| window).collect();
+        let mut places: Vec<u32> = (0..windows.len() as u32).collect();
+        places.sort_by_key(|&place| windows[place as usize].first);
+        Ok(Self { windows, units, firsts, places, slices, tensors, needs })
+    }
+
+    /// The units of a slice of a tensor, by the tensor's place in the model, in the order of their rows.
+    pub fn of_slice(&self, plan: &Plan, tensor: usize, slice: usize) -> impl Iterator<Item = Unit> {
+        let place = self.slices[tensor - self.tensors.start] as usize + slice;
+        self.windows[self.places[place] as usize].units(plan)
+    }
+
+    /// The units of a tensor, by its place in the model, in the order in which the file has them.
+    pub fn of_tensor<'a>(&'a self, plan: &'a Plan, tensor: usize) -> impl Iterator<Item = Unit> + 'a {
+        let slices = 0..plan.model.tensors[tensor].slices.len();
+        slices.flat_map(move |slice| self.of_slice(plan, tensor, slice))
     }
 
     /// Numbers of the units of a tensor, by its place in the model.
-    pub fn of_tensor(&self, tensor: usize) -> Range<u32> {
+    pub fn numbers(&self, tensor: usize) -> Range<u32> {
         let index = tensor - self.tensors.start;
         self.firsts[index]..self.firsts.get(index + 1).copied().unwrap_or(self.units)
     }
@@ -138,6 +157,15 @@ impl Unit {
     /// Number of its weights.
     pub fn weights(&self, plan: &Plan) -> u64 {
         (self.rows.end - self.rows.start) * plan.model.tensors[self.tensor].columns()
+    }
+
+    /// The file of the plan that its blocks are in, and their bytes there.
+    pub fn place(&self, plan: &Plan) -> (usize, Range<u64>) {
+        let tensor = &plan.model.tensors[self.tensor];
+        let (file, first) = plan.place(self.tensor);
+        let row_bytes = plan.format(self.tensor).row_bytes(tensor.columns());
+        let byte = |row: u64| first + (self.slice as u64 * tensor.rows() + row) * row_bytes;
+        (file, byte(self.rows.start)..byte(self.rows.end))
     }
 }
 

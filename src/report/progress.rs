@@ -105,6 +105,24 @@ impl Progress {
                     _ => {}
                 }
             }
+            Event::Lost { weights } => {
+                state.weights = state.weights.saturating_sub(weights);
+                state.before = state.before.min(state.weights);
+                match self.style {
+                    Style::Json => {
+                        let mut event = state.json("lost");
+                        event["lost_weights"] = weights.into();
+                        emit(&event);
+                    }
+                    Style::Quiet => {}
+                    _ => self.bar.suspend(|| {
+                        log::warn(format_args!(
+                            "the disk has lost {} weights of what was written; they are made again",
+                            grouped(weights)
+                        ));
+                    }),
+                }
+            }
             Event::Sealing => {
                 self.bar.set_message("reading the file back");
                 if self.style == Style::Json {

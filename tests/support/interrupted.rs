@@ -3,22 +3,64 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+
+use quantpress::moment::VARIABLE;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 /// Arguments of a run that is slow enough to be interrupted: one thread, a few pieces in memory, each of them made
-/// durable and recorded at once.
+/// durable and recorded at once. (The fixture has some two hundred.)
 pub const SLOWLY: [&str; 6] = ["--threads", "1", "--memory", "6MB", "--sync-seconds", "0"];
 
 /// `path` with something after its name.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    PathBuf::from(format!("{}{suffix}", path.display()))
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
-/// Starts the program.
-pub fn start(arguments: &[&str]) -> Child {
+/// Starts the program, which does something at a moment.
+fn start(arguments: &[&str], moment: String) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quantpress"));
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    command.args(arguments).env(VARIABLE, moment);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+}
+
+/// Runs the program until it passes a moment for the count-th time (src/moment.rs), where it is killed. False if it
+/// ended before.
+pub fn killed_at(arguments: &[&str], moment: &str, count: u64) -> bool {
+    let child = start(arguments, format!("{moment}:{count}:kill"));
+    child.wait_with_output().expect("ended").status.code().is_none()
+}
+
+/// Starts the program and waits until it stands still where it passes a moment for the count-th time.
+#[track_caller]
+pub fn stopped_at(arguments: &[&str], moment: &str, count: u64) -> Stopped {
+    let child = start(arguments, format!("{moment}:{count}:stop"));
+    let pid = Pid::from_child(&child);
+    // Not taken away, so that the child can still be waited for.
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let status = waitid(WaitId::Pid(pid), options).expect("a child").expect("it has changed its state");
+    if !status.stopped() {
+        panic!("it ended before {moment} {count}: {:?}", child.wait_with_output());
+    }
+    Stopped(child)
+}
+
+/// A program that stands still in the midst of its work.
+pub struct Stopped(pub Child);
+
+impl Stopped {
+    /// Lets it go on.
+    pub fn go_on(self) -> Child {
+        signal(&self.0, "CONT");
+        self.0
+    }
+
+    /// Lets it go on with a signal that it then has.
+    pub fn go_on_with(self, name: &str) -> Child {
+        signal(&self.0, name);
+        self.go_on()
+    }
 }
 
 /// Bytes in a journal; 0 where there is none.
@@ -26,26 +68,9 @@ pub fn journal_bytes(output: &Path) -> u64 {
     beside(output, ".journal").metadata().map_or(0, |file| file.len())
 }
 
-/// Waits until the journal has `bytes` more than `before`. False if the program ended first.
-pub fn wait_for(child: &mut Child, output: &Path, before: u64, bytes: u64) -> bool {
-    let patience = Instant::now() + Duration::from_secs(120);
-    while journal_bytes(output) < before + bytes {
-        if child.try_wait().expect("it can be asked").is_some() {
-            return false;
-        }
-        assert!(Instant::now() < patience, "the journal does not grow");
-        sleep(Duration::from_millis(1));
-    }
-    true
-}
-
-/// Starts the program, waits until some pieces are recorded, and kills it.
+/// Runs the program, which works slowly, until forty pieces are recorded, and kills it.
 pub fn kill_midway(arguments: &[&str], output: &Path) {
-    let mut child = start(arguments);
-    // The identity has about 1 KB, a record 48 bytes.
-    assert!(wait_for(&mut child, output, 0, 3000), "it ended too soon: {:?}", child.wait_with_output());
-    child.kill().expect("killed");
-    child.wait().expect("ended");
+    assert!(killed_at(arguments, "recorded", 40), "it ended too soon");
     assert!(!output.exists() && beside(output, ".part").exists());
 }
 

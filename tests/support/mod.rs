@@ -1,6 +1,7 @@
 //! What the tests share: the fixture, the program, checkpoints made to measure, and real llama.cpp.
 
 pub mod checkpoint;
+#[cfg(unix)]
 pub mod interrupted;
 pub mod python;
 pub mod shapes;
@@ -46,11 +47,11 @@ pub fn text(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
 }
 
-/// Quantizes the fixture into `folder` and gives the file's path.
+/// Quantizes the fixture into `folder`, in place of a file that may be there, and gives the file's path.
 pub fn quantize_fixture(folder: &Path, name: &str, arguments: &[&str]) -> PathBuf {
     let output = folder.join(name);
     let checkpoint = fixture("tiny-r1");
-    let mut all = vec!["quantize", text(&checkpoint), "-o", text(&output), "--quiet"];
+    let mut all = vec!["quantize", text(&checkpoint), "-o", text(&output), "--quiet", "--force"];
     all.extend(arguments);
     succeed(&all);
     output

@@ -1,11 +1,12 @@
 //! Writing an importance matrix, an entry at a time: R1's takes a gigabyte.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use quant_kernels::Format;
 
-use crate::error::Result;
-use crate::gguf::{self, Metadata, Output, TensorInfo, Value};
+use crate::disk::{self, Replacement};
+use crate::error::{Error, Result};
+use crate::gguf::{self, Metadata, TensorInfo, Value};
 
 /// The file's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -41,7 +42,8 @@ pub struct Origin {
 /// An unfinished file.
 #[derive(Debug)]
 pub struct Writer {
-    output: Output,
+    path: PathBuf,
+    output: Replacement,
     layout: Layout,
     chunks: u32,
     entries: Vec<Entry>,
@@ -53,15 +55,18 @@ impl Writer {
     /// Creates a file for these entries.
     ///
     /// # Errors
-    /// Those of [`Output::create`].
+    /// If the system cannot, or there is no room.
     pub fn create(path: &Path, layout: Layout, origin: &Origin, entries: Vec<Entry>) -> Result<Self> {
         let Frame { pieces, places, size } = match layout {
             Layout::Gguf => gguf_frame(origin, &entries),
             Layout::Dat => dat_frame(origin, &entries),
         };
-        let output = Output::in_one_go(path, size)?;
-        pieces.iter().try_for_each(|(offset, bytes)| output.write_at(*offset, bytes))?;
-        Ok(Self { output, layout, chunks: origin.chunks, entries, places })
+        let output = Replacement::create(path).map_err(|e| Error::io("create", path, e))?;
+        let reserved = disk::reserve(output.file(), size).and_then(|_| output.file().set_len(size));
+        reserved.map_err(|e| Error::io("reserve space for", path, e))?;
+        let writer = Self { path: path.to_owned(), output, layout, chunks: origin.chunks, entries, places };
+        pieces.iter().try_for_each(|(offset, bytes)| writer.write_at(*offset, bytes))?;
+        Ok(writer)
     }
 
     /// Writes the sums of squares and the counts of the entry at this place of the list.
@@ -78,8 +83,8 @@ impl Writer {
         let [first, second] = self.places[place];
         match self.layout {
             Layout::Gguf => {
-                self.output.write_at(first, &little_endian(sums.iter().copied()))?;
-                self.output.write_at(second, &little_endian(counts.iter().copied()))
+                self.write_at(first, &little_endian(sums.iter().copied()))?;
+                self.write_at(second, &little_endian(counts.iter().copied()))
             }
             Layout::Dat => {
                 // Means times calls; an expert without a token has 1 for each call.
@@ -87,17 +92,32 @@ impl Writer {
                 let values = sums.chunks_exact(entry.values).zip(counts).flat_map(|(sums, &count)| {
                     sums.iter().map(move |sum| if count > 0.0 { sum / count * calls } else { calls })
                 });
-                self.output.write_at(first, &little_endian(values))
+                self.write_at(first, &little_endian(values))
             }
         }
     }
 
-    /// Gives the file its name.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        disk::write_all_at(self.output.file(), offset, bytes).map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// The whole file, before it has its name.
     ///
     /// # Errors
-    /// Those of [`Output::finish`].
-    pub fn finish(mut self) -> Result<()> {
-        self.output.finish()
+    /// If it cannot be read back.
+    pub fn sha256(&self) -> Result<String> {
+        disk::sha256(self.output.file()).map_err(|e| Error::io("read", &self.path, e))
+    }
+
+    /// Gives the file its name, in place of a file that is there, if it may `replace` one.
+    ///
+    /// # Errors
+    /// If the system cannot, or a file is there that may not be replaced.
+    pub fn finish(self, replace: bool) -> Result<()> {
+        self.output.finish(replace).map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::Exists(self.path.clone()),
+            _ => Error::io("write", &self.path, e),
+        })
     }
 }
 

@@ -1,0 +1,86 @@
+//! What an unfinished file begins with until it is sealed: whose it is. Its journal has the same, so that neither is ever
+//! taken for another run's, whatever their names.
+//!
+//! ```text
+//! "quantpress part\n"   file: u32   digest of the work: 32 bytes   number of the run: 16 bytes   checksum: 8 bytes
+//! ```
+//!
+//! The file is the place in the split. The checksum is the XXH3 of all before it.
+
+use twox_hash::XxHash3_64;
+
+const MAGIC: &[u8; 16] = b"quantpress part\n";
+
+/// Bytes of a mark; the header of any GGUF file has more.
+pub const BYTES: usize = 76;
+
+/// The first bytes of an unfinished file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(pub [u8; BYTES]);
+
+/// Whose an unfinished file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This run's.
+    This,
+    /// Another run's, of the same work or other work.
+    Other,
+    /// Nothing is there: the file is new, or its beginning was lost.
+    Nobody,
+    /// It has no mark: it is sealed, damaged, or no such file.
+    Unmarked,
+}
+
+impl Mark {
+    /// The mark of a file of a run.
+    pub fn new(work: &[u8; 32], run: &[u8; 16], file: usize) -> Self {
+        let mut bytes = [0; BYTES];
+        bytes[..16].copy_from_slice(MAGIC);
+        bytes[16..20].copy_from_slice(&(file as u32).to_le_bytes());
+        bytes[20..52].copy_from_slice(work);
+        bytes[52..68].copy_from_slice(run);
+        let checksum = XxHash3_64::oneshot(&bytes[..68]);
+        bytes[68..].copy_from_slice(&checksum.to_le_bytes());
+        Self(bytes)
+    }
+
+    /// Whose the file is that begins so.
+    pub fn owner(&self, found: &[u8]) -> Owner {
+        match found.first_chunk::<BYTES>() {
+            _ if found.iter().all(|&byte| byte == 0) => Owner::Nobody,
+            Some(found) if *found == self.0 => Owner::This,
+            Some(found)
+                if found.starts_with(MAGIC)
+                    && XxHash3_64::oneshot(&found[..68]).to_le_bytes() == found[68..] =>
+            {
+                Owner::Other
+            }
+            _ => Owner::Unmarked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_of_one_run_alone() {
+        let mark = Mark::new(&[1; 32], &[2; 16], 3);
+        assert_eq!(mark.owner(&mark.0), Owner::This);
+        for other in [
+            Mark::new(&[9; 32], &[2; 16], 3),
+            Mark::new(&[1; 32], &[9; 16], 3),
+            Mark::new(&[1; 32], &[2; 16], 4),
+        ] {
+            assert_eq!(mark.owner(&other.0), Owner::Other);
+        }
+        assert_eq!(mark.owner(&[]), Owner::Nobody);
+        assert_eq!(mark.owner(&[0; BYTES]), Owner::Nobody);
+        assert_eq!(mark.owner(&[b"GGUF\x03\0\0\0".as_slice(), &[7; 100]].concat()[..BYTES]), Owner::Unmarked);
+        let mut damaged = mark.0;
+        damaged[30] ^= 1;
+        assert_eq!(mark.owner(&damaged), Owner::Unmarked);
+        assert_eq!(mark.owner(&mark.0[..40]), Owner::Unmarked);
+    }
+}
