@@ -19,6 +19,7 @@ pub mod disk;
 pub mod error;
 pub mod gguf;
 pub mod log;
+pub mod zeros;
 
 pub mod checkpoint;
 pub mod model;
