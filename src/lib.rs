@@ -16,10 +16,14 @@
 
 pub mod deviation;
 pub mod disk;
-pub mod error;
-pub mod gguf;
-pub mod log;
+pub mod plain;
 pub mod zeros;
+
+pub mod error;
+pub mod log;
+pub mod whole;
+
+pub mod gguf;
 
 pub mod checkpoint;
 pub mod model;
