@@ -21,9 +21,14 @@ impl Zeros {
     /// Of rows of `columns` weights.
     pub fn of(weights: &[f32], columns: usize) -> Self {
         weights.chunks_exact(columns).fold(Self::default(), |seen, row| {
-            let zero = u32::from(row.iter().all(|&weight| weight == 0.0));
-            seen.then(Self { rows: 1, leading: zero, trailing: zero, longest: zero })
+            seen.then(Self::of_row(row.iter().all(|&weight| weight == 0.0)))
         })
+    }
+
+    /// Of one row, which is zeros or not.
+    pub fn of_row(zeros: bool) -> Self {
+        let zeros = u32::from(zeros);
+        Self { rows: 1, leading: zeros, trailing: zeros, longest: zeros }
     }
 
     /// Of these rows and the `next` ones below them.

@@ -3,13 +3,20 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use quantpress::Error;
+use quantpress::checkpoint::Checkpoint;
+use quantpress::evaluate::run;
+use quantpress::forward::{FromCheckpoint, FromGguf, Shape};
 use quantpress::gguf::Contents;
-use serde_json::Value;
+use quantpress::model::{Model, Options};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::checkpoint::Copy;
 use crate::support::python::llama;
-use crate::support::{fail, fixture, quantize_fixture, succeed, text};
+use crate::support::{fail, fixture, hex, quantize_fixture, succeed, text};
 
 /// The beginning of the evaluation text: llama.cpp needs a minute for all of it.
 fn excerpt(folder: &Path) -> PathBuf {
@@ -115,4 +122,109 @@ fn errors_name_the_place() {
     let cut = folder.path().join("cut.gguf");
     fs::write(&cut, &bytes[..bytes.len() / 2]).expect("written");
     assert!(run(&cut, &words, &[], 3).contains("cut short"));
+}
+
+#[test]
+fn a_split_file_is_evaluated_as_the_whole_one_is() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let words = excerpt(folder.path());
+    let few = ["--chunks", "2"];
+    let whole = quantize_fixture(folder.path(), "whole.gguf", &["--recipe", "q4_k_m"]);
+    quantize_fixture(folder.path(), "s.gguf", &["--recipe", "q4_k_m", "--split", "3"]);
+    let parts = [1, 2, 3].map(|number| folder.path().join(format!("s-0000{number}-of-00003.gguf")));
+    let digest = |path: &PathBuf| hex(&fs::read(path).expect("read"));
+    let expected = evaluate(&whole, &words, &few);
+    assert_eq!(expected["files_sha256"], json!([digest(&whole)]));
+    for part in &parts {
+        let found = evaluate(part, &words, &few);
+        for key in ["perplexity", "kl_mean", "kl_p99", "layers"] {
+            assert_eq!(found[key], expected[key], "{key}");
+        }
+        assert_eq!(found["files_sha256"], json!(parts.each_ref().map(digest)));
+    }
+}
+
+#[test]
+fn hidden_states_of_zeros_have_errors_that_a_report_shows() {
+    let (copy, folder) = (Copy::new(), TempDir::new().expect("a temporary folder"));
+    let embedding = "model.embed_tokens.weight";
+    copy.edit_shard(embedding, |shard| shard.tensor(embedding).fill(0));
+    let (file, page) = (folder.path().join("zeros.gguf"), folder.path().join("page.html"));
+    succeed(&["quantize", text(copy.path()), "-o", text(&file), "--recipe", "q8_0", "--quiet"]);
+    let words = excerpt(folder.path());
+    let said = succeed(&[
+        "evaluate",
+        text(copy.path()),
+        text(&file),
+        "--text",
+        text(&words),
+        "--chunks",
+        "1",
+        "--quiet",
+        "--json",
+    ]);
+    let found: Value = serde_json::from_str(&said).expect("JSON");
+    assert!(
+        found["layers"].as_array().is_some_and(|layers| layers.iter().all(|l| l["error"] == 0.0)),
+        "{said}"
+    );
+    let certificate = folder.path().join("certificate.json");
+    fs::write(&certificate, said).expect("written");
+    let manifest = folder.path().join("zeros.gguf.json");
+    succeed(&["report", text(&manifest), "--certificate", text(&certificate), "-o", text(&page)]);
+}
+
+#[test]
+fn of_another_model_the_sizes_that_differ_are_named() {
+    let (copy, folder) = (Copy::new(), TempDir::new().expect("a temporary folder"));
+    copy.edit("config.json", |config| {
+        config["rope_theta"] = 20_000.into();
+        config["num_experts_per_tok"] = 1.into();
+    });
+    let file = quantize_fixture(folder.path(), "a.gguf", &["--recipe", "q8_0"]);
+    let words = excerpt(folder.path());
+    let stderr = fail(&["evaluate", text(copy.path()), text(&file), "--text", text(&words)], 2);
+    assert!(stderr.contains("base of rotations 10000 (the checkpoint has 20000)"), "{stderr}");
+    assert!(stderr.contains("experts of a token 2 (the checkpoint has 1)"), "{stderr}");
+    assert!(!stderr.contains(['{', '_']), "no names of the program's own: {stderr}");
+}
+
+#[test]
+fn an_evaluation_that_is_to_stop_stops() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = quantize_fixture(folder.path(), "a.gguf", &["--recipe", "q8_0"]);
+    let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("sound");
+    let model = Model::plan(&checkpoint, &Options::default()).expect("a plan");
+    let shape = Shape::of_model(&model).expect("a shape");
+    let (weights, file) = (FromCheckpoint::new(&checkpoint, &model), FromGguf::open(&path).expect("sound"));
+    let tokens: Vec<u32> = (0..128).collect();
+    // After the second layer, and after the last, when only the heads are left.
+    for last in [1, shape.layers - 1] {
+        let (stop, heard) = (AtomicBool::new(false), AtomicBool::new(false));
+        let told = |error: &quantpress::evaluate::LayerError| {
+            assert!(!heard.load(Ordering::Relaxed), "layer {} after the stop", error.layer);
+            if error.layer == last {
+                stop.store(true, Ordering::Relaxed);
+                heard.store(true, Ordering::Relaxed);
+            }
+        };
+        let of = (&file as &dyn quantpress::forward::Weights, file.shape().expect("a shape"));
+        let ended = run((&weights, shape.clone()), of, &tokens, 64, 1 << 30, &told, &stop);
+        assert!(matches!(ended, Err(Error::Interrupted)), "{ended:?}");
+        assert!(heard.load(Ordering::Relaxed));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_it_ends_with_130() {
+    use crate::support::interrupted::stopped_at;
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = quantize_fixture(folder.path(), "a.gguf", &["--recipe", "q8_0"]);
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/evaluation.txt"));
+    let arguments = ["evaluate", text(&checkpoint), text(&file), "--text", text(&words), "--chunks", "4"];
+    for name in ["INT", "TERM", "HUP"] {
+        let ended = stopped_at(&arguments, "evaluated", 1).go_on_with(name).wait_with_output();
+        assert_eq!(ended.expect("ended").status.code(), Some(130), "{name}");
+    }
 }

@@ -135,6 +135,17 @@ fn a_runs_events_tell_where_the_time_went() {
         let stderr = fail(&["report", text(&manifest), "--events", text(&events), "-o", text(&output)], 2);
         assert!(stderr.contains(words), "{stderr}");
     }
+    let mut done = done;
+    let mut with = |digests: Value| {
+        done["files_sha256"] = digests;
+        fs::write(&events, done.to_string()).expect("written");
+    };
+    let made: Value = serde_json::from_slice(&fs::read(&manifest).expect("read")).expect("JSON");
+    with(json!([made["sha256"]]));
+    report(folder.path(), &[text(&manifest), "--events", text(&events)]);
+    with(json!(["ab"]));
+    let stderr = fail(&["report", text(&manifest), "--events", text(&events), "-o", text(&output)], 2);
+    assert!(stderr.contains("is of another file"), "{stderr}");
 }
 
 #[test]
@@ -167,17 +178,36 @@ fn a_certificate_tells_how_far_the_file_is_from_the_checkpoint() {
         &page,
         &["Against the checkpoint on a text", "Error after each layer", "64 tokens scored", &mean, &last],
     );
-    // What is no certificate, and one whose layers are out of order.
-    let mut turned = found.clone();
-    turned["layers"][1]["layer"] = json!(7);
-    for (text_of, words) in
-        [("{}".to_owned(), "is no output of evaluate --json"), (turned.to_string(), "impossible figures")]
-    {
+    // What is no certificate, one whose layers are out of order, of another file, and of none.
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut other = found.clone();
+        change(&mut other);
+        other.to_string()
+    };
+    let digest = &found["files_sha256"][0];
+    for (text_of, words) in [
+        ("{}".to_owned(), "is no output of evaluate --json"),
+        (changed(&|other| other["layers"][1]["layer"] = json!(7)), "impossible figures"),
+        (changed(&|other| other["files_sha256"] = json!(["ab"])), "is of another file: its SHA-256 is ab"),
+        (changed(&|other| other["files_sha256"] = json!([digest, "ab"])), "is of another file"),
+        (changed(&|other| other["files_sha256"] = json!([])), "is not among them"),
+        (
+            changed(&|other| drop(other.as_object_mut().expect("an object").remove("files_sha256"))),
+            "of which file",
+        ),
+    ] {
         fs::write(&certificate, text_of).expect("written");
         let arguments = ["report", text(&manifest), "--certificate", text(&certificate), "-o", text(&output)];
         let stderr = fail(&arguments, 2);
         assert!(stderr.contains(words), "{stderr}");
     }
+    // A plan is no file yet.
+    let plan = folder.path().join("plan.json");
+    fs::write(&plan, succeed(&["plan", text(&checkpoint), "--json"])).expect("written");
+    fs::write(&certificate, &said).expect("written");
+    let page = folder.path().join("page.html");
+    let arguments = ["report", text(&plan), "--certificate", text(&certificate), "-o", text(&page)];
+    assert!(fail(&arguments, 2).contains("a plan is none"));
 }
 
 #[test]

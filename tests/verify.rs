@@ -3,14 +3,18 @@
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
+use quantpress::Error;
+use quantpress::checkpoint::Checkpoint;
 use quantpress::gguf::{Contents, Layout, Metadata, TensorInfo, Value, beside};
+use quantpress::verify::{Compare, against, check};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
-use crate::support::{fail, fixture, quantize_fixture, succeed, text};
+use crate::support::{fail, fixture, quantize_fixture, quantpress, succeed, text};
 
 /// In the file, and one of its sources.
 const EXPERTS: &str = "blk.2.ffn_up_exps.weight";
@@ -309,7 +313,8 @@ fn split_files_are_checked_together() {
     let parts = split(&made, folder, &[0, 20, 60], |_, _| {});
     for part in &parts {
         let said = succeed(&["verify", text(part), "--against", text(&checkpoint)]);
-        assert!(said.contains("pass: 88 tensors") && said.contains("in 3 files"), "{said}");
+        let words = "pass; hashes NOT checked: no tiny-00001-of-00003.gguf.json";
+        assert!(said.contains(words) && said.contains("88 tensors") && said.contains("in 3 files"), "{said}");
     }
     let refused = |code, words: &[&str]| {
         let stderr = fail(&["verify", text(&parts[0])], code);
@@ -317,8 +322,6 @@ fn split_files_are_checked_together() {
             assert!(stderr.contains(word), "\"{word}\" is not in: {stderr}");
         }
     };
-    fs::rename(&parts[1], folder.join("away")).expect("renamed");
-    refused(1, &["cannot read", "tiny-00002-of-00003.gguf"]);
     fs::copy(&parts[2], &parts[1]).expect("copied");
     refused(3, &["tiny-00002-of-00003.gguf", "split.no is 2; expected 1"]);
     for (key, expected) in
@@ -338,4 +341,319 @@ fn split_files_are_checked_together() {
     fs::rename(&parts[0], &alone).expect("renamed");
     let stderr = fail(&["verify", text(&alone)], 3);
     assert!(stderr.contains("alone.gguf") && stderr.contains("-of-00003.gguf"), "{stderr}");
+}
+
+/// `verify --json`, whatever it finds.
+fn answer(path: &Path, arguments: &[&str]) -> Json {
+    let output = quantpress(&[&["verify", text(path), "--json"], arguments].concat());
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn what_was_not_compared_is_said() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let whole = quantize_fixture(folder.path(), "out.gguf", &["--recipe", "q8_0"]);
+    assert!(succeed(&["verify", text(&whole)]).contains("pass: 88 tensors"));
+    assert_eq!(answer(&whole, &[])["hashes"], "checked");
+
+    // Weights of which only a hash could tell: nothing says any more what they were.
+    fs::remove_file(beside(&whole, ".json")).expect("a manifest");
+    let mut bytes = fs::read(&whole).expect("read");
+    let end = bytes.len() - 100;
+    bytes[end] ^= 1;
+    fs::write(&whole, bytes).expect("written");
+    let said = succeed(&["verify", text(&whole)]);
+    assert!(said.contains("structure ok; contents NOT checked: no out.gguf.json"), "{said}");
+    assert!(!said.contains("pass"), "{said}");
+    let json = answer(&whole, &[]);
+    assert_eq!((&json["hashes"], &json["compared"]), (&json!("absent"), &json!([])));
+    assert_eq!(json["files_without_manifest"], json!([text(&whole)]));
+
+    quantize_fixture(folder.path(), "s.gguf", &["--recipe", "q8_0", "--split", "3"]);
+    let part = |number: u32| folder.path().join(format!("s-0000{number}-of-00003.gguf"));
+    assert_eq!(answer(&part(2), &[])["hashes"], "checked");
+    fs::remove_file(beside(&part(3), ".json")).expect("a manifest");
+    let said = succeed(&["verify", text(&part(1))]);
+    assert!(said.contains("pass; contents NOT checked: no s-00003-of-00003.gguf.json (88 tensors"), "{said}");
+    let json = answer(&part(1), &[]);
+    assert_eq!((&json["hashes"], json["files"].as_array().map(Vec::len)), (&json!("partly"), Some(3)));
+    assert_eq!(json["files_without_manifest"], json!([text(&part(3))]));
+}
+
+#[test]
+fn a_part_is_checked_where_the_others_are_not() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (checkpoint, imatrix) = (fixture("tiny-r1"), fixture("tiny-r1/imatrix.gguf"));
+    let made_with = ["--recipe", "ud-iq2_xxs", "--imatrix", text(&imatrix), "--name", "Tiny"];
+    let part = |number: u32| folder.path().join(format!("pt-0000{number}-of-00003.gguf"));
+    for number in [1, 2] {
+        let which = format!("{number}/3");
+        quantize_fixture(folder.path(), "pt.gguf", &[&made_with[..], &["--part", &which]].concat());
+        let other = folder.path().join("other");
+        fs::create_dir_all(&other).expect("a folder");
+        for file in [part(number), beside(&part(number), ".json")] {
+            fs::rename(&file, other.join(file.file_name().expect("a name"))).expect("moved");
+        }
+        let alone = other.join(part(number).file_name().expect("a name"));
+        let against = ["--against", text(&checkpoint), "--imatrix", text(&imatrix)];
+        for arguments in [&[][..], &against] {
+            let said = succeed(&[&["verify", text(&alone)], arguments].concat());
+            for word in
+                ["pass", "NOT checked, since not here: 2 of 3 files", "pt-00003-of-00003.gguf", "in 1 file"]
+            {
+                assert!(said.contains(word), "\"{word}\" is not in: {said}");
+            }
+        }
+        let json = answer(&alone, &against);
+        assert_eq!((&json["pass"], &json["hashes"]), (&json!(true), &json!("partly")));
+        assert_eq!(json["files_absent"].as_array().map(Vec::len), Some(2));
+        assert!(json["compared"].as_array().is_some_and(|tensors| !tensors.is_empty()), "{json}");
+        // What is wrong with it is found all the same, by its manifest and by its source.
+        let mut bytes = fs::read(&alone).expect("read");
+        let end = bytes.len() - 100;
+        bytes[end] ^= 1;
+        fs::write(&alone, bytes).expect("written");
+        assert!(fail(&["verify", text(&alone)], 3).contains("the manifest has"));
+        fs::remove_dir_all(other).expect("removed");
+    }
+    // The second file does not say how it was made.
+    quantize_fixture(folder.path(), "pt.gguf", &[&made_with[..], &["--part", "2/3"]].concat());
+    fs::remove_file(beside(&part(2), ".json")).expect("a manifest");
+    let stderr = fail(&["verify", text(&part(2)), "--against", text(&checkpoint)], 2);
+    assert!(stderr.contains("--against needs the first file of the split or a manifest"), "{stderr}");
+    // evaluate needs the whole model.
+    let words = fixture("tiny-r1/evaluation.txt");
+    let stderr = fail(&["evaluate", text(&checkpoint), text(&part(2)), "--text", text(&words)], 1);
+    assert!(stderr.contains("pt-00001-of-00003.gguf"), "{stderr}");
+}
+
+#[test]
+fn parts_that_were_not_made_alike_are_found() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let [gguf, dat] = ["gguf", "dat"].map(|kind| fixture(&format!("tiny-r1/imatrix.{kind}")));
+    let first = folder.path().join("m-00001-of-00002.gguf");
+    let make = |part: &str, arguments: &[&str]| {
+        let all = [&["--recipe", "ud-iq2_xxs", "--part", part], arguments].concat();
+        quantize_fixture(folder.path(), "m.gguf", &all);
+    };
+    make("1/2", &["--imatrix", text(&gguf)]);
+    make("2/2", &["--imatrix", text(&gguf)]);
+    succeed(&["verify", text(&first)]);
+    let again = |arguments: &[&str], words: &str| {
+        for file in ["m-00002-of-00002.gguf", "m-00002-of-00002.gguf.json"] {
+            fs::remove_file(folder.path().join(file)).expect("removed");
+        }
+        make("2/2", arguments);
+        let stderr = fail(&["verify", text(&first)], 3);
+        let words = format!("m-00002-of-00002.gguf: was made with another {words} than");
+        assert!(stderr.contains(&words), "\"{words}\" is not in: {stderr}");
+    };
+    again(&["--imatrix", text(&dat)], "importance matrix");
+    again(&[], "importance matrix");
+    again(&["--imatrix", text(&gguf), "--override", "output=q8_0"], "recipe");
+
+    let other = Copy::new();
+    other.edit_shard(EXPERT, |shard| shard.tensor(EXPERT).reverse());
+    for file in ["m-00002-of-00002.gguf", "m-00002-of-00002.gguf.json"] {
+        fs::remove_file(folder.path().join(file)).expect("removed");
+    }
+    let output = folder.path().join("m.gguf");
+    let part = ["--part", "2/2", "--recipe", "ud-iq2_xxs", "--imatrix", text(&gguf), "--quiet"];
+    succeed(&[&["quantize", text(other.path()), "-o", text(&output)], &part[..]].concat());
+    assert!(fail(&["verify", text(&first)], 3).contains("made with another checkpoint than"));
+}
+
+#[test]
+fn zeros_where_weights_should_be_are_told() {
+    let made = Made::new(&["--recipe", "ud-iq2_xxs"]);
+    let clear = |range: Range<usize>| {
+        let mut bytes = made.bytes();
+        bytes[range].fill(0);
+        fs::write(&made.path, bytes).expect("written");
+    };
+    let sound = made.bytes();
+    succeed(&["verify", text(&made.path), "--strict"]);
+    let embedding = made.slice("token_embd.weight", 0);
+    let rows = |share: usize| embedding.start..embedding.start + embedding.len() / share;
+    // Bytes of zeros are blocks of zeros in nearly every type.
+    for (range, words) in [
+        (made.slice(EXPERTS, 5), "slice 5 of 16 is zeros only"),
+        (
+            made.slice(EXPERTS, 0).start..made.slice(EXPERTS, 2).end,
+            "slice 0 of 16 is zeros only, and 2 more slices",
+        ),
+        (made.slice("blk.1.attn_k_b.weight", 1), "blk.1.attn_k_b.weight\": slice 1 of"),
+        (made.slice("output.weight", 0), "output.weight\": is zeros only"),
+        (rows(4), "token_embd.weight\": has a run of 256 rows of zeros, of 1024"),
+    ] {
+        clear(range);
+        let said = succeed(&["verify", text(&made.path)]);
+        assert!(said.contains("warning") && said.contains(words), "\"{words}\" is not in: {said}");
+        let json = answer(&made.path, &[]);
+        assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1), "{json}");
+        let stderr = fail(&["verify", text(&made.path), "--strict"], 3);
+        assert!(stderr.contains(words) && stderr.contains("--strict"), "{stderr}");
+        fs::write(&made.path, &sound).expect("written");
+    }
+    // Padding tokens of real models, and a norm.
+    clear(rows(16));
+    succeed(&["verify", text(&made.path), "--strict"]);
+    fs::write(&made.path, &sound).expect("written");
+    clear(made.slice("output_norm.weight", 0));
+    succeed(&["verify", text(&made.path), "--strict"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn names_need_not_be_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let made = Made::new(&["--recipe", "q8_0"]);
+    let checkpoint = fixture("tiny-r1");
+    let odd = |name: &[u8]| made.folder.path().join(std::ffi::OsStr::from_bytes(name));
+    let verify = |path: &Path, arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quantpress"));
+        let output = command.arg("verify").arg(path).args(arguments).output().expect("the program starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let path = odd(b"b\xff.gguf");
+    fs::rename(&made.path, &path).expect("renamed");
+    let manifest = json!({"sha256": hex(&fs::read(&path).expect("read")), "tensors": []});
+    for arguments in [&["--against", text(&checkpoint)][..], &["--json"]] {
+        verify(&path, arguments);
+    }
+    fs::write(odd(b"b\xff.gguf.json"), manifest.to_string()).expect("written");
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_quantpress")).arg("verify").arg(&path).output();
+    let stderr = output.expect("the program starts").stderr;
+    assert!(String::from_utf8_lossy(&stderr).contains("is not in the manifest"), "its manifest is found");
+    fs::rename(&path, &made.path).expect("renamed");
+    let parts = split(&made, made.folder.path(), &[0, 20], |_, _| {});
+    let odd = [odd(b"b\xff-00001-of-00002.gguf"), odd(b"b\xff-00002-of-00002.gguf")];
+    for (part, odd) in parts.iter().zip(&odd) {
+        fs::rename(part, odd).expect("renamed");
+    }
+    assert!(verify(&odd[1], &[]).contains("in 2 files"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_manifest_that_is_no_file_is_refused() {
+    let made = Made::new(&["--recipe", "q8_0"]);
+    let manifest = beside(&made.path, ".json");
+    let pipe = std::process::Command::new("mkfifo").arg(&manifest).status().expect("mkfifo starts");
+    assert!(pipe.success());
+    assert!(fail(&["verify", text(&made.path)], 3).contains("is no regular file"));
+    fs::remove_file(&manifest).expect("removed");
+    std::os::unix::fs::symlink("/dev/zero", &manifest).expect("a link");
+    assert!(fail(&["verify", text(&made.path)], 3).contains("is no regular file"));
+}
+
+#[test]
+fn names_cannot_fake_a_line() {
+    let made = Made::new(&["--recipe", "q8_0"]);
+    let name = EXPERTS.as_bytes();
+    let mut bytes = made.bytes();
+    let at = bytes.windows(name.len()).position(|bytes| bytes == name).expect("in the header");
+    bytes[at..at + name.len()].copy_from_slice(b"x\x1b[31m\r\npass: 88 tensors");
+    // And a problem of that tensor: its first scale is no number.
+    let scale = made.slice(EXPERTS, 0).start;
+    bytes[scale..scale + 2].copy_from_slice(&[0, 0x7c]);
+    let checkpoint = fixture("tiny-r1");
+    fs::write(&made.path, &bytes).expect("written");
+    for arguments in [&[][..], &["--against", text(&checkpoint)]] {
+        let output = quantpress(&[&["verify", text(&made.path)], arguments].concat());
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).expect("UTF-8");
+        assert!(!said.contains(['\x1b', '\x07', '\r']), "{said:?}");
+        assert!(!said.lines().any(|line| line.starts_with("pass")), "{said}");
+    }
+}
+
+#[test]
+fn a_run_that_is_to_stop_stops() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = quantize_fixture(folder.path(), "out.gguf", &[]);
+    let (now, never) = (AtomicBool::new(true), AtomicBool::new(false));
+    assert!(matches!(check(&path, 2, &now), Err(Error::Interrupted)));
+    let checked = check(&path, 2, &never).expect("sound");
+    let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("sound");
+    let compare = Compare { checkpoint: &checkpoint, imatrix: None, threads: 2, stop: &now };
+    assert!(matches!(against(&checked, compare), Err(Error::Interrupted)));
+    assert_eq!(Error::Interrupted.exit_code(), 130);
+}
+
+/// Experts that are hard to encode, in every matrix of experts: sparse, with one giant, and too faint for a scale in half
+/// precision.
+fn extreme() -> Copy {
+    let copy = Copy::new();
+    for (layer, matrix) in (1..5).flat_map(|layer| ["gate", "up", "down"].map(|matrix| (layer, matrix))) {
+        let name = |expert: u32| format!("model.layers.{layer}.mlp.experts.{expert}.{matrix}_proj.weight");
+        copy.edit_shard(&name(3), |shard| {
+            let sparse = shard.tensor(&name(3));
+            sparse
+                .iter_mut()
+                .enumerate()
+                .filter(|(i, _)| (i * 37) % 64 != 0)
+                .for_each(|(_, weight)| *weight = 0);
+        });
+        copy.edit_shard(&name(5), |shard| {
+            let giant = shard.tensor(&name(5));
+            giant.iter_mut().for_each(|weight| *weight = *weight & 0x80 | 0x08);
+            giant[1000] = 0x7e;
+        });
+        for (expert, scale) in [(8, 1e-7f32), (9, 1e-9)] {
+            let scales = format!("{}_scale_inv", name(expert));
+            copy.edit_shard(&scales, |shard| {
+                for bytes in shard.tensor(&scales).as_chunks_mut::<4>().0 {
+                    *bytes = scale.to_le_bytes();
+                }
+            });
+        }
+    }
+    copy
+}
+
+#[test]
+fn weights_that_a_type_can_hardly_hold_pass_and_others_in_their_place_do_not() {
+    let (copy, folder) = (extreme(), TempDir::new().expect("a temporary folder"));
+    let (path, imatrix) = (folder.path().join("out.gguf"), fixture("tiny-r1/imatrix.gguf"));
+    let names: Vec<&str> = quant_kernels::Format::all().map(|format| format.name()).collect();
+    let classes: Vec<String> = (1..5)
+        .flat_map(|layer| ["gate", "up", "down"].map(|matrix| format!("blk.{layer}.ffn_{matrix}_exps")))
+        .collect();
+    for (round, types) in names.chunks(classes.len()).enumerate() {
+        let overrides: Vec<String> = classes
+            .iter()
+            .zip(types)
+            .flat_map(|(class, name)| ["--override".into(), format!("{class}={name}")])
+            .collect();
+        let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+        for with in [&[][..], &["--imatrix", text(&imatrix)]] {
+            let quantize = ["quantize", text(copy.path()), "-o", text(&path), "--quiet", "--recipe", "bf16"];
+            succeed(&[&quantize[..], &overrides, with].concat());
+            succeed(&[&["verify", text(&path), "--against", text(copy.path())], with].concat());
+            fs::remove_file(&path).expect("removed");
+            fs::remove_file(beside(&path, ".json")).expect("removed");
+        }
+        assert!(round < 3);
+    }
+    // Slices of such weights exchanged, cleared or halved are found as ever.
+    let arguments = ["--recipe", "bf16", "--override", "ffn_up_exps=iq2_xxs", "--quiet"];
+    succeed(&[&["quantize", text(copy.path()), "-o", text(&path)], &arguments[..]].concat());
+    fs::remove_file(beside(&path, ".json")).expect("a manifest");
+    let made = Made { folder, contents: Contents::read(&path).expect("sound"), path };
+    let against = ["--against", text(copy.path())];
+    let slab = |expert| made.slice(EXPERTS, expert);
+    for pair in [[3, 5], [3, 4], [5, 6]] {
+        let swap = |file: &mut Vec<u8>| {
+            let [first, second] = pair.map(|expert| file[slab(expert)].to_vec());
+            file[slab(pair[0])].copy_from_slice(&second);
+            file[slab(pair[1])].copy_from_slice(&first);
+        };
+        made.found(swap, &against, &[EXPERTS, "2 of 16 slices"]);
+    }
+    made.found(|file| file[slab(3)].fill(0), &against, &[EXPERTS, "1 of 16 slices", "slice 3"]);
+    // What would be nothing is anything.
+    made.found(|file| file.copy_within(slab(4), slab(9).start), &against, &[EXPERTS, "slice 9"]);
 }

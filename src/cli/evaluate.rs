@@ -1,19 +1,23 @@
 //! `quantpress evaluate`: what quantization cost, measured against the checkpoint on a text.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::print;
 use super::text::{Chunking, Text};
+use super::{interrupt, print};
 use crate::checkpoint::Checkpoint;
+use crate::error::Error;
 use crate::evaluate::{Certificate, LayerError, run};
-use crate::forward::{FromCheckpoint, FromGguf, Shape};
+use crate::forward::{FromCheckpoint, FromGguf, Shape, Weights};
+use crate::gguf::Parts;
 use crate::log;
 use crate::model::{Model, Options};
+use crate::plain;
 use crate::report::{about, peak_memory};
 
 /// Compare a finished file with its checkpoint on a text: perplexity, KL divergence, error after every layer
@@ -22,7 +26,7 @@ pub struct Evaluate {
     /// Folder of the checkpoint
     checkpoint: PathBuf,
 
-    /// The GGUF file made of it
+    /// The GGUF file made of it, or any of its split files
     file: PathBuf,
 
     #[command(flatten)]
@@ -67,19 +71,28 @@ impl Evaluate {
         };
         let weights = FromCheckpoint::new(&checkpoint, &model);
         let context = self.text.context();
-        let certificate = self
-            .text
-            .on_threads(|| run((&weights, shape), (&file, file_shape), &tokens, context, memory, &told))??;
+        let stop = interrupt::flag();
+        let models = [(&weights as &dyn Weights, shape), (&file as &dyn Weights, file_shape)];
+        let certificate = self.text.on_threads(|| {
+            let [reference, file] = models;
+            run(reference, file, &tokens, context, memory, &told, stop)
+        })??;
         if self.json {
             let mut value = serde_json::to_value(&certificate)?;
-            value["file"] = json!(self.file);
-            value["texts"] = json!(self.text.files());
+            value["file"] = json!(plain::path(&self.file));
+            value["files_sha256"] = json!(digests(file.parts(), stop)?);
+            value["texts"] = self.text.files().iter().map(|path| plain::path(path)).collect();
             value["seconds"] = json!(start.elapsed().as_secs_f64());
             value["peak_memory_bytes"] = json!(peak_memory());
             return print(serde_json::to_string_pretty(&value)?);
         }
         table(&certificate)
     }
+}
+
+/// What binds a certificate to the files that it is of.
+fn digests(parts: &Parts, stop: &AtomicBool) -> Result<Vec<String>, Error> {
+    parts.files.iter().map(|part| part.sha256(stop)).collect()
 }
 
 fn table(certificate: &Certificate) -> Result<()> {

@@ -35,8 +35,9 @@ impl Report {
     /// Reads, draws, writes.
     pub fn run(self) -> Result<()> {
         let mut subject = read(&self.files)?;
-        subject.run = self.events.as_deref().map(read_run).transpose()?;
-        subject.certificate = self.certificate.as_deref().map(read_certificate).transpose()?;
+        subject.run = self.events.as_deref().map(|path| read_run(path, &subject)).transpose()?;
+        subject.certificate =
+            self.certificate.as_deref().map(|path| read_certificate(path, &subject)).transpose()?;
         let page = page(&subject);
         disk::write_whole(&self.output, page.as_bytes()).map_err(|e| Error::io("write", &self.output, e))?;
         print(format_args!("{}: {}", self.output.display(), Size(page.len() as u64)))

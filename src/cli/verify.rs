@@ -8,16 +8,19 @@ use clap::Args;
 use serde_json::json;
 
 use super::planning::{thread_count, threads};
-use super::print;
+use super::{interrupt, print};
 use crate::checkpoint::Checkpoint;
-use crate::error::Error;
-use crate::gguf::Parts;
+use crate::error::{Error, Warning};
+use crate::plain::{self, plain};
 use crate::recipe::Imatrix;
 use crate::report::{Size, grouped};
-use crate::verify::{Compare, Compared, Problem, against, check};
+use crate::verify::{Checked, Compare, Compared, Hashes, Manifest, against, check};
 
 /// Problems that are told one by one, except in JSON.
 const SHOWN: usize = 20;
+
+/// Files that are named in the last line.
+const NAMED: usize = 3;
 
 /// Check a GGUF file: structure, scales, hashes, and every weight against the checkpoint
 #[derive(Debug, Args)]
@@ -44,32 +47,37 @@ pub struct Verify {
     /// Print JSON, tensors and their experts included
     #[arg(long)]
     json: bool,
+
+    /// Refuse what is only suspicious: matrices of zeros
+    #[arg(long)]
+    strict: bool,
 }
 
 impl Verify {
     /// Checks and prints; problems make it an error.
     pub fn run(self) -> Result<()> {
-        let threads = threads(self.threads);
-        let (parts, mut problems) = check(&self.file, threads)?;
-        let mut compared = Vec::new();
+        let (threads, stop) = (threads(self.threads), interrupt::flag());
+        let mut checked = check(&self.file, threads, stop)?;
+        let mut compared = None;
         if let Some(folder) = &self.against {
             let checkpoint = Checkpoint::open_folder(folder)?;
             let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
-            let compare = Compare { checkpoint: &checkpoint, imatrix: imatrix.as_ref(), threads };
-            let (tensors, more) = against(&parts, compare)?;
-            compared = tensors;
-            problems.extend(more);
+            let compare = Compare { checkpoint: &checkpoint, imatrix: imatrix.as_ref(), threads, stop };
+            let (tensors, more) = against(&checked, compare)?;
+            compared = Some(tensors);
+            checked.problems.extend(more);
         }
         if self.json {
-            print(serde_json::to_string_pretty(&as_json(&parts, &compared, &problems))?)?;
+            print(serde_json::to_string_pretty(&as_json(&checked, compared.as_deref()))?)?;
         } else {
-            self.table(&parts, &compared, &problems)?;
+            self.table(&checked, compared.as_deref())?;
         }
-        match problems.first() {
-            None => Ok(()),
+        match checked.problems.first() {
+            None => Ok(Warning::refuse(&checked.warnings, self.strict)?),
             Some(first) => {
-                let more = match problems.len() {
+                let more = match checked.problems.len() {
                     1 => String::new(),
+                    2 => " (1 more problem)".to_owned(),
                     n => format!(" ({} more problems)", n - 1),
                 };
                 Err(Error::Gguf { file: self.file.display().to_string(), problem: format!("{first}{more}") }
@@ -78,12 +86,12 @@ impl Verify {
         }
     }
 
-    fn table(&self, parts: &Parts, compared: &[Compared], problems: &[Problem]) -> Result<()> {
+    fn table(&self, checked: &Checked, compared: Option<&[Compared]>) -> Result<()> {
         if self.tensors {
-            for tensor in compared {
+            for tensor in compared.unwrap_or_default() {
                 print(format_args!(
                     "{:<36} {:<8} error {:.3e}, at unit gain {:.3e} of {:.3e}, gain {:.4}",
-                    tensor.name,
+                    plain(&tensor.name),
                     tensor.format,
                     tensor.error,
                     tensor.unit_gain_error,
@@ -93,22 +101,72 @@ impl Verify {
             }
             print("")?;
         }
-        if !compared.is_empty() {
+        if let Some(compared) = compared.filter(|compared| !compared.is_empty()) {
             classes(compared)?;
         }
-        for problem in problems.iter().take(SHOWN) {
+        for problem in checked.problems.iter().take(SHOWN) {
             print(format_args!("problem   {problem}"))?;
         }
-        let weights: u64 = parts.tensors().map(|(_, entry)| entry.weights()).sum();
-        let bytes = parts.files.iter().map(|part| part.contents.file_size).sum();
-        print(format_args!(
-            "{}: {} tensors, {} weights, {} in {} files",
-            if problems.is_empty() { "pass" } else { "fail" },
-            parts.tensors().count(),
-            grouped(weights),
-            Size(bytes),
-            parts.files.len()
-        ))
+        for warning in checked.warnings.iter().take(SHOWN) {
+            print(format_args!("warning   {}", plain(warning)))?;
+        }
+        let more =
+            checked.problems.len().saturating_sub(SHOWN) + checked.warnings.len().saturating_sub(SHOWN);
+        if more > 0 {
+            print(format_args!("and {more} more, which --json lists"))?;
+        }
+        print(verdict(checked, compared.is_some()))
+    }
+}
+
+/// What was found, of what, and what was not looked at.
+fn verdict(checked: &Checked, compared: bool) -> String {
+    let Checked { parts, problems, .. } = checked;
+    let hashes = checked.hashes();
+    let found = match (problems.is_empty(), hashes) {
+        (false, _) => "fail",
+        // Nothing says what should be in the file.
+        (true, Hashes::Absent) if !compared => "structure ok",
+        (true, _) => "pass",
+    };
+    let what = if compared { "hashes" } else { "contents" };
+    let unlisted: Vec<PathBuf> = checked.unlisted().iter().map(|file| Manifest::path(file)).collect();
+    let not_checked = match hashes {
+        Hashes::Checked => String::new(),
+        _ if unlisted.is_empty() => String::new(),
+        _ => format!("; {what} NOT checked: no {}", names(&unlisted)),
+    };
+    let absent = match parts.absent.len() {
+        0 => String::new(),
+        n => format!(
+            "; NOT checked, since not here: {n} of {} files, {}",
+            n + parts.files.len(),
+            names(&parts.absent)
+        ),
+    };
+    let weights: u64 = parts.tensors().map(|(_, entry)| entry.weights()).sum();
+    let bytes = parts.files.iter().map(|part| part.contents.file_size).sum();
+    let facts = format!(
+        "{} tensors, {} weights, {} in {} file{}",
+        parts.tensors().count(),
+        grouped(weights),
+        Size(bytes),
+        parts.files.len(),
+        if parts.files.len() == 1 { "" } else { "s" }
+    );
+    match not_checked + &absent {
+        nothing if nothing.is_empty() => format!("{found}: {facts}"),
+        not_checked => format!("{found}{not_checked} ({facts})"),
+    }
+}
+
+/// The first few names.
+fn names(paths: &[PathBuf]) -> String {
+    let name = |path: &PathBuf| plain(path.file_name().unwrap_or_default().to_string_lossy());
+    let shown: Vec<String> = paths.iter().take(NAMED).map(name).collect();
+    match paths.len().saturating_sub(NAMED) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -131,13 +189,14 @@ fn classes(compared: &[Compared]) -> Result<()> {
             tensors.iter().max_by(|a, b| error(a).total_cmp(&error(b))).expect("a class has a tensor");
         let (slice, _) = worst.worst_slice();
         print(format_args!(
-            "{class:<18} {format:<8} {:>7} {:>10.3e} {:>10.3e} {:>10.3e} {:>7.4}  {}{}: {:.3e}",
+            "{:<18} {format:<8} {:>7} {:>10.3e} {:>10.3e} {:>10.3e} {:>7.4}  {}{}: {:.3e}",
+            plain(class),
             tensors.len(),
             mean(&|tensor| tensor.error),
             mean(&|tensor| tensor.unit_gain_error),
             worst.bound,
             mean(&|tensor| tensor.gain),
-            worst.name,
+            plain(&worst.name),
             if worst.slices.len() > 1 { format!(" slice {slice}") } else { String::new() },
             error(worst)
         ))?;
@@ -145,13 +204,19 @@ fn classes(compared: &[Compared]) -> Result<()> {
     print("")
 }
 
-fn as_json(parts: &Parts, compared: &[Compared], problems: &[Problem]) -> serde_json::Value {
+fn as_json(checked: &Checked, compared: Option<&[Compared]>) -> serde_json::Value {
+    let Checked { parts, problems, warnings, .. } = checked;
+    let paths = |paths: &[PathBuf]| paths.iter().map(|path| plain::path(path)).collect::<Vec<_>>();
     json!({
         "pass": problems.is_empty(),
-        "files": parts.files.iter().map(|part| &part.path).collect::<Vec<_>>(),
+        "files": parts.files.iter().map(|part| plain::path(&part.path)).collect::<Vec<_>>(),
+        "files_absent": paths(&parts.absent),
+        "hashes": checked.hashes(),
+        "files_without_manifest": paths(&checked.unlisted()),
         "tensors": parts.tensors().count(),
         "weights": parts.tensors().map(|(_, entry)| entry.weights()).sum::<u64>(),
         "problems": problems,
-        "compared": compared,
+        "warnings": warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "compared": compared.unwrap_or_default(),
     })
 }

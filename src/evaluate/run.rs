@@ -1,11 +1,16 @@
 //! The comparison itself: a layer of one model, the same layer of the other, then both heads, a stretch at a time.
 
+use std::sync::atomic::AtomicBool;
+
 use serde::{Deserialize, Serialize};
 
+use super::differing::differing;
 use super::divergence::{Divergence, Scored};
 use super::statistics::Statistics;
+use super::stop::{Stop, Until};
 use crate::error::{Error, Result};
-use crate::forward::{Head, Ignore, Pass, Shape, States, Weights, apply};
+use crate::forward::{Head, Pass, Shape, States, Weights, apply};
+use crate::moment;
 
 /// Tokens of the text that are compared at a time.
 const BATCH: usize = 1024;
@@ -39,7 +44,7 @@ pub struct Certificate {
 /// Compares `file` with `reference` on `tokens`, chunks of `context` tokens that begin with BOS; `told` hears of layers.
 ///
 /// # Errors
-/// If the two are not the same model, or weights cannot be read.
+/// If the two are not the same model, weights cannot be read, hidden states are no numbers, or `stop` became true.
 ///
 /// # Panics
 /// If the tokens are not at least one whole chunk of two or more.
@@ -50,56 +55,85 @@ pub fn run(
     context: usize,
     memory: u64,
     told: &dyn Fn(&LayerError),
+    stop: &AtomicBool,
 ) -> Result<Certificate> {
     assert!(context > 1 && tokens.len() >= context, "{} tokens in chunks of {context}", tokens.len());
     if reference.1 != file.1 {
         return Err(Error::Argument(format!(
-            "the file is another model than the checkpoint: {:?}; the checkpoint is {:?}",
-            file.1, reference.1
+            "the file is another model than the checkpoint: {}",
+            differing(&file.1, &reference.1)
         )));
     }
+    let stop = Stop(stop);
+    let weights = [Until { weights: reference.0, stop }, Until { weights: file.0, stop }];
+    let shape = reference.1;
     let mut passes = [
-        Pass::new(reference.0, reference.1.clone(), tokens, context, memory / 2)?,
-        Pass::new(file.0, file.1, tokens, context, memory / 2)?,
+        Pass::new(&weights[0], shape.clone(), tokens, context, memory / 2)?,
+        Pass::new(&weights[1], file.1, tokens, context, memory / 2)?,
     ];
     let mut layers = Vec::new();
-    for layer in 0..reference.1.layers {
-        passes[0].layer(reference.0, layer, &mut Ignore)?;
-        passes[1].layer(file.0, layer, &mut Ignore)?;
+    for layer in 0..shape.layers {
+        for (pass, weights) in passes.iter_mut().zip(&weights) {
+            pass.layer(weights, layer, &mut { stop })?;
+        }
         let [a, b] = &mut passes;
-        let error = LayerError { layer, error: distance(a.states(), b.states())? };
+        let error = LayerError { layer, error: distance(layer, [a.states(), b.states()], stop)? };
         told(&error);
+        moment::pass("evaluated");
         layers.push(error);
     }
     let [a, b] = &mut passes;
-    let scored = score([reference.0, file.0], &reference.1, [a.states(), b.states()], tokens, context)?;
+    let scored = score(&weights, &shape, [a.states(), b.states()], tokens, context)?;
     let statistics = Statistics::new(&scored);
+    if !statistics.is_finite() {
+        return Err(Error::Unsupported(
+            "the logits of the file or the checkpoint are no finite numbers".into(),
+        ));
+    }
     Ok(Certificate { context, chunks: tokens.len() / context, statistics, layers })
 }
 
-/// Norm of the difference over the norm of the first.
-fn distance(reference: &mut States, file: &mut States) -> Result<f64> {
+/// Norm of the difference over the norm of the first. Of states that are all zeros nothing can be off in proportion: the
+/// error is 0 if the second's are zeros too, and 1 otherwise, as for a second that is zeros alone.
+fn distance(layer: usize, [reference, file]: [&mut States; 2], stop: Stop<'_>) -> Result<f64> {
     let (mut norm, mut difference) = (0.0, 0.0);
     for start in (0..reference.rows()).step_by(BATCH) {
+        stop.check()?;
         let rows = start..reference.rows().min(start + BATCH);
         let (a, b) = (reference.read(rows.clone())?, file.read(rows)?);
         for (&a, &b) in a.values().iter().zip(b.values()) {
             norm += f64::from(a) * f64::from(a);
-            difference += f64::from(a - b) * f64::from(a - b);
+            difference += (f64::from(a) - f64::from(b)).powi(2);
         }
     }
-    Ok((difference / norm).sqrt())
+    let infinite = |whose| {
+        let problem = format!("the hidden states of the {whose} after layer {layer} are no finite numbers");
+        Err(Error::Unsupported(problem))
+    };
+    match (norm.is_finite(), difference.is_finite()) {
+        (false, _) => infinite("checkpoint"),
+        (true, false) => infinite("file"),
+        (true, true) => Ok(relative(difference, norm)),
+    }
+}
+
+/// The root of a sum of squared differences over one of squares.
+fn relative(difference: f64, norm: f64) -> f64 {
+    match norm > 0.0 {
+        true => (difference / norm).sqrt(),
+        false => f64::from(u8::from(difference > 0.0)),
+    }
 }
 
 /// Scores the second half of every chunk: place i - 1 tells of token i.
 fn score(
-    weights: [&dyn Weights; 2],
+    weights: &[Until<'_>; 2],
     shape: &Shape,
     states: [&mut States; 2],
     tokens: &[u32],
     context: usize,
 ) -> Result<Vec<Scored>> {
-    let heads = [Head::read(weights[0], shape)?, Head::read(weights[1], shape)?];
+    let heads = [Head::read(&weights[0], shape)?, Head::read(&weights[1], shape)?];
     let half = context / 2;
     let places: Vec<usize> = (0..tokens.len() / context)
         .flat_map(|chunk| (half..context).map(move |i| chunk * context + i - 1))
@@ -107,8 +141,10 @@ fn score(
     let mut scores = vec![Divergence::EMPTY; places.len()];
     let [reference, file] = states;
     for stretch in heads[0].stretches(STRETCH) {
-        let rows = [heads[0].rows(weights[0], stretch.clone())?, heads[1].rows(weights[1], stretch.clone())?];
+        let rows =
+            [heads[0].rows(&weights[0], stretch.clone())?, heads[1].rows(&weights[1], stretch.clone())?];
         for (places, scores) in places.chunks(BATCH).zip(scores.chunks_mut(BATCH)) {
+            weights[0].stop.check()?;
             let mut inputs = [reference.gather(places)?, file.gather(places)?];
             for (head, inputs) in heads.iter().zip(&mut inputs) {
                 head.normalise(inputs);
@@ -121,4 +157,16 @@ fn score(
         }
     }
     Ok(scores.iter().map(Divergence::scored).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_a_number_for_zeros_too() {
+        assert_eq!(relative(4.0, 16.0), 0.5);
+        assert_eq!(relative(0.0, 0.0), 0.0);
+        assert_eq!(relative(4.0, 0.0), 1.0);
+    }
 }

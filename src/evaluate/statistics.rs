@@ -32,14 +32,27 @@ impl Statistics {
         divergences.sort_by(f64::total_cmp);
         Self {
             tokens: scored.len(),
-            perplexity_reference: mean(&|s| s.surprise[0]).exp(),
-            perplexity: mean(&|s| s.surprise[1]).exp(),
+            perplexity_reference: perplexity(mean(&|s| s.surprise[0])),
+            perplexity: perplexity(mean(&|s| s.surprise[1])),
             kl_mean: mean(&|s| s.divergence),
             kl_median: quantile(&divergences, 0.5),
             kl_p99: quantile(&divergences, 0.99),
             same_top: mean(&|s| f64::from(u8::from(s.same_top))),
         }
     }
+
+    /// Whether all figures are numbers: of logits that are none, they are not.
+    pub(super) fn is_finite(&self) -> bool {
+        [self.perplexity_reference, self.perplexity, self.kl_mean, self.kl_median, self.kl_p99]
+            .iter()
+            .all(|figure| figure.is_finite())
+    }
+}
+
+/// The exponential of a mean surprise; where it has no number, the largest there is, since JSON has no infinity.
+fn perplexity(surprise: f64) -> f64 {
+    // Not min(), which would make a number of NaN.
+    surprise.clamp(f64::MIN, f64::MAX.ln()).exp()
 }
 
 /// The quantile of sorted values, linear between neighbours.
@@ -55,6 +68,13 @@ pub fn quantile(sorted: &[f64], share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_perplexity_beyond_all_numbers_is_the_largest_and_that_of_none_is_none() {
+        assert!(perplexity(1e6).is_finite() && perplexity(1e6) > 1e308);
+        assert_eq!(perplexity(0.0), 1.0);
+        assert!(perplexity(f64::NAN).is_nan());
+    }
 
     #[test]
     fn quantiles_lie_between_neighbours() {

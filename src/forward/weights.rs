@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dense_kernels::Dense;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
 use super::shape::Shape;
-use crate::checkpoint::{Checkpoint, Folder, Matrix, Source};
+use crate::checkpoint::{Checkpoint, Matrix};
 use crate::error::{Error, Result};
-use crate::gguf::Contents;
+use crate::gguf::{Entry, Part, Parts};
 use crate::model::Model;
 
 /// Weights that a thread decodes at a time.
@@ -127,28 +127,27 @@ impl Weights for FromCheckpoint<'_> {
     }
 }
 
-/// The weights of a GGUF file, as its readers decode them.
+/// The weights of a GGUF file, whole or split, as its readers decode them.
 #[derive(Debug)]
 pub struct FromGguf {
-    path: PathBuf,
-    name: String,
-    folder: Folder,
-    contents: Contents,
-    places: HashMap<String, usize>,
+    parts: Parts,
+    /// File and place in it of each tensor.
+    places: HashMap<String, (usize, usize)>,
 }
 
 impl FromGguf {
-    /// Reads the file's header.
+    /// Reads the headers of the file, or of all files of its split.
     ///
     /// # Errors
-    /// Those of [`Contents::read`].
+    /// Those of [`Parts::read`].
     pub fn open(path: &Path) -> Result<Self> {
-        let contents = Contents::read(path)?;
-        let places =
-            contents.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { path: path.to_owned(), name, folder: Folder::new(folder), contents, places })
+        let parts = Parts::read(path)?;
+        let place = |file: usize, part: &Part| {
+            let names = part.contents.tensors.iter().map(|tensor| tensor.name.clone());
+            names.enumerate().map(|(place, name)| (name, (file, place))).collect::<Vec<_>>()
+        };
+        let places = parts.files.iter().enumerate().flat_map(|(file, part)| place(file, part)).collect();
+        Ok(Self { parts, places })
     }
 
     /// The model's sizes.
@@ -156,44 +155,48 @@ impl FromGguf {
     /// # Errors
     /// Those of [`Shape::of_file`].
     pub fn shape(&self) -> Result<Shape> {
-        Shape::of_file(&self.path.display().to_string(), &self.contents)
+        let Part { path, contents, .. } = &self.parts.files[0];
+        Shape::of_file(&path.display().to_string(), contents)
     }
 
-    /// Metadata and types.
-    pub fn contents(&self) -> &Contents {
-        &self.contents
+    /// The files.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    fn entry(&self, tensor: &str) -> Option<(&Part, &Entry)> {
+        let &(file, place) = self.places.get(tensor)?;
+        let part = &self.parts.files[file];
+        Some((part, &part.contents.tensors[place]))
     }
 }
 
 impl Weights for FromGguf {
     fn extent(&self, tensor: &str) -> Option<[usize; 3]> {
-        let shape = &self.contents.tensors[*self.places.get(tensor)?].shape;
-        let dim = |i: usize| shape.get(i).copied().unwrap_or(1) as usize;
-        Some([dim(0), dim(1), shape.iter().skip(2).product::<u64>() as usize])
+        let (_, entry) = self.entry(tensor)?;
+        Some([entry.columns(), entry.rows(), entry.slices()].map(|n| n as usize))
     }
 
     fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
-        let entry = &self.contents.tensors[self.places[tensor]];
-        let row_bytes = entry.format.row_bytes(entry.shape[0]);
-        let height = entry.shape.get(1).copied().unwrap_or(1);
-        let first = slice as u64 * height + rows.start as u64;
+        let (part, entry) =
+            self.entry(tensor).ok_or_else(|| self.fault(tensor, "is not there".to_owned()))?;
+        let row_bytes = entry.format.row_bytes(entry.columns());
+        let first = slice as u64 * entry.rows() + rows.start as u64;
         let mut blocks = vec![0; (rows.len() as u64 * row_bytes) as usize];
-        self.folder
-            .read_at(&self.name, entry.offset + first * row_bytes, &mut blocks)
-            .map_err(|e| Error::io("read", &self.path, e))?;
+        part.read_at(entry.offset + first * row_bytes, &mut blocks)?;
         quant_kernels::dequantize(entry.format, &blocks, out);
         match out.iter().position(|x| !x.is_finite()) {
             None => Ok(()),
             Some(index) => {
-                let (row, column) =
-                    (first as usize + index / entry.shape[0] as usize, index % entry.shape[0] as usize);
+                let columns = entry.columns() as usize;
+                let (row, column) = (first as usize + index / columns, index % columns);
                 Err(self.fault(tensor, format!("holds {} at row {row}, column {column}", out[index])))
             }
         }
     }
 
     fn fault(&self, tensor: &str, problem: String) -> Error {
-        let problem = format!("tensor \"{tensor}\" {problem}");
-        Error::Gguf { file: self.path.display().to_string(), problem }
+        let part = self.entry(tensor).map_or(&self.parts.files[0], |(part, _)| part);
+        part.fault(format!("tensor \"{tensor}\" {problem}"))
     }
 }

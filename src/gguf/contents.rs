@@ -12,6 +12,7 @@ use super::layout::{ALIGNMENT, MAX_NAME};
 use super::reader::{Fault, Header};
 use super::value::Field;
 use crate::error::{Error, Result};
+use crate::whole;
 
 /// Readers support tensors of up to so many dimensions.
 const MAX_DIMENSIONS: u32 = 4;
@@ -65,6 +66,16 @@ impl Entry {
     pub fn columns(&self) -> u64 {
         self.shape[0]
     }
+
+    /// Rows of a slice (ne1).
+    pub fn rows(&self) -> u64 {
+        self.shape.get(1).copied().unwrap_or(1)
+    }
+
+    /// Experts or heads (ne2, ne3).
+    pub fn slices(&self) -> u64 {
+        self.shape.iter().skip(2).product()
+    }
 }
 
 impl Contents {
@@ -73,19 +84,24 @@ impl Contents {
     /// # Errors
     /// If it is no GGUF file, holds a type that is not known, or its tensors do not follow one another to its end.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::open(path).map(|(contents, _)| contents)
+    }
+
+    /// The same, and the open file that they are of, whatever comes to have its name.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(path: &Path) -> Result<(Self, File)> {
         let io = |e| Error::io("read", path, e);
-        // Asked before it is opened: opening a pipe would wait for a writer.
-        let found = path.metadata().map_err(io)?;
-        let place = path.display().to_string();
-        if !found.is_file() {
-            return Err(Error::Gguf { file: place, problem: "is no regular file".into() });
+        let fault = |problem| Error::Gguf { file: path.display().to_string(), problem };
+        let file = whole::open(path, fault)?;
+        let size = file.metadata().map_err(io)?.len();
+        let contents = Self::parse(&mut BufReader::with_capacity(1 << 16, &file), size);
+        match contents {
+            Ok(contents) => Ok((contents, file)),
+            Err(Fault::Format(problem)) => Err(fault(problem)),
+            Err(Fault::Io(e)) => Err(io(e)),
         }
-        let file = File::open(path).map_err(io)?;
-        let mut input = BufReader::with_capacity(1 << 16, file);
-        Self::parse(&mut input, found.len()).map_err(|fault| match fault {
-            Fault::Format(problem) => Error::Gguf { file: place, problem },
-            Fault::Io(e) => io(e),
-        })
     }
 
     fn parse(input: &mut dyn Read, file_size: u64) -> Result<Self, Fault> {

@@ -1,25 +1,37 @@
-//! A model in one file, or in llama.cpp's numbered split files, which must all be there and agree.
+//! A model in one file, or in llama.cpp's numbered split files, which agree.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::{Digest, Sha256};
 
 use super::{Contents, Entry, Value};
+use crate::disk;
 use crate::error::{Error, Result};
+
+/// Bytes read at a time for a digest.
+const CHUNK: usize = 1 << 20;
 
 /// The files of one model, in order.
 #[derive(Debug)]
 pub struct Parts {
     /// At least one.
     pub files: Vec<Part>,
+    /// Files of the split that are not here.
+    pub absent: Vec<PathBuf>,
 }
 
-/// One file.
+/// One file, which stays open.
 #[derive(Debug)]
 pub struct Part {
     /// Where it is.
     pub path: PathBuf,
     /// What is in it.
     pub contents: Contents,
+    file: File,
 }
 
 impl Parts {
@@ -28,36 +40,62 @@ impl Parts {
     /// # Errors
     /// If one is damaged or holds more than its tensors, or a part is missing or belongs to another model.
     pub fn read(path: &Path) -> Result<Self> {
+        let parts = Self::read_here(path)?;
+        match parts.absent.first() {
+            None => Ok(parts),
+            Some(absent) => Err(Error::io("read", absent, std::io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// The same of the files of a split that are here: others may be where they were made.
+    ///
+    /// # Errors
+    /// If one is damaged or holds more than its tensors, or belongs to another model.
+    pub fn read_here(path: &Path) -> Result<Self> {
         let given = Part::read(path)?;
         let count = given.key("split.count")?.unwrap_or(1);
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let numbered = numbered(&name);
-        let files = match numbered {
-            Some(numbered) if count > 1 || numbered.count > 1 => {
-                if count != numbered.count {
-                    let problem = format!("split.count is {count}, but the name says {}", numbered.count);
-                    return Err(given.fault(problem));
-                }
-                let file = |number: u64| Part::read(&path.with_file_name(numbered.name(number)));
-                (1..=count).map(file).collect::<Result<Vec<_>>>()?
-            }
-            None if count > 1 => {
+        let numbered = path.file_name().and_then(Numbered::of);
+        let Some(numbered) = numbered.filter(|numbered| count > 1 || numbered.count > 1) else {
+            if count > 1 {
                 let problem =
                     format!("split.count is {count}, but the name is not NAME-00001-of-{count:05}.gguf");
                 return Err(given.fault(problem));
             }
-            _ => vec![given],
+            return Ok(Self { files: vec![given], absent: Vec::new() });
         };
-        let parts = Self { files };
-        if count > 1 {
-            parts.agree(count)?;
+        if count != numbered.count {
+            return Err(given.fault(format!("split.count is {count}, but the name says {}", numbered.count)));
         }
-        Ok(parts)
+        let mut given = Some(given);
+        let (mut files, mut absent) = (Vec::new(), Vec::new());
+        for number in 1..=count {
+            let path = match given.take_if(|_| number == numbered.number) {
+                Some(given) => {
+                    files.push((number, given));
+                    continue;
+                }
+                None => path.with_file_name(numbered.name(number)),
+            };
+            match Part::read(&path) {
+                Ok(part) => files.push((number, part)),
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    absent.push(path);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        agree(&files, count)?;
+        Ok(Self { files: files.into_iter().map(|(_, part)| part).collect(), absent })
     }
 
-    /// The metadata of the model, which the first file holds.
+    /// The metadata of the model, which the first file holds; of a split without its first file only that of the split.
     pub fn metadata(&self) -> &BTreeMap<String, Value> {
         &self.files[0].contents.metadata
+    }
+
+    /// Whether the first file is here, which holds the metadata of the model.
+    pub fn has_first(&self) -> bool {
+        self.metadata().get("split.no").and_then(Value::as_u64).is_none_or(|number| number == 0)
     }
 
     /// Every tensor, with the place of its file.
@@ -67,31 +105,25 @@ impl Parts {
             .enumerate()
             .flat_map(|(number, part)| part.contents.tensors.iter().map(move |t| (number, t)))
     }
+}
 
-    fn agree(&self, count: u64) -> Result<()> {
-        let expect = |part: &Part, key: &str, expected: u64| match part.key(key)? {
-            Some(found) if found == expected => Ok(()),
-            found => {
-                let found = found.map_or("missing".to_owned(), |n| n.to_string());
-                Err(part.fault(format!("{key} is {found}; expected {expected}")))
-            }
-        };
-        for (number, part) in self.files.iter().enumerate() {
-            expect(part, "split.no", number as u64)?;
-            expect(part, "split.count", count)?;
-        }
-        let all = self.tensors().count() as u64;
-        let mut seen = HashSet::new();
-        for part in &self.files {
-            expect(part, "split.tensors.count", all)?;
-            if let Some(twice) =
-                part.contents.tensors.iter().find(|tensor| !seen.insert(tensor.name.as_str()))
-            {
-                return Err(part.fault(format!("tensor \"{}\" is also in a part before", twice.name)));
-            }
-        }
-        Ok(())
+/// The numbered files of a split are what their keys say, and hold no tensor twice.
+fn agree(files: &[(u64, Part)], count: u64) -> Result<()> {
+    let here = files.iter().map(|(_, part)| part.contents.tensors.len() as u64).sum();
+    // Of a split that is not all here, what the first of its files says.
+    let all = if files.len() as u64 == count { Some(here) } else { files[0].1.key("split.tensors.count")? };
+    for (number, part) in files {
+        part.expect("split.no", number - 1)?;
+        part.expect("split.count", count)?;
     }
+    let mut seen = HashSet::new();
+    for (_, part) in files {
+        part.expect("split.tensors.count", all.unwrap_or(here).max(here))?;
+        if let Some(twice) = part.contents.tensors.iter().find(|tensor| !seen.insert(tensor.name.as_str())) {
+            return Err(part.fault(format!("tensor \"{}\" is also in a part before", twice.name)));
+        }
+    }
+    Ok(())
 }
 
 impl Part {
@@ -100,12 +132,57 @@ impl Part {
     /// # Errors
     /// If it is damaged or the file holds more than its tensors.
     pub fn read(path: &Path) -> Result<Self> {
-        let part = Self { path: path.to_owned(), contents: Contents::read(path)? };
+        let (contents, file) = Contents::open(path)?;
+        let part = Self { path: path.to_owned(), contents, file };
         let Contents { end, file_size, .. } = part.contents;
         if file_size > end {
             return Err(part.fault(format!("has {file_size} bytes, but its tensors end at {end}")));
         }
         Ok(part)
+    }
+
+    /// Fills `buffer` with the file's bytes from `offset` on.
+    ///
+    /// # Errors
+    /// If the system cannot read, or the file has become shorter.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        disk::read_exact_at(&self.file, offset, buffer).map_err(|e| Error::io("read", &self.path, e))
+    }
+
+    /// Reads `bytes` bytes from `offset` on in pieces of `chunk`; `each` gets their place after `offset`.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at), and [`Error::Interrupted`] between pieces.
+    pub fn stream(
+        &self,
+        offset: u64,
+        bytes: u64,
+        chunk: usize,
+        stop: &AtomicBool,
+        mut each: impl FnMut(u64, &[u8]),
+    ) -> Result<()> {
+        let mut buffer = vec![0; bytes.min(chunk as u64) as usize];
+        let mut at = 0;
+        while at < bytes {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            let buffer = &mut buffer[..(bytes - at).min(chunk as u64) as usize];
+            self.read_at(offset + at, buffer)?;
+            each(at, buffer);
+            at += buffer.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of the whole file, in hexadecimal.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn sha256(&self, stop: &AtomicBool) -> Result<String> {
+        let mut hash = Sha256::new();
+        self.stream(0, self.contents.file_size, CHUNK, stop, |_, bytes| hash.update(bytes))?;
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// A whole number of the metadata.
@@ -119,32 +196,57 @@ impl Part {
         }
     }
 
-    fn fault(&self, problem: String) -> Error {
+    fn expect(&self, key: &str, expected: u64) -> Result<()> {
+        match self.key(key)? {
+            Some(found) if found == expected => Ok(()),
+            found => {
+                let found = found.map_or("missing".to_owned(), |n| n.to_string());
+                Err(self.fault(format!("{key} is {found}; expected {expected}")))
+            }
+        }
+    }
+
+    /// What is wrong with this file.
+    pub fn fault(&self, problem: String) -> Error {
         Error::Gguf { file: self.path.display().to_string(), problem }
     }
 }
 
 /// A name like `R1-00002-of-00004.gguf`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Numbered<'a> {
-    stem: &'a str,
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Numbered {
+    stem: OsString,
+    number: u64,
     count: u64,
 }
 
-impl Numbered<'_> {
-    fn name(self, number: u64) -> String {
-        format!("{}-{number:05}-of-{:05}.gguf", self.stem, self.count)
-    }
-}
+/// Bytes of `-00002-of-00004.gguf`.
+const NUMBERS: usize = 20;
 
-fn numbered(name: &str) -> Option<Numbered<'_>> {
-    let five = |digits: &str| -> Option<u64> {
-        (digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
-    };
-    let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-    let (stem, number) = rest.rsplit_once('-')?;
-    let (count, number) = (five(count)?, five(number)?);
-    (1..=count).contains(&number).then_some(Numbered { stem, count })
+impl Numbered {
+    fn of(name: &OsStr) -> Option<Self> {
+        let five = |digits: &str| -> Option<u64> {
+            (digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+        };
+        let bytes = name.as_encoded_bytes();
+        let (stem, numbers) = bytes.split_at(bytes.len().checked_sub(NUMBERS)?);
+        let numbers = std::str::from_utf8(numbers).ok()?;
+        let (number, count) = numbers.strip_prefix('-')?.strip_suffix(".gguf")?.split_once("-of-")?;
+        let (number, count) = (five(number)?, five(count)?);
+        // What is before the numbers need not be UTF-8, where names need not be.
+        #[cfg(unix)]
+        let stem = std::os::unix::ffi::OsStrExt::from_bytes(stem);
+        #[cfg(not(unix))]
+        let stem = OsStr::new(std::str::from_utf8(stem).ok()?);
+        let stem: &OsStr = stem;
+        (1..=count).contains(&number).then(|| Self { stem: stem.to_owned(), number, count })
+    }
+
+    fn name(&self, number: u64) -> OsString {
+        let mut name = self.stem.clone();
+        name.push(format!("-{number:05}-of-{:05}.gguf", self.count));
+        name
+    }
 }
 
 #[cfg(test)]
@@ -153,8 +255,9 @@ mod tests {
 
     #[test]
     fn names_of_split_files_are_taken_apart() {
-        let found = numbered("DeepSeek-R1-UD-IQ1_S-00002-of-00004.gguf").expect("a name with numbers");
-        assert_eq!(found, Numbered { stem: "DeepSeek-R1-UD-IQ1_S", count: 4 });
+        let found = Numbered::of("DeepSeek-R1-UD-IQ1_S-00002-of-00004.gguf".as_ref());
+        let found = found.expect("a name with numbers");
+        assert_eq!(found, Numbered { stem: "DeepSeek-R1-UD-IQ1_S".into(), number: 2, count: 4 });
         assert_eq!(found.name(3), "DeepSeek-R1-UD-IQ1_S-00003-of-00004.gguf");
         for name in [
             "R1.gguf",
@@ -163,7 +266,15 @@ mod tests {
             "R1-00000-of-00004.gguf",
             "a-00001-of-00004",
         ] {
-            assert_eq!(numbered(name), None, "{name}");
+            assert_eq!(Numbered::of(name.as_ref()), None, "{name}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_need_not_be_utf_8() {
+        let name: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff-00002-of-00004.gguf");
+        let found = Numbered::of(name).expect("a name with numbers");
+        assert_eq!(found.name(2), name);
     }
 }

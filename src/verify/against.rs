@@ -1,27 +1,20 @@
 //! A file against the checkpoint that it was made from: the same model, and every slice within its type's error.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
 
-use super::deviation::{Deviation, Sums};
-use super::{Bounds, Problem, on, window};
-use crate::checkpoint::{Checkpoint, Folder, Source};
-use crate::error::{Error, Result};
+use super::deviation::Deviation;
+use super::origin::Origin;
+use super::slice::{Beside, Judged, WORST, sort_worst};
+use super::{Bounds, Checked, Problem, on};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
 use crate::gguf::{Entry, Parts, Value};
-use crate::model::{Model, Options, TensorPlan};
+use crate::model::{Model, TensorPlan};
 use crate::recipe::{Choice, Imatrix, Importances};
-
-/// Rows with less energy than this share of their slice's mean row are measured against that.
-const FAINT: f64 = 0.01;
-
-/// So is what has less energy a weight than this: half-precision scales end at 6e-8.
-const FAINTEST: f64 = 1e-12;
-
-/// Rows that are told of a tensor.
-const WORST: usize = 3;
 
 /// What to compare with.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +25,8 @@ pub struct Compare<'a> {
     pub imatrix: Option<&'a Imatrix>,
     /// Threads; the answer does not depend on them.
     pub threads: usize,
+    /// Becomes true when the user wants to stop.
+    pub stop: &'a AtomicBool,
 }
 
 /// One tensor beside its source. Errors are squared, relative to the squared weights.
@@ -51,10 +46,8 @@ pub struct Compared {
     pub unit_gain_error: f64,
     /// sum(w x y) / sum(w x x).
     pub gain: f64,
-    /// The largest unit-gain error of a slice that passes.
+    /// The largest unit-gain error that the type explains.
     pub bound: f64,
-    #[serde(skip)]
-    bounds: Bounds,
     /// Experts or heads in order; one for a matrix.
     pub slices: Vec<Slice>,
     /// The rows with the largest errors, the worst first.
@@ -68,6 +61,9 @@ pub struct Slice {
     pub unit_gain_error: f64,
     /// As the tensor's.
     pub gain: f64,
+    /// The unit-gain error that our encoder has on these weights; None if the slice is within what the type explains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder_error: Option<f64>,
 }
 
 /// One row of a slice.
@@ -81,15 +77,17 @@ pub struct Row {
     pub unit_gain_error: f64,
 }
 
-/// Compares every tensor with its source.
+/// Compares every tensor of the files that are here with its source.
 ///
 /// # Errors
-/// If the checkpoint or the importance matrix is damaged, the matrix is another than the file says, or the system
-/// cannot read.
-pub fn against(parts: &Parts, compare: Compare) -> Result<(Vec<Compared>, Vec<Problem>)> {
-    let weighted = weighted(parts, compare.imatrix)?;
-    let model = model(parts, compare.checkpoint)?;
-    let mut problems = differing_metadata(parts, &model);
+/// If the checkpoint or the importance matrix is damaged, the matrix is another than the file says, nothing says how the
+/// file was made, the system cannot read, or the user wants to stop.
+pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Vec<Problem>)> {
+    let parts = &checked.parts;
+    let origin = Origin::of(parts, &checked.manifests)?;
+    let weighted = origin.weighted(compare.imatrix)?;
+    let model = origin.model(compare.checkpoint)?;
+    let mut problems = if parts.has_first() { differing_metadata(parts, &model) } else { Vec::new() };
     let entries: HashMap<&str, (usize, &Entry)> =
         parts.tensors().map(|(file, entry)| (entry.name.as_str(), (file, entry))).collect();
 
@@ -97,7 +95,10 @@ pub fn against(parts: &Parts, compare: Compare) -> Result<(Vec<Compared>, Vec<Pr
     let mut common = model.clone();
     common.tensors.retain(|tensor| match entries.get(tensor.name.as_str()) {
         None => {
-            problems.push(Problem::of(&tensor.name, "is not in the file"));
+            // It may be in a file that is not here.
+            if parts.absent.is_empty() {
+                problems.push(Problem::of(&tensor.name, "is not in the file"));
+            }
             false
         }
         Some((_, entry)) if entry.shape != tensor.shape => {
@@ -107,8 +108,7 @@ pub fn against(parts: &Parts, compare: Compare) -> Result<(Vec<Compared>, Vec<Pr
         }
         Some(_) => true,
     });
-    let planned: std::collections::HashSet<&str> =
-        model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let planned: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let unknown = parts.tensors().filter(|(_, entry)| !planned.contains(entry.name.as_str()));
     problems
         .extend(unknown.map(|(_, entry)| Problem::of(&entry.name, "is nothing that the checkpoint becomes")));
@@ -121,53 +121,33 @@ pub fn against(parts: &Parts, compare: Compare) -> Result<(Vec<Compared>, Vec<Pr
         .flat_map(|tensor| (0..common.tensors[tensor].slices.len()).map(move |slice| (tensor, slice)))
         .collect();
     let work = |&(tensor, slice): &(usize, usize)| {
-        let (file, entry) = of(&common.tensors[tensor]);
-        let path = &parts.files[file].path;
+        let plan = &common.tensors[tensor];
+        let (file, entry) = of(plan);
         let importance = if weighted { importances.slice(&common, tensor, slice)? } else { None };
-        slice_of(compare.checkpoint, &common.tensors[tensor], slice, importance.as_deref(), entry, path)
+        let beside = Beside {
+            checkpoint: compare.checkpoint,
+            plan,
+            slice,
+            part: &parts.files[file],
+            entry,
+            importance: importance.as_deref(),
+            bounds: Bounds::of(entry.format, weighted),
+            stop: compare.stop,
+        };
+        beside.judge()
     };
-    let found = on(compare.threads, || slices.par_iter().map(work).collect::<Result<Vec<_>>>())??;
-    let mut found = found.into_iter();
+    let judged = on(compare.threads, || slices.par_iter().map(work).collect::<Result<Vec<_>>>())??;
+    let mut judged = judged.into_iter();
     let mut compared = Vec::with_capacity(common.tensors.len());
     for tensor in &common.tensors {
-        let slices: Vec<Found> = found.by_ref().take(tensor.slices.len()).collect();
+        let judged: Vec<Judged> = judged.by_ref().take(tensor.slices.len()).collect();
         let entry = of(tensor).1;
-        let tensor = Compared::new(tensor, entry, &slices, Bounds::of(entry.format, weighted));
-        problems.extend(tensor.problem());
+        let bounds = Bounds::of(entry.format, weighted);
+        let tensor = Compared::new(tensor, entry, &judged, bounds);
+        problems.extend(tensor.problem(&judged, bounds));
         compared.push(tensor);
     }
     Ok((compared, problems))
-}
-
-/// Whether what the file was made with is known: the given matrix, or what the norms tell if there was none. With error
-/// feedback it was covariances, and they are not.
-fn weighted(parts: &Parts, imatrix: Option<&Imatrix>) -> Result<bool> {
-    let made_with = parts.metadata().get("quantpress.imatrix.sha256").and_then(Value::as_str);
-    let plain = !parts.metadata().contains_key("quantpress.feedback.sha256");
-    let Some(imatrix) = imatrix else { return Ok(plain && made_with.is_none()) };
-    let given = imatrix.fingerprint();
-    match made_with {
-        Some(made_with) if made_with == given => Ok(plain),
-        Some(made_with) => Err(Error::Argument(format!(
-            "--imatrix has the SHA-256 {given}, but the file was made with {made_with}"
-        ))),
-        // Made by another program, whose files do not say.
-        None if !parts.metadata().contains_key("quantpress.version") => Ok(true),
-        None => Err(Error::Argument("--imatrix: the file was made without an importance matrix".into())),
-    }
-}
-
-/// The model that the checkpoint becomes, with the choices that the file shows.
-fn model(parts: &Parts, checkpoint: &Checkpoint) -> Result<Model> {
-    let text = |key: &str| parts.metadata().get(key).and_then(Value::as_str).map(str::to_owned);
-    let kept = parts.metadata().iter().find(|(key, _)| key.ends_with(".nextn_predict_layers"));
-    let keep_mtp = kept.is_some_and(|(_, layers)| layers.as_u64() > Some(0));
-    let options = |pre| Options { keep_mtp, name: text("general.name"), pre };
-    match Model::plan(checkpoint, &options(None)) {
-        // Perhaps only the splitting rules, which --pre named when the file was made.
-        Err(Error::Unsupported(_)) => Model::plan(checkpoint, &options(text("tokenizer.ggml.pre"))),
-        other => other,
-    }
 }
 
 /// Keys that the checkpoint determines and the file has otherwise.
@@ -188,83 +168,22 @@ fn differing_metadata(parts: &Parts, model: &Model) -> Vec<Problem> {
     differing.collect()
 }
 
-/// Sums over a slice, and its worst rows.
-struct Found {
-    sum: Deviation,
-    weights: u64,
-    worst: Vec<Row>,
-}
-
-fn slice_of(
-    checkpoint: &Checkpoint,
-    plan: &TensorPlan,
-    slice: usize,
-    importance: Option<&[f32]>,
-    entry: &Entry,
-    path: &Path,
-) -> Result<Found> {
-    let (folder, name) = (Folder::of_file(path), path.file_name().unwrap_or_default().to_string_lossy());
-    let columns = plan.columns() as usize;
-    let row_bytes = entry.format.row_bytes(plan.columns());
-    let (mut blocks, mut decoded) = (Vec::new(), vec![0.0; columns]);
-    let mut rows = Vec::with_capacity(plan.rows() as usize);
-    let mut sum = Deviation::default();
-    window::read(checkpoint, plan, &plan.slices[slice], |piece, weights| {
-        blocks.resize(((piece.end - piece.start) * row_bytes) as usize, 0);
-        let first = slice as u64 * plan.rows() + piece.start;
-        folder
-            .read_at(&name, entry.offset + first * row_bytes, &mut blocks)
-            .map_err(|e| Error::io("read", path, e))?;
-        for (row, blocks) in weights.chunks_exact(columns).zip(blocks.chunks_exact(row_bytes as usize)) {
-            quant_kernels::dequantize(entry.format, blocks, &mut decoded);
-            let row = Deviation::of_row(row, &decoded, importance);
-            sum += row;
-            rows.push(row.plain);
-        }
-        Ok(())
-    })?;
-    let floor = (FAINT * sum.plain.xx / rows.len() as f64).max(FAINTEST * columns as f64);
-    let row = |(row, sums): (u64, &Sums)| Row { slice, row, unit_gain_error: sums.unit(floor) };
-    let mut worst = (0..).zip(&rows).map(row).collect();
-    keep_worst(&mut worst);
-    Ok(Found { sum, weights: plan.rows() * plan.columns(), worst })
-}
-
-/// Keeps the worst rows, the first of equals first; NaN is worst of all.
-fn keep_worst(rows: &mut Vec<Row>) {
-    rows.sort_by(|a, b| b.unit_gain_error.total_cmp(&a.unit_gain_error));
-    rows.truncate(WORST);
-}
-
-impl Found {
-    /// The energy below which errors are not taken relative to it.
-    fn floor(&self) -> f64 {
-        let Deviation { weighted, plain } = self.sum;
-        let mean_importance = if plain.xx > 0.0 { weighted.xx / plain.xx } else { 1.0 };
-        FAINTEST * self.weights as f64 * mean_importance
-    }
-}
-
 impl Compared {
-    fn new(plan: &TensorPlan, entry: &Entry, slices: &[Found], bounds: Bounds) -> Self {
+    fn new(plan: &TensorPlan, entry: &Entry, judged: &[Judged], bounds: Bounds) -> Self {
         let mut sum = Deviation::default();
-        slices.iter().for_each(|slice| sum += slice.sum);
-        let mut worst_rows: Vec<Row> = slices.iter().flat_map(|slice| slice.worst.clone()).collect();
-        keep_worst(&mut worst_rows);
-        let slice = |found: &Found| Slice {
-            unit_gain_error: found.sum.weighted.unit(found.floor()),
-            gain: found.sum.weighted.gain(),
-        };
+        judged.iter().for_each(|slice| sum += slice.sum);
+        let mut worst_rows: Vec<Row> = judged.iter().flat_map(|slice| slice.worst.clone()).collect();
+        sort_worst(&mut worst_rows);
+        worst_rows.truncate(WORST);
         Self {
             name: plan.name.clone(),
             class: plan.class().to_owned(),
             format: entry.format.name(),
             error: sum.plain.relative(),
-            unit_gain_error: sum.weighted.unit(slices.iter().map(Found::floor).sum()),
+            unit_gain_error: sum.weighted.unit(judged.iter().map(|slice| slice.floor).sum()),
             gain: sum.weighted.gain(),
             bound: bounds.error,
-            bounds,
-            slices: slices.iter().map(slice).collect(),
+            slices: judged.iter().map(|judged| judged.slice).collect(),
             worst_rows,
         }
     }
@@ -276,33 +195,32 @@ impl Compared {
     }
 
     /// What is beyond the bounds of the type; slices before rows, since their words are plainer.
-    fn problem(&self) -> Option<Problem> {
-        let Bounds { error, row_error, gain } = self.bounds;
-        // NaN is within nothing.
-        let within = |slice: &Slice| slice.unit_gain_error <= error && (slice.gain - 1.0).abs() <= gain;
-        let beyond: Vec<_> = self.slices.iter().enumerate().filter(|(_, slice)| !within(slice)).collect();
+    fn problem(&self, judged: &[Judged], bounds: Bounds) -> Option<Problem> {
+        let beyond = self.slices.iter().zip(judged).enumerate().filter(|(_, (_, judged))| !judged.within);
+        let beyond: Vec<_> = beyond.map(|(index, (slice, _))| (index, slice)).collect();
         if let Some((index, worst)) = worst(&beyond) {
             let problem = format!(
                 "{} of {} slices are further from the checkpoint than {} explains; worst is slice {index}: error \
-                 {:.3e} where {error:.3e} is allowed, gain {:.4} where 1 +- {gain} is",
+                 {:.3e} where {:.3e} is allowed, gain {:.4} where 1 +- {} is",
                 beyond.len(),
                 self.slices.len(),
                 self.format,
                 worst.unit_gain_error,
-                worst.gain
+                bounds.allowed(worst.encoder_error),
+                worst.gain,
+                bounds.gain
             );
             return Some(Problem::of(&self.name, problem));
         }
-        let Row { slice, row, unit_gain_error } = self.worst_rows.first()?;
-        let within = *unit_gain_error <= row_error;
-        (!within).then(|| {
-            let problem = format!(
-                "row {row} of slice {slice} is further from the checkpoint than {} explains: error \
-                 {unit_gain_error:.3e} where {row_error:.3e} is allowed",
-                self.format
-            );
-            Problem::of(&self.name, problem)
-        })
+        let rows = judged.iter().filter_map(|judged| judged.beyond);
+        let (Row { slice, row, unit_gain_error }, allowed) = rows
+            .reduce(|a, b| if b.0.unit_gain_error.total_cmp(&a.0.unit_gain_error).is_gt() { b } else { a })?;
+        let problem = format!(
+            "row {row} of slice {slice} is further from the checkpoint than {} explains: error \
+             {unit_gain_error:.3e} where {allowed:.3e} is allowed",
+            self.format
+        );
+        Some(Problem::of(&self.name, problem))
     }
 }
 

@@ -1,24 +1,64 @@
-//! The manifest that quantize writes beside a file: what each tensor's bytes were when they were made.
+//! The manifest that quantize writes beside a file: what each tensor's bytes were when they were made, and of what.
 
-use std::collections::HashMap;
-use std::fs;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Problem;
 use crate::error::{Error, Result};
-use crate::gguf::{Entry, Parts};
+use crate::gguf::{Entry, Part, Parts, beside};
+use crate::plain;
+use crate::whole;
 
 /// A larger one is refused; R1's has a megabyte.
 const MAX_FILE: u64 = 64 << 20;
 
-/// The part of a manifest that can be checked against the file.
-#[derive(Debug, Default)]
+/// The manifests beside the files of a model.
+#[derive(Debug)]
+pub struct Manifests {
+    /// In the order of the files; None where there is none.
+    of: Vec<Option<Manifest>>,
+}
+
+/// The part of a manifest that can be checked against its file.
+#[derive(Debug, Deserialize)]
 pub struct Manifest {
-    /// Whole-file SHA-256 by file name.
-    files: HashMap<String, String>,
-    tensors: HashMap<String, Listed>,
+    /// Of the whole file.
+    pub sha256: String,
+    tensors: Vec<Listed>,
+    /// How and of what the file was made.
+    #[serde(flatten)]
+    pub made: Made,
+    #[serde(skip)]
+    places: HashMap<String, usize>,
+}
+
+/// What all files of a split have in common.
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Made {
+    /// Program and version.
+    pub tool: Value,
+    /// Name and overrides.
+    pub recipe: Value,
+    /// Those that change the model.
+    pub options: Value,
+    /// The checkpoint's fingerprint.
+    pub source: Source,
+    /// The importance matrix's.
+    pub imatrix: Value,
+    /// Of the text that errors were fed back on.
+    pub feedback: Value,
+}
+
+/// The checkpoint. Its shards may be divided otherwise on another machine.
+#[derive(Debug, Default, Deserialize, PartialEq)]
+pub struct Source {
+    /// Of settings, list of tensors and samples of the weights.
+    #[serde(default)]
+    sha256: Value,
 }
 
 /// One tensor of a manifest.
@@ -31,76 +71,104 @@ pub struct Listed {
     sha256: String,
 }
 
-#[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    sha256: Option<String>,
-    tensors: Vec<Listed>,
-}
-
-impl Manifest {
-    /// The manifests beside the files of a model: `OUT.gguf.json`; None where there are none.
+impl Manifests {
+    /// Reads `OUT.gguf.json` beside every file that has one.
     ///
     /// # Errors
     /// If one is there and no manifest.
-    pub fn beside(parts: &Parts) -> Result<Option<Self>> {
-        let mut found = None;
-        for part in &parts.files {
-            let path = Self::path(&part.path);
-            if let Ok(metadata) = path.metadata() {
-                let manifest: &mut Self = found.get_or_insert_default();
-                manifest.add(&part.path, &path, metadata.len())?;
+    pub fn beside(parts: &Parts) -> Result<Self> {
+        let read = |part: &Part| match Manifest::read(&Manifest::path(&part.path)) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        };
+        Ok(Self { of: parts.files.iter().map(read).collect::<Result<_>>()? })
+    }
+
+    /// The manifest of a file, by its place.
+    pub fn of_file(&self, file: usize) -> Option<&Manifest> {
+        self.of[file].as_ref()
+    }
+
+    /// The first that there is.
+    pub fn first(&self) -> Option<&Manifest> {
+        self.of.iter().flatten().next()
+    }
+
+    /// The files that have none.
+    pub fn missing(&self, parts: &Parts) -> Vec<PathBuf> {
+        let files = parts.files.iter().zip(&self.of).filter(|(_, manifest)| manifest.is_none());
+        files.map(|(part, _)| part.path.clone()).collect()
+    }
+
+    /// Tensors that are on one side only, and files that were not made alike.
+    pub fn problems(&self, parts: &Parts) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut first: Option<(&Part, &Manifest)> = None;
+        for (part, manifest) in parts.files.iter().zip(&self.of) {
+            let Some(manifest) = manifest else { continue };
+            problems.extend(manifest.one_sided(part));
+            match first {
+                None => first = Some((part, manifest)),
+                Some((before, of)) => problems.extend(of.made.differing(&manifest.made).map(|what| {
+                    let [before, this] = [before, part].map(|part| plain::path(&part.path));
+                    let problem =
+                        format!("{this}: was made with another {what} than {before}, of the same split");
+                    Problem { tensor: None, problem }
+                })),
             }
         }
-        Ok(found)
+        problems
     }
+}
 
+impl Made {
+    /// What the files of a split should have had in common.
+    fn differing(&self, other: &Self) -> Option<&'static str> {
+        let pairs = [
+            ("version of the program", &self.tool, &other.tool),
+            ("recipe", &self.recipe, &other.recipe),
+            ("choice of options", &self.options, &other.options),
+            ("checkpoint", &self.source.sha256, &other.source.sha256),
+            ("importance matrix", &self.imatrix, &other.imatrix),
+            ("text for error feedback", &self.feedback, &other.feedback),
+        ];
+        pairs.into_iter().find(|(_, ours, others)| ours != others).map(|(what, ..)| what)
+    }
+}
+
+impl Manifest {
     /// Where the manifest of a file is.
     pub fn path(file: &Path) -> PathBuf {
-        let mut path = file.as_os_str().to_owned();
-        path.push(".json");
-        path.into()
+        beside(file, ".json")
     }
 
-    fn add(&mut self, file: &Path, path: &Path, bytes: u64) -> Result<()> {
+    fn read(path: &Path) -> Result<Self> {
         let fault = |problem: String| Error::Gguf { file: path.display().to_string(), problem };
-        if bytes > MAX_FILE {
-            return Err(fault(format!("has {bytes} bytes; expected a manifest of up to {MAX_FILE}")));
-        }
-        let text = fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        let manifest: File =
+        let text = whole::read(path, MAX_FILE, fault)?;
+        let mut manifest: Self =
             serde_json::from_slice(&text).map_err(|e| fault(format!("is no manifest of quantpress: {e}")))?;
-        if let Some(sha256) = manifest.sha256 {
-            self.files.insert(name(file), sha256);
+        for (place, listed) in manifest.tensors.iter().enumerate() {
+            if manifest.places.insert(listed.name.clone(), place).is_some() {
+                return Err(fault(format!("lists tensor \"{}\" twice", listed.name)));
+            }
         }
-        self.tensors.extend(manifest.tensors.into_iter().map(|listed| (listed.name.clone(), listed)));
-        Ok(())
+        Ok(manifest)
     }
 
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&Listed> {
-        self.tensors.get(name)
+        self.places.get(name).map(|&place| &self.tensors[place])
     }
 
-    /// SHA-256 of a whole file.
-    pub fn file(&self, path: &Path) -> Option<&str> {
-        self.files.get(&name(path)).map(String::as_str)
-    }
-
-    /// Tensors that are on one side only.
-    pub fn absent(&self, parts: &Parts) -> Vec<Problem> {
-        let unlisted = parts.tensors().filter(|(_, entry)| !self.tensors.contains_key(&entry.name));
-        let mut problems: Vec<Problem> =
-            unlisted.map(|(_, entry)| Problem::of(&entry.name, "is not in the manifest")).collect();
-        let there: std::collections::HashSet<&str> =
-            parts.tensors().map(|(_, entry)| entry.name.as_str()).collect();
-        let mut lost: Vec<&String> =
-            self.tensors.keys().filter(|name| !there.contains(name.as_str())).collect();
-        lost.sort();
-        problems.extend(
-            lost.into_iter().map(|name| Problem::of(name, "is in the manifest, but not in the file")),
-        );
-        problems
+    fn one_sided(&self, part: &Part) -> Vec<Problem> {
+        let there: HashSet<&str> = part.contents.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let unlisted = part.contents.tensors.iter().filter(|tensor| !self.places.contains_key(&tensor.name));
+        let lost = self.tensors.iter().filter(|listed| !there.contains(listed.name.as_str()));
+        let unlisted = unlisted.map(|tensor| Problem::of(&tensor.name, "is not in the manifest"));
+        unlisted
+            .chain(lost.map(|listed| Problem::of(&listed.name, "is in the manifest, but not in the file")))
+            .collect()
     }
 }
 
@@ -117,8 +185,4 @@ impl Listed {
         }
         (self.sha256 != sha256).then(|| format!("has the SHA-256 {sha256}; the manifest has {}", self.sha256))
     }
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

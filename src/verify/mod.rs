@@ -5,21 +5,26 @@ mod against;
 mod bounds;
 mod deviation;
 mod manifest;
+mod origin;
+mod rows;
 mod scan;
+mod slice;
 mod window;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use rayon::ThreadPoolBuilder;
 use serde::Serialize;
 
 pub use against::{Compare, Compared, Row, Slice, against};
 pub use bounds::Bounds;
-pub use manifest::Manifest;
+pub use manifest::{Manifest, Manifests};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::Parts;
+use crate::plain::plain;
 
 /// Something that is wrong with a file whose header is sound.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,26 +41,70 @@ impl Problem {
     }
 }
 
+/// On one line, whatever the file calls its tensors.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problem = plain(&self.problem);
         match &self.tensor {
-            Some(tensor) => write!(f, "tensor \"{tensor}\": {}", self.problem),
-            None => f.write_str(&self.problem),
+            Some(tensor) => write!(f, "tensor \"{}\": {problem}", plain(tensor)),
+            None => f.write_str(&problem),
         }
     }
 }
 
-/// What needs no source: structure, every split file, no scale that is NaN or infinite, and the hashes of a manifest.
+/// What was compared with the hashes of manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hashes {
+    /// Every file.
+    Checked,
+    /// Some of the files; others have no manifest or are not here.
+    Partly,
+    /// Nothing: no file has a manifest.
+    Absent,
+}
+
+/// A file, or the files of a split that are here, and what they showed without their source.
+#[derive(Debug)]
+pub struct Checked {
+    /// The files.
+    pub parts: Parts,
+    /// Their manifests.
+    pub manifests: Manifests,
+    /// At most one of a tensor.
+    pub problems: Vec<Problem>,
+    /// What is suspicious and may yet be as it was made: matrices of zeros.
+    pub warnings: Vec<Warning>,
+}
+
+impl Checked {
+    /// How much was compared with hashes.
+    pub fn hashes(&self) -> Hashes {
+        match (self.manifests.first(), self.unlisted().len() + self.parts.absent.len()) {
+            (None, _) => Hashes::Absent,
+            (Some(_), 0) => Hashes::Checked,
+            (Some(_), _) => Hashes::Partly,
+        }
+    }
+
+    /// The files here without a manifest, whose contents could not be compared.
+    pub fn unlisted(&self) -> Vec<PathBuf> {
+        self.manifests.missing(&self.parts)
+    }
+}
+
+/// What needs no source: structure, every split file that is here, no scale that is NaN or infinite, no matrix of zeros,
+/// and the hashes of the manifests.
 ///
-/// The answer is the same for any number of threads; at most one problem is told of a tensor.
+/// The answer is the same for any number of threads.
 ///
 /// # Errors
-/// If the structure is damaged ([`Parts::read`]), or the system cannot read.
-pub fn check(path: &Path, threads: usize) -> Result<(Parts, Vec<Problem>)> {
-    let parts = Parts::read(path)?;
-    let manifest = Manifest::beside(&parts)?;
-    let problems = on(threads, || scan::scan(&parts, manifest.as_ref()))??;
-    Ok((parts, problems))
+/// If the structure is damaged ([`Parts::read_here`]), the system cannot read, or `stop` became true.
+pub fn check(path: &Path, threads: usize, stop: &AtomicBool) -> Result<Checked> {
+    let parts = Parts::read_here(path)?;
+    let manifests = Manifests::beside(&parts)?;
+    let (problems, warnings) = on(threads, || scan::scan(&parts, &manifests, stop))??;
+    Ok(Checked { parts, manifests, problems, warnings })
 }
 
 /// Runs `work` in a pool of `threads` threads.

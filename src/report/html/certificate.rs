@@ -20,7 +20,10 @@ pub fn section(subject: &Subject) -> String {
     let s = &certificate.statistics;
     let facts = [
         ("text", format!("{} tokens scored, chunks of {}", grouped(s.tokens as u64), certificate.context)),
-        ("perplexity", format!("{:.4}; the checkpoint's {:.4}", s.perplexity, s.perplexity_reference)),
+        (
+            "perplexity",
+            format!("{}; the checkpoint's {}", shown(s.perplexity), shown(s.perplexity_reference)),
+        ),
         (
             "KL divergence",
             format!("mean {:.5}, median {:.5}, 99th percentile {:.4}", s.kl_mean, s.kl_median, s.kl_p99),
@@ -35,6 +38,11 @@ pub fn section(subject: &Subject) -> String {
         "Norm of the difference of the hidden states over the norm of the checkpoint's, after each layer.";
     format!("<section>\n<h2>Against the checkpoint on a text</h2>\n<dl>\n{facts}</dl>\n</section>\n")
         + &figure("Error after each layer", caption, &chart(certificate))
+}
+
+/// A perplexity; those of models that are lost have many digits.
+fn shown(perplexity: f64) -> String {
+    if perplexity < 1e6 { format!("{perplexity:.4}") } else { format!("{perplexity:.3e}") }
 }
 
 fn chart(certificate: &Certificate) -> String {

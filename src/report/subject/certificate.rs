@@ -1,10 +1,14 @@
-//! What a text tells of a file: the output of `evaluate --json`.
+//! What a text tells of a file: the output of `evaluate --json`, which says by SHA-256 of which file.
 
-use std::fs;
 use std::path::Path;
 
+use serde::Deserialize;
+
+use super::Subject;
+use super::bound::bound;
 use crate::error::{Error, Result};
 use crate::evaluate::Certificate;
+use crate::whole;
 
 /// Larger files are no certificates.
 const MAX_FILE: u64 = 16 << 20;
@@ -12,29 +16,39 @@ const MAX_FILE: u64 = 16 << 20;
 /// More layers than a chart can show.
 const MAX_LAYERS: usize = 4096;
 
-/// The certificate in this file.
+/// What is read of the output.
+#[derive(Deserialize)]
+struct Output {
+    #[serde(flatten)]
+    certificate: Certificate,
+    files_sha256: Option<Vec<String>>,
+}
+
+/// The certificate in this file, which must be of what the subject shows.
 ///
 /// # Errors
-/// If the file cannot be read, holds something else, or impossible figures.
-pub fn read_certificate(path: &Path) -> Result<Certificate> {
+/// If the file cannot be read, holds something else or impossible figures, or is of another file.
+pub fn read_certificate(path: &Path, subject: &Subject) -> Result<Certificate> {
     let fault = |problem: String| Error::Argument(format!("{}: {problem}", path.display()));
-    let bytes = fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
-    if bytes > MAX_FILE {
-        return Err(fault(format!("has {bytes} bytes; expected the output of evaluate --json")));
-    }
-    let text = fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let certificate: Certificate =
+    let text = whole::read(path, MAX_FILE, fault)?;
+    let Output { certificate, files_sha256 } =
         serde_json::from_slice(&text).map_err(|e| fault(format!("is no output of evaluate --json: {e}")))?;
+    if !is_possible(&certificate) {
+        return Err(fault("has impossible figures".into()));
+    }
+    let unbound = "does not say of which file it is (it has no files_sha256): evaluate the file again";
+    let digests = files_sha256.ok_or_else(|| fault(unbound.into()))?;
+    bound(subject, &digests).map_err(fault)?;
+    Ok(certificate)
+}
+
+fn is_possible(certificate: &Certificate) -> bool {
     let s = &certificate.statistics;
     let figures = [s.perplexity_reference, s.perplexity, s.kl_median, s.kl_p99];
-    let possible = figures.iter().all(|figure| (-1e-3..1e30).contains(figure))
-        && s.kl_mean.abs() < 1e30
+    let layers = &certificate.layers;
+    figures.iter().all(|&figure| figure >= -1e-3 && figure.is_finite())
+        && s.kl_mean.is_finite()
         && (0.0..=1.0).contains(&s.same_top)
-        && certificate.layers.len() <= MAX_LAYERS
-        && certificate
-            .layers
-            .iter()
-            .zip(0..)
-            .all(|(l, place)| l.layer == place && (0.0..1e30).contains(&l.error));
-    if possible { Ok(certificate) } else { Err(fault("has impossible figures".into())) }
+        && layers.len() <= MAX_LAYERS
+        && layers.iter().zip(0..).all(|(l, place)| l.layer == place && (0.0..1e30).contains(&l.error))
 }

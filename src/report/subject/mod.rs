@@ -1,5 +1,6 @@
 //! What a report shows: a plan or a finished file, as its JSON says, checked so that drawing cannot fail.
 
+mod bound;
 mod certificate;
 mod read;
 mod run;

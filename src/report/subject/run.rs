@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::Subject;
+use super::bound::bound;
 use crate::error::{Error, Result};
 use crate::pipeline::Stages;
 
@@ -23,6 +25,8 @@ pub struct Run {
     pub sealing_seconds: f64,
     /// Peak of the process.
     pub peak_memory_bytes: Option<u64>,
+    /// SHA-256 of each file that was made, where the events tell.
+    pub files_sha256: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -30,11 +34,11 @@ struct Event {
     event: String,
 }
 
-/// The run that these events are of.
+/// The run that these events are of, which must have made what the subject shows.
 ///
 /// # Errors
-/// If the file cannot be read, holds something else, or the run did not finish.
-pub fn read_run(path: &Path) -> Result<Run> {
+/// If the file cannot be read, holds something else, the run did not finish, or it made another file.
+pub fn read_run(path: &Path, subject: &Subject) -> Result<Run> {
     let fault = |problem: String| Error::Argument(format!("{}: {problem}", path.display()));
     let bytes = fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
     if bytes > MAX_FILE {
@@ -54,6 +58,9 @@ pub fn read_run(path: &Path) -> Result<Run> {
     let shares = [busy.read, busy.quantize, busy.write, busy.sync];
     if ![*seconds, busy.seconds, *sealing_seconds].iter().chain(&shares).all(|n| (0.0..1e12).contains(n)) {
         return Err(fault("has impossible times".into()));
+    }
+    if let Some(digests) = &run.files_sha256 {
+        bound(subject, digests).map_err(fault)?;
     }
     Ok(run)
 }

@@ -1,0 +1,95 @@
+//! How a file was made: what its metadata says, or of a split without its first file, the manifests.
+
+use super::Manifests;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::gguf::{Parts, Value};
+use crate::model::{Model, Options};
+use crate::recipe::Imatrix;
+
+/// What has to be known of it to compare its weights.
+#[derive(Debug)]
+pub struct Origin {
+    keep_mtp: bool,
+    name: Option<String>,
+    pre: Option<String>,
+    /// SHA-256 of the importance matrix.
+    imatrix: Option<String>,
+    feedback: bool,
+    /// Whether this program made it.
+    ours: bool,
+}
+
+impl Origin {
+    /// Of these files.
+    ///
+    /// # Errors
+    /// If the first file of a split is not here, and no other has a manifest.
+    pub fn of(parts: &Parts, manifests: &Manifests) -> Result<Self> {
+        if parts.has_first() {
+            return Ok(Self::of_metadata(parts));
+        }
+        let Some(manifest) = manifests.first() else {
+            return Err(Error::Argument(
+                "--against needs the first file of the split or a manifest, which say how the others were made".into(),
+            ));
+        };
+        let made = &manifest.made;
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        Ok(Self {
+            keep_mtp: made.options["keep_mtp"] == true,
+            name: text(&made.options["name"]),
+            pre: text(&made.options["pre"]),
+            imatrix: text(&made.imatrix["sha256"]),
+            feedback: !made.feedback.is_null(),
+            ours: true,
+        })
+    }
+
+    fn of_metadata(parts: &Parts) -> Self {
+        let metadata = parts.metadata();
+        let text = |key: &str| metadata.get(key).and_then(Value::as_str).map(str::to_owned);
+        let kept = metadata.iter().find(|(key, _)| key.ends_with(".nextn_predict_layers"));
+        Self {
+            keep_mtp: kept.is_some_and(|(_, layers)| layers.as_u64() > Some(0)),
+            name: text("general.name"),
+            pre: text("tokenizer.ggml.pre"),
+            imatrix: text("quantpress.imatrix.sha256"),
+            feedback: metadata.contains_key("quantpress.feedback.sha256"),
+            ours: metadata.contains_key("quantpress.version"),
+        }
+    }
+
+    /// Whether the importances that the encoder took are known: the given matrix, or what the norms tell if there was none.
+    /// With error feedback it was covariances, and they are not.
+    ///
+    /// # Errors
+    /// If the matrix is not that of the file.
+    pub fn weighted(&self, imatrix: Option<&Imatrix>) -> Result<bool> {
+        let plain = !self.feedback;
+        let Some(imatrix) = imatrix else { return Ok(plain && self.imatrix.is_none()) };
+        let given = imatrix.fingerprint();
+        match &self.imatrix {
+            Some(made_with) if *made_with == given => Ok(plain),
+            Some(made_with) => Err(Error::Argument(format!(
+                "--imatrix has the SHA-256 {given}, but the file was made with {made_with}"
+            ))),
+            // Made by another program, whose files do not say.
+            None if !self.ours => Ok(true),
+            None => Err(Error::Argument("--imatrix: the file was made without an importance matrix".into())),
+        }
+    }
+
+    /// The model that the checkpoint becomes, with the choices that the file shows.
+    ///
+    /// # Errors
+    /// Those of [`Model::plan`].
+    pub fn model(&self, checkpoint: &Checkpoint) -> Result<Model> {
+        let options = |pre| Options { keep_mtp: self.keep_mtp, name: self.name.clone(), pre };
+        match Model::plan(checkpoint, &options(None)) {
+            // Perhaps only the splitting rules, which --pre named when the file was made.
+            Err(Error::Unsupported(_)) => Model::plan(checkpoint, &options(self.pre.clone())),
+            other => other,
+        }
+    }
+}
