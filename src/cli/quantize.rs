@@ -115,7 +115,7 @@ impl Quantize {
             Some(_) => self.feedback.run(&planned, &job, self.memory, style)?,
             None => run(&job)?,
         };
-        let Made { files, bytes, bits_per_weight, stages, sealing, warnings, already } = made;
+        let Made { files, bytes, bits_per_weight, stages, sealing, warnings, digests, already } = made;
         warnings.iter().for_each(log::warn);
 
         let (seconds, memory) = (progress.elapsed().as_secs_f64(), peak_memory());
@@ -125,6 +125,7 @@ impl Quantize {
                 "output": self.output,
                 "files": files,
                 "manifests": files.iter().map(|file| beside(file, ".json")).collect::<Vec<_>>(),
+                "files_sha256": digests,
                 "already_made": already,
                 "warnings": warnings.iter().map(Warning::to_string).collect::<Vec<_>>(),
                 "bytes": bytes,

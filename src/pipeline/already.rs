@@ -1,6 +1,7 @@
 //! Whether the work was done before: then there is nothing to do, and a job that is tried again costs nothing.
 
 use std::fs;
+use std::path::Path;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -24,6 +25,7 @@ const LOOK: u64 = 64 << 20;
 #[derive(Deserialize)]
 struct Manifest {
     work: String,
+    sha256: String,
     tensors: Vec<Tensor>,
 }
 
@@ -34,20 +36,22 @@ struct Tensor {
     sha256: String,
 }
 
-/// Whether every file of the job is there, made by the same work: its manifest says so, and size, header and the smallest
-/// tensors are as they should be. What that work may have left of its journal is removed.
+/// The SHA-256 of every file of the job, if all are there, made by the same work: their manifests say so, and size, header
+/// and the smallest tensors are as they should be. What that work may have left of its journal is removed.
 ///
 /// # Errors
 /// If the system cannot read what is there.
-pub fn made(job: &Job) -> Result<bool> {
+pub fn made(job: &Job) -> Result<Option<Vec<String>>> {
     if job.force || job.restart {
-        return Ok(false);
+        return Ok(None);
     }
     let identity = identity(job);
     let work: String = identity.work().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut digests = Vec::new();
     for (name, file) in names(job).zip(job.files()) {
-        if !is_made(job, &name, file, &work)? {
-            return Ok(false);
+        match digest(job, &name, file, &work)? {
+            Some(sha256) => digests.push(sha256),
+            None => return Ok(None),
         }
     }
     let journal = journal_name(job);
@@ -57,31 +61,32 @@ pub fn made(job: &Job) -> Result<bool> {
             journal.remove()?;
         }
     }
-    Ok(true)
+    Ok(Some(digests))
 }
 
-fn is_made(job: &Job, name: &std::path::Path, file: usize, work: &str) -> Result<bool> {
+/// The SHA-256 of a file of the plan, if it is made.
+fn digest(job: &Job, name: &Path, file: usize, work: &str) -> Result<Option<String>> {
     let layout = &job.plan.files[file].layout;
     if !name.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == layout.file_size) {
-        return Ok(false);
+        return Ok(None);
     }
     let path = beside(name, ".json");
     if !path.is_file() {
-        return Ok(false);
+        return Ok(None);
     }
     let fault = |problem| Error::Gguf { file: path.display().to_string(), problem };
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&whole::read(&path, MAX_MANIFEST, fault)?) else {
-        return Ok(false);
+        return Ok(None);
     };
     if manifest.work != work {
-        return Ok(false);
+        return Ok(None);
     }
     let io = |e| Error::io("read", name, e);
     let file = fs::File::open(name).map_err(io)?;
     let mut found = vec![0; layout.header.len()];
     disk::read_exact_at(&file, 0, &mut found).map_err(io)?;
     if found != layout.header {
-        return Ok(false);
+        return Ok(None);
     }
     let mut tensors = manifest.tensors;
     tensors.sort_by_key(|tensor| tensor.bytes);
@@ -92,13 +97,13 @@ fn is_made(job: &Job, name: &std::path::Path, file: usize, work: &str) -> Result
             break;
         }
         if offset.checked_add(bytes).is_none_or(|end| end > layout.file_size) {
-            return Ok(false);
+            return Ok(None);
         }
         found.resize(bytes as usize, 0);
         disk::read_exact_at(&file, offset, &mut found).map_err(io)?;
         if Sha256::digest(&found).iter().map(|byte| format!("{byte:02x}")).collect::<String>() != sha256 {
-            return Ok(false);
+            return Ok(None);
         }
     }
-    Ok(true)
+    Ok(Some(manifest.sha256))
 }

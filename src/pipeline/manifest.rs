@@ -144,6 +144,7 @@ pub fn write(manifest: &Value, output: &Path) -> Result<()> {
     disk::write_whole(&path, &text).map_err(|e| Error::io("write", &path, e))
 }
 
-fn text(digest: &[u8; 32]) -> String {
+/// A digest in hexadecimal.
+pub fn text(digest: &[u8; 32]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

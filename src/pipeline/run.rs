@@ -103,7 +103,9 @@ pub struct Made {
     pub sealing: f64,
     /// What looks damaged in the checkpoint.
     pub warnings: Vec<Warning>,
-    /// Whether an earlier run had made the files already.
+    /// SHA-256 of the files.
+    pub digests: Vec<String>,
+    /// Whether an earlier run had made them already.
     pub already: bool,
 }
 
@@ -176,11 +178,12 @@ pub fn run_by(job: &Job, method: &dyn Method) -> Result<Made> {
         stages: None,
         sealing: 0.0,
         warnings: Vec::new(),
+        digests: Vec::new(),
         already: true,
     };
     made.files.iter().chain([&job.output.to_owned()]).try_for_each(|name| Output::check(name))?;
-    if already::made(job)? {
-        return Ok(made);
+    if let Some(digests) = already::made(job)? {
+        return Ok(Made { digests, ..made });
     }
     if !job.force {
         made.files.iter().try_for_each(|name| Output::check_manifest(name))?;
@@ -190,10 +193,10 @@ pub fn run_by(job: &Job, method: &dyn Method) -> Result<Made> {
     let done = work.all(plan).filter(recorded).map(|unit| unit.weights(plan)).sum();
     (job.listener)(Event::Started { weights, done, bytes: made.bytes, budget });
     match finish(job, method, &work, &mut session, budget) {
-        Ok(Finished { stages, sealing, warnings }) => {
+        Ok(Finished { stages, sealing, warnings, digests }) => {
             session.journal.remove()?;
             (job.listener)(Event::Finished);
-            Ok(Made { stages, sealing, warnings, already: false, ..made })
+            Ok(Made { stages, sealing, warnings, digests, already: false, ..made })
         }
         Err(error) => Err(session.stopped(job, &work, error)),
     }
@@ -206,6 +209,7 @@ struct Finished {
     stages: Option<Stages>,
     sealing: f64,
     warnings: Vec<Warning>,
+    digests: Vec<String>,
 }
 
 fn finish(
@@ -235,7 +239,8 @@ fn finish(
             manifest::write(&manifest, &file_name(job.plan, job.output, number))?;
             moment::pass("told");
         }
-        return Ok(Finished { stages, sealing: start.elapsed().as_secs_f64(), warnings });
+        let digests = digests.iter().map(|digests| manifest::text(&digests.file)).collect();
+        return Ok(Finished { stages, sealing: start.elapsed().as_secs_f64(), warnings, digests });
     }
     let lost = std::io::Error::other("the disk does not keep what is written");
     Err(Error::io("write", job.output, lost))
