@@ -5,12 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::plain::{plain, plain_lines};
+
 /// What went wrong; the variant says who can mend it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The checkpoint is damaged or contradicts itself.
-    #[error("{}{problem}", place(file, tensor.as_deref()))]
+    #[error("{}{}", place(file, tensor.as_deref()), plain(problem))]
     Checkpoint {
         /// File inside the checkpoint's folder.
         file: String,
@@ -20,10 +22,11 @@ pub enum Error {
         problem: String,
     },
     /// The input may be sound, but this program cannot do it.
-    #[error("{0}")]
+    #[error("{}", plain(.0))]
     Unsupported(String),
     /// A recipe or an override is wrong.
-    #[error("recipe {recipe}: {problem}")]
+    // The reader of TOML shows the line in question, with a mark under it.
+    #[error("recipe {}: {}", plain(recipe), plain_lines(problem))]
     Recipe {
         /// Name or file of the recipe.
         recipe: String,
@@ -31,7 +34,7 @@ pub enum Error {
         problem: String,
     },
     /// An importance matrix is damaged or does not belong to the model.
-    #[error("{}{problem}", place(file, tensor.as_deref()))]
+    #[error("{}{}", place(file, tensor.as_deref()), plain(problem))]
     Imatrix {
         /// The file.
         file: String,
@@ -41,7 +44,7 @@ pub enum Error {
         problem: String,
     },
     /// A GGUF file is damaged.
-    #[error("{file}: {problem}")]
+    #[error("{}: {}", plain(file), plain(problem))]
     Gguf {
         /// The file.
         file: String,
@@ -49,10 +52,10 @@ pub enum Error {
         problem: String,
     },
     /// The command line asks for something that makes no sense.
-    #[error("{0}")]
+    #[error("{}", plain(.0))]
     Argument(String),
     /// An unfinished file is there, and it is not of this work, or damaged.
-    #[error("{}: {problem}; --restart begins anew", journal.display())]
+    #[error("{}: {}; --restart begins anew", plain(journal.display()), plain(problem))]
     Resume {
         /// The journal of the unfinished file.
         journal: PathBuf,
@@ -61,7 +64,7 @@ pub enum Error {
     },
     /// The work stopped, and what is done is kept.
     #[error("{}; {percent} % of the work is done and kept beside {}: the same command goes on from there, --restart \
-             begins anew", chain(cause), output.display())]
+             begins anew", chain(cause), plain(output.display()))]
     Unfinished {
         /// Why it stopped.
         cause: Box<Error>,
@@ -74,10 +77,10 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
     /// Another process is writing the same file.
-    #[error("{} is being written by another process", .0.display())]
+    #[error("{} is being written by another process", plain(.0.display()))]
     Busy(PathBuf),
     /// The disk is too small.
-    #[error("the disk of {} has {free} bytes free, and {needed} are needed: {} bytes are missing", output.display(), needed - free)]
+    #[error("the disk of {} has {free} bytes free, and {needed} are needed: {} bytes are missing", plain(output.display()), needed - free)]
     Space {
         /// The file to be made.
         output: PathBuf,
@@ -90,7 +93,7 @@ pub enum Error {
     #[error("{0} (--strict)")]
     Strict(Warning),
     /// The operating system said no.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}", plain(path.display()))]
     Io {
         /// What was tried: "read", "create".
         action: &'static str,
@@ -170,8 +173,39 @@ fn chain(error: &Error) -> String {
 }
 
 fn place(file: &str, tensor: Option<&str>) -> String {
+    let file = plain(file);
     match tensor {
-        Some(tensor) => format!("{file}: tensor \"{tensor}\": "),
+        Some(tensor) => format!("{file}: tensor \"{}\": ", plain(tensor)),
         None => format!("{file}: "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_on_their_line() {
+        let name = "a\npass: all is well\x1b[2K";
+        let io = || io::Error::other("no");
+        for error in [
+            Error::file(name, name),
+            Error::tensor(name, name, name),
+            Error::Unsupported(name.into()),
+            Error::Imatrix { file: name.into(), tensor: Some(name.into()), problem: name.into() },
+            Error::Gguf { file: name.into(), problem: name.into() },
+            Error::Argument(name.into()),
+            Error::Resume { journal: name.into(), problem: name.into() },
+            Error::Unfinished { cause: Box::new(Error::Busy(name.into())), percent: 1, output: name.into() },
+            Error::Space { output: name.into(), needed: 2, free: 1 },
+            Error::Strict(Warning::new(Error::file(name, name))),
+            Error::io("read", name, io()),
+        ] {
+            let shown = chain(&error);
+            assert!(!shown.contains(char::is_control), "{shown:?}");
+        }
+        // Its lines are those of the reader of TOML.
+        let recipe = Error::Recipe { recipe: name.into(), problem: "a\n  ^\x1b".into() }.to_string();
+        assert_eq!(recipe, "recipe a\\npass: all is well\\u{1b}[2K: a\n  ^\\u{1b}");
     }
 }

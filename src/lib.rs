@@ -16,9 +16,13 @@
 
 pub mod deviation;
 pub mod disk;
+pub mod plain;
+
 pub mod error;
-pub mod gguf;
 pub mod log;
+pub mod whole;
+
+pub mod gguf;
 
 pub mod checkpoint;
 pub mod model;
