@@ -16,6 +16,7 @@
 
 pub mod deviation;
 pub mod disk;
+pub mod nearest;
 pub mod plain;
 
 pub mod error;

@@ -36,6 +36,8 @@ pub struct Calibration<'a> {
     pub memory: u64,
     /// Stands for the checkpoint, so that another one's unfinished work is not taken up.
     pub checkpoint: String,
+    /// Replace a finished file that is there.
+    pub force: bool,
     /// Whether the cost of types is measured besides.
     pub probing: Option<Probing<'a>>,
 }

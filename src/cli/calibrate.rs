@@ -10,17 +10,20 @@ use quant_kernels::Format;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::print;
+use super::outputs::{Existing, Files};
 use super::text::{Chunking, Text};
+use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Error;
 use crate::forward::{FromCheckpoint, Shape};
 use crate::log;
 use crate::model::{Model, Options};
+use crate::plain::{self, plain};
+use crate::recipe::format;
 use crate::recipe::imatrix::{Imatrix, Layout};
 use crate::report::{about, peak_memory};
-use crate::sensitivity::{DEFAULT_TYPES, Probed, Sampling, measure};
+use crate::sensitivity::{DEFAULT_TYPES, Probed, Sampling, Table, measure};
 
 /// Measure importances: run the checkpoint over a text, a layer at a time, and write an importance matrix
 #[derive(Debug, Args)]
@@ -49,12 +52,16 @@ pub struct Calibrate {
     sensitivity: Option<PathBuf>,
 
     /// The types that are tried for it, separated by commas [default: those of --size]
-    #[arg(long, value_name = "TYPES", value_delimiter = ',', requires = "sensitivity")]
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', value_parser = format, requires = "sensitivity")]
     types: Vec<Format>,
 
     /// llama.cpp's name of the pre-tokenizer, if it is not recognised
     #[arg(long)]
     pre: Option<String>,
+
+    /// Replace finished files that are there. Without it the same work ends at once, and other work is refused
+    #[arg(long)]
+    force: bool,
 
     /// Say nothing but errors
     #[arg(short, long)]
@@ -69,8 +76,11 @@ impl Calibrate {
     /// Runs the model and says what the text did not reach.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
+        interrupt::flag();
         let memory = self.text.memory();
+        self.check_files()?;
         let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
+        self.check_table(&checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let shape = Shape::of_model(&model)?;
         let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Imatrix)?;
@@ -86,6 +96,7 @@ impl Calibrate {
             layout: self.format,
             memory,
             checkpoint: fingerprint(&checkpoint, &model),
+            force: self.force,
             probing: self.sensitivity.is_some().then_some(probing),
         };
         let quiet = self.quiet;
@@ -98,7 +109,7 @@ impl Calibrate {
         let found = self.text.on_threads(|| run(&weights, &shape, &calibration, &self.output, &told))??;
         if self.json {
             let mut value = serde_json::to_value(&found)?;
-            value["output"] = json!(self.output);
+            value["output"] = json!(plain::path(&self.output));
             value["seconds"] = json!(start.elapsed().as_secs_f64());
             value["peak_memory_bytes"] = json!(peak_memory());
             return print(value);
@@ -108,7 +119,7 @@ impl Calibrate {
         }
         print(format_args!(
             "{}: importances of {} tensors from {} tokens",
-            self.output.display(),
+            plain(self.output.display()),
             found.tensors,
             found.tokens
         ))
@@ -116,6 +127,34 @@ impl Calibrate {
 }
 
 impl Calibrate {
+    fn check_files(&self) -> Result<(), Error> {
+        let mut files = Files::of_checkpoint(&self.checkpoint);
+        files.read("--text", self.text.files());
+        files.write("-o", Some(&self.output), &[".part", ".calibrating"], Existing::Known);
+        // Beside a finished importance matrix the table may be of the same work.
+        let existing = if self.output.exists() { Existing::Known } else { Existing::Refused };
+        files.write("--sensitivity", self.sensitivity.as_deref(), &[".part"], existing);
+        files.check(self.force)
+    }
+
+    /// A table that is there beside a finished importance matrix must be of it.
+    fn check_table(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let Some(path) = self.sensitivity.as_ref().filter(|path| !self.force && path.exists()) else {
+            return Ok(());
+        };
+        let table = Imatrix::open(&self.output).and_then(|imatrix| {
+            Table::read(path, &Fingerprint::of(checkpoint)?, Some(&imatrix.fingerprint()))
+        });
+        match table {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(Error::Argument(format!(
+                "--sensitivity {}: is there already, and is no table of {}; --force replaces it",
+                path.display(),
+                self.output.display()
+            ))),
+        }
+    }
+
     /// What each type costs: on a sample of all rows, and what the text said of that.
     fn save_sensitivity(
         &self,
@@ -126,7 +165,8 @@ impl Calibrate {
     ) -> Result<(), Error> {
         let Some(path) = &self.sensitivity else { return Ok(()) };
         let (imatrix, source) = (Imatrix::open(&self.output)?, Fingerprint::of(checkpoint)?);
-        let sampling = Sampling { checkpoint, model, source: &source, imatrix: Some(&imatrix), types };
+        let stop = interrupt::flag();
+        let sampling = Sampling { checkpoint, model, source: &source, imatrix: Some(&imatrix), types, stop };
         measure(&sampling)?.with(probed).save(path)
     }
 }

@@ -1,7 +1,6 @@
 //! What is in a GGUF file: header read, then its tensors checked: no gaps, no overlaps, nothing past the end.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use super::layout::{ALIGNMENT, MAX_NAME};
 use super::reader::{Fault, Header};
 use super::value::Field;
 use crate::error::{Error, Result};
+use crate::whole;
 
 /// Readers support tensors of up to so many dimensions.
 const MAX_DIMENSIONS: u32 = 4;
@@ -74,16 +74,12 @@ impl Contents {
     /// If it is no GGUF file, holds a type that is not known, or its tensors do not follow one another to its end.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |e| Error::io("read", path, e);
-        // Asked before it is opened: opening a pipe would wait for a writer.
-        let found = path.metadata().map_err(io)?;
-        let place = path.display().to_string();
-        if !found.is_file() {
-            return Err(Error::Gguf { file: place, problem: "is no regular file".into() });
-        }
-        let file = File::open(path).map_err(io)?;
+        let wrong = |problem| Error::Gguf { file: path.display().to_string(), problem };
+        let file = whole::open(path, wrong)?;
+        let size = file.metadata().map_err(io)?.len();
         let mut input = BufReader::with_capacity(1 << 16, file);
-        Self::parse(&mut input, found.len()).map_err(|fault| match fault {
-            Fault::Format(problem) => Error::Gguf { file: place, problem },
+        Self::parse(&mut input, size).map_err(|fault| match fault {
+            Fault::Format(problem) => wrong(problem),
             Fault::Io(e) => io(e),
         })
     }

@@ -67,6 +67,8 @@ pub struct Job<'a> {
     pub memory: u64,
     /// Forget what an earlier run has done.
     pub restart: bool,
+    /// Replace finished files that are there.
+    pub force: bool,
     /// Reserve the disk's space before the work.
     pub reserve: bool,
     /// Time after which what was written is made durable.

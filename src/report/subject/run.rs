@@ -1,13 +1,13 @@
 //! How a run went, from the events that `quantize --json` printed. A manifest has no times: the same work gives the
 //! same manifest.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::pipeline::Stages;
+use crate::whole;
 
 /// Larger files are no events: there is one a second.
 const MAX_FILE: u64 = 256 << 20;
@@ -36,11 +36,7 @@ struct Event {
 /// If the file cannot be read, holds something else, or the run did not finish.
 pub fn read_run(path: &Path) -> Result<Run> {
     let fault = |problem: String| Error::Argument(format!("{}: {problem}", path.display()));
-    let bytes = fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
-    if bytes > MAX_FILE {
-        return Err(fault(format!("has {bytes} bytes; expected events of quantize --json")));
-    }
-    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let text = whole::read_text(path, MAX_FILE, fault)?;
     let mut run = None;
     for (line, number) in text.lines().zip(1..) {
         let fault =
