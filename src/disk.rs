@@ -264,3 +264,29 @@ pub fn sha256(file: &File) -> io::Result<String> {
     }
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
+
+/// What makes two names the same file.
+#[cfg(unix)]
+pub type Id = (u64, u64);
+/// What makes two names the same file.
+#[cfg(not(unix))]
+pub type Id = std::path::PathBuf;
+
+/// What makes two names the same file, links followed; None if there is none.
+pub fn id(path: &Path) -> Option<Id> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        path.metadata().ok().map(|file| (file.dev(), file.ino()))
+    }
+    #[cfg(not(unix))]
+    path.canonicalize().ok()
+}
+
+/// The most bytes that a name in this folder may have; None where the system does not tell.
+pub fn longest_name(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    return rustix::fs::statvfs(folder).ok().map(|disk| disk.f_namemax).filter(|&limit| limit > 0);
+    #[cfg(not(unix))]
+    return Some(folder).and(None);
+}

@@ -17,6 +17,7 @@
 pub mod deviation;
 pub mod disk;
 pub mod moment;
+pub mod nearest;
 pub mod plain;
 pub mod zeros;
 

@@ -4,9 +4,11 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-/// Says a line, or several.
+use crate::plain::plain_lines;
+
+/// Says a line, or several. Names in it cannot act on the terminal.
 pub fn say(text: impl Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", plain_lines(text));
 }
 
 /// Says a warning.

@@ -2,17 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use quantpress::Error;
 use quantpress::cli::Cli;
 use quantpress::log;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::say(format_args!("quantpress: {error:#}"));
-            ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
-        }
+    let cli = match Cli::of_arguments() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let interrupted = cli.after_interruption();
+    let Err(error) = cli.run() else { return ExitCode::SUCCESS };
+    let blame = error.downcast_ref::<Error>();
+    match blame {
+        Some(Error::Interrupted) => log::say(format_args!("quantpress: interrupted; {interrupted}")),
+        _ => log::say(format_args!("quantpress: {error:#}")),
     }
+    ExitCode::from(blame.map_or(1, Error::exit_code))
 }

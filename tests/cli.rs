@@ -150,7 +150,7 @@ fn a_plan_is_drawn_in_characters() {
 #[test]
 fn a_machine_is_told_what_it_can_run() {
     let checkpoint = fixture("tiny-r1");
-    let shown = succeed(&["plan", text(&checkpoint), "--ram", "2GB", "--context", "1000"]);
+    let shown = succeed(&["plan", text(&checkpoint), "--ram", "2GB", "--ctx-size", "1000"]);
     for line in ["needs     KV cache 3.20 MB (3.05 MiB)", "disk      not read once", "-c 1000\n"] {
         assert!(shown.contains(line), "\"{line}\" is not in:\n{shown}");
     }
@@ -158,12 +158,10 @@ fn a_machine_is_told_what_it_can_run() {
     assert!(shown.contains("of memory are missing") && shown.contains("no file held in memory"), "{shown}");
     for (arguments, words) in [
         (&["--vram", "2GB"][..], "--ram"),
-        (
-            &["--ram", "2GB", "--context", "1025"],
-            "a context of 1025 tokens: the model was made for up to 1024",
-        ),
-        (&["--ram", "2GB", "--context", "0"], "--context"),
+        (&["--ram", "2GB", "-c", "1025"], "a context of 1025 tokens: the model was made for up to 1024"),
+        (&["--ram", "2GB", "--kv-context", "0"], "--ctx-size"),
         (&["--ram", "2"], "--ram"),
+        (&["--ram", "-2GB"], "is no size"),
         (&["--ram", "2GB", "--slowest", "0"], "--slowest"),
     ] {
         let stderr = fail(&[&["plan", text(&checkpoint)], arguments].concat(), 2);

@@ -12,7 +12,7 @@ use crate::support::{fail, fixture, quantize_fixture, succeed, text};
 /// The page of these files.
 fn report(folder: &Path, arguments: &[&str]) -> String {
     let page = folder.join("report.html");
-    let mut all = vec!["report", "-o", text(&page)];
+    let mut all = vec!["report", "-o", text(&page), "--force"];
     all.extend(arguments);
     succeed(&all);
     fs::read_to_string(&page).expect("the page")

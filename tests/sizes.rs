@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 
 use quantpress::checkpoint::{Checkpoint, Fingerprint};
 use quantpress::model::{Model, Options};
@@ -164,11 +165,11 @@ fn a_machines_size_is_the_largest_that_runs_well_there() {
     // room for more than there is. 1 GB on each side is not the file's.
     for (machine, held, most) in [
         (&["--ram", "1.025GB"][..], true, false),
-        (&["--ram", "1.025GB", "--kv-context", "100"], true, false),
+        (&["--ram", "1.025GB", "--ctx-size", "100"], true, false),
         (&["--ram", "1.019GB"], false, false),
         (&["--ram", "1.019GB", "--disk", "2MB", "--slowest", "2"], false, false),
         (&["--ram", "1.016GB", "--vram", "1.020GB"], true, false),
-        (&["--ram", "2GB", "--context", "512"], true, true),
+        (&["--ram", "2GB", "-c", "512"], true, true),
     ] {
         let arguments = [&plain()[..], machine].concat();
         let with = |size: &str| plan(text(&checkpoint), &[&arguments[..], &["--size", size]].concat());
@@ -199,7 +200,7 @@ fn a_machines_size_is_the_largest_that_runs_well_there() {
 #[test]
 fn quantize_makes_the_file_of_the_machine() {
     let folder = TempDir::new().expect("a temporary folder");
-    let machine = ["--size", "auto", "--ram", "1.02GB", "--kv-context", "300"];
+    let machine = ["--size", "auto", "--ram", "1.02GB", "--ctx-size", "300"];
     let made = quantize_fixture(folder.path(), "a.gguf", &[&plain()[..], &machine].concat());
     let checkpoint = fixture("tiny-r1");
     let planned = plan(text(&checkpoint), &[&plain()[..], &machine].concat());
@@ -215,7 +216,7 @@ fn quantize_makes_the_file_of_the_machine() {
     let message = refused(&["--size", "auto", "--ram", "20MB"], 2);
     assert!(message.contains("20.00 MB (19.07 MiB) of memory is asked for"), "{message}");
     assert!(message.contains("the smallest file has") && message.contains("the largest"), "{message}");
-    let message = refused(&["--size", "auto", "--ram", "2GB", "--kv-context", "1025"], 2);
+    let message = refused(&["--size", "auto", "--ram", "2GB", "--ctx-size", "1025"], 2);
     assert!(message.contains("a context of 1025 tokens"), "{message}");
     assert!(!output.exists());
 }
@@ -290,6 +291,7 @@ fn measuring_does_not_depend_on_threads_and_sees_the_types_in_order() {
             source: &source,
             imatrix: None,
             types: &DEFAULT_TYPES,
+            stop: &AtomicBool::new(false),
         };
         pool.install(|| measure(&sampling).expect("measured"))
     };
@@ -302,4 +304,21 @@ fn measuring_does_not_depend_on_threads_and_sees_the_types_in_order() {
             assert!(low > 0.05 && high < 1e-3 && low < 1.0, "{}: {low} {high}", tensor.name);
         }
     }
+}
+
+#[test]
+fn measuring_stops_when_the_user_wants_to() {
+    let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("the fixture");
+    let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+    let source = Fingerprint::of(&checkpoint).expect("read");
+    let stop = AtomicBool::new(true);
+    let sampling = Sampling {
+        checkpoint: &checkpoint,
+        model: &model,
+        source: &source,
+        imatrix: None,
+        types: &DEFAULT_TYPES,
+        stop: &stop,
+    };
+    assert!(matches!(measure(&sampling), Err(quantpress::Error::Interrupted)));
 }

@@ -2,6 +2,7 @@
 
 mod noise;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use quant_kernels::{Format, Level, dequantize, quantize, quantize_at};
@@ -56,6 +57,20 @@ pub fn measure(
     threads: usize,
     patience: Duration,
 ) -> Result<(Measured, Vec<u8>)> {
+    measure_unless(format, rows, threads, patience, &AtomicBool::new(false))
+}
+
+/// The same, unless the user says `stop` meanwhile.
+///
+/// # Errors
+/// As [`measure`], and if the user stops it.
+pub fn measure_unless(
+    format: Format,
+    rows: Rows,
+    threads: usize,
+    patience: Duration,
+    stop: &AtomicBool,
+) -> Result<(Measured, Vec<u8>)> {
     let Rows { weights, columns, importance } = rows;
     if columns == 0
         || !format.fits(columns as u64)
@@ -82,7 +97,7 @@ pub fn measure(
     // A few pieces for each thread, so that none waits long for the last.
     let piece = (weights.len() / columns).div_ceil(4 * threads);
     let encoding = pool.install(|| {
-        median(patience, || {
+        median(patience, stop, || {
             if threads == 1 {
                 quantize(format, weights, columns, importance, &mut blocks);
             } else {
@@ -92,7 +107,10 @@ pub fn measure(
             }
         })
     });
-    let decoding = median(patience / 4, || dequantize(format, &blocks, &mut decoded));
+    let decoding = median(patience / 4, stop, || dequantize(format, &blocks, &mut decoded));
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Interrupted);
+    }
 
     let [xx, xy, yy] = sums(rows, &decoded);
     let measured = Measured {
@@ -139,11 +157,13 @@ fn sums(rows: Rows, decoded: &[f32]) -> [f64; 3] {
     sums
 }
 
-/// The median time of a run in seconds, of at least three runs and as many as `patience` has room for.
-fn median(patience: Duration, mut run: impl FnMut()) -> f64 {
+/// The median time of a run in seconds, of at least three runs and as many as `patience` has room for, fewer if it shall
+/// stop.
+fn median(patience: Duration, stop: &AtomicBool, mut run: impl FnMut()) -> f64 {
     let begin = Instant::now();
     let mut times = Vec::new();
-    while times.len() < 3 || begin.elapsed() < patience {
+    let goes_on = |runs| (runs < 3 || begin.elapsed() < patience) && !stop.load(Ordering::Relaxed);
+    while times.is_empty() || goes_on(times.len()) {
         let start = Instant::now();
         run();
         times.push(start.elapsed().as_secs_f64());

@@ -57,7 +57,7 @@ pub struct Probing<'a> {
     /// The types.
     pub types: &'a [Format],
     /// Whether an earlier run has told of them.
-    pub made: &'a (dyn Fn() -> Result<bool> + Sync),
+    pub made: bool,
     /// Takes what was found, when the importance matrix is written.
     pub done: &'a (dyn Fn(Probed) -> Result<()> + Sync),
 }
@@ -116,7 +116,7 @@ pub fn run(
     let work = fingerprint(calibration);
     let folder = beside(path, ".calibrating");
     let made = if calibration.force { None } else { manifest::made(path, &work)? };
-    let probed = calibration.probing.as_ref().map_or(Ok(true), |probing| (probing.made)())?;
+    let probed = calibration.probing.as_ref().is_none_or(|probing| probing.made);
     if let Some(found) = made.clone().filter(|_| probed) {
         if folder.is_dir() {
             Saved::open(folder, work)?.remove()?;

@@ -1,6 +1,5 @@
 //! `quantpress bench`: speed and error of the encoders on this machine.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,11 +8,18 @@ use clap::Args;
 use quant_kernels::Format;
 use serde_json::json;
 
+use super::outputs::{Existing, Files};
 use super::planning::{thread_count, threads};
-use super::print;
-use crate::bench::{Measured, Rows, measure, noise};
+use super::{interrupt, print};
+use crate::bench::{Measured, Rows, measure_unless, noise};
+use crate::disk;
 use crate::error::Error;
+use crate::recipe::format;
 use crate::report::about;
+use crate::whole;
+
+/// Larger files of rows are refused: they are held in memory.
+const MAX_FILE: u64 = 8 << 30;
 
 /// DeepSeek-R1 in the default recipe: its weights by type, as `plan` sums them up (tests/r1.rs).
 pub const R1: [(Format, u64); 7] = [
@@ -30,7 +36,7 @@ pub const R1: [(Format, u64); 7] = [
 #[derive(Debug, Args)]
 pub struct Bench {
     /// Only these types, separated by commas [default: all]
-    #[arg(long = "type", value_name = "TYPES", value_delimiter = ',')]
+    #[arg(long = "type", value_name = "TYPES", value_delimiter = ',', value_parser = format)]
     types: Vec<Format>,
 
     /// Rows of weights: raw little-endian f32, row after row [default: Gaussian noise]
@@ -50,8 +56,12 @@ pub struct Bench {
     threads: Option<u16>,
 
     /// Write the encoded blocks, row after row; with one type
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "types")]
     blocks: Option<PathBuf>,
+
+    /// Replace the file of --blocks if it is there
+    #[arg(long, requires = "blocks")]
+    force: bool,
 
     /// Seconds for each measurement
     #[arg(long, default_value_t = 0.5)]
@@ -65,12 +75,18 @@ pub struct Bench {
 impl Bench {
     /// Measures and prints.
     pub fn run(self) -> Result<()> {
+        interrupt::flag();
         if self.blocks.is_some() && self.types.len() != 1 {
             return Err(Error::Argument("--blocks wants exactly one type in --type".into()).into());
         }
         if !(0.0..=3600.0).contains(&self.seconds) {
             return Err(Error::Argument(format!("--seconds is {}; expected 0 to 3600", self.seconds)).into());
         }
+        let mut files = Files::default();
+        files.read("--rows", &self.rows);
+        files.read("--importance", &self.importance);
+        files.write("--blocks", self.blocks.as_deref(), &[".part"], Existing::Refused);
+        files.check(self.force)?;
         let (weights, importance, columns) = self.data()?;
         let rows = Rows { weights: &weights, columns, importance: importance.as_deref() };
         let all = threads(None);
@@ -87,15 +103,15 @@ impl Bench {
                 "type", "bpw", "threads", "Mw/s", "decode", "nmse", "gain", "unit"
             ))?;
         }
+        let patience = Duration::from_secs_f64(self.seconds);
         let mut rates = Vec::new();
         for format in types {
             for &threads in &counts {
-                let (measured, blocks) =
-                    measure(format, rows, threads, Duration::from_secs_f64(self.seconds))?;
+                let (measured, blocks) = measure_unless(format, rows, threads, patience, interrupt::flag())?;
                 self.show(&measured)?;
                 rates.push((format, threads, measured.mw_per_s));
                 if let Some(path) = &self.blocks {
-                    fs::write(path, blocks).map_err(|e| Error::io("write", path, e))?;
+                    disk::write_whole(path, &blocks).map_err(|e| Error::io("write", path, e))?;
                 }
             }
         }
@@ -164,7 +180,8 @@ impl Bench {
 }
 
 fn read(path: &Path) -> Result<Vec<f32>> {
-    let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let fault = |problem| Error::Argument(format!("{}: {problem}", path.display()));
+    let bytes = whole::read(path, MAX_FILE, fault)?;
     let (numbers, rest) = bytes.as_chunks();
     if !rest.is_empty() {
         let problem = format!("{}: {} bytes are no whole number of f32", path.display(), bytes.len());

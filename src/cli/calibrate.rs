@@ -9,6 +9,7 @@ use clap::Args;
 use quant_kernels::Format;
 use serde_json::json;
 
+use super::outputs::{Existing, Files};
 use super::text::{Chunking, Text};
 use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
@@ -17,6 +18,8 @@ use crate::error::Error;
 use crate::forward::{FromCheckpoint, Shape};
 use crate::log;
 use crate::model::{Model, Options};
+use crate::plain::{self, plain};
+use crate::recipe::format;
 use crate::recipe::imatrix::{Imatrix, Layout};
 use crate::report::{about, peak_memory};
 use crate::sensitivity::{DEFAULT_TYPES, Probed, Sampling, Table, measure};
@@ -48,7 +51,7 @@ pub struct Calibrate {
     sensitivity: Option<PathBuf>,
 
     /// The types that are tried for it, separated by commas [default: those of --size]
-    #[arg(long, value_name = "TYPES", value_delimiter = ',', requires = "sensitivity")]
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', value_parser = format, requires = "sensitivity")]
     types: Vec<Format>,
 
     /// llama.cpp's name of the pre-tokenizer, if it is not recognised
@@ -59,7 +62,7 @@ pub struct Calibrate {
     #[arg(long)]
     restart: bool,
 
-    /// Replace a finished file that is there
+    /// Replace finished files that are there. Without it the same work ends at once, and other work is refused
     #[arg(long)]
     force: bool,
 
@@ -76,15 +79,17 @@ impl Calibrate {
     /// Runs the model and says what the text did not reach.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
+        interrupt::flag();
         let memory = self.text.memory();
+        self.check_files()?;
         let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
+        let has_table = self.has_table(&checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let shape = Shape::of_model(&model)?;
         let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Imatrix)?;
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let done = |probed| self.save_sensitivity(&checkpoint, &model, types, probed);
-        let made = || self.sensitivity_made(&checkpoint);
-        let probing = Probing { model: &model, types, made: &made, done: &done };
+        let probing = Probing { model: &model, types, made: has_table, done: &done };
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let calibration = Calibration {
             tokens: &tokens,
@@ -109,7 +114,7 @@ impl Calibrate {
         let found = self.text.on_threads(|| run(&weights, &shape, &calibration, &self.output, &told))??;
         if self.json {
             let mut value = serde_json::to_value(&found)?;
-            value["output"] = json!(self.output);
+            value["output"] = json!(plain::path(&self.output));
             value["seconds"] = json!(start.elapsed().as_secs_f64());
             value["peak_memory_bytes"] = json!(peak_memory());
             return print(value);
@@ -122,7 +127,7 @@ impl Calibrate {
         }
         print(format_args!(
             "{}: importances of {} tensors from {} tokens",
-            self.output.display(),
+            plain(self.output.display()),
             found.tensors,
             found.tokens
         ))
@@ -130,11 +135,35 @@ impl Calibrate {
 }
 
 impl Calibrate {
-    /// Whether the table of an earlier run is there, of this checkpoint and this importance matrix.
-    fn sensitivity_made(&self, checkpoint: &Checkpoint) -> Result<bool, Error> {
-        let Some(path) = self.sensitivity.as_ref().filter(|path| path.is_file()) else { return Ok(false) };
-        let (imatrix, source) = (Imatrix::open(&self.output)?, Fingerprint::of(checkpoint)?);
-        Ok(matches!(Table::read(path, &source, Some(&imatrix.fingerprint())), Ok(Some(_))))
+    fn check_files(&self) -> Result<(), Error> {
+        let mut files = Files::of_checkpoint(&self.checkpoint);
+        files.read("--text", self.text.files());
+        files.write("-o", Some(&self.output), &[".json", ".calibrating"], Existing::Known);
+        // Beside a finished importance matrix the table may be of the same work.
+        let existing = if self.output.exists() { Existing::Known } else { Existing::Refused };
+        files.write("--sensitivity", self.sensitivity.as_deref(), &[], existing);
+        files.check(self.force)
+    }
+
+    /// Whether the table of an earlier run is there, of the importance matrix that is there.
+    ///
+    /// # Errors
+    /// If there is a table of something else.
+    fn has_table(&self, checkpoint: &Checkpoint) -> Result<bool, Error> {
+        let Some(path) = self.sensitivity.as_ref().filter(|path| !self.force && path.exists()) else {
+            return Ok(false);
+        };
+        let table = Imatrix::open(&self.output).and_then(|imatrix| {
+            Table::read(path, &Fingerprint::of(checkpoint)?, Some(&imatrix.fingerprint()))
+        });
+        match table {
+            Ok(Some(_)) => Ok(true),
+            _ => Err(Error::Argument(format!(
+                "--sensitivity {}: is there already, and is no table of {}; --force replaces it",
+                path.display(),
+                self.output.display()
+            ))),
+        }
     }
 
     /// What each type costs: on a sample of all rows, and what the text said of that.
@@ -147,7 +176,8 @@ impl Calibrate {
     ) -> Result<(), Error> {
         let Some(path) = &self.sensitivity else { return Ok(()) };
         let (imatrix, source) = (Imatrix::open(&self.output)?, Fingerprint::of(checkpoint)?);
-        let sampling = Sampling { checkpoint, model, source: &source, imatrix: Some(&imatrix), types };
+        let stop = interrupt::flag();
+        let sampling = Sampling { checkpoint, model, source: &source, imatrix: Some(&imatrix), types, stop };
         measure(&sampling)?.with(probed).save(path)
     }
 }

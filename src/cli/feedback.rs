@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::planning::{Planned, on_threads};
 use super::print;
+use super::size;
 use super::text::{Chunking, chunks};
 use crate::error::Error;
 use crate::feedback::Feedback;
@@ -22,7 +23,8 @@ use crate::report::{Style, about};
 pub struct FeedbackArgs {
     /// Quantize layer by layer and let the weights still to be rounded take up the errors of the others, by the inputs that a
     /// text gives (GPTQ); slower by far, and better
-    #[arg(long, requires = "texts")]
+    // quantize needs the text for it; a plan is the same for any, but for its digest.
+    #[arg(long)]
     feedback: bool,
 
     /// Text for --feedback, UTF-8; repeatable
@@ -30,11 +32,11 @@ pub struct FeedbackArgs {
     texts: Vec<PathBuf>,
 
     /// At most so many chunks of the text [default: all]
-    #[arg(long, value_name = "N", requires = "feedback", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "texts", value_parser = clap::value_parser!(u32).range(1..))]
     chunks: Option<u32>,
 
     /// Tokens in a chunk
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    #[arg(long, value_name = "N", requires = "texts", default_value_t = 512, value_parser = size::chunk)]
     context: u32,
 }
 
@@ -42,10 +44,18 @@ pub struct FeedbackArgs {
 const MEMORY: u64 = 4_000_000_000;
 
 impl FeedbackArgs {
-    /// The digest of the text and of how it is cut, if feedback is asked for.
+    /// The text's files.
+    pub fn texts(&self) -> &[PathBuf] {
+        &self.texts
+    }
+
+    /// The digest of the text and of how it is cut, if feedback is asked for; without a text one that takes the same bytes.
     pub fn digest(&self) -> Result<Option<String>, Error> {
         if !self.feedback {
             return Ok(None);
+        }
+        if self.texts.is_empty() {
+            return Ok(Some("0".repeat(64)));
         }
         let mut digest = Sha256::new();
         for path in &self.texts {

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::print;
 use crate::gguf::{Contents, Value};
+use crate::plain::plain;
 use crate::report::{Size, grouped};
 
 /// Longer texts and lists are shortened, except in JSON.
@@ -21,7 +22,7 @@ pub struct Inspect {
     file: PathBuf,
 
     /// List every tensor
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     tensors: bool,
 
     /// Print JSON: all metadata whole, all tensors
@@ -42,7 +43,7 @@ impl Inspect {
 
     fn table(&self, contents: &Contents) -> Result<()> {
         for (key, value) in &contents.metadata {
-            print(format_args!("{key:<48} {}", shortened(value)))?;
+            print(format_args!("{:<48} {}", plain(key), plain(shortened(value))))?;
         }
         print("")?;
         if self.tensors {
@@ -50,7 +51,7 @@ impl Inspect {
                 let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
                 print(format_args!(
                     "{:<36} {:<8} {:>24} {:>15} bytes",
-                    tensor.name,
+                    plain(&tensor.name),
                     tensor.format,
                     shape.join(" x "),
                     grouped(tensor.bytes)

@@ -14,7 +14,7 @@ const CONTEXT: u64 = 8192;
 pub struct MachineArguments {
     /// Memory of the machine that the file is for, as in 20GB: how it runs there, and how large a file may be
     /// (docs/machines.md)
-    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes, allow_hyphen_values = true)]
     ram: Option<u64>,
 
     /// Memory of the graphics card, for --ram
@@ -22,12 +22,19 @@ pub struct MachineArguments {
     vram: Option<u64>,
 
     /// Tokens of the KV cache, for --ram [default: 8192, or what the model was made for if that is less]
-    // plan calls it --context, which quantize has of another kind.
-    #[arg(long, value_name = "TOKENS", requires = "ram", value_parser = clap::value_parser!(u64).range(1..))]
-    kv_context: Option<u64>,
+    // llama.cpp's name of it. --context is another thing in all commands: the tokens in a chunk of text.
+    #[arg(
+        short = 'c',
+        long,
+        visible_alias = "kv-context",
+        value_name = "TOKENS",
+        requires = "ram",
+        value_parser = size::tokens
+    )]
+    ctx_size: Option<u64>,
 
-    /// What the disk reads in a second, for --ram [default: 3GB]
-    #[arg(long, value_name = "SIZE", value_parser = size::bytes, requires = "ram")]
+    /// What the disk reads in a second, for --ram: 3GB, 500MB/s [default: 3GB]
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes_per_second, requires = "ram")]
     disk: Option<u64>,
 
     /// Tokens a second below which a file does not run well, for --ram [default: 0.5]
@@ -45,7 +52,7 @@ impl MachineArguments {
     pub fn machine(&self, needs: &Needs) -> Result<Option<Machine>> {
         let Some(ram) = self.ram else { return Ok(None) };
         let longest = needs.longest_context;
-        let context = self.kv_context.unwrap_or(CONTEXT.min(longest));
+        let context = self.ctx_size.unwrap_or(CONTEXT.min(longest));
         if context > longest {
             return Err(Error::Argument(format!(
                 "a context of {context} tokens: the model was made for up to {longest}"

@@ -7,6 +7,7 @@ mod feedback;
 mod inspect;
 mod interrupt;
 mod machine;
+mod outputs;
 mod plan;
 mod planning;
 mod quantize;
@@ -15,14 +16,19 @@ mod size;
 mod sized;
 mod sizing;
 mod text;
+mod tips;
 mod verify;
 
 pub use bench::R1;
 
 use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+use crate::log;
 
 /// Huge Hugging Face checkpoints to dynamic mixed-precision GGUF files, in one streaming pass
 #[derive(Debug, Parser)]
@@ -50,6 +56,40 @@ enum Command {
 }
 
 impl Cli {
+    /// The command that the program's arguments ask for. What they ask for besides, help or the version, is printed.
+    ///
+    /// # Errors
+    /// The exit code, if they ask for no command; what is wrong with them is said.
+    pub fn of_arguments() -> Result<Self, ExitCode> {
+        let error = match Self::try_parse() {
+            Ok(cli) => return Ok(cli),
+            Err(error) => tips::with_tip(error),
+        };
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        if error.use_stderr() {
+            // Nobody has to hear it.
+            return Err(ExitCode::from(2));
+        }
+        match result(printed) {
+            Ok(()) => Err(ExitCode::SUCCESS),
+            Err(error) => {
+                log::say(format_args!("quantpress: {:#}", anyhow::Error::new(error)));
+                Err(ExitCode::from(1))
+            }
+        }
+    }
+
+    /// What a user who has stopped the command may want to know.
+    pub fn after_interruption(&self) -> &'static str {
+        match self.command {
+            Command::Quantize(_) => "nothing was done that could be kept: the same command begins anew",
+            Command::Calibrate(_) => {
+                "layers that were finished are kept in FILE.calibrating: the same command goes on from there"
+            }
+            _ => "nothing is kept: the same command begins anew",
+        }
+    }
+
     /// Runs the subcommand.
     ///
     /// # Errors
@@ -70,8 +110,13 @@ impl Cli {
 
 /// Writes a result to stdout. A reader that has seen enough is no error.
 fn print(text: impl std::fmt::Display) -> Result<()> {
-    match writeln!(io::stdout(), "{text}") {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
+    Ok(result(writeln!(io::stdout(), "{text}"))?)
+}
+
+/// What came of writing to stdout.
+fn result(written: io::Result<()>) -> Result<(), Error> {
+    match written {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("write to", "stdout", e)),
         _ => Ok(()),
     }
 }

@@ -7,28 +7,32 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
+use super::feedback::FeedbackArgs;
 use super::planning::{Planned, Planning, thread_count, threads};
 use super::{print, print_block};
 use crate::pipeline::rates;
+use crate::plain::plain;
 use crate::report::{Sketch, Summary, peak_memory};
 
 /// Show what quantize would write, to the byte; no matrix is read, but for a sample with --size
 #[derive(Debug, Args)]
-#[command(mut_arg("kv_context", |argument| argument.long("context").visible_alias("kv-context")))]
 pub struct Plan {
     #[command(flatten)]
     planning: Planning,
 
-    /// Plan what quantize --feedback makes: --size then chooses by the errors with feedback, if --sensitivity has them
-    #[arg(long)]
-    feedback: bool,
+    #[command(flatten)]
+    feedback: FeedbackArgs,
 
     /// Threads to sample with, and to estimate the time for [default: all]
     #[arg(short, long, value_parser = thread_count())]
     threads: Option<u16>,
 
+    /// Replace the file of --save-recipe if it is there
+    #[arg(long, requires = "save_recipe")]
+    force: bool,
+
     /// List every tensor with its type and the reason
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     tensors: bool,
 
     /// Print JSON, tensors included
@@ -66,9 +70,11 @@ impl Plan {
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
         let threads = threads(self.threads);
-        // Any text's digest takes the same bytes.
-        let feedback = self.feedback.then(|| "0".repeat(64));
-        let planned = self.planning.plan(threads, feedback)?;
+        let mut files = self.planning.files();
+        files.read("--text", self.feedback.texts());
+        files.check(self.force)?;
+        let planned = self.planning.plan(threads, self.feedback.digest()?)?;
+        planned.save_recipe(self.force)?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
         summary.estimate(&rates(&planned.plan)?, threads);
         summary.fit = planned.fit.clone();
@@ -84,7 +90,7 @@ impl Plan {
         }
         if self.tensors {
             for tensor in tensors {
-                print(format_args!("{:<36} {:<8} {}", tensor.name, tensor.format, tensor.reason))?;
+                print(format_args!("{:<36} {:<8} {}", tensor.name, tensor.format, plain(tensor.reason)))?;
             }
             print("")?;
         }

@@ -1,11 +1,12 @@
 //! The arguments that decide what a file will be, shared by `quantize` and `plan`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rayon::ThreadPoolBuilder;
 
 use super::machine::MachineArguments;
+use super::outputs::{self, Files};
 use super::size::{self, Part};
 use super::sizing::Sizing;
 use crate::checkpoint::{Checkpoint, Fingerprint};
@@ -77,6 +78,8 @@ pub struct Planned {
     pub part: Option<u16>,
     /// Whether what is suspicious is an error.
     pub strict: bool,
+    /// The recipe to be saved, and where.
+    saved: Option<(PathBuf, String)>,
 }
 
 impl Planning {
@@ -91,6 +94,21 @@ impl Planning {
             return Err(Error::Argument(problem.into()));
         }
         Ok(())
+    }
+
+    /// Whether several files are made of the output's name.
+    pub fn is_split(&self) -> bool {
+        self.split.is_some() || self.part.is_some()
+    }
+
+    /// The files that are read and written for the plan.
+    pub fn files(&self) -> Files {
+        let mut files = Files::of_checkpoint(&self.checkpoint);
+        // A preset's name is no file's.
+        files.read("--recipe", self.recipe.iter().filter(|name| Path::new(name).exists()));
+        files.read("--imatrix", &self.imatrix);
+        self.sizing.files(&mut files);
+        files
     }
 
     /// Reads headers, configuration and tokenizer, and decides. What a size needs is measured on so many threads;
@@ -119,24 +137,31 @@ impl Planning {
             options,
             split,
         };
-        let plan = match self.sizing.is_given() {
-            true => self.sizing.plan(&checkpoint, &model, &source, wishes, &self.machine, threads)?,
-            false => Plan::new(model, source, wishes)?,
+        let (plan, saved) = match self.sizing.is_given() {
+            true => {
+                let sized = self.sizing.plan(&checkpoint, &model, &source, wishes, &self.machine, threads)?;
+                let path = self.sizing.save_recipe().map(Path::to_owned);
+                (sized.plan, path.map(|path| (path, sized.recipe)))
+            }
+            false => (Plan::new(model, source, wishes)?, None),
         };
         Warning::refuse(&plan.warnings, self.strict)?;
         let fit = self.machine.fit(&plan)?;
-        Ok(Planned {
-            checkpoint,
-            plan,
-            imatrix,
-            fit,
-            part: self.part.map(|part| part.number),
-            strict: self.strict,
-        })
+        let part = self.part.map(|part| part.number);
+        Ok(Planned { checkpoint, plan, imatrix, fit, part, strict: self.strict, saved })
     }
 }
 
 impl Planned {
+    /// Writes the recipe that was found, if the user wants it.
+    ///
+    /// # Errors
+    /// If another file is there and not to be replaced, or the system cannot.
+    pub fn save_recipe(&self, force: bool) -> Result<()> {
+        let Some((path, recipe)) = &self.saved else { return Ok(()) };
+        outputs::write("--save-recipe", path, recipe.as_bytes(), force).map(drop)
+    }
+
     /// The importances of every tensor.
     pub fn importances(&self) -> Result<Importances<'_>> {
         Importances::prepare(&self.checkpoint, &self.plan.model, &self.plan.choices, self.imatrix.as_ref())

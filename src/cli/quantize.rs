@@ -1,7 +1,7 @@
 //! `quantpress quantize`: the checkpoint to a GGUF file.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -9,17 +9,20 @@ use clap::Args;
 use serde_json::json;
 
 use super::feedback::FeedbackArgs;
-use super::planning::{Planning, thread_count, threads};
+use super::outputs::Existing;
+use super::planning::{Planned, Planning, thread_count, threads};
 use super::size;
 use super::{interrupt, print};
 use crate::error::Warning;
 use crate::gguf::beside;
 use crate::log;
 use crate::pipeline::{Job, Made, default_memory, run};
+use crate::plain::{self, plain};
 use crate::report::{Progress, Size, Style, Summary, peak_memory};
 
 /// Turn a checkpoint into a GGUF file
 #[derive(Debug, Args)]
+#[command(mut_arg("feedback", |argument| argument.requires("texts")))]
 pub struct Quantize {
     #[command(flatten)]
     planning: Planning,
@@ -46,7 +49,7 @@ pub struct Quantize {
     #[arg(long)]
     restart: bool,
 
-    /// Replace a finished file that is there
+    /// Replace a finished file that is there. Without it the same work ends at once, and other work is refused
     #[arg(long)]
     force: bool,
 
@@ -76,10 +79,24 @@ impl Quantize {
             _ if std::io::stderr().is_terminal() => Style::Bar,
             _ => Style::Lines,
         };
+        interrupt::flag();
         self.planning.check_machine()?;
         let threads = threads(self.threads);
+        let mut files = self.planning.files();
+        files.read("--text", self.feedback.texts());
+        let mut before = files.clone();
+        // The files of a split are not known yet, but that their journal has this name.
+        let ends: &[&str] = if self.planning.is_split() { &[".journal", ".feedback"] } else { BESIDE };
+        before.write("-o", Some(&self.output), ends, Existing::Known);
+        before.check(self.force)?;
         let feedback = self.feedback.digest()?;
         let planned = self.planning.plan(threads, feedback)?;
+        // The names of split files depend on how many there are.
+        for name in names(&planned, &self.output) {
+            files.write("-o", Some(&name), BESIDE, Existing::Known);
+        }
+        files.check(self.force)?;
+        planned.save_recipe(self.force)?;
         let importances = planned.importances()?;
         let mut summary = Summary::new(&planned.plan, &importances);
         summary.fit = planned.fit.clone();
@@ -122,9 +139,9 @@ impl Quantize {
         match style {
             Style::Json => print(json!({
                 "event": "done",
-                "output": self.output,
-                "files": files,
-                "manifests": files.iter().map(|file| beside(file, ".json")).collect::<Vec<_>>(),
+                "output": plain::path(&self.output),
+                "files": files.iter().map(|file| plain::path(file)).collect::<Vec<_>>(),
+                "manifests": files.iter().map(|file| plain::path(&beside(file, ".json"))).collect::<Vec<_>>(),
                 "files_sha256": digests,
                 "already_made": already,
                 "warnings": warnings.iter().map(Warning::to_string).collect::<Vec<_>>(),
@@ -147,12 +164,12 @@ impl Quantize {
                 match &files[..] {
                     [file] => print(format_args!(
                         "{}: {}, {bits_per_weight:.4} bits per weight",
-                        file.display(),
+                        plain(file.display()),
                         Size(bytes)
                     )),
                     [first, ..] => print(format_args!(
                         "{} and {} more: {}, {bits_per_weight:.4} bits per weight",
-                        first.display(),
+                        plain(first.display()),
                         files.len() - 1,
                         Size(bytes)
                     )),
@@ -161,6 +178,17 @@ impl Quantize {
             }
         }
     }
+}
+
+/// Ends of the names that are made from an output's.
+const BESIDE: &[&str] = &[".part", ".journal", ".json", ".feedback"];
+
+/// The files that will be made.
+fn names(planned: &Planned, output: &Path) -> Vec<PathBuf> {
+    let plan = &planned.plan;
+    let all = 0..plan.files.len();
+    let made = planned.part.map_or(all, |part| usize::from(part) - 1..usize::from(part));
+    made.map(|file| plan.split.name(output, file, plan.files.len())).collect()
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::outputs::{self, Existing, Files, Written};
 use super::print;
-use crate::disk;
-use crate::error::Error;
+use crate::plain::plain;
 use crate::report::subject::{read, read_certificate, read_run};
 use crate::report::{Size, page};
 
@@ -29,17 +29,30 @@ pub struct Report {
     /// The output of evaluate --json: divergence from the checkpoint, error after every layer
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
+
+    /// Replace the page if another one is there
+    #[arg(long)]
+    force: bool,
 }
 
 impl Report {
     /// Reads, draws, writes.
     pub fn run(self) -> Result<()> {
+        let mut files = Files::default();
+        files.read("MANIFEST|PLAN", &self.files);
+        files.read("--events", &self.events);
+        files.read("--certificate", &self.certificate);
+        files.write("-o", Some(&self.output), &[".part"], Existing::Known);
+        files.check(self.force)?;
         let mut subject = read(&self.files)?;
         subject.run = self.events.as_deref().map(|path| read_run(path, &subject)).transpose()?;
         subject.certificate =
             self.certificate.as_deref().map(|path| read_certificate(path, &subject)).transpose()?;
         let page = page(&subject);
-        disk::write_whole(&self.output, page.as_bytes()).map_err(|e| Error::io("write", &self.output, e))?;
-        print(format_args!("{}: {}", self.output.display(), Size(page.len() as u64)))
+        let already = match outputs::write("-o", &self.output, page.as_bytes(), self.force)? {
+            Written::Already => "already made, ",
+            Written::Made => "",
+        };
+        print(format_args!("{}: {already}{}", plain(self.output.display()), Size(page.len() as u64)))
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use crate::gguf::{MAX_FILES, Split};
 
 /// Decimal and binary units, larger ones of the same ending first.
-const UNITS: [(&str, u64); 11] = [
+const UNITS: [(&str, u64); 13] = [
     ("KIB", 1 << 10),
     ("MIB", 1 << 20),
     ("GIB", 1 << 30),
@@ -14,8 +14,10 @@ const UNITS: [(&str, u64); 11] = [
     ("MB", 1_000_000),
     ("GB", 1_000_000_000),
     ("TB", 1_000_000_000_000),
+    ("K", 1_000),
     ("M", 1_000_000),
     ("G", 1_000_000_000),
+    ("T", 1_000_000_000_000),
     ("B", 1),
 ];
 
@@ -33,6 +35,36 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     let number: f64 = number.trim().parse().map_err(|_| fault())?;
     let bytes = number * unit as f64;
     if (1.0..=u64::MAX as f64 / 2.0).contains(&bytes) { Ok(bytes as u64) } else { Err(fault()) }
+}
+
+/// Bytes in a second, with the word or without: `3GB`, `500 MB/s`.
+pub fn bytes_per_second(text: &str) -> Result<u64, String> {
+    bytes(text.trim().trim_end_matches("/s"))
+}
+
+/// The most tokens that make sense anywhere.
+const MAX_TOKENS: u64 = 1 << 30;
+
+/// A number of tokens: `8192`, or `8k` for 8 x 1024.
+pub fn tokens(text: &str) -> Result<u64, String> {
+    let small = text.trim().to_lowercase();
+    let (number, unit) = match (small.strip_suffix('k'), small.strip_suffix('m')) {
+        (Some(number), _) => (number, 1 << 10),
+        (_, Some(number)) => (number, 1 << 20),
+        _ => (&*small, 1),
+    };
+    let tokens = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    tokens.filter(|tokens| (1..=MAX_TOKENS).contains(tokens)).ok_or_else(|| {
+        format!("\"{text}\" is no number of tokens; expected one from 1 to {MAX_TOKENS}, as 8192 or 8k")
+    })
+}
+
+/// Tokens in a chunk of text.
+pub fn chunk(text: &str) -> Result<u32, String> {
+    match tokens(text)? {
+        tokens @ 2..=0x10_0000 => Ok(tokens as u32),
+        tokens => Err(format!("chunks of {tokens} tokens; expected 2 to {}", 0x10_0000)),
+    }
 }
 
 /// What `--size` asks for.
@@ -92,9 +124,21 @@ mod tests {
         assert_eq!(bytes("1.5 GiB"), Ok(3 << 29));
         assert_eq!(bytes("300m"), Ok(300_000_000));
         assert_eq!(bytes("7b"), Ok(7));
+        assert_eq!((bytes("1T"), bytes("64K")), (Ok(1_000_000_000_000), Ok(64_000)));
+        assert_eq!((bytes_per_second("500 MB/s"), bytes_per_second("3GB")), (bytes("500MB"), bytes("3GB")));
         for wrong in ["", "GB", "12", "-1GB", "0MB", "nanGB", "1e300GB", "5 parsecs"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn tokens_are_counted_in_ones_or_in_1024() {
+        assert_eq!((tokens("8k"), tokens("8K"), tokens("1m")), (Ok(8192), Ok(8192), Ok(1 << 20)));
+        assert_eq!((tokens("1"), chunk("512"), chunk("1k")), (Ok(1), Ok(512), Ok(1024)));
+        for wrong in ["", "0", "k", "-1", "8.5k", "8kb", "99999999999999999999", "20000000m"] {
+            assert!(tokens(wrong).is_err() && chunk(wrong).is_err(), "{wrong}");
+        }
+        assert!(chunk("1").is_err() && chunk("1048577").is_err() && chunk("1m").is_ok());
     }
 
     #[test]

@@ -1,37 +1,31 @@
 //! The arguments that name a size instead of types, shared by `quantize` and `plan`, and what they decide.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use quant_kernels::Format;
 
+use super::interrupt;
 use super::machine::MachineArguments;
+use super::outputs::{Existing, Files};
 use super::planning::on_threads;
 use super::size::{self, Limit};
 use super::sized::{Found, Road};
 use crate::checkpoint::{Checkpoint, Fingerprint};
-use crate::disk;
 use crate::error::{Error, Result};
 use crate::machine::Needs;
 use crate::model::Model;
-use crate::recipe::{Decision, Imatrix, Plan, Presence, Tradeoff, Wishes, decide};
+use crate::recipe::{Decision, Imatrix, Plan, Presence, Tradeoff, Wishes, decide, format};
 use crate::report::{Memory, Size};
 use crate::sensitivity::{Choices, DEFAULT_TYPES, Sampling, Table, measure};
 
 #[derive(Debug, Args)]
-#[group(id = "budget", args = ["size", "bpw"])]
 pub struct Sizing {
-    /// The largest size that the file may have, or all files of a split together: 131GiB, 140GB, 16000MB. The types that
-    /// the recipe leaves open are the best for it. With auto, the largest that runs well on the machine of --ram
-    #[arg(long, value_name = "SIZE|auto", value_parser = size::limit, requires_if(size::AUTO, "ram"))]
-    size: Option<Limit>,
-
-    /// The same in bits per weight, over all tensors
-    #[arg(long, value_name = "BITS", value_parser = bits)]
-    bpw: Option<f64>,
+    #[command(flatten)]
+    budget: Budget,
 
     /// Only these types where the recipe leaves them open, separated by commas
-    #[arg(long, value_name = "TYPES", value_delimiter = ',', requires = "budget")]
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', value_parser = format, requires = "budget")]
     types: Vec<Format>,
 
     /// Measured errors of the tensors by type: read if the file is there, else measured on a sample and written
@@ -43,15 +37,57 @@ pub struct Sizing {
     save_recipe: Option<PathBuf>,
 }
 
+/// The size in one of two ways. A struct of its own, since all fields of a struct are in its group.
+#[derive(Debug, Args)]
+#[group(id = "budget", multiple = false)]
+struct Budget {
+    /// The largest size that the file may have, or all files of a split together: 131GiB, 140GB (GiB are 1024^3 bytes, GB and
+    /// G 1000^3). The types that the recipe leaves open are the best for it. With auto, the largest that runs well on the
+    /// machine of --ram
+    #[arg(
+        long,
+        value_name = "SIZE|auto",
+        value_parser = size::limit,
+        requires_if(size::AUTO, "ram"),
+        allow_hyphen_values = true
+    )]
+    size: Option<Limit>,
+
+    /// The same in bits per weight, over all tensors
+    #[arg(long, value_name = "BITS", value_parser = bits, allow_hyphen_values = true)]
+    bpw: Option<f64>,
+}
+
+/// A plan of a size.
+pub struct Sized {
+    pub plan: Plan,
+    /// The recipe that makes it, as TOML.
+    pub recipe: String,
+}
+
 impl Sizing {
     /// Whether a size is named.
     pub fn is_given(&self) -> bool {
-        self.size.is_some() || self.bpw.is_some()
+        self.budget.size.is_some() || self.budget.bpw.is_some()
     }
 
     /// Whether the machine decides the size.
     pub fn is_auto(&self) -> bool {
-        self.size == Some(Limit::Auto)
+        self.budget.size == Some(Limit::Auto)
+    }
+
+    /// Adds the files that are read and written for it.
+    pub fn files(&self, files: &mut Files) {
+        match &self.sensitivity {
+            Some(table) if table.exists() => files.read("--sensitivity", [table]),
+            table => files.write("--sensitivity", table.as_deref(), &[".part"], Existing::Refused),
+        }
+        files.write("--save-recipe", self.save_recipe.as_deref(), &[".part"], Existing::Known);
+    }
+
+    /// Where the recipe is to be saved.
+    pub fn save_recipe(&self) -> Option<&Path> {
+        self.save_recipe.as_deref()
     }
 
     /// The plan with the types that the size allows, with the trade-off that led to it. A sample is measured on so
@@ -67,7 +103,7 @@ impl Sizing {
         wishes: Wishes,
         machine: &MachineArguments,
         threads: usize,
-    ) -> Result<Plan> {
+    ) -> Result<Sized> {
         let imatrix = wishes.imatrix;
         let presence = if imatrix.is_some() { Presence::Present } else { Presence::Absent };
         let decisions = decide(model, wishes.recipe, wishes.overrides, presence)?;
@@ -75,15 +111,15 @@ impl Sizing {
             let problem = "leaves no type open, so it has its own size; --size and --bpw want one with type = \"auto\", as the preset auto";
             return Err(Error::Recipe { recipe: wishes.recipe.name.clone(), problem: problem.into() });
         }
+        let dead = wishes.recipe.dead_rules(model);
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
-        let sampling = Sampling { checkpoint, model, source, imatrix, types };
+        let sampling = Sampling { checkpoint, model, source, imatrix, types, stop: interrupt::flag() };
         let table = self.table(&sampling, threads)?;
         let choices = Choices::new(model, &decisions, &table, types, wishes.feedback.is_some())?;
         let (found, tradeoff) = self.found(model, source, wishes, choices, machine)?;
-        if let Some(path) = &self.save_recipe {
-            disk::write_whole(path, found.recipe.as_bytes()).map_err(|e| Error::io("write", path, e))?;
-        }
-        Ok(Plan { tradeoff: Some(tradeoff), ..found.plan })
+        let mut plan = Plan { tradeoff: Some(tradeoff), ..found.plan };
+        plan.warnings.extend(dead);
+        Ok(Sized { plan, recipe: found.recipe })
     }
 
     /// What each type costs each tensor: as it was kept, or measured now.
@@ -113,7 +149,7 @@ impl Sizing {
         let base = wishes.recipe.name.clone();
         let name = |limit: u64| format!("{base} for {limit} bytes");
         let (road, found, wanted);
-        match (self.size, self.bpw) {
+        match (self.budget.size, self.budget.bpw) {
             (Some(Limit::Bytes(limit)), _) => {
                 road = Road::new(model, source, wishes, choices, &name(limit))?;
                 (found, wanted) = (road.sized(&name(limit), limit)?, Size(limit).to_string());

@@ -22,7 +22,7 @@ pub struct Text {
     chunks: Option<u32>,
 
     /// Tokens in a chunk
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = size::chunk)]
     context: u32,
 
     /// Memory for hidden states; beyond it they go to a temporary file. One block of weights comes on top

@@ -16,5 +16,6 @@ pub use layout::{ALIGNMENT, Layout, TensorInfo};
 pub use metadata::Metadata;
 pub use output::{Output, beside};
 pub use parts::{Part, Parts};
+pub use reader::MAX_HEADER;
 pub use split::{File, MAX_FILES, Split};
 pub use value::Value;

@@ -74,7 +74,7 @@ pub struct Job<'a> {
     pub memory: u64,
     /// Forget what an earlier run has done.
     pub restart: bool,
-    /// Replace files that are there.
+    /// Replace finished files that are there.
     pub force: bool,
     /// Stop at what looks damaged.
     pub strict: bool,

@@ -1,12 +1,15 @@
 //! Stage 3, choose: a type for every tensor, with the reason, and the importances to quantize by.
 
 mod allocate;
+mod dead;
 mod fallback;
+mod format;
 mod hull;
 pub mod imatrix;
 mod importance;
 mod layers;
 mod overrides;
+mod pattern;
 mod plan;
 mod presets;
 mod resolved;
@@ -16,6 +19,7 @@ use quant_kernels::Format;
 
 pub use allocate::allocate;
 pub use fallback::fitting;
+pub use format::format;
 pub use hull::{Candidate, Impossible, curve, range};
 pub use imatrix::Imatrix;
 pub use importance::{Importances, Origin};

@@ -21,9 +21,7 @@ impl FromStr for Override {
     fn from_str(text: &str) -> Result<Self, String> {
         let (pattern, format) =
             text.rsplit_once('=').ok_or("expected REGEX=TYPE, for example ffn_down_exps=q2_k")?;
-        let pattern = Regex::new(pattern).map_err(|e| e.to_string())?;
-        let format = format.parse().map_err(|e: quant_kernels::UnknownFormat| e.to_string())?;
-        Ok(Self { pattern, format })
+        Ok(Self { pattern: super::pattern::pattern(pattern)?, format: super::format::format(format)? })
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Candidate, Choice, Imatrix, Override, Presence, Recipe, choose};
 use crate::checkpoint::Fingerprint;
 use crate::error::{Error, Result, Warning};
-use crate::gguf::{File, Split, TensorInfo, Value};
+use crate::gguf::{File, MAX_HEADER, Split, TensorInfo, Value};
 use crate::model::{Model, Options};
 
 /// GGML's version of its block formats.
@@ -129,8 +129,19 @@ impl Plan {
         let files = split
             .files(&model.metadata, &infos)
             .map_err(|problem| Error::Argument(format!("the file cannot be split like this: {problem}")))?;
+        for file in &files {
+            let bytes = file.layout.header.len() as u64;
+            if bytes > MAX_HEADER {
+                let problem = format!(
+                    "the header would have {bytes} bytes, most of them the tokenizer's; files with more than {MAX_HEADER} \
+                     are not read"
+                );
+                return Err(Error::Unsupported(problem));
+            }
+        }
+        let mut warnings = model.warnings.clone();
+        warnings.extend(recipe.dead_rules(&model));
         let recipe = recipe.name.clone();
-        let warnings = model.warnings.clone();
         Ok(Self {
             model,
             recipe,

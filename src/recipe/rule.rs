@@ -4,23 +4,24 @@ use std::fmt;
 use std::path::Path;
 
 use quant_kernels::Format;
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::format::format;
 use super::layers::{Layers, Share};
+use super::pattern::pattern;
 use super::presets;
 use crate::error::{Error, Result};
 use crate::model::{Model, Role, TensorPlan};
+use crate::nearest::did_you_mean;
+use crate::whole;
 
 /// A recipe file is small; a larger one is a mistake.
 const MAX_FILE: u64 = 4 << 20;
 
 /// Each rule may hold a compiled pattern; presets have up to twelve rules, a saved choice one for each tensor (R1: 1086).
 const MAX_RULES: usize = 2000;
-
-/// Bytes that a compiled pattern may take.
-const MAX_PATTERN: usize = 1 << 18;
 
 /// Rules for the types of a model's tensors.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,6 +37,9 @@ pub struct Recipe {
     /// The rules in order.
     #[serde(rename = "rule", deserialize_with = "rules")]
     pub rules: Vec<Rule>,
+    /// Whether it is a user's file, whose rules are meant for the model at hand, and not a preset or what a size came to.
+    #[serde(skip)]
+    pub of_user: bool,
 }
 
 /// One rule: conditions that must all hold, the type, and why.
@@ -45,7 +49,7 @@ pub struct Rule {
     /// What the tensor does.
     pub role: Option<Role>,
     /// A regular expression found in the tensor's GGUF name.
-    #[serde(default, deserialize_with = "pattern")]
+    #[serde(default, deserialize_with = "name_pattern")]
     pub name: Option<Regex>,
     /// Which layers.
     pub layers: Option<Layers>,
@@ -98,14 +102,14 @@ impl Recipe {
         let path = Path::new(name);
         let known: Vec<&str> = presets::names().collect();
         match path.metadata() {
-            Ok(file) if file.is_file() && file.len() <= MAX_FILE => {
-                let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-                Self::parse(name, &text)
+            Ok(file) if !file.is_dir() => {
+                let recipe = Self::parse(name, &whole::read_text(path, MAX_FILE, fault)?)?;
+                Ok(Self { of_user: true, ..recipe })
             }
-            Ok(file) if file.is_file() => {
-                Err(fault(format!("has {} bytes; expected a small TOML file", file.len())))
+            _ => {
+                let hint = did_you_mean(name, known.iter().copied());
+                Err(fault(format!("is no file and no preset; presets are {}{hint}", known.join(", "))))
             }
-            _ => Err(fault(format!("is no file and no preset; presets are {}", known.join(", ")))),
         }
     }
 
@@ -152,17 +156,15 @@ fn wanted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wanted, D::Error
     if name.eq_ignore_ascii_case("auto") {
         return Ok(Wanted::Auto);
     }
-    name.parse().map(Wanted::Fixed).map_err(serde::de::Error::custom)
+    format(&name).map(Wanted::Fixed).map_err(serde::de::Error::custom)
 }
 
 fn bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Format>, D::Error> {
-    String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
+    format(&String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
 }
 
-fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, D::Error> {
-    let pattern = String::deserialize(deserializer)?;
-    let compiled = RegexBuilder::new(&pattern).size_limit(MAX_PATTERN).build();
-    compiled.map(Some).map_err(serde::de::Error::custom)
+fn name_pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, D::Error> {
+    pattern(&String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// A list of rules that ends in time.

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::machine::Told;
 use super::warnings::{Look, warnings};
 use super::{Size, grouped};
+use crate::checkpoint::hex;
 use crate::error::Warning;
 use crate::gguf::{File, Split};
 use crate::machine::{Fit, Needs};
 use crate::model::Role;
 use crate::pipeline::Rate;
+use crate::plain::plain;
 use crate::recipe::{Importances, Plan, Tradeoff};
 
 /// All that is told of a plan.
@@ -35,6 +37,8 @@ pub struct Summary {
     pub tensor_bytes: u64,
     /// The whole file, or all files of a split: headers, tokenizer, data, padding.
     pub file_bytes: u64,
+    /// SHA-256 of the header of each file: metadata, names, types and places of all tensors.
+    pub headers_sha256: Vec<String>,
     /// The files of a split.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PlannedFile>,
@@ -170,6 +174,7 @@ impl Summary {
             weights: model.weights(),
             bits_per_weight: plan.bits_per_weight(),
             tensor_bytes: plan.tensor_bytes(),
+            headers_sha256: plan.files.iter().map(|file| hex(&file.layout.header)).collect(),
             file_bytes: plan.file_bytes(),
             files: planned_files(plan),
             types,
@@ -253,7 +258,7 @@ pub fn about(seconds: f64) -> String {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, recipe {}", self.architecture, self.recipe)?;
+        writeln!(f, "{}, recipe {}", self.architecture, plain(&self.recipe))?;
         writeln!(f)?;
         writeln!(
             f,

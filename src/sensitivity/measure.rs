@@ -1,6 +1,7 @@
 //! The errors of really quantizing a sample of each tensor's rows in each type, weighted by importances.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use quant_kernels::Format;
 use rayon::prelude::*;
@@ -10,7 +11,7 @@ use super::sample::{Sample, sample};
 use super::{Measured, Table};
 use crate::checkpoint::{Checkpoint, Fingerprint, Matrix};
 use crate::deviation::Deviation;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gguf::Value;
 use crate::model::{Model, Role, Slice, TensorPlan};
 use crate::recipe::{Imatrix, Importances, Origin, fitting};
@@ -28,12 +29,14 @@ pub struct Sampling<'a> {
     pub imatrix: Option<&'a Imatrix>,
     /// Types; where a tensor's rows do not fit one, what they fit instead is tried.
     pub types: &'a [Format],
+    /// Becomes true when the user wants to stop.
+    pub stop: &'a AtomicBool,
 }
 
 /// Measures all tensors whose type can be chosen. The result does not depend on the number of threads.
 ///
 /// # Errors
-/// If a sample cannot be read, or holds weights that no format can.
+/// If a sample cannot be read, or holds weights that no format can, or the user stops the work.
 pub fn measure(sampling: &Sampling) -> Result<Table> {
     let Sampling { checkpoint, model, source, imatrix, .. } = *sampling;
     let needed: Vec<bool> = model.tensors.iter().map(|tensor| !tensor.role.is_f32()).collect();
@@ -93,6 +96,10 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    fn go_on(&self) -> Result<()> {
+        if self.sampling.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
     /// One tensor, and the bytes that were read for it.
     fn tensor(&self, index: usize) -> Result<(Measured, u64)> {
         let tensor = &self.sampling.model.tensors[index];
@@ -103,6 +110,7 @@ impl Job<'_> {
         let samples = sample(tensor);
         let slices = samples.len() as f64;
         for sample in samples {
+            self.go_on()?;
             let (weights, read) = self.rows(&tensor.slices[sample.slice], tensor, &sample)?;
             bytes += read;
             let importance = self.importances.slice(self.sampling.model, index, sample.slice)?;
@@ -151,6 +159,7 @@ impl Job<'_> {
         let [gate, up] = [ffn.gate, ffn.up].map(|tensor| &self.sampling.model.tensors[tensor]);
         let (mut inner, mut bytes) = (Vec::new(), 0);
         for sample in sample(gate) {
+            self.go_on()?;
             let input = self.importances.slice(self.sampling.model, ffn.gate, sample.slice)?;
             let output = self.importances.slice(self.sampling.model, ffn.down, sample.slice)?;
             let (Some(input), Some(output)) = (input, output) else { continue };

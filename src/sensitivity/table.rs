@@ -10,6 +10,7 @@ use super::Probed;
 use crate::checkpoint::Fingerprint;
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::whole;
 
 /// The version of the file.
 const VERSION: u32 = 2;
@@ -114,15 +115,12 @@ impl Table {
     /// If it cannot be read, is no such table, or is of another checkpoint or importance matrix.
     pub fn read(path: &Path, source: &Fingerprint, imatrix: Option<&str>) -> Result<Option<Self>> {
         let fault = |problem: String| Error::Argument(format!("{}: {problem}", path.display()));
-        match path.metadata() {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io("read", path, e)),
-            Ok(file) if file.len() > MAX_FILE => {
-                return Err(fault(format!("has {} bytes; expected a table of sensitivities", file.len())));
+        let text = match whole::read_text(path, MAX_FILE, fault) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(None);
             }
-            Ok(_) => {}
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+            read => read?,
+        };
         let table: Self =
             serde_json::from_str(&text).map_err(|e| fault(format!("is no table of sensitivities: {e}")))?;
         if table.version != VERSION {

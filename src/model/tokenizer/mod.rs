@@ -2,6 +2,7 @@
 
 mod bpe;
 mod encode;
+mod pre;
 mod split;
 mod tiktoken;
 
@@ -57,6 +58,7 @@ impl Tokenizer {
     /// If there is none, it is no byte-level BPE, its splitting rules are unknown and no `pre` is given, or its ids
     /// do not fit the model.
     pub fn read(checkpoint: &Checkpoint, size: u32, pre: Option<&str>) -> Result<Self> {
+        pre.map_or(Ok(()), pre::check)?;
         let source = checkpoint.source();
         let config = match checkpoint.optional_config(CONFIG)? {
             Some(config) => config,

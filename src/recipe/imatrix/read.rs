@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::gguf::{Contents, Value};
+use crate::whole;
 
 /// Mean squared activations by tensor, slice (expert or head) and column.
 #[derive(Debug)]
@@ -45,10 +46,9 @@ impl Imatrix {
     /// # Errors
     /// If it is neither, or ends inside of an entry.
     pub fn open(path: &Path) -> Result<Self> {
-        let io = |e| Error::io("read", path, e);
-        let file = File::open(path).map_err(io)?;
-        let file = map(&file).map_err(io)?;
         let name = path.display().to_string();
+        let fault = |problem| Error::Imatrix { file: name.clone(), tensor: None, problem };
+        let file = map(&whole::open(path, fault)?).map_err(|e| Error::io("read", path, e))?;
         let (entries, chunks) = if file.starts_with(b"GGUF") {
             gguf(&name, path)?
         } else {

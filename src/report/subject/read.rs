@@ -1,6 +1,5 @@
 //! Reads the JSON of `plan --json` and the manifests of `quantize`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -12,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::machine::Fit;
 use crate::report::warnings::{Look, warnings};
 use crate::report::{Estimate, Fallback, fallbacks};
+use crate::whole;
 
 /// Larger files are refused; R1's manifest has a megabyte.
 const MAX_FILE: u64 = 64 << 20;
@@ -105,11 +105,7 @@ pub fn read(files: &[PathBuf]) -> Result<Subject> {
 
 fn one(path: &Path) -> Result<Subject> {
     let fault = |problem: String| Error::Gguf { file: place(path), problem };
-    let bytes = fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
-    if bytes > MAX_FILE {
-        return Err(fault(format!("has {bytes} bytes; expected a plan or a manifest of up to {MAX_FILE}")));
-    }
-    let text = fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let text = whole::read(path, MAX_FILE, fault)?;
     let kind: Kind = serde_json::from_slice(&text)
         .map_err(|e| fault(format!("is neither a plan's JSON nor a manifest: {e}")))?;
     match kind {

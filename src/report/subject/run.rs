@@ -1,7 +1,6 @@
 //! How a run went, from the events that `quantize --json` printed. A manifest has no times: the same work gives the
 //! same manifest.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -10,6 +9,7 @@ use super::Subject;
 use super::bound::bound;
 use crate::error::{Error, Result};
 use crate::pipeline::Stages;
+use crate::whole;
 
 /// Larger files are no events: there is one a second.
 const MAX_FILE: u64 = 256 << 20;
@@ -40,11 +40,7 @@ struct Event {
 /// If the file cannot be read, holds something else, the run did not finish, or it made another file.
 pub fn read_run(path: &Path, subject: &Subject) -> Result<Run> {
     let fault = |problem: String| Error::Argument(format!("{}: {problem}", path.display()));
-    let bytes = fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
-    if bytes > MAX_FILE {
-        return Err(fault(format!("has {bytes} bytes; expected events of quantize --json")));
-    }
-    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let text = whole::read_text(path, MAX_FILE, fault)?;
     let mut run = None;
     for (line, number) in text.lines().zip(1..) {
         let fault =
