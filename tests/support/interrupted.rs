@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use quantpress::moment::VARIABLE;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
+use super::skipped::skip;
+
 /// Arguments of a run that is slow enough to be interrupted: one thread, a few pieces in memory, each of them made
 /// durable and recorded at once. (The fixture has some two hundred.)
 pub const SLOWLY: [&str; 6] = ["--threads", "1", "--memory", "6MB", "--sync-seconds", "0"];
@@ -86,13 +88,13 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// None, with a line that says so, where it cannot be mounted.
+    /// None, which the summary says, where it cannot be mounted.
     pub fn mount(path: &Path, kib: u64) -> Option<Self> {
         fs::create_dir_all(path).expect("a folder");
         let disk = Self { path: path.to_owned() };
         let done = disk.run("mount", &["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]);
         if !done {
-            eprintln!("skipped, a small disk cannot be mounted here");
+            skip("a small disk cannot be mounted");
         }
         done.then_some(disk)
     }

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod interrupted;
 pub mod python;
 pub mod shapes;
+pub mod skipped;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -7,10 +7,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::Value;
 
+use super::skipped::skip;
+
 /// Set by CI: an environment that cannot be made is then a failure and not a reason to skip.
 const REQUIRED: &str = "QUANTPRESS_REQUIRE_LLAMA";
 
-/// Runs a command of `llama.py`. None, with a line that says so, where the wheels cannot be installed.
+/// Runs a command of `llama.py`. None, which the summary says, where the wheels cannot be installed.
 pub fn llama(arguments: &[&str]) -> Option<Value> {
     script("llama.py", arguments)
 }
@@ -22,7 +24,8 @@ pub fn script(name: &str, arguments: &[&str]) -> Option<Value> {
         Ok(python) => python,
         Err(reason) => {
             assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, but {reason}");
-            eprintln!("skipped, real llama.cpp is not to be had: {reason}");
+            let first = reason.lines().next().unwrap_or_default();
+            skip(&format!("real llama.cpp is not to be had ({first})"));
             return None;
         }
     };
