@@ -25,6 +25,9 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// Whether [`scaled`](Self::scaled) does anything.
     const SCALES: bool = false;
 
+    /// Whether every weight goes to the nearest of levels of which zero is one, so that none comes back worse than zero.
+    const NEAREST: bool = false;
+
     /// How much more large weights count. None where importances are not looked at, and in the ternary formats: their
     /// three levels cannot follow, and the gain suffers.
     const TEMPER: Option<Temper> = Some(Temper::Square(1.0));
@@ -105,10 +108,25 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
             None => B::quantize(simd, x, importance),
         };
     }
+    if B::NEAREST {
+        return;
+    }
+    let mut sums = Sums::of(simd, x, importances, blocks);
     if B::SCALES {
-        let factor = gain_factor(simd, x, importances, blocks);
-        for block in blocks {
+        let (factor, sure) = sums.factor(x.len() * N);
+        for block in &mut *blocks {
             *block = block.scaled(factor);
+        }
+        if sure {
+            return;
+        }
+        sums = Sums::of(simd, x, importances, blocks);
+    }
+    if sums.is_worse_than_zeros(1.0) {
+        for (i, block) in blocks.iter_mut().enumerate() {
+            if Sums::of_block(simd, &x[i], &importances.blocks[i], block).is_worse_than_zeros(1.0) {
+                *block = B::zeroed();
+            }
         }
     }
 }
@@ -151,34 +169,87 @@ fn tempered<const N: usize, S: Simd>(
     tempered
 }
 
-/// What the blocks must be multiplied by for sum(w x y) = sum(w x x) over the row.
-#[inline(always)]
-fn gain_factor<const N: usize, B: Block<N>, S: Simd>(
-    simd: S,
-    x: &[[f32; N]],
-    importances: &Importances<N>,
-    blocks: &[B],
-) -> f32 {
-    let (mut xx, mut xy) = (0.0_f64, 0.0_f64);
-    let mut y = [0.0; N];
-    for (i, block) in blocks.iter().enumerate() {
-        block.dequantize(simd, &mut y);
-        let (x, _) = x[i].as_chunks::<16>();
-        let (y, _) = y.as_chunks::<16>();
-        let (w, _) = importances.blocks[i].as_chunks::<16>();
-        let mut sums = [f32x16::splat(simd, 0.0); 2];
-        for j in 0..x.len() {
-            let vector = f32x16::load_array_ref(simd, &x[j]);
-            let weighted = vector * f32x16::load_array_ref(simd, &w[j]);
-            sums[0] += weighted * vector;
-            sums[1] += weighted * f32x16::load_array_ref(simd, &y[j]);
+/// Sums over weights x, what comes back of them, y, and their importances w.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    /// w x x
+    xx: f64,
+    /// w x y
+    xy: f64,
+    /// w y y
+    yy: f64,
+}
+
+/// Below this mean square of a row, scales are so small that they are no longer what they were multiplied by.
+const FAINT: f64 = 1e-10;
+
+impl Sums {
+    /// Of a row.
+    #[inline(always)]
+    fn of<const N: usize, B: Block<N>, S: Simd>(
+        simd: S,
+        x: &[[f32; N]],
+        importances: &Importances<N>,
+        blocks: &[B],
+    ) -> Self {
+        let mut row = Self::default();
+        for (i, block) in blocks.iter().enumerate() {
+            let of_block = Self::of_block(simd, &x[i], &importances.blocks[i], block);
+            let share = f64::from(importances.shares[i]);
+            row.xx += share * of_block.xx;
+            row.xy += share * of_block.xy;
+            row.yy += share * of_block.yy;
         }
-        let share = f64::from(importances.shares[i]);
-        xx += share * f64::from(sums[0].reduce_sum());
-        xy += share * f64::from(sums[1].reduce_sum());
+        row
     }
-    // Far from 1 only for rows of nothing.
-    if xx < 2.0 * xy && xy < 2.0 * xx { (xx / xy) as f32 } else { 1.0 }
+
+    /// Of a block, with its own importances.
+    #[inline(always)]
+    fn of_block<const N: usize, B: Block<N>, S: Simd>(
+        simd: S,
+        x: &[f32; N],
+        importance: &[f32; N],
+        block: &B,
+    ) -> Self {
+        let mut y = [0.0; N];
+        block.dequantize(simd, &mut y);
+        let (x, _) = x.as_chunks::<16>();
+        let (y, _) = y.as_chunks::<16>();
+        let (w, _) = importance.as_chunks::<16>();
+        let mut sums = [f32x16::splat(simd, 0.0); 3];
+        for j in 0..x.len() {
+            let x = f32x16::load_array_ref(simd, &x[j]);
+            let y = f32x16::load_array_ref(simd, &y[j]);
+            let w = f32x16::load_array_ref(simd, &w[j]);
+            let weighted = x * w;
+            sums[0] += weighted * x;
+            sums[1] += weighted * y;
+            sums[2] += w * y * y;
+        }
+        let [xx, xy, yy] = sums.map(|sum| f64::from(sum.reduce_sum()));
+        Self { xx, xy, yy }
+    }
+
+    /// What the blocks of a row of so many weights are multiplied by, and whether that surely leaves them better than
+    /// zeros: for sum(w x y) = sum(w x x), unless more would then be wrong than zeros have wrong (where less than half of
+    /// the direction is kept, as of sparse rows). The least squared error is all that can be had there.
+    #[inline(always)]
+    fn factor(&self, weights: usize) -> (f32, bool) {
+        let Self { xx, xy, yy } = *self;
+        // Far from 1 only for rows of nothing.
+        let unit = if xx < 2.0 * xy && xy < 2.0 * xx { (xx / xy) as f32 } else { 1.0 };
+        match self.is_worse_than_zeros(unit.into()) {
+            false => (unit, xx > FAINT * weights as f64),
+            true => (if xy > 0.0 { (xy / yy) as f32 } else { 0.0 }, false),
+        }
+    }
+
+    /// Whether zeros would have less error than the blocks times this factor, or nearly.
+    #[inline(always)]
+    fn is_worse_than_zeros(&self, factor: f64) -> bool {
+        // factor^2 yy - 2 factor xy + xx > xx, in terms that do not cancel.
+        factor * self.yy > 1.9999 * self.xy
+    }
 }
 
 /// Decodes whole blocks at this SIMD level.

@@ -12,6 +12,7 @@ pub struct BF16([u8; 2]);
 
 impl Block<1> for BF16 {
     const TEMPER: Option<Temper> = None;
+    const NEAREST: bool = true;
 
     #[inline(always)]
     fn quantize<S: Simd>(_simd: S, x: &[f32; 1], _importance: &[f32; 1]) -> Self {

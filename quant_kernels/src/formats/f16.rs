@@ -16,6 +16,7 @@ const NORMAL: f32 = 6.103_515_6e-5;
 
 impl Block<1> for F16 {
     const TEMPER: Option<Temper> = None;
+    const NEAREST: bool = true;
 
     // In whole-number arithmetic without branches, which the compiler turns into vectors; `half` calls one at a time.
     #[inline(always)]

@@ -12,6 +12,7 @@ pub struct F32([u8; 4]);
 
 impl Block<1> for F32 {
     const TEMPER: Option<Temper> = None;
+    const NEAREST: bool = true;
 
     #[inline(always)]
     fn quantize<S: Simd>(_simd: S, x: &[f32; 1], _importance: &[f32; 1]) -> Self {

@@ -74,7 +74,8 @@ impl Block<32> for MXFP4 {
         let usual = ((peak.to_bits() >> 23) as i32 - 2).max(0);
         let (mut least, mut e) = (f32::INFINITY, 0);
         for candidate in [usual, usual + 1, usual - 1] {
-            let candidate = candidate.clamp(0, 254) as u8;
+            // Not 0, whose inverse f32 cannot hold.
+            let candidate = candidate.clamp(1, 254) as u8;
             let s = power(candidate);
             let mut error = f32x16::splat(simd, 0.0);
             for (x, w) in x.as_chunks::<16>().0.iter().zip(importance.as_chunks::<16>().0) {

@@ -22,6 +22,7 @@ pub struct Q8_0 {
 
 impl Block<32> for Q8_0 {
     const TEMPER: Option<Temper> = None;
+    const NEAREST: bool = true;
 
     // The range decides: clipping it or refitting the scale gains less than one part in a thousand of the error.
     #[inline(always)]

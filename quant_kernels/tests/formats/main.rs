@@ -8,6 +8,7 @@ mod levels;
 mod properties;
 mod rows;
 mod ternary;
+mod zeros;
 
 use quant_kernels::{Format, Level, dequantize, quantize};
 
