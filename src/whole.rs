@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn problem(path: &Path) -> String {
-        read(path, 10, |problem| Error::Argument(problem)).expect_err("refused").to_string()
+        read(path, 10, Error::Argument).expect_err("refused").to_string()
     }
 
     #[test]

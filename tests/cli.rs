@@ -197,7 +197,7 @@ fn bench_measures_given_rows() {
     }
     assert_eq!(blocks.metadata().expect("made").len(), 1024 / 32 * 34);
     write(0.0);
-    let stderr = fail(&arguments, 2);
+    let stderr = fail(&[&arguments[..], &["--force"]].concat(), 2);
     assert!(stderr.contains("Q8_0: the rows do not come back"), "{stderr}");
 }
 

@@ -82,7 +82,7 @@ fn strings_of_files_cannot_act_on_the_terminal() {
     };
     let odd = replaced("quantpress.source.sha256", "x\npass: all is well\u{1b}[2Km");
     harmless(succeed(&["inspect", text(&odd)]).as_bytes());
-    let odd = replaced("blk.1.ffn_gate_shexp.weight", "x\npass: all is well\u{1b}[2K......");
+    let odd = replaced("blk.1.ffn_gate_shexp.weight", "x\npass: all is well\u{1b}[2K....");
     harmless(succeed(&["inspect", text(&odd), "--tensors"]).as_bytes());
 }
 

@@ -86,7 +86,7 @@ impl Files {
     pub fn check(&self, force: bool) -> Result<()> {
         let mut written: Vec<(&Output, PathBuf, Identity)> = Vec::new();
         for output in &self.outputs {
-            output.check(force)?;
+            output.possible()?;
             let names = output.beside.iter().map(|end| beside(&output.path, end));
             for path in std::iter::once(output.path.clone()).chain(names) {
                 let identity = Identity::of(&path);
@@ -102,26 +102,42 @@ impl Files {
                 written.push((output, path, identity));
             }
         }
-        let Some(folder) = &self.checkpoint else { return Ok(()) };
-        if written.iter().all(|(_, path, _)| path.metadata().is_err()) {
-            return Ok(());
+        let foreign = written.iter().find_map(|(output, path, identity)| {
+            let file = self.checkpoint_file(identity, path)?;
+            Some(output.taken(path, &format!("the checkpoint has ({})", file.display())))
+        });
+        match foreign {
+            Some(error) => Err(error),
+            None if force => Ok(()),
+            None => self.outputs.iter().try_for_each(Output::free),
         }
-        let mut found = Ok(());
+    }
+
+    /// The file of the checkpoint that this one is.
+    fn checkpoint_file(&self, identity: &Identity, path: &Path) -> Option<PathBuf> {
+        let folder = self.checkpoint.as_ref().filter(|_| path.exists())?;
+        let mut found = None;
         for_each_file(folder, DEPTH, &mut |file| {
-            let identity = Identity::of(file);
-            if let Some((output, path, _)) = written.iter().find(|(_, _, known)| *known == identity) {
-                found = Err(output.taken(path, &format!("the checkpoint has ({})", file.display())));
-            }
-            found.is_ok()
+            found = (Identity::of(file) == *identity).then(|| file.to_owned());
+            found.is_none()
         });
         found
+    }
+
+    /// What is to be written by now is written: it may be there when others are looked at.
+    pub fn now_written(&mut self) {
+        self.outputs.iter_mut().for_each(|output| output.existing = Existing::Known);
     }
 }
 
 impl Output {
-    fn check(&self, force: bool) -> Result<()> {
-        let Self { option, path, .. } = self;
-        let refused = |problem: &str| Err(Error::Argument(format!("{option} {}: {problem}", path.display())));
+    fn refused(&self, problem: &str) -> Result<()> {
+        Err(Error::Argument(format!("{} {}: {problem}", self.option, self.path.display())))
+    }
+
+    /// Whether a file of this name can be made.
+    fn possible(&self) -> Result<()> {
+        let (path, refused) = (&*self.path, |problem: &str| self.refused(problem));
         if path.file_name().is_none() {
             return refused("names no file");
         }
@@ -140,12 +156,17 @@ impl Output {
                 "the name is too long: {longest} bytes with what is written beside it; the file system takes {limit}"
             ));
         }
+        Ok(())
+    }
+
+    /// Whether nothing is there that would be replaced.
+    fn free(&self) -> Result<()> {
+        let path = &*self.path;
         match path.symlink_metadata() {
-            _ if force => Ok(()),
-            Ok(found) if found.is_symlink() && path.metadata().is_err() => {
-                refused("is a link to a file that is not there; name that file, or --force replaces the link")
-            }
-            Ok(_) if self.existing == Existing::Refused => refused(THERE),
+            Ok(found) if found.is_symlink() && path.metadata().is_err() => self.refused(
+                "is a link to a file that is not there; name that file, or --force replaces the link",
+            ),
+            Ok(_) if self.existing == Existing::Refused => self.refused(THERE),
             _ => Ok(()),
         }
     }

@@ -92,6 +92,7 @@ impl Quantize {
         let feedback = self.feedback.digest()?;
         let planned = self.planning.plan(threads, feedback)?;
         // The names of split files depend on how many there are.
+        files.now_written();
         for name in names(&planned, &self.output) {
             files.write("-o", Some(&name), BESIDE, Existing::Known);
         }
