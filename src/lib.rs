@@ -18,6 +18,7 @@ pub mod deviation;
 pub mod disk;
 pub mod error;
 pub mod gguf;
+pub mod limits;
 pub mod log;
 
 pub mod checkpoint;

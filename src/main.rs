@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use quantpress::Error;
 use quantpress::cli::Cli;
-use quantpress::log;
+use quantpress::{limits, log};
 
 fn main() -> ExitCode {
+    limits::raise_open_files();
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,7 +4,9 @@ mod support;
 
 mod calibrate;
 mod cli;
+mod configs;
 mod convert;
+mod damaged;
 mod decoders;
 mod evaluate;
 mod families;
@@ -21,4 +23,7 @@ mod report;
 mod resume;
 mod sizes;
 mod split;
+mod stored;
+mod texts;
+mod tokenizers;
 mod verify;

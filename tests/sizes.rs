@@ -291,7 +291,7 @@ fn measuring_does_not_depend_on_threads_and_sees_the_types_in_order() {
             imatrix: None,
             types: &DEFAULT_TYPES,
         };
-        pool.install(|| measure(&sampling).expect("measured"))
+        pool.install(|| measure(&sampling).expect("measured").0)
     };
     let table = with(1);
     assert_eq!(table, with(3));

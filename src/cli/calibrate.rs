@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::print;
-use super::text::{Chunking, Text};
+use super::text::{Chunking, Text, beyond_context};
 use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Error;
@@ -73,7 +73,10 @@ impl Calibrate {
         let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let shape = Shape::of_model(&model)?;
-        let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Imatrix)?;
+        let tokens = self.text.tokens(&checkpoint, &shape, Chunking::Imatrix)?;
+        if let Some(warning) = beyond_context(self.text.context(), &shape).filter(|_| !self.quiet) {
+            log::warn(warning);
+        }
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let done = |probed| self.save_sensitivity(&checkpoint, &model, types, probed);
         let probing = Probing { model: &model, types, done: &done };
@@ -127,7 +130,9 @@ impl Calibrate {
         let Some(path) = &self.sensitivity else { return Ok(()) };
         let (imatrix, source) = (Imatrix::open(&self.output)?, Fingerprint::of(checkpoint)?);
         let sampling = Sampling { checkpoint, model, source: &source, imatrix: Some(&imatrix), types };
-        measure(&sampling)?.with(probed).save(path)
+        let (table, warnings) = measure(&sampling)?;
+        warnings.iter().filter(|_| !self.quiet).for_each(log::warn);
+        table.with(probed).save(path)
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::print;
-use super::text::{Chunking, Text};
+use super::text::{Chunking, Text, beyond_context};
 use crate::checkpoint::Checkpoint;
 use crate::evaluate::{Certificate, LayerError, run};
 use crate::forward::{FromCheckpoint, FromGguf, Shape};
@@ -51,7 +51,10 @@ impl Evaluate {
         let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let shape = Shape::of_model(&model)?;
-        let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Scores)?;
+        let tokens = self.text.tokens(&checkpoint, &shape, Chunking::Scores)?;
+        if let Some(warning) = beyond_context(self.text.context(), &shape).filter(|_| !self.quiet) {
+            log::warn(warning);
+        }
         let layers = shape.layers;
         let told = |error: &LayerError| {
             if !self.quiet {

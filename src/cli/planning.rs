@@ -75,6 +75,8 @@ pub struct Planned {
     pub fit: Option<Fit>,
     /// The only file of the plan to be made, counted from 1.
     pub part: Option<u16>,
+    /// Whether what is suspicious is an error.
+    pub strict: bool,
 }
 
 impl Planning {
@@ -123,14 +125,24 @@ impl Planning {
         };
         Warning::refuse(&plan.warnings, self.strict)?;
         let fit = self.machine.fit(&plan)?;
-        Ok(Planned { checkpoint, plan, imatrix, fit, part: self.part.map(|part| part.number) })
+        Ok(Planned {
+            checkpoint,
+            plan,
+            imatrix,
+            fit,
+            part: self.part.map(|part| part.number),
+            strict: self.strict,
+        })
     }
 }
 
 impl Planned {
     /// The importances of every tensor.
     pub fn importances(&self) -> Result<Importances<'_>> {
-        Importances::prepare(&self.checkpoint, &self.plan.model, &self.plan.choices, self.imatrix.as_ref())
+        let choices = &self.plan.choices;
+        let found = Importances::prepare(&self.checkpoint, &self.plan.model, choices, self.imatrix.as_ref())?;
+        Warning::refuse(found.warnings(), self.strict)?;
+        Ok(found)
     }
 }
 

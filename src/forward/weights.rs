@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use dense_kernels::Dense;
+use quant_kernels::Format;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
 use super::shape::Shape;
-use crate::checkpoint::{Checkpoint, Folder, Matrix, Source};
+use crate::checkpoint::{Checkpoint, Folder, Matrix, Source, Values};
 use crate::error::{Error, Result};
 use crate::gguf::Contents;
 use crate::model::Model;
@@ -105,15 +106,16 @@ impl Weights for FromCheckpoint<'_> {
     fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let tensor = &self.model.tensors[self.places[tensor]];
         let slice = &tensor.slices[slice];
+        let values = if tensor.role.is_f32() { Values::Any } else { Values::Bounded };
         let matrix = Matrix::open(self.checkpoint, &slice.tensor)?;
         let mut raw = Vec::new();
         if !slice.transposed {
             let window = slice.rows.start + rows.start as u64..slice.rows.start + rows.end as u64;
-            return matrix.read(window, &mut raw, out);
+            return matrix.read(window, &mut raw, out, values);
         }
         let (columns, width) = (tensor.columns() as usize, tensor.rows() as usize);
         let mut window = vec![0.0; columns * width];
-        matrix.read(slice.rows.clone(), &mut raw, &mut window)?;
+        matrix.read(slice.rows.clone(), &mut raw, &mut window, values)?;
         for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
             for (column, out) in out.iter_mut().enumerate() {
                 *out = window[column * width + row];
@@ -182,7 +184,9 @@ impl Weights for FromGguf {
             .read_at(&self.name, entry.offset + first * row_bytes, &mut blocks)
             .map_err(|e| Error::io("read", &self.path, e))?;
         quant_kernels::dequantize(entry.format, &blocks, out);
-        match out.iter().position(|x| !x.is_finite()) {
+        // A router's bias may shut an expert out.
+        let allowed = |x: f32| x.is_finite() || (entry.format == Format::F32 && x == f32::NEG_INFINITY);
+        match out.iter().position(|&x| !allowed(x)) {
             None => Ok(()),
             Some(index) => {
                 let (row, column) =

@@ -88,6 +88,9 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
         "tensors": file.tensors.clone().zip(&digests.tensors).map(tensor).collect::<Vec<_>>(),
     });
+    if !plan.model.left_out.is_empty() {
+        manifest["left_out"] = json!(plan.model.left_out);
+    }
     if let Some(Tradeoff { curve, chosen }) = &plan.tradeoff {
         manifest["tradeoff"] = json!(curve);
         manifest["chosen"] = json!(chosen);
