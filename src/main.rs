@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use quantpress::Error;
 use quantpress::cli::Cli;
-use quantpress::log;
+use quantpress::{limits, log};
 
 fn main() -> ExitCode {
+    limits::raise_open_files();
     let cli = match Cli::of_arguments() {
         Ok(cli) => cli,
         Err(code) => return code,

@@ -4,7 +4,9 @@ mod support;
 
 mod calibrate;
 mod cli;
+mod configs;
 mod convert;
+mod damaged;
 mod decoders;
 mod evaluate;
 mod families;
@@ -27,4 +29,7 @@ mod resume;
 mod signals;
 mod sizes;
 mod split;
+mod stored;
+mod texts;
+mod tokenizers;
 mod verify;

@@ -293,7 +293,7 @@ fn measuring_does_not_depend_on_threads_and_sees_the_types_in_order() {
             types: &DEFAULT_TYPES,
             stop: &AtomicBool::new(false),
         };
-        pool.install(|| measure(&sampling).expect("measured"))
+        pool.install(|| measure(&sampling).expect("measured").0)
     };
     let table = with(1);
     assert_eq!(table, with(3));

@@ -87,9 +87,19 @@ impl Config {
         }
     }
 
+    /// The field as it is; null counts as absent.
+    pub fn value(&self, field: &str) -> Option<&Value> {
+        self.fields.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Names of all fields that are not null.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str())
+    }
+
     /// Whether the field is there and not null.
     pub fn has(&self, field: &str) -> bool {
-        self.fields.get(field).is_some_and(|value| !value.is_null())
+        self.value(field).is_some()
     }
 
     /// An object inside this one.
@@ -99,6 +109,11 @@ impl Config {
     pub fn object(&self, field: &str) -> Result<Self> {
         let fields = self.get(field)?;
         Ok(Self { place: format!("{}{field}.", self.place), fields })
+    }
+
+    /// A sentence about a field: `config.json: rope_scaling.type is "llama3"`.
+    pub fn says(&self, field: &str, text: &str) -> String {
+        format!("{}{field} {text}", self.place)
     }
 
     /// An error about a field.

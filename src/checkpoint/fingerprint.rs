@@ -3,8 +3,11 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Checkpoint, GENERATION_CONFIG, MAX_JSON, exists, read_file};
-use crate::error::Result;
+use super::{
+    CHAT_TEMPLATE, CHAT_TEMPLATES, Checkpoint, GENERATION_CONFIG, HF_QUANT_CONFIG, MAX_JSON, exists,
+    read_file,
+};
+use crate::error::{Error, Result};
 
 /// Samples of the weights, spread over all of them.
 const SAMPLES: u64 = 1024;
@@ -13,13 +16,18 @@ const SAMPLES: u64 = 1024;
 const SAMPLE: u64 = 4096;
 
 /// Files whose content goes into the GGUF file's metadata.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 10] = [
     "config.json",
     GENERATION_CONFIG,
     "tokenizer.json",
     "tokenizer_config.json",
     "tiktoken.model",
-    "chat_template.jinja",
+    CHAT_TEMPLATE,
+    // Those that came later stand behind, so that the digest of a checkpoint without them stays what it was.
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+    HF_QUANT_CONFIG,
 ];
 
 /// SHA-256 digests in hexadecimal.
@@ -40,9 +48,13 @@ impl Fingerprint {
     /// If it cannot be read.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let mut settings = Sha256::new();
-        for file in SETTINGS {
-            if exists(checkpoint.source(), file)? {
-                let bytes = read_file(checkpoint.source(), file, MAX_JSON)?;
+        let source = checkpoint.source();
+        let more =
+            source.files(CHAT_TEMPLATES).map_err(|e| Error::io("list", source.path(CHAT_TEMPLATES), e))?;
+        let more = more.into_iter().map(|file| format!("{CHAT_TEMPLATES}/{file}"));
+        for file in SETTINGS.map(str::to_owned).into_iter().chain(more) {
+            if exists(source, &file)? {
+                let bytes = read_file(source, &file, MAX_JSON)?;
                 // Lengths keep one file's end apart from the next one's beginning.
                 settings.update(format!("{file} {}\n", bytes.len()));
                 settings.update(bytes);

@@ -1,50 +1,53 @@
-//! Rows of one tensor as f32: read, decoded, multiplied by the block scales, checked.
+//! Rows of one tensor as f32: read, decoded, checked.
 
 use std::ops::Range;
 
 use fearless_simd::{Level, dispatch};
-use quant_kernels::LARGEST;
-use safetensors::Dtype;
+use quant_kernels::{Format, LARGEST};
 
-use super::{Checkpoint, Tensor, decode};
+use super::stored::Decoder;
+use super::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 
-/// The suffix of the tensor that holds an FP8 weight's block scales. Despite its name it is multiplied.
-pub const SCALE_SUFFIX: &str = "_scale_inv";
+/// Which numbers a weight may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Finite and at most 65504 in magnitude, the largest f16: scales of blocks are f16.
+    Bounded,
+    /// Every finite number, and -inf, by which a router's bias shuts an expert out.
+    Any,
+}
+
+impl Values {
+    /// What a file's type can hold.
+    pub fn of(format: Format) -> Self {
+        if format == Format::F32 { Self::Any } else { Self::Bounded }
+    }
+
+    fn allow(self, x: f32) -> bool {
+        match self {
+            Self::Bounded => x.abs() <= LARGEST,
+            Self::Any => x.is_finite() || x == f32::NEG_INFINITY,
+        }
+    }
+}
 
 /// A tensor seen as rows of its last dimension.
 #[derive(Debug)]
 pub struct Matrix<'a> {
     checkpoint: &'a Checkpoint,
     tensor: &'a Tensor,
-    scales: Option<Scales>,
-}
-
-/// One factor for each block of an FP8 weight; blocks at the edges are partial.
-#[derive(Debug)]
-struct Scales {
-    block: [u64; 2],
-    /// Blocks in a row of blocks.
-    across: usize,
-    factors: Vec<f32>,
+    decoder: Decoder,
 }
 
 impl<'a> Matrix<'a> {
-    /// The tensor of this name, with its scales if it is FP8.
+    /// The tensor of this name, with its scales if it has some.
     ///
     /// # Errors
-    /// If it is not there, its dtype is not one of the four, or its scales are missing, misshapen or not finite.
+    /// If it is not there, cannot be decoded, or its scales are missing, misshapen or not finite.
     pub fn open(checkpoint: &'a Checkpoint, name: &str) -> Result<Self> {
         let tensor = checkpoint.tensor(name)?;
-        let scales = match tensor.dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => None,
-            Dtype::F8_E4M3 => Some(Scales::read(checkpoint, tensor)?),
-            other => {
-                let problem = format!("has dtype {other:?}; F32, F16, BF16 and F8_E4M3 can be read");
-                return Err(Error::tensor(&tensor.shard, name, problem));
-            }
-        };
-        Ok(Self { checkpoint, tensor, scales })
+        Ok(Self { checkpoint, tensor, decoder: Decoder::open(checkpoint, tensor)? })
     }
 
     /// The tensor that the rows belong to.
@@ -55,13 +58,13 @@ impl<'a> Matrix<'a> {
     /// [`load`](Self::load) and [`decode`](Self::decode): reads `rows` into `out` (row after row), with `raw` as scratch for the stored bytes.
     ///
     /// # Errors
-    /// If they cannot be read, or hold a value that is not finite or beyond what block formats can hold.
+    /// If they cannot be read, or hold a value that is not allowed.
     ///
     /// # Panics
     /// If `out` is not exactly that many rows.
-    pub fn read(&self, rows: Range<u64>, raw: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
+    pub fn read(&self, rows: Range<u64>, raw: &mut Vec<u8>, out: &mut [f32], values: Values) -> Result<()> {
         self.load(rows.clone(), raw)?;
-        self.decode(rows, raw, out)
+        self.decode(rows, raw, out, values)
     }
 
     /// Reads the stored bytes of `rows` into `raw`.
@@ -85,11 +88,11 @@ impl<'a> Matrix<'a> {
     /// Decodes the stored bytes of `rows` into `out`, row after row.
     ///
     /// # Errors
-    /// If they hold a value that is not finite or beyond what block formats can hold.
+    /// If they hold a value that is not allowed.
     ///
     /// # Panics
     /// If `raw` or `out` is not exactly that many rows.
-    pub fn decode(&self, rows: Range<u64>, raw: &[u8], out: &mut [f32]) -> Result<()> {
+    pub fn decode(&self, rows: Range<u64>, raw: &[u8], out: &mut [f32], values: Values) -> Result<()> {
         if out.is_empty() {
             return Ok(());
         }
@@ -105,23 +108,21 @@ impl<'a> Matrix<'a> {
         let each = raw.chunks_exact(row_bytes as usize).zip(out.chunks_exact_mut(columns as usize));
         let mut most = 0;
         for (row, (raw, out)) in rows.clone().zip(each) {
-            assert!(decode::decode(self.tensor.dtype, raw, out), "`open` lets only known dtypes through");
-            if let Some(scales) = &self.scales {
-                dispatch!(Level::new(), _simd => scales.apply(row, out));
-            }
+            self.decoder.row(row, raw, out);
             most = most.max(dispatch!(Level::new(), _simd => largest(out)));
         }
         if most <= LARGEST.to_bits() {
             return Ok(());
         }
-        match out.iter().position(|x| magnitude(*x) > LARGEST.to_bits()) {
+        match out.iter().position(|&x| !values.allow(x)) {
             None => Ok(()),
             Some(index) => {
                 let (row, column) = (rows.start + index as u64 / columns, index as u64 % columns);
-                let problem = format!(
-                    "holds {} at row {row}, column {column}; weights are finite and at most {LARGEST} in magnitude",
-                    out[index]
-                );
+                let allowed = match values {
+                    Values::Bounded => format!("weights are finite and at most {LARGEST} in magnitude"),
+                    Values::Any => "expected a finite number or -inf".to_owned(),
+                };
+                let problem = format!("holds {} at row {row}, column {column}; {allowed}", out[index]);
                 Err(Error::tensor(&self.tensor.shard, &self.tensor.name, problem))
             }
         }
@@ -138,50 +139,4 @@ fn magnitude(x: f32) -> u32 {
 #[inline(always)]
 fn largest(weights: &[f32]) -> u32 {
     weights.iter().fold(0, |largest, &x| largest.max(magnitude(x)))
-}
-
-impl Scales {
-    fn read(checkpoint: &Checkpoint, weight: &Tensor) -> Result<Self> {
-        let name = format!("{}{SCALE_SUFFIX}", weight.name);
-        let Some(tensor) = checkpoint.get(&name) else {
-            let problem = format!("is F8_E4M3, which needs its block scales \"{name}\"; no shard has them");
-            return Err(Error::tensor(&weight.shard, &weight.name, problem));
-        };
-        let block = checkpoint.scale_block()?;
-        let expected = vec![weight.rows().div_ceil(block[0]), weight.columns().div_ceil(block[1])];
-        if tensor.dtype != Dtype::F32 || tensor.shape != expected {
-            let problem = format!(
-                "is {:?} {:?}; expected F32 {expected:?}, a scale for each {} x {} block of {:?}",
-                tensor.dtype, tensor.shape, block[0], block[1], weight.shape
-            );
-            return Err(Error::tensor(&tensor.shard, &name, problem));
-        }
-        let mut raw = vec![0; tensor.bytes as usize];
-        checkpoint.read_at(tensor, 0, &mut raw)?;
-        let mut factors = vec![0.0; raw.len() / 4];
-        decode::decode(Dtype::F32, &raw, &mut factors);
-        let across = expected[1] as usize;
-        if let Some(index) = factors.iter().position(|x| !x.is_finite()) {
-            let problem = format!(
-                "holds {} at row {}, column {}; scales are finite",
-                factors[index],
-                index / across,
-                index % across
-            );
-            return Err(Error::tensor(&tensor.shard, &name, problem));
-        }
-        Ok(Self { block, across, factors })
-    }
-
-    /// Multiplies a row of the weight by its scales.
-    #[inline(always)]
-    fn apply(&self, row: u64, weights: &mut [f32]) {
-        let first = (row / self.block[0]) as usize * self.across;
-        let factors = &self.factors[first..first + self.across];
-        for (weights, factor) in weights.chunks_mut(self.block[1] as usize).zip(factors) {
-            for weight in weights {
-                *weight *= factor;
-            }
-        }
-    }
 }

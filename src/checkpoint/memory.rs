@@ -39,6 +39,14 @@ impl Source for Memory {
         Ok(())
     }
 
+    fn files(&self, folder: &str) -> io::Result<Vec<String>> {
+        let inside = |name: &str| match folder {
+            "" => Some(name.to_owned()),
+            folder => name.strip_prefix(folder)?.strip_prefix('/').map(str::to_owned),
+        };
+        Ok(self.0.keys().filter_map(|name| inside(name)).filter(|name| !name.contains('/')).collect())
+    }
+
     fn path(&self, file: &str) -> PathBuf {
         file.into()
     }

@@ -8,18 +8,23 @@ mod index;
 mod matrix;
 mod memory;
 mod pairs;
+mod shards;
 mod source;
+mod stored;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 pub use config::Config;
 pub use fingerprint::{Fingerprint, hex};
 pub use header::Tensor;
-pub use matrix::{Matrix, SCALE_SUFFIX};
+pub use matrix::{Matrix, Values};
 pub use memory::Memory;
 pub(crate) use pairs::Pairs;
+use source::refuse_stand_in;
 pub use source::{Folder, Source, exists, read_file};
+use stored::Stored;
+pub use stored::{Encoding, LeftOut};
 
 use crate::error::{Error, Result};
 
@@ -34,6 +39,15 @@ const MAX_SETTINGS: u64 = 4 << 20;
 /// Recommended sampling, and token ids that config.json may lack.
 pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
 
+/// The usual chat template, in a file of its own.
+pub(crate) const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
+/// The folder of further ones.
+pub(crate) const CHAT_TEMPLATES: &str = "additional_chat_templates";
+
+/// What ModelOpt says of how it stored the weights.
+pub(crate) const HF_QUANT_CONFIG: &str = "hf_quant_config.json";
+
 /// The one file of an unsharded checkpoint.
 const SINGLE: &str = "model.safetensors";
 
@@ -44,6 +58,9 @@ pub struct Checkpoint {
     config: Config,
     tensors: HashMap<String, Tensor>,
     shards: Vec<Shard>,
+    /// What names the tensors, for messages.
+    listing: String,
+    stored: Stored,
 }
 
 /// One file of weights.
@@ -72,23 +89,16 @@ impl Checkpoint {
         Self::open(Box::new(Folder::new(folder)))
     }
 
-    /// Reads config, index and the header of every shard.
+    /// Reads config, index and the header of every shard, and finds out how the weights are stored.
     ///
     /// # Errors
-    /// Names file, tensor, expected and found for whatever is missing, damaged or contradictory.
+    /// Names file, tensor, expected and found for whatever is missing, damaged or contradictory, and the format of
+    /// weights that cannot be read.
     pub fn open(source: Box<dyn Source>) -> Result<Self> {
         let config = Config::parse(&read_file(&*source, "config.json", MAX_SETTINGS)?)?;
-        let (tensors, shards) = if exists(&*source, index::INDEX)? {
-            indexed(&*source)?
-        } else if exists(&*source, SINGLE)? {
-            let (shard, tensors) = read_shard(&*source, SINGLE)?;
-            (tensors.into_iter().map(|t| (t.name.clone(), t)).collect(), vec![shard])
-        } else {
-            let problem =
-                format!("is not there, nor is {SINGLE}: the folder holds no safetensors checkpoint");
-            return Err(Error::file(index::INDEX, problem));
-        };
-        Ok(Self { source, config, tensors, shards })
+        let shards::Found { tensors, shards, listing } = shards::find(&*source)?;
+        let stored = Stored::read(&*source, &config, &tensors)?;
+        Ok(Self { source, config, tensors, shards, listing, stored })
     }
 
     /// config.json.
@@ -123,8 +133,44 @@ impl Checkpoint {
     /// If the checkpoint does not have it.
     pub fn tensor(&self, name: &str) -> Result<&Tensor> {
         self.get(name).ok_or_else(|| {
-            Error::tensor(index::INDEX, name, "is needed by the architecture, but no shard has it")
+            // A prefix too many or too few is what names usually differ by.
+            let alike = |other: &&str| {
+                let longer = |a: &str, b: &str| a.strip_suffix(b).is_some_and(|rest| rest.ends_with('.'));
+                longer(other, name) || longer(name, other)
+            };
+            let nearest = self.tensors.keys().map(String::as_str).filter(alike).min();
+            let nearest = nearest.map_or(String::new(), |other| format!("; the nearest name is \"{other}\""));
+            let problem = format!("is needed by the architecture, but is not in the checkpoint{nearest}");
+            Error::tensor(&self.listing, name, problem)
         })
+    }
+
+    /// What names the checkpoint's tensors: its index, or the first file of weights.
+    pub fn listing(&self) -> &str {
+        &self.listing
+    }
+
+    /// How a tensor is stored.
+    ///
+    /// # Errors
+    /// If it cannot be read: another dtype, or FP8 whose scales are missing, given twice or misshapen.
+    pub fn encoding(&self, tensor: &Tensor) -> Result<Encoding<'_>> {
+        self.stored.encoding(self, tensor)
+    }
+
+    /// Tensors that no model needs, which are left out by name.
+    pub fn left_out(&self) -> &[LeftOut] {
+        self.stored.left_out()
+    }
+
+    /// Whether no model needs a tensor of this name.
+    pub fn is_left_out(&self, name: &str) -> bool {
+        stored::left_out(name).is_some()
+    }
+
+    /// The weight that a tensor of this name would hold the scales of.
+    pub fn weight_of_scale<'a>(&self, name: &'a str) -> Option<&'a str> {
+        stored::SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix))
     }
 
     /// Every tensor, in no particular order.
@@ -137,9 +183,12 @@ impl Checkpoint {
         &self.shards
     }
 
-    /// The block scales of an FP8 tensor, if the checkpoint has them.
+    /// The scales of an FP8 tensor, if the checkpoint has them.
     pub fn scales(&self, tensor: &Tensor) -> Option<&Tensor> {
-        self.get(&format!("{}{SCALE_SUFFIX}", tensor.name))
+        match self.encoding(tensor) {
+            Ok(Encoding::Fp8 { scale, .. }) => Some(scale),
+            _ => None,
+        }
     }
 
     /// Fills `buffer` with the tensor's bytes from `offset` on.
@@ -156,88 +205,4 @@ impl Checkpoint {
             }
         })
     }
-
-    /// Rows and columns of an FP8 block that shares one scale, from config.json's `quantization_config`.
-    ///
-    /// # Errors
-    /// If it is not there or not two positive numbers.
-    pub fn scale_block(&self) -> Result<[u64; 2]> {
-        let config = self.config.object("quantization_config")?;
-        let method: String = config.get("quant_method")?;
-        if method != "fp8" {
-            return Err(Error::Unsupported(format!(
-                "config.json: quantization_config.quant_method is \"{method}\"; \"fp8\" can be read"
-            )));
-        }
-        let kind: Option<String> = config.find("fmt")?;
-        if kind.as_deref().is_some_and(|kind| kind != "e4m3") {
-            let problem = format!("config.json: quantization_config.fmt is {kind:?}; e4m3 can be read");
-            return Err(Error::Unsupported(problem));
-        }
-        let block: [u64; 2] = config.get("weight_block_size")?;
-        if block.contains(&0) {
-            return Err(Error::file(
-                "config.json",
-                format!("weight_block_size is {block:?}; expected two sizes"),
-            ));
-        }
-        Ok(block)
-    }
-}
-
-/// The tensors that the index lists, each found in the shard it names.
-fn indexed(source: &dyn Source) -> Result<(HashMap<String, Tensor>, Vec<Shard>)> {
-    let shards = index::parse(&read_file(source, index::INDEX, MAX_JSON)?)?;
-    let files: BTreeSet<&String> = shards.values().collect();
-    let mut tensors = HashMap::with_capacity(shards.len());
-    let mut read = Vec::with_capacity(files.len());
-    for file in files {
-        let (shard, found) = read_shard(source, file)?;
-        read.push(shard);
-        for tensor in found {
-            // What another shard also holds, or no index lists, is not part of the model.
-            if shards.get(&tensor.name) == Some(file) {
-                tensors.insert(tensor.name.clone(), tensor);
-            }
-        }
-    }
-    let absent: BTreeMap<_, _> = shards.iter().filter(|(name, _)| !tensors.contains_key(*name)).collect();
-    match absent.first_key_value() {
-        None => Ok((tensors, read)),
-        Some((name, shard)) => {
-            let more = if absent.len() > 1 {
-                format!(" ({} more like it)", absent.len() - 1)
-            } else {
-                String::new()
-            };
-            Err(Error::tensor(
-                index::INDEX,
-                name,
-                format!("is said to be in {shard}, which does not have it{more}"),
-            ))
-        }
-    }
-}
-
-/// Reads and checks the header of one shard.
-fn read_shard(source: &dyn Source, shard: &str) -> Result<(Shard, Vec<Tensor>)> {
-    let io = |e| Error::io("read", source.path(shard), e);
-    let size = source.size(shard).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::file(shard, "is listed in the index, but is not there"),
-        _ => io(e),
-    })?;
-    if size < 8 {
-        return Err(Error::file(shard, format!("has {size} bytes; a safetensors header alone takes 8")));
-    }
-    let mut length = [0; 8];
-    source.read_at(shard, 0, &mut length).map_err(io)?;
-    let length = u64::from_le_bytes(length);
-    if length > header::MAX_HEADER || length > size - 8 {
-        let problem = format!("says its header has {length} bytes, but {} follow", size - 8);
-        return Err(Error::file(shard, problem));
-    }
-    let mut json = vec![0; length as usize];
-    source.read_at(shard, 8, &mut json).map_err(io)?;
-    let tensors = header::parse(shard, &json, size)?;
-    Ok((Shard { file: shard.to_owned(), bytes: size, header_sha256: hex(&json) }, tensors))
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::limits;
 
 /// Files that can be read at any position, from any thread. The seam for other places than a local folder.
 pub trait Source: Send + Sync + fmt::Debug {
@@ -24,6 +25,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// # Errors
     /// `UnexpectedEof` if the file ends before.
     fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Names of the files directly in a folder of the checkpoint ("" is its own), sorted; none if there is no such folder.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    fn files(&self, folder: &str) -> io::Result<Vec<String>>;
 
     /// The range will not be read again: whatever is cached of it may go.
     fn forget(&self, _file: &str, _range: Range<u64>) {}
@@ -43,7 +50,25 @@ pub fn read_file(source: &dyn Source, file: &str, limit: u64) -> Result<Vec<u8>>
     }
     let mut bytes = vec![0; size as usize];
     source.read_at(file, 0, &mut bytes).map_err(|e| Error::io("read", source.path(file), e))?;
+    refuse_stand_in(file, &bytes)?;
     Ok(bytes)
+}
+
+/// Refuses what tools leave in a file's place when they could not get it.
+///
+/// # Errors
+/// If the file begins as one of these.
+pub fn refuse_stand_in(file: &str, start: &[u8]) -> Result<()> {
+    if start.starts_with(b"version https://git-lfs") {
+        let problem = "is a Git LFS pointer and not the file itself: git lfs pull, or hf download, gets it";
+        return Err(Error::file(file, problem));
+    }
+    let start = start.trim_ascii_start();
+    let is_page = |tag: &[u8]| start.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+    if is_page(b"<!doctype html") || is_page(b"<html") {
+        return Err(Error::file(file, "is a web page, as a download leaves that was refused"));
+    }
+    Ok(())
 }
 
 /// Whether the file exists.
@@ -58,17 +83,53 @@ pub fn exists(source: &dyn Source, file: &str) -> Result<bool> {
     }
 }
 
-/// A folder of the local file system; files stay open once read.
+/// More files are never kept open.
+const MOST_OPEN: usize = 512;
+
+/// A folder of the local file system. Files stay open once read, but no more than the system lets a process have: the one
+/// that was not read for longest is closed.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
-    open: Mutex<HashMap<String, Arc<File>>>,
+    open: Mutex<OpenFiles>,
+}
+
+/// Open files by name, and when each was last asked for.
+#[derive(Debug)]
+struct OpenFiles {
+    files: HashMap<String, (Arc<File>, u64)>,
+    asked: u64,
+    most: usize,
+}
+
+impl OpenFiles {
+    fn get(&mut self, name: &str) -> Option<Arc<File>> {
+        self.asked += 1;
+        let (file, last) = self.files.get_mut(name)?;
+        *last = self.asked;
+        Some(Arc::clone(file))
+    }
+
+    fn insert(&mut self, name: &str, file: &Arc<File>) {
+        while self.files.len() >= self.most {
+            let oldest = self.files.iter().min_by_key(|(_, (_, last))| *last).map(|(name, _)| name.clone());
+            self.files.remove(&oldest.expect("at least one may be open"));
+        }
+        self.files.insert(name.to_owned(), (Arc::clone(file), self.asked));
+    }
 }
 
 impl Folder {
     /// The folder at `root`; nothing is read yet.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), open: Mutex::default() }
+        // Outputs, journals and temporary files need some too.
+        Self::with_open_files(root, limits::open_files() / 2)
+    }
+
+    /// The same with at most so many files open.
+    fn with_open_files(root: &Path, most: usize) -> Self {
+        let open = OpenFiles { files: HashMap::new(), asked: 0, most: most.clamp(1, MOST_OPEN) };
+        Self { root: root.to_owned(), open: Mutex::new(open) }
     }
 
     /// The folder that holds this file.
@@ -79,14 +140,22 @@ impl Folder {
     fn file(&self, name: &str) -> io::Result<Arc<File>> {
         let mut open = self.open.lock().expect("no thread panics while it holds the list of open files");
         if let Some(file) = open.get(name) {
-            return Ok(Arc::clone(file));
+            return Ok(file);
         }
+        let path = self.root.join(name);
         // Asked before it is opened: opening a pipe would wait for a writer.
-        if !std::fs::metadata(self.root.join(name))?.is_file() {
+        let metadata = std::fs::metadata(&path).map_err(|e| match std::fs::read_link(&path) {
+            // Not absent: somebody means a file to be there.
+            Ok(target) if e.kind() == io::ErrorKind::NotFound => {
+                io::Error::other(format!("it is a link to {}, which is not there", target.display()))
+            }
+            _ => e,
+        })?;
+        if !metadata.is_file() {
             return Err(io::Error::other("is not a regular file"));
         }
-        let file = Arc::new(File::open(self.root.join(name))?);
-        open.insert(name.to_owned(), Arc::clone(&file));
+        let file = Arc::new(File::open(path)?);
+        open.insert(name, &file);
         Ok(file)
     }
 }
@@ -100,6 +169,24 @@ impl Source for Folder {
         disk::read_exact_at(&*self.file(file)?, offset, buffer)
     }
 
+    fn files(&self, folder: &str) -> io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(self.root.join(folder)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            // What has no name that can be written in a message is nobody's checkpoint.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !entry.path().is_dir() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     fn forget(&self, file: &str, range: Range<u64>) {
         if let Ok(file) = self.file(file) {
             disk::forget(&file, range);
@@ -108,5 +195,41 @@ impl Source for Folder {
 
     fn path(&self, file: &str) -> PathBuf {
         self.root.join(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_files_are_open_than_may_be() {
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        for n in 0..10u8 {
+            std::fs::write(folder.path().join(n.to_string()), [n]).expect("written");
+        }
+        let source = Folder::with_open_files(folder.path(), 3);
+        for n in (0..10).chain((0..10).rev()).chain([5, 5, 0, 5]) {
+            let mut byte = [99];
+            source.read_at(&n.to_string(), 0, &mut byte).expect("read");
+            assert_eq!(byte, [n]);
+            assert!(source.open.lock().expect("sound").files.len() <= 3);
+        }
+        let open = source.open.lock().expect("sound");
+        let mut names: Vec<&str> = open.files.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["0", "1", "5"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_not_absent() {
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        std::os::unix::fs::symlink("../blobs/0000", folder.path().join("a.json")).expect("a link");
+        let source = Folder::new(folder.path());
+        let error = exists(&source, "a.json").expect_err("dangling");
+        let cause = std::error::Error::source(&error).expect("a cause").to_string();
+        assert!(error.to_string().contains("a.json") && cause.contains("../blobs/0000"), "{error}: {cause}");
+        assert!(!exists(&source, "b.json").expect("absent"));
     }
 }

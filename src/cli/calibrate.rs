@@ -10,7 +10,7 @@ use quant_kernels::Format;
 use serde_json::json;
 
 use super::outputs::{Existing, Files};
-use super::text::{Chunking, Text};
+use super::text::{Chunking, Text, beyond_context};
 use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint, hex};
@@ -86,7 +86,10 @@ impl Calibrate {
         let has_table = self.has_table(&checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let shape = Shape::of_model(&model)?;
-        let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Imatrix)?;
+        let tokens = self.text.tokens(&checkpoint, &shape, Chunking::Imatrix)?;
+        if let Some(warning) = beyond_context(self.text.context(), &shape).filter(|_| !self.quiet) {
+            log::warn(warning);
+        }
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let done = |probed| self.save_sensitivity(&checkpoint, &model, types, probed);
         let probing = Probing { model: &model, types, made: has_table, done: &done };
@@ -178,7 +181,9 @@ impl Calibrate {
         let (imatrix, source) = (Imatrix::open(&self.output)?, Fingerprint::of(checkpoint)?);
         let stop = interrupt::flag();
         let sampling = Sampling { checkpoint, model, source: &source, imatrix: Some(&imatrix), types, stop };
-        measure(&sampling)?.with(probed).save(path)
+        let (table, warnings) = measure(&sampling)?;
+        warnings.iter().filter(|_| !self.quiet).for_each(log::warn);
+        table.with(probed).save(path)
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::text::{Chunking, Text};
+use super::text::{Chunking, Text, beyond_context};
 use super::{interrupt, print};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
@@ -55,7 +55,10 @@ impl Evaluate {
         let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let shape = Shape::of_model(&model)?;
-        let tokens = self.text.tokens(&checkpoint, shape.vocabulary, shape.bos, Chunking::Scores)?;
+        let tokens = self.text.tokens(&checkpoint, &shape, Chunking::Scores)?;
+        if let Some(warning) = beyond_context(self.text.context(), &shape).filter(|_| !self.quiet) {
+            log::warn(warning);
+        }
         let layers = shape.layers;
         let told = |error: &LayerError| {
             if !self.quiet {

@@ -164,7 +164,10 @@ impl Planned {
 
     /// The importances of every tensor.
     pub fn importances(&self) -> Result<Importances<'_>> {
-        Importances::prepare(&self.checkpoint, &self.plan.model, &self.plan.choices, self.imatrix.as_ref())
+        let choices = &self.plan.choices;
+        let found = Importances::prepare(&self.checkpoint, &self.plan.model, choices, self.imatrix.as_ref())?;
+        Warning::refuse(found.warnings(), self.strict)?;
+        Ok(found)
     }
 }
 

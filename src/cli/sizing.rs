@@ -12,7 +12,7 @@ use super::planning::on_threads;
 use super::size::{self, Limit};
 use super::sized::{Found, Road};
 use crate::checkpoint::{Checkpoint, Fingerprint};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::machine::Needs;
 use crate::model::Model;
 use crate::recipe::{Decision, Imatrix, Plan, Presence, Tradeoff, Wishes, decide, format};
@@ -114,27 +114,27 @@ impl Sizing {
         let dead = wishes.recipe.dead_rules(model);
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let sampling = Sampling { checkpoint, model, source, imatrix, types, stop: interrupt::flag() };
-        let table = self.table(&sampling, threads)?;
+        let (table, warnings) = self.table(&sampling, threads)?;
         let choices = Choices::new(model, &decisions, &table, types, wishes.feedback.is_some())?;
         let (found, tradeoff) = self.found(model, source, wishes, choices, machine)?;
         let mut plan = Plan { tradeoff: Some(tradeoff), ..found.plan };
-        plan.warnings.extend(dead);
+        plan.warnings.extend(dead.into_iter().chain(warnings));
         Ok(Sized { plan, recipe: found.recipe })
     }
 
-    /// What each type costs each tensor: as it was kept, or measured now.
-    fn table(&self, sampling: &Sampling, threads: usize) -> Result<Table> {
+    /// What each type costs each tensor: as it was kept, or measured now, with what seemed to be damaged.
+    fn table(&self, sampling: &Sampling, threads: usize) -> Result<(Table, Vec<Warning>)> {
         if let Some(path) = &self.sensitivity {
             let sha256 = sampling.imatrix.map(Imatrix::fingerprint);
             if let Some(table) = Table::read(path, sampling.source, sha256.as_deref())? {
-                return Ok(table);
+                return Ok((table, Vec::new()));
             }
         }
-        let table = on_threads(threads, || measure(sampling))??;
+        let (table, warnings) = on_threads(threads, || measure(sampling))??;
         if let Some(path) = &self.sensitivity {
             table.save(path)?;
         }
-        Ok(table)
+        Ok((table, warnings))
     }
 
     /// The plan of the size that is asked for.

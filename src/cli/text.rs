@@ -1,7 +1,8 @@
 //! The arguments of commands that run a model over a text, shared by `calibrate` and `evaluate`.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -9,7 +10,8 @@ use super::planning::{on_threads, thread_count, threads};
 use super::size;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::model::Encoder;
+use crate::forward::Shape;
+use crate::model::{Encoder, TEXT_PIECE};
 
 #[derive(Debug, Args)]
 pub struct Text {
@@ -60,14 +62,8 @@ impl Text {
     }
 
     /// The whole chunks of all texts, one after another.
-    pub fn tokens(
-        &self,
-        checkpoint: &Checkpoint,
-        vocabulary: usize,
-        bos: Option<u32>,
-        chunking: Chunking,
-    ) -> Result<Vec<u32>> {
-        chunks(&self.texts, self.chunks, self.context(), checkpoint, vocabulary, bos, chunking)
+    pub fn tokens(&self, checkpoint: &Checkpoint, shape: &Shape, chunking: Chunking) -> Result<Vec<u32>> {
+        chunks(&self.texts, self.chunks, self.context(), checkpoint, shape, chunking)
     }
 
     /// Does the work on the threads that were asked for.
@@ -76,26 +72,23 @@ impl Text {
     }
 }
 
-/// The whole chunks of texts, one after another, at most `most` of them.
+/// The whole chunks of texts, one after another, at most `most` of them. What lies behind is not read.
 pub fn chunks(
     texts: &[PathBuf],
     most: Option<u32>,
     context: usize,
     checkpoint: &Checkpoint,
-    vocabulary: usize,
-    bos: Option<u32>,
+    shape: &Shape,
     chunking: Chunking,
 ) -> Result<Vec<u32>> {
     let encoder = Encoder::read(checkpoint)?;
     let mut ids = Vec::new();
-    if let (Chunking::Imatrix, Some(bos)) = (chunking, bos) {
+    if let (Chunking::Imatrix, Some(bos)) = (chunking, shape.bos) {
         ids.push(bos);
     }
+    let enough = most.map_or(usize::MAX, |most| (most as usize).saturating_mul(context));
     for path in texts {
-        let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|e| Error::Argument(format!("{}: is not UTF-8: {e}", path.display())))?;
-        ids.extend(encoder.encode(&text, vocabulary)?);
+        encode(path, &encoder, shape.vocabulary, enough, &mut ids)?;
     }
     let whole = ids.len() / context;
     if whole == 0 {
@@ -103,8 +96,64 @@ pub fn chunks(
         return Err(Error::Argument(problem));
     }
     ids.truncate(most.map_or(whole, |most| whole.min(most as usize)) * context);
-    if let Some(bos) = bos {
+    if let Some(bos) = shape.bos {
         ids.iter_mut().step_by(context).for_each(|id| *id = bos);
     }
     Ok(ids)
+}
+
+/// Adds the ids of a text, a piece at a time, until there are enough.
+fn encode(
+    path: &Path,
+    encoder: &Encoder,
+    vocabulary: usize,
+    enough: usize,
+    ids: &mut Vec<u32>,
+) -> Result<()> {
+    if ids.len() >= enough {
+        return Ok(());
+    }
+    let mut file = open(path)?;
+    let not_utf8 = || Error::Argument(format!("{}: is not UTF-8", path.display()));
+    let (mut cutter, mut buffer) = (encoder.cutter(TEXT_PIECE), vec![0; 1 << 16]);
+    loop {
+        let read = file.read(&mut buffer).map_err(|e| Error::io("read", path, e))?;
+        if read == 0 {
+            break;
+        }
+        if !cutter.push(&buffer[..read]) {
+            return Err(not_utf8());
+        }
+        while let Some(piece) = cutter.cut() {
+            ids.extend(encoder.encode(&piece, vocabulary)?);
+            if ids.len() >= enough {
+                return Ok(());
+            }
+        }
+    }
+    if cutter.is_cut_short() {
+        return Err(not_utf8());
+    }
+    ids.extend(encoder.encode(&cutter.last(), vocabulary)?);
+    Ok(())
+}
+
+/// Opens a text. A pipe or a device has no second reading, and may have no end.
+pub fn open(path: &Path) -> Result<File> {
+    let io = |e| Error::io("read", path, e);
+    if !fs::metadata(path).map_err(io)?.is_file() {
+        let problem =
+            "is no regular file; a text is read again when its work is, so write it to a file first";
+        return Err(Error::Argument(format!("{}: {problem}", path.display())));
+    }
+    File::open(path).map_err(io)
+}
+
+/// What is to be said of chunks that are longer than the model's context.
+pub fn beyond_context(context: usize, shape: &Shape) -> Option<String> {
+    let limit = shape.context.filter(|limit| context > *limit)?;
+    Some(format!(
+        "chunks of {context} tokens are longer than the model's context of {limit}: beyond it, what it computes is not what it \
+         was trained for"
+    ))
 }

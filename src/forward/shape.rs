@@ -40,6 +40,8 @@ pub struct Shape {
     pub yarn: Option<Yarn>,
     /// The choice of experts.
     pub router: Router,
+    /// The longest text that the model was made for, where it says.
+    pub context: Option<usize>,
     /// The token that begins a text.
     pub bos: Option<u32>,
 }
@@ -129,6 +131,7 @@ impl Shape {
                 normalised: find("expert_weights_norm") == Some(1.0),
                 scale: find("expert_weights_scale").filter(|&scale| scale != 0.0).unwrap_or(1.0) as f32,
             },
+            context: find("context_length").map(|n| n as usize),
             bos: number("tokenizer.ggml.bos_token_id").map(|id| id as u32),
         })
     }

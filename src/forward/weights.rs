@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use dense_kernels::Dense;
+use quant_kernels::Format;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
 use super::shape::Shape;
-use crate::checkpoint::{Checkpoint, Matrix};
+use crate::checkpoint::{Checkpoint, Matrix, Values};
 use crate::error::{Error, Result};
 use crate::gguf::{Entry, Part, Parts};
 use crate::model::Model;
@@ -105,15 +106,16 @@ impl Weights for FromCheckpoint<'_> {
     fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let tensor = &self.model.tensors[self.places[tensor]];
         let slice = &tensor.slices[slice];
+        let values = if tensor.role.is_f32() { Values::Any } else { Values::Bounded };
         let matrix = Matrix::open(self.checkpoint, &slice.tensor)?;
         let mut raw = Vec::new();
         if !slice.transposed {
             let window = slice.rows.start + rows.start as u64..slice.rows.start + rows.end as u64;
-            return matrix.read(window, &mut raw, out);
+            return matrix.read(window, &mut raw, out, values);
         }
         let (columns, width) = (tensor.columns() as usize, tensor.rows() as usize);
         let mut window = vec![0.0; columns * width];
-        matrix.read(slice.rows.clone(), &mut raw, &mut window)?;
+        matrix.read(slice.rows.clone(), &mut raw, &mut window, values)?;
         for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
             for (column, out) in out.iter_mut().enumerate() {
                 *out = window[column * width + row];
@@ -185,7 +187,9 @@ impl Weights for FromGguf {
         let mut blocks = vec![0; (rows.len() as u64 * row_bytes) as usize];
         part.read_at(entry.offset + first * row_bytes, &mut blocks)?;
         quant_kernels::dequantize(entry.format, &blocks, out);
-        match out.iter().position(|x| !x.is_finite()) {
+        // A router's bias may shut an expert out.
+        let allowed = |x: f32| x.is_finite() || (entry.format == Format::F32 && x == f32::NEG_INFINITY);
+        match out.iter().position(|&x| !allowed(x)) {
             None => Ok(()),
             Some(index) => {
                 let columns = entry.columns() as usize;

@@ -7,11 +7,11 @@ mod tensor;
 mod tokenizer;
 
 pub use tensor::{Role, Slice, TensorPlan, layer_and_class};
-pub use tokenizer::Encoder;
+pub use tokenizer::{Cutter, Encoder, TEXT_PIECE};
 
 use std::collections::HashMap;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, LeftOut};
 use crate::error::{Error, Result, Warning};
 use crate::gguf::Metadata;
 
@@ -43,6 +43,8 @@ pub struct Model {
     pub experts: [u32; 2],
     /// Numbers a token adds to the KV cache in one layer.
     pub kv_per_token: u32,
+    /// Tensors that no model needs and that are left out by name.
+    pub left_out: Vec<LeftOut>,
     /// What is suspicious in the checkpoint.
     pub warnings: Vec<Warning>,
 }

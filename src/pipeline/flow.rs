@@ -14,7 +14,7 @@ use super::session::{Keeper, Session};
 use super::stages::{Clock, Stages};
 use super::units::{Unit, Window, Work};
 use super::{Budget, Deviation, Done, Event, Job};
-use crate::checkpoint::Matrix;
+use crate::checkpoint::{Matrix, Values};
 use crate::error::{Error, Result};
 use crate::gguf::Output;
 use crate::model::Slice;
@@ -219,7 +219,7 @@ impl Scratch {
         let format = plan.format(unit.tensor);
         let columns = tensor.columns();
         weights.resize(unit.weights(plan) as usize, 0.0);
-        matrix.decode(shared.source_rows(unit), &piece.raw, weights)?;
+        matrix.decode(shared.source_rows(unit), &piece.raw, weights, Values::of(format))?;
         let weights = match tensor.slices[unit.slice].transposed {
             true => transpose(weights, columns as usize, transposed),
             false => &weights[..],

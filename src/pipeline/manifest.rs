@@ -93,6 +93,9 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
     if !warnings.is_empty() {
         manifest["warnings"] = warnings.iter().map(Warning::to_string).collect();
     }
+    if !plan.model.left_out.is_empty() {
+        manifest["left_out"] = json!(plan.model.left_out);
+    }
     if let Some(Tradeoff { curve, chosen }) = &plan.tradeoff {
         manifest["tradeoff"] = json!(curve);
         manifest["chosen"] = json!(chosen);

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{Choice, Imatrix};
-use crate::checkpoint::{Checkpoint, Matrix};
-use crate::error::Result;
+use crate::checkpoint::{Checkpoint, Matrix, Values};
+use crate::deviation::LARGEST_IMPORTANCE;
+use crate::error::{Result, Warning};
 use crate::model::{Model, TensorPlan};
 
 /// Where a tensor's importances come from.
@@ -26,6 +27,7 @@ pub enum Origin {
 pub struct Importances<'a> {
     imatrix: Option<&'a Imatrix>,
     tensors: Vec<Tensor>,
+    warnings: Vec<Warning>,
 }
 
 #[derive(Debug)]
@@ -85,7 +87,13 @@ impl<'a> Importances<'a> {
         {
             return Err(imatrix.foreign());
         }
-        Ok(Self { imatrix, tensors })
+        let warnings = imatrix.map_or_else(Vec::new, |imatrix| suspicious(imatrix, model, needed));
+        Ok(Self { imatrix, tensors, warnings })
+    }
+
+    /// What is suspicious in the importance matrix.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Whether there is an importance matrix.
@@ -115,6 +123,39 @@ impl<'a> Importances<'a> {
     }
 }
 
+/// Entries of zeros only, and those with one row for all slices: two warnings at most, each with its first tensor.
+fn suspicious(imatrix: &Imatrix, model: &Model, needed: &[bool]) -> Vec<Warning> {
+    let (mut zeros, mut shared): (Vec<(&str, usize)>, Vec<&str>) = Default::default();
+    let needed = model.tensors.iter().zip(needed).filter(|(_, needed)| **needed).map(|(tensor, _)| tensor);
+    for tensor in needed.filter(|tensor| imatrix.has(&tensor.name)) {
+        let (columns, slices) = (tensor.columns() as usize, tensor.slices.len());
+        if imatrix.is_shared(&tensor.name, columns, slices) {
+            shared.push(&tensor.name);
+        }
+        match (0..slices).filter(|slice| imatrix.is_zero(&tensor.name, *slice, columns)).count() {
+            0 => {}
+            count => zeros.push((&tensor.name, count)),
+        }
+    }
+    let mut warnings = Vec::new();
+    if let Some((first, _)) = zeros.first() {
+        let slices: usize = zeros.iter().map(|(_, slices)| slices).sum();
+        let problem = format!(
+            "is said to be measured and holds zeros only, as do {slices} slices of {} tensors in all; they count as not measured",
+            zeros.len()
+        );
+        warnings.push(Warning::new(imatrix.fault(first, problem)));
+    }
+    if let Some(first) = shared.first() {
+        let problem = format!(
+            "has one row of values for all of its slices, as have {} tensors in all; it is used for every slice",
+            shared.len()
+        );
+        warnings.push(Warning::new(imatrix.fault(first, problem)));
+    }
+    warnings
+}
+
 /// Reads all slices once: counts those without data and takes the mean of the others.
 fn measured(imatrix: &Imatrix, tensor: &TensorPlan) -> Result<Tensor> {
     let (columns, slices) = (tensor.columns() as usize, tensor.slices.len());
@@ -135,6 +176,6 @@ fn measured(imatrix: &Imatrix, tensor: &TensorPlan) -> Result<Tensor> {
 fn squared_gains(checkpoint: &Checkpoint, norm: &str) -> Result<Arc<[f32]>> {
     let matrix = Matrix::open(checkpoint, norm)?;
     let mut gains = vec![0.0; matrix.tensor().columns() as usize];
-    matrix.read(0..1, &mut Vec::new(), &mut gains)?;
-    Ok(gains.iter().map(|gain| gain * gain).collect())
+    matrix.read(0..1, &mut Vec::new(), &mut gains, Values::Any)?;
+    Ok(gains.iter().map(|gain| (gain * gain).min(LARGEST_IMPORTANCE)).collect())
 }

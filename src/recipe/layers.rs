@@ -120,6 +120,7 @@ mod tests {
             dense_layers,
             experts: [256, 8],
             kv_per_token: 576,
+            left_out: Vec::new(),
             warnings: Vec::new(),
         };
         let choice = Layers::try_from(text.to_owned()).expect(text);

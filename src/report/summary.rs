@@ -186,6 +186,7 @@ impl Summary {
             warnings: plan
                 .warnings
                 .iter()
+                .chain(importances.warnings())
                 .map(Warning::to_string)
                 .chain(warnings(importances.has_imatrix(), looks))
                 .collect(),

@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use super::alignment::{Inner, alignment};
 use super::sample::{Sample, sample};
 use super::{Measured, Table};
-use crate::checkpoint::{Checkpoint, Fingerprint, Matrix};
+use crate::checkpoint::{Checkpoint, Fingerprint, Matrix, Values};
 use crate::deviation::Deviation;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::Value;
 use crate::model::{Model, Role, Slice, TensorPlan};
 use crate::recipe::{Imatrix, Importances, Origin, fitting};
@@ -33,20 +33,22 @@ pub struct Sampling<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Measures all tensors whose type can be chosen. The result does not depend on the number of threads.
+/// Measures all tensors whose type can be chosen, and says which seem to be damaged. The result does not depend on the number of
+/// threads.
 ///
 /// # Errors
 /// If a sample cannot be read, or holds weights that no format can, or the user stops the work.
-pub fn measure(sampling: &Sampling) -> Result<Table> {
+pub fn measure(sampling: &Sampling) -> Result<(Table, Vec<Warning>)> {
     let Sampling { checkpoint, model, source, imatrix, .. } = *sampling;
     let needed: Vec<bool> = model.tensors.iter().map(|tensor| !tensor.role.is_f32()).collect();
     let importances = Importances::of(checkpoint, model, &needed, imatrix)?;
     let job = Job { sampling, importances: &importances };
     let open: Vec<usize> = (0..needed.len()).filter(|&tensor| needed[tensor]).collect();
-    let measured: Vec<(Measured, u64)> =
+    let measured: Vec<(Measured, u64, Option<Warning>)> =
         open.into_par_iter().map(|tensor| job.tensor(tensor)).collect::<Result<_>>()?;
-    let mut bytes = measured.iter().map(|(_, bytes)| bytes).sum();
-    let mut tensors: Vec<Measured> = measured.into_iter().map(|(measured, _)| measured).collect();
+    let mut bytes = measured.iter().map(|(_, bytes, _)| bytes).sum();
+    let warnings = measured.iter().filter_map(|(_, _, warning)| warning.clone()).collect();
+    let mut tensors: Vec<Measured> = measured.into_iter().map(|(measured, ..)| measured).collect();
     let aligned: Vec<Option<(Ffn, f64, u64)>> =
         ffns(model).into_par_iter().map(|ffn| job.alignment(ffn)).collect::<Result<_>>()?;
     for (ffn, alignment, read) in aligned.into_iter().flatten() {
@@ -57,7 +59,7 @@ pub fn measure(sampling: &Sampling) -> Result<Table> {
             entry.expect("every open tensor is measured").alignment = Some(alignment);
         }
     }
-    Ok(Table::new(source, imatrix.map(Imatrix::fingerprint), bytes, tensors))
+    Ok((Table::new(source, imatrix.map(Imatrix::fingerprint), bytes, tensors), warnings))
 }
 
 /// The types that are tried on a tensor, each once.
@@ -100,8 +102,8 @@ impl Job<'_> {
         if self.sampling.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// One tensor, and the bytes that were read for it.
-    fn tensor(&self, index: usize) -> Result<(Measured, u64)> {
+    /// One tensor, the bytes that were read for it, and whether it seems to be damaged.
+    fn tensor(&self, index: usize) -> Result<(Measured, u64, Option<Warning>)> {
         let tensor = &self.sampling.model.tensors[index];
         let columns = tensor.columns() as usize;
         let formats = formats(tensor, self.sampling.types);
@@ -109,10 +111,14 @@ impl Job<'_> {
         let (mut energy, mut bytes, mut row) = (0.0, 0, Vec::new());
         let samples = sample(tensor);
         let slices = samples.len() as f64;
+        let mut zeros = Vec::new();
         for sample in samples {
             self.go_on()?;
             let (weights, read) = self.rows(&tensor.slices[sample.slice], tensor, &sample)?;
             bytes += read;
+            if weights.iter().all(|&weight| weight == 0.0) {
+                zeros.push(sample.slice);
+            }
             let importance = self.importances.slice(self.sampling.model, index, sample.slice)?;
             let importance = importance.as_deref();
             let rows = sample.rows.len() as u64;
@@ -146,7 +152,23 @@ impl Job<'_> {
             errors,
             with_feedback: BTreeMap::new(),
         };
-        Ok((measured, bytes))
+        Ok((measured, bytes, self.damage(tensor, &zeros, slices as usize)))
+    }
+
+    /// The warning for slices of which all sampled rows are zero. Not of embedding and head, which have rows for ids that no
+    /// text has.
+    fn damage(&self, tensor: &TensorPlan, zeros: &[usize], slices: usize) -> Option<Warning> {
+        let first = zeros.first().filter(|_| !matches!(tensor.role, Role::Embedding | Role::Output))?;
+        let name = &tensor.slices[*first].tensor;
+        let shard =
+            self.sampling.checkpoint.get(name).map_or(String::new(), |source| source.shard.to_string());
+        let problem = format!(
+            "holds zeros only in all rows that were looked at, as do {} of the {slices} slices sampled of {}: a trained model has \
+             none, so the file may be damaged",
+            zeros.len(),
+            tensor.name
+        );
+        Some(Warning::new(Error::tensor(&shard, name, problem)))
     }
 
     /// The alignment of gate and up, and the bytes that were read for it; None where the importances of one of the
@@ -189,7 +211,7 @@ impl Job<'_> {
         if slice.transposed {
             let across = tensor.rows() as usize;
             let mut window = vec![0.0; columns * across];
-            matrix.read(slice.rows.clone(), &mut raw, &mut window)?;
+            matrix.read(slice.rows.clone(), &mut raw, &mut window, Values::Bounded)?;
             for (weights, &row) in weights.chunks_exact_mut(columns).zip(&sample.rows) {
                 for (column, weight) in weights.iter_mut().enumerate() {
                     *weight = window[column * across + row as usize];
@@ -199,7 +221,7 @@ impl Job<'_> {
         } else {
             for (weights, &row) in weights.chunks_exact_mut(columns).zip(&sample.rows) {
                 let row = slice.rows.start + row;
-                matrix.read(row..row + 1, &mut raw, weights)?;
+                matrix.read(row..row + 1, &mut raw, weights, Values::Bounded)?;
                 bytes += raw.len() as u64;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::checkpoint::{Checkpoint, Matrix};
+use crate::checkpoint::{Checkpoint, Matrix, Values};
 use crate::error::Result;
 use crate::model::{Slice, TensorPlan};
 
@@ -21,7 +21,7 @@ pub fn read(
     let (mut raw, mut weights) = (Vec::new(), Vec::new());
     if slice.transposed {
         weights.resize((rows * columns) as usize, 0.0);
-        matrix.read(slice.rows.clone(), &mut raw, &mut weights)?;
+        matrix.read(slice.rows.clone(), &mut raw, &mut weights, Values::Any)?;
         let stored_columns = weights.len() / columns as usize;
         let at = |row: usize, column: usize| weights[column * stored_columns + row];
         let turned: Vec<f32> = (0..rows as usize)
@@ -34,7 +34,12 @@ pub fn read(
     while start < rows {
         let piece = start..rows.min(start + step);
         weights.resize(((piece.end - start) * columns) as usize, 0.0);
-        matrix.read(slice.rows.start + start..slice.rows.start + piece.end, &mut raw, &mut weights)?;
+        matrix.read(
+            slice.rows.start + start..slice.rows.start + piece.end,
+            &mut raw,
+            &mut weights,
+            Values::Any,
+        )?;
         start = piece.end;
         each(piece, &weights)?;
     }

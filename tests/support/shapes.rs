@@ -187,15 +187,17 @@ pub fn write(folder: &Path, config: &Value, tensors: &[Declared], count: u64) {
 pub fn write_tokenizer(folder: &Path, base: u32, added: u32) {
     let fixture = fs::read(super::fixture("tiny-r1/tokenizer.json")).expect("read");
     let mut tokenizer: Value = serde_json::from_slice(&fixture).expect("JSON");
-    let vocab: Map<String, Value> = (0..base).map(|id| (format!("t{id}"), id.into())).collect();
-    let merges: Vec<Value> = (1..base).map(|id| json!([format!("t{}", id - 1), format!("t{id}")])).collect();
+    // The first are digits, so that each of t100, t101, ... is joined of one that is there and a digit.
+    let text = |id: u32| if id < 10 { id.to_string() } else { format!("t{id}") };
+    let vocab: Map<String, Value> = (0..base).map(|id| (text(id), id.into())).collect();
+    let merges: Vec<Value> = (100..base).map(|id| json!([text(id / 10), text(id % 10)])).collect();
     tokenizer["model"]["vocab"] = vocab.into();
     tokenizer["model"]["merges"] = merges.into();
     tokenizer["added_tokens"] = (0..added)
         .map(|i| json!({"id": base + i, "content": format!("<｜special {i}｜>"), "special": true}))
         .collect();
     fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).expect("written");
-    let config =
-        json!({"add_bos_token": true, "bos_token": "<｜special 0｜>", "eos_token": "<｜special 1｜>"});
+    let config = json!({"add_bos_token": true, "bos_token": "<｜special 0｜>", "eos_token": "<｜special 1｜>",
+            "pad_token": "<｜special 1｜>"});
     fs::write(folder.join("tokenizer_config.json"), config.to_string()).expect("written");
 }

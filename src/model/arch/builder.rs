@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::checkpoint::{Checkpoint, SCALE_SUFFIX};
+use safetensors::Dtype;
+
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::model::{Role, Slice, TensorPlan};
 
@@ -97,32 +99,47 @@ impl<'a> Builder<'a> {
     pub fn finish(self, left_out: impl Fn(&str) -> bool) -> Result<Vec<TensorPlan>> {
         let is_known = |name: &str| {
             self.used.contains(name)
-                || name.strip_suffix(SCALE_SUFFIX).is_some_and(|weight| self.is_scaled(weight))
+                || self.checkpoint.is_left_out(name)
+                || self.scaled(name).is_some_and(|weight| weight.dtype == Dtype::F8_E4M3)
                 || left_out(name)
         };
         // The first by name, so that the message does not depend on the order of a hash map.
         match self.checkpoint.tensors().filter(|t| !is_known(&t.name)).min_by(|a, b| a.name.cmp(&b.name)) {
             Some(tensor) => {
-                let problem = "has no place in this architecture; leaving it out would change the model";
-                Err(Error::Unsupported(format!("{}: tensor \"{}\" {problem}", tensor.shard, tensor.name)))
+                let consequence = match self.scaled(&tensor.name) {
+                    Some(weight) => format!(
+                        "\"{}\" is {:?}, which needs no scales, and whether it was multiplied by them nothing tells",
+                        weight.name, weight.dtype
+                    ),
+                    None => "leaving it out would change the model, if it is a part of it".to_owned(),
+                };
+                Err(Error::Unsupported(format!(
+                    "{}: tensor \"{}\" has no place in this architecture: {consequence}",
+                    tensor.shard, tensor.name
+                )))
             }
             None => Ok(self.tensors),
         }
     }
 
-    /// Whether the tensor is read with block scales.
-    fn is_scaled(&self, weight: &str) -> bool {
-        self.checkpoint.get(weight).is_some_and(|tensor| tensor.dtype == safetensors::Dtype::F8_E4M3)
+    /// The tensor that one of this name would be the scales of.
+    fn scaled(&self, name: &str) -> Option<&Tensor> {
+        self.checkpoint.weight_of_scale(name).and_then(|weight| self.checkpoint.get(weight))
     }
 
-    /// Marks a checkpoint tensor as used, after checking its shape.
+    /// Marks a checkpoint tensor as used, after checking whether it can be read at all, its shape, and its scales.
     fn source(&mut self, name: &str, shape: &[u32]) -> Result<()> {
         let tensor = self.checkpoint.tensor(name)?;
+        let stored = match self.checkpoint.encoding(tensor) {
+            Err(error @ Error::Unsupported(_)) => return Err(error),
+            stored => stored,
+        };
         let expected: Vec<u64> = shape.iter().map(|&n| n.into()).collect();
         if tensor.shape != expected {
             let problem = format!("has shape {:?}; config.json implies {expected:?}", tensor.shape);
             return Err(Error::tensor(&tensor.shard, name, problem));
         }
+        stored?;
         self.used.insert(name.to_owned());
         Ok(())
     }

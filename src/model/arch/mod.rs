@@ -2,6 +2,7 @@
 
 mod builder;
 mod deepseek2;
+mod fields;
 mod rope;
 mod sampling;
 

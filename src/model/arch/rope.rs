@@ -1,8 +1,23 @@
 //! Position encoding: `rope_theta` and yarn, as the metadata of any family.
 
+use super::fields::{ROPE, check};
 use crate::checkpoint::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::Value;
+
+/// What is not known of the position encoding's fields.
+///
+/// # Errors
+/// If one has a value that no GGUF file can say.
+pub fn warnings(config: &Config) -> Result<Vec<Warning>> {
+    let mut warnings = Vec::new();
+    for field in ["rope_parameters", "rope_scaling"] {
+        if config.has(field) {
+            warnings.extend(check(&config.object(field)?, &[ROPE])?);
+        }
+    }
+    Ok(warnings)
+}
 
 /// Position encoding, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`.
 pub fn describe(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()> {
@@ -46,6 +61,13 @@ pub fn describe(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()
     let mscale: f32 = scaling.find("mscale_all_dim")?.unwrap_or(0.0);
     if !(0.0..=100.0).contains(&mscale) {
         return Err(scaling.fault("mscale_all_dim", format!("is {mscale}; expected 0 to 100")));
+    }
+    // What rotated parts are multiplied by besides has no key: llama.cpp takes it for that of equal factors, or of 1 and none.
+    let rotated: f32 = scaling.find("mscale")?.unwrap_or(1.0);
+    if scaling.positive("factor")? > 1.0 && rotated != if mscale == 0.0 { 1.0 } else { mscale } {
+        let problem =
+            format!("is {rotated}, and mscale_all_dim is {mscale}; only equal ones have a GGUF form");
+        return Err(Error::Unsupported(scaling.says("mscale", &problem)));
     }
     set("rope.scaling.yarn_log_multiplier", Value::F32(0.1 * mscale));
     Ok(())

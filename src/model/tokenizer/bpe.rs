@@ -40,6 +40,8 @@ struct Bpe {
     kind: Option<String>,
     #[serde(default)]
     byte_fallback: bool,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
     vocab: Pairs<u32>,
     merges: Vec<Merge>,
 }
@@ -61,6 +63,17 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         let found = if kind == "BPE" { "BPE with byte_fallback" } else { kind };
         return Err(Error::Unsupported(format!("{FILE}: model is {found}; byte-level BPE is known")));
     }
+    for (field, mark) in [
+        ("continuing_subword_prefix", &file.model.continuing_subword_prefix),
+        ("end_of_word_suffix", &file.model.end_of_word_suffix),
+    ] {
+        if let Some(mark) = mark.as_deref().filter(|mark| !mark.is_empty()) {
+            let problem = format!(
+                "{FILE}: model.{field} is {mark:?}; byte-level BPE has none, and llama.cpp knows none"
+            );
+            return Err(Error::Unsupported(problem));
+        }
+    }
     let normalizer = rules("normalizer", file.normalizer)?;
     if !is_empty(&normalizer) {
         let problem = format!("{FILE}: has a normalizer, which llama.cpp does not apply: {normalizer}");
@@ -71,6 +84,8 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         None => split::recognise(&rules("pre_tokenizer", file.pre_tokenizer)?)?,
     };
 
+    let merges: Vec<String> = file.model.merges.into_iter().map(Merge::joined).collect();
+    check(&merges, &file.model.vocab)?;
     let mut tokens = vec![None; size as usize];
     for (text, id) in file.model.vocab.0 {
         if let Some(Some((first, _))) = tokens.get(id as usize) {
@@ -87,7 +102,33 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         let (text, kind) = added(token.content, token.special);
         place(FILE, &mut tokens, token.id, text, kind)?;
     }
-    Ok(Vocabulary { tokens, merges: file.model.merges.into_iter().map(Merge::joined).collect(), splitter })
+    Ok(Vocabulary { tokens, merges, splitter })
+}
+
+/// Whether digits and ideographs are split out first; None if the splitting rules are not known, and so not where they end.
+pub fn splits_known(json: &[u8]) -> Option<bool> {
+    let file: File = serde_json::from_slice(json).ok()?;
+    let known = is_empty(&rules("normalizer", file.normalizer).ok()?);
+    let splitter = split::recognise(&rules("pre_tokenizer", file.pre_tokenizer).ok()?).ok()?;
+    known.then_some(splitter.name == split::V3)
+}
+
+/// Every merge must join two tokens to a third, or no reader can use it.
+fn check(merges: &[String], vocab: &Pairs<u32>) -> Result<()> {
+    let texts: HashSet<&str> = vocab.0.iter().map(|(text, _)| text.as_str()).collect();
+    let mut whole = String::new();
+    for (number, merge) in merges.iter().enumerate() {
+        let sides = merge.split_once(' ').filter(|(_, right)| !right.contains(' '));
+        let fault =
+            |what: String| Err(Error::file(FILE, format!("model.merges, entry {number} ({merge:?}) {what}")));
+        let Some((left, right)) = sides else { return fault("does not name two tokens".to_owned()) };
+        whole.clear();
+        whole.extend([left, right]);
+        if let Some(other) = [left, right, &whole].into_iter().find(|text| !texts.contains(text)) {
+            return fault(format!("needs {other:?}, which is no token"));
+        }
+    }
+    Ok(())
 }
 
 /// A part of the file that is looked at as it comes.

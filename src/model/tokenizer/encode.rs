@@ -1,15 +1,26 @@
 //! Text to token ids, by the checkpoint's own tokenizer.json.
 
-use super::bpe;
+use std::collections::HashMap;
+
+use tokenizers::{AddedToken, ModelWrapper};
+
+use super::pieces::{Borders, Cutter, Literal};
+use super::specials::Specials;
+use super::{Kind, added, added_tokens, bpe, config};
 use crate::checkpoint::{Checkpoint, MAX_JSON, exists, read_file};
 use crate::error::{Error, Result};
 
 /// Turns text into ids, as llama.cpp does when it does not parse special tokens.
 #[derive(Debug)]
-pub struct Encoder(tokenizers::Tokenizer);
+pub struct Encoder {
+    tokenizer: tokenizers::Tokenizer,
+    /// The model's ids of tokens that the library counts otherwise.
+    ids: HashMap<u32, u32>,
+    borders: Option<Borders>,
+}
 
 impl Encoder {
-    /// Reads tokenizer.json.
+    /// Reads tokenizer.json, and the tokens that other files add.
     ///
     /// # Errors
     /// If there is none (Kimi's models have tiktoken.model instead), or the library cannot read it.
@@ -19,11 +30,46 @@ impl Encoder {
             let problem = "is not there; text can be read only by the tokenizer that it describes";
             return Err(Error::Unsupported(format!("{}: {problem}", bpe::FILE)));
         }
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(read_file(source, bpe::FILE, MAX_JSON)?)
-            .map_err(|e| Error::file(bpe::FILE, format!("cannot be used to read text: {e}")))?;
+        let json = read_file(source, bpe::FILE, MAX_JSON)?;
+        let fault = |e| Error::file(bpe::FILE, format!("cannot be used to read text: {e}"));
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&json).map_err(fault)?;
+        // What training left there is not asked for: a text is read whole, as it is, and the same each time.
+        tokenizer.with_truncation(None).map_err(fault)?;
+        tokenizer.with_padding(None);
+        if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
+            && bpe.dropout.is_some()
+        {
+            let mut bpe = bpe.clone();
+            bpe.dropout = None;
+            tokenizer.with_model(bpe);
+        }
         // A text that speaks of "<|User|>" does not end a turn.
         tokenizer.set_encode_special_tokens(true);
-        Ok(Self(tokenizer))
+
+        let config = config(checkpoint)?;
+        let list = added_tokens::read(checkpoint, &config, &Specials::read(checkpoint, &config)?)?;
+        let known: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
+        let is_known = |content: &str| known.iter().any(|token| token.content == content);
+        let other =
+            list.iter().filter(|token| token.counts_most() || !is_known(&token.content)).map(|token| {
+                AddedToken::from(token.content.as_str(), token.special)
+                    .lstrip(token.lstrip)
+                    .rstrip(token.rstrip)
+                    .single_word(token.single_word)
+                    .normalized(token.normalized)
+            });
+        // What is written as a control token is none of the text, whatever its file says of it.
+        let controls = |mut token: AddedToken| {
+            token.special = added(token.content.clone(), token.special).1 == Kind::Control;
+            token
+        };
+        let new: Vec<AddedToken> = known.iter().cloned().chain(other).map(controls).collect();
+        tokenizer.add_tokens(new).map_err(fault)?;
+        let ids = list.iter().filter_map(|token| Some((tokenizer.token_to_id(&token.content)?, token.id)));
+        let ids = ids.filter(|(library, model)| library != model).collect();
+        let borders =
+            bpe::splits_known(&json).map(|classes| Borders { classes, literals: literals(&tokenizer) });
+        Ok(Self { tokenizer, ids, borders })
     }
 
     /// The ids of a text, nothing added before or after.
@@ -32,15 +78,34 @@ impl Encoder {
     /// If the tokenizer cannot read it, or makes ids that the model does not have.
     pub fn encode(&self, text: &str, vocabulary: usize) -> Result<Vec<u32>> {
         let encoding = self
-            .0
+            .tokenizer
             .encode_fast(text, false)
             .map_err(|e| Error::file(bpe::FILE, format!("cannot read the text: {e}")))?;
-        match encoding.get_ids().iter().find(|&&id| id as usize >= vocabulary) {
-            None => Ok(encoding.get_ids().to_vec()),
+        let ids = encoding.get_ids().iter();
+        let ids: Vec<u32> = ids.map(|id| self.ids.get(id).copied().unwrap_or(*id)).collect();
+        match ids.iter().find(|&&id| id as usize >= vocabulary) {
+            None => Ok(ids),
             Some(id) => {
                 let problem = format!("makes the id {id}, but the model has {vocabulary}");
                 Err(Error::file(bpe::FILE, problem))
             }
         }
     }
+
+    /// Cuts a long text into pieces of about so many bytes that have, one after another, the ids of the whole.
+    pub fn cutter(&self, piece: usize) -> Cutter {
+        Cutter::new(self.borders.clone(), piece)
+    }
+}
+
+/// The tokens that are looked for in a text.
+fn literals(tokenizer: &tokenizers::Tokenizer) -> Vec<Literal> {
+    let tokens = tokenizer.get_added_tokens_decoder();
+    let looked_for = tokens.into_values().filter(|token| !token.special);
+    let literal = |token: AddedToken| Literal {
+        strips: [token.lstrip, token.rstrip],
+        single_word: token.single_word,
+        text: token.content,
+    };
+    looked_for.map(literal).collect()
 }

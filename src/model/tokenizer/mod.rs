@@ -1,20 +1,24 @@
 //! The tokenizer as GGUF metadata: from tokenizer.json, or from Kimi's tiktoken.model.
 
+mod added_tokens;
 mod bpe;
 mod encode;
+mod pieces;
 mod pre;
+mod specials;
 mod split;
+mod templates;
 mod tiktoken;
 
 pub use encode::Encoder;
+pub use pieces::{Cutter, TEXT_PIECE};
 
 use std::collections::HashSet;
 
-use serde::Deserialize;
-
-use crate::checkpoint::{Checkpoint, Config, GENERATION_CONFIG, MAX_JSON, exists, read_file};
-use crate::error::{Error, Result};
+use crate::checkpoint::{Checkpoint, Config, MAX_JSON, exists, read_file};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::{Metadata, Value};
+use specials::Specials;
 
 const CONFIG: &str = "tokenizer_config.json";
 
@@ -60,17 +64,22 @@ impl Tokenizer {
     pub fn read(checkpoint: &Checkpoint, size: u32, pre: Option<&str>) -> Result<Self> {
         pre.map_or(Ok(()), pre::check)?;
         let source = checkpoint.source();
-        let config = match checkpoint.optional_config(CONFIG)? {
-            Some(config) => config,
-            None => Config::parse_as(CONFIG, b"{}")?,
-        };
-        let vocabulary = if exists(source, bpe::FILE)? {
-            bpe::read(&read_file(source, bpe::FILE, MAX_JSON)?, size, pre)?
+        let config = config(checkpoint)?;
+        let specials = Specials::read(checkpoint, &config)?;
+        let (file, mut vocabulary) = if exists(source, bpe::FILE)? {
+            (bpe::FILE, bpe::read(&read_file(source, bpe::FILE, MAX_JSON)?, size, pre)?)
         } else if exists(source, tiktoken::FILE)? {
-            tiktoken::read(&read_file(source, tiktoken::FILE, MAX_JSON)?, &config, size, pre)?
+            let text = read_file(source, tiktoken::FILE, MAX_JSON)?;
+            (tiktoken::FILE, tiktoken::read(&text, &config, size, pre)?)
         } else {
             return Err(Error::file(bpe::FILE, format!("is not there, nor is {}", tiktoken::FILE)));
         };
+
+        added_tokens::join(
+            file,
+            &mut vocabulary.tokens,
+            &added_tokens::read(checkpoint, &config, &specials)?,
+        )?;
 
         let mut tokens = Vec::with_capacity(size as usize);
         let mut kinds = Vec::with_capacity(size as usize);
@@ -81,10 +90,10 @@ impl Tokenizer {
         }
         let mut seen = HashSet::new();
         if let Some(twice) = tokens.iter().find(|text| !seen.insert(text.as_str())) {
-            return Err(Error::file(bpe::FILE, format!("two ids have the text {twice:?}")));
+            return Err(Error::file(file, format!("two ids have the text {twice:?}")));
         }
 
-        let id = |field: &str| special(checkpoint, &config, &tokens, field);
+        let id = |field: &str| specials.id(field, &tokens);
         let (bos, eos) = (id("bos_token")?, id("eos_token")?);
         if eos.is_none() {
             // llama.cpp would take token 11 without a word.
@@ -99,11 +108,18 @@ impl Tokenizer {
             padding: id("pad_token")?,
             add_bos: config.find("add_bos_token")?.unwrap_or(vocabulary.splitter.adds_bos && bos.is_some()),
             add_eos: config.find("add_eos_token")?.unwrap_or(false),
-            templates: templates(checkpoint, &config)?,
+            templates: templates::read(checkpoint, &config)?,
             tokens,
             kinds,
             merges: vocabulary.merges,
         })
+    }
+
+    /// What the files do not say, though they should.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let problem = format!("no padding token is named, nor in the others of {}", Specials::files());
+        let missing = self.padding.is_none().then(|| Warning::new(Error::file(CONFIG, problem)));
+        missing.into_iter().collect()
     }
 
     /// Writes the `tokenizer.*` keys.
@@ -122,7 +138,7 @@ impl Tokenizer {
         metadata.set("tokenizer.ggml.add_eos_token", Value::Bool(self.add_eos));
         let mut named = Vec::new();
         for (name, template) in self.templates {
-            if name == "default" {
+            if name == templates::DEFAULT {
                 metadata.set("tokenizer.chat_template", Value::String(template));
             } else {
                 metadata.set(format!("tokenizer.chat_template.{name}"), Value::String(template));
@@ -135,77 +151,12 @@ impl Tokenizer {
     }
 }
 
-/// A token named in tokenizer_config.json: its text, or an object with it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Named {
-    Text(String),
-    Token { content: String },
-}
-
-/// The id of a special token: by its text in tokenizer_config.json, else by number in config.json or
-/// generation_config.json.
-fn special(checkpoint: &Checkpoint, config: &Config, tokens: &[String], field: &str) -> Result<Option<u32>> {
-    if let Some(named) = config.find::<Named>(field)? {
-        let (Named::Text(text) | Named::Token { content: text }) = named;
-        return match tokens.iter().position(|token| *token == text) {
-            Some(id) => Ok(Some(id as u32)),
-            None => Err(config.fault(field, format!("is {text:?}, which is no token"))),
-        };
+/// tokenizer_config.json; nothing if it is not there.
+fn config(checkpoint: &Checkpoint) -> Result<Config> {
+    match checkpoint.optional_config(CONFIG)? {
+        Some(config) => Ok(config),
+        None => Config::parse_as(CONFIG, b"{}"),
     }
-    let by_number = format!("{field}_id");
-    if let Some(id) = numbered(checkpoint.config(), tokens.len(), &by_number)? {
-        return Ok(Some(id));
-    }
-    match checkpoint.optional_config(GENERATION_CONFIG)? {
-        Some(generation) => numbered(&generation, tokens.len(), &by_number),
-        None => Ok(None),
-    }
-}
-
-/// A token id, or the first of a list of them.
-fn numbered(config: &Config, tokens: usize, field: &str) -> Result<Option<u32>> {
-    let Some(value) = config.find::<serde_json::Value>(field)? else { return Ok(None) };
-    let first = value.as_array().map_or(Some(&value), |list| list.first());
-    match first.and_then(serde_json::Value::as_u64) {
-        Some(id) if id < tokens as u64 => Ok(Some(id as u32)),
-        _ => Err(config.fault(field, format!("is {value}; expected the id of one of {tokens} tokens"))),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Templates {
-    One(String),
-    Named(Vec<NamedTemplate>),
-}
-
-#[derive(Deserialize)]
-struct NamedTemplate {
-    name: String,
-    template: String,
-}
-
-/// More chat templates are refused; models have up to three.
-const MAX_TEMPLATES: usize = 100;
-
-/// Chat templates by name, the usual one as "default"; a file of its own goes before the configuration.
-fn templates(checkpoint: &Checkpoint, config: &Config) -> Result<Vec<(String, String)>> {
-    const FILE: &str = "chat_template.jinja";
-    if exists(checkpoint.source(), FILE)? {
-        let text = String::from_utf8(read_file(checkpoint.source(), FILE, MAX_JSON)?)
-            .map_err(|e| Error::file(FILE, format!("is not UTF-8: {e}")))?;
-        return Ok(vec![("default".to_owned(), text)]);
-    }
-    Ok(match config.find::<Templates>("chat_template")? {
-        None => Vec::new(),
-        Some(Templates::One(text)) => vec![("default".to_owned(), text)],
-        Some(Templates::Named(list)) if list.len() > MAX_TEMPLATES => {
-            let problem = format!("lists {} templates; at most {MAX_TEMPLATES} are expected", list.len());
-            return Err(config.fault("chat_template", problem));
-        }
-        Some(Templates::Named(list)) => list.into_iter().map(|t| (t.name, t.template)).collect(),
-    })
 }
 
 /// Puts a token at its id.

@@ -28,6 +28,9 @@ struct Known {
     steps: &'static [&'static str],
 }
 
+/// V3's, R1's.
+pub const V3: &str = "deepseek-v3";
+
 /// Kimi's, whose rules are in Python and not in a file of data.
 pub const KIMI: &str = "kimi-k2";
 
@@ -35,7 +38,7 @@ const DIGIT: &str = "a digit";
 
 const KNOWN: &[Known] = &[
     Known {
-        name: "deepseek-v3",
+        name: V3,
         adds_bos: true,
         steps: &[
             r"\p{N}{1,3}",

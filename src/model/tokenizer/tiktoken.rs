@@ -1,12 +1,11 @@
 //! tiktoken.model of Kimi-K2 and Moonlight: tokens by rank, from which the merges follow. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 
-use super::{Kind, Vocabulary, added, place, split};
+use super::{Kind, Vocabulary, place, split};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 
@@ -18,13 +17,6 @@ const CLASS: &str = "TikTokenTokenizer";
 /// Finding the halves of a token takes the square of its length: the sum over all tokens, of which Kimi-K2's have ten
 /// million, is bounded.
 const MAX_WORK: usize = 1 << 26;
-
-#[derive(Deserialize)]
-struct Added {
-    content: String,
-    #[serde(default)]
-    special: bool,
-}
 
 /// The vocabulary of `size` ids; `pre` overrides the splitter that the tokenizer's class stands for.
 pub fn read(text: &[u8], config: &Config, size: u32, pre: Option<&str>) -> Result<Vocabulary> {
@@ -44,10 +36,6 @@ pub fn read(text: &[u8], config: &Config, size: u32, pre: Option<&str>) -> Resul
     let mut tokens = vec![None; size as usize];
     for (rank, bytes) in ranked.iter().enumerate() {
         place(FILE, &mut tokens, rank as u32, alphabet(bytes), Kind::Normal)?;
-    }
-    for (id, token) in config.find::<BTreeMap<u32, Added>>("added_tokens_decoder")?.unwrap_or_default() {
-        let (text, kind) = added(token.content, token.special);
-        place(FILE, &mut tokens, id, text, kind)?;
     }
     let by_bytes: HashMap<&[u8], usize> =
         ranked.iter().enumerate().map(|(rank, b)| (b.as_slice(), rank)).collect();
@@ -106,7 +94,7 @@ fn halves<'a>(token: &'a [u8], rank: usize, ranks: &HashMap<&[u8], usize>) -> Op
 }
 
 /// Bytes in GPT-2's alphabet: printable ones as themselves, the rest moved up to U+0100.
-fn alphabet(bytes: &[u8]) -> String {
+pub fn alphabet(bytes: &[u8]) -> String {
     let printable = |b: u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
     let moved = |b: u8| (0..b).filter(|&b| !printable(b)).count() as u32;
     let letter =
@@ -128,16 +116,14 @@ mod tests {
 
     #[test]
     fn merges_follow_from_ranks() {
-        let config = br#"{"tokenizer_class": "TikTokenTokenizer", "added_tokens_decoder":
-            {"262": {"content": "[BOS]", "special": true}}}"#;
+        let config = br#"{"tokenizer_class": "TikTokenTokenizer"}"#;
         let config = Config::parse_as("tokenizer_config.json", config).expect("config");
         let vocabulary = read(model().as_bytes(), &config, 264, None).expect("vocabulary");
         assert_eq!(vocabulary.splitter.name, "kimi-k2");
         assert_eq!(vocabulary.merges, ["h e", "l l", "he ll", "hell o"]);
         assert_eq!(vocabulary.tokens[32], Some(("\u{120}".to_owned(), Kind::Normal)));
         assert_eq!(vocabulary.tokens[10], Some(("\u{10a}".to_owned(), Kind::Normal)));
-        assert_eq!(vocabulary.tokens[262], Some(("[BOS]".to_owned(), Kind::Control)));
-        assert_eq!(vocabulary.tokens[263], None);
+        assert_eq!(vocabulary.tokens[262], None);
     }
 
     #[test]

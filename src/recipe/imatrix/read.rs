@@ -106,10 +106,11 @@ impl Imatrix {
         slices: usize,
     ) -> Result<Option<Vec<f32>>> {
         let Some(entry) = self.entries.get(tensor) else { return Ok(None) };
-        let fault =
-            |problem| Error::Imatrix { file: self.name.clone(), tensor: Some(tensor.to_owned()), problem };
+        let fault = |problem| self.fault(tensor, problem);
         let found = entry.sums.len() / 4;
-        if found != columns * slices {
+        // One row for all heads, as older versions of llama-imatrix wrote it.
+        let shared = found == columns;
+        if found != columns * slices && !shared {
             return Err(fault(format!("has {found} values; expected {columns} columns x {slices} slices")));
         }
         let count = match &entry.counts {
@@ -130,7 +131,7 @@ impl Imatrix {
         if count == 0.0 {
             return Ok(None);
         }
-        let start = entry.sums.start + slice * columns * 4;
+        let start = entry.sums.start + if shared { 0 } else { slice * columns * 4 };
         let mut values = self.numbers(&(start..start + columns * 4));
         for (column, value) in values.iter_mut().enumerate() {
             *value /= count;
@@ -138,10 +139,36 @@ impl Imatrix {
                 return Err(fault(format!("slice {slice}, column {column} is {value}; expected 0 or more")));
             }
         }
-        // llama-imatrix stores exactly 1 in the legacy layout for an expert without a token.
-        let unseen =
-            matches!(entry.counts, Counts::Calls(_)) && slices > 1 && values.iter().all(|&v| v == 1.0);
+        // llama-imatrix stores exactly 1 in the legacy layout for an expert without a token. And no input is always zero in
+        // every column: such values were never measured, or have been lost.
+        let ones = matches!(entry.counts, Counts::Calls(_)) && slices > 1 && values.iter().all(|&v| v == 1.0);
+        let unseen = ones || values.iter().all(|&v| v == 0.0);
         Ok((!unseen).then_some(values))
+    }
+
+    /// Whether a tensor of several slices has one row of values for all of them.
+    pub fn is_shared(&self, tensor: &str, columns: usize, slices: usize) -> bool {
+        slices > 1 && self.entries.get(tensor).is_some_and(|entry| entry.sums.len() / 4 == columns)
+    }
+
+    /// Whether a slice is said to be measured, and all of its values are zero.
+    pub fn is_zero(&self, tensor: &str, slice: usize, columns: usize) -> bool {
+        let Some(entry) = self.entries.get(tensor) else { return false };
+        let counted = match &entry.counts {
+            Counts::Calls(_) => true,
+            Counts::Tokens(range) => {
+                let counts = self.numbers(range);
+                counts.get(if counts.len() == 1 { 0 } else { slice }).is_some_and(|&count| count > 0.0)
+            }
+        };
+        let first = if entry.sums.len() / 4 == columns { 0 } else { slice };
+        let start = entry.sums.start + first * columns * 4;
+        counted && self.numbers(&(start..start + columns * 4)).iter().all(|&value| value == 0.0)
+    }
+
+    /// An error that is to be let pass.
+    pub fn fault(&self, tensor: &str, problem: String) -> Error {
+        Error::Imatrix { file: self.name.clone(), tensor: Some(tensor.to_owned()), problem }
     }
 
     /// How many tokens reached each slice of a tensor, where the file says; the legacy layout does not.

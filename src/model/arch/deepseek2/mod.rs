@@ -1,6 +1,10 @@
 //! `deepseek2`: DeepSeek V2, V2-Lite, V3, V3.1, R1, Moonlight, Kimi-K2. Latent attention (MLA), routed experts.
 
+mod fields;
+
+use self::fields::{CLASSES, Class, FIELDS};
 use super::builder::{Builder, Target};
+use super::fields::{GENERAL, check};
 use super::{Family, Model, Options, rope, sampling};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result};
@@ -10,7 +14,7 @@ use crate::model::size_label::size_label;
 use crate::model::tokenizer::Tokenizer;
 
 pub const FAMILY: Family =
-    Family { architectures: &["DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM"], plan };
+    Family { architectures: &[CLASSES[0].architecture, CLASSES[1].architecture], plan };
 
 const ARCH: &str = "deepseek2";
 
@@ -56,7 +60,13 @@ struct Experts {
 }
 
 impl Shape {
-    fn read(config: &Config, keep_mtp: bool) -> Result<Self> {
+    /// `stored_mtp` is what the checkpoint has of layers for multi-token prediction, if config.json does not say.
+    fn read(
+        config: &Config,
+        class: &Class,
+        keep_mtp: bool,
+        stored_mtp: impl FnOnce(u32) -> u32,
+    ) -> Result<Self> {
         let layers = config.count("num_hidden_layers", MAX_LAYERS)?;
         let dense_layers: u32 = config.get("first_k_dense_replace")?;
         if dense_layers > layers {
@@ -73,7 +83,7 @@ impl Shape {
             let problem = format!("config.json: hidden_act is \"{activation}\"; llama.cpp computes silu");
             return Err(Error::Unsupported(problem));
         }
-        let mtp: u32 = config.find("num_nextn_predict_layers")?.unwrap_or(0);
+        let mtp: u32 = config.find("num_nextn_predict_layers")?.unwrap_or_else(|| stored_mtp(layers));
         if mtp > MAX_LAYERS - layers {
             let problem =
                 format!("is {mtp}; with {layers} layers, at most {} fit llama.cpp", MAX_LAYERS - layers);
@@ -98,7 +108,7 @@ impl Shape {
             rope: config.count("qk_rope_head_dim", 1 << 13)?,
             value: config.count("v_head_dim", 1 << 13)?,
             tied: config.find("tie_word_embeddings")?.unwrap_or(false),
-            experts: Experts::read(config)?,
+            experts: Experts::read(config, class)?,
         })
     }
 
@@ -109,9 +119,9 @@ impl Shape {
 }
 
 impl Experts {
-    fn read(config: &Config) -> Result<Self> {
+    fn read(config: &Config, class: &Class) -> Result<Self> {
         let count = config.count("n_routed_experts", MAX_EXPERTS)?;
-        let scoring: String = config.find("scoring_func")?.unwrap_or_else(|| "softmax".to_owned());
+        let scoring: String = config.find("scoring_func")?.unwrap_or_else(|| class.scoring.to_owned());
         let gating = match scoring.as_str() {
             "softmax" => 1,
             "sigmoid" => 2,
@@ -121,13 +131,32 @@ impl Experts {
                 return Err(Error::Unsupported(problem));
             }
         };
-        let groups = match config.find_count("n_group", count)? {
+        let method: String = config.find("topk_method")?.unwrap_or_else(|| class.method.to_owned());
+        // llama.cpp scores a group by its two best experts, as noaux_tc does; V2's class takes the best one alone.
+        if !["greedy", "group_limited_greedy", "noaux_tc"].contains(&method.as_str()) {
+            let problem = format!(
+                "config.json: topk_method is \"{method}\"; known are greedy, group_limited_greedy and noaux_tc"
+            );
+            return Err(Error::Unsupported(problem));
+        }
+        let declared = config.find_count("n_group", count)?;
+        let groups = match declared.or(class.groups.map(|[groups, _]| groups)) {
+            // Nothing is asked of groups then.
+            Some(groups) if groups > 1 && method == "greedy" => None,
             Some(groups) if !count.is_multiple_of(groups) => {
-                return Err(
-                    config.fault("n_group", format!("is {groups}, which does not divide {count} experts"))
-                );
+                return Err(config.fault(
+                    "n_group",
+                    match declared {
+                        Some(_) => format!("is {groups}, which does not divide {count} experts"),
+                        None => format!("is missing, and the class's {groups} do not divide {count} experts"),
+                    },
+                ));
             }
-            Some(groups) => Some([groups, config.count("topk_group", groups)?]),
+            Some(groups) => {
+                let usual = class.groups.map(|[_, used]| used).filter(|used| *used <= groups);
+                let used = config.find_count("topk_group", groups)?.or(usual);
+                Some([groups, used.map_or_else(|| config.count("topk_group", groups), Ok)?])
+            }
             None => None,
         };
         Ok(Self {
@@ -138,15 +167,24 @@ impl Experts {
             gating,
             groups,
             scale: config.positive("routed_scaling_factor")?,
-            normalised: config.find("norm_topk_prob")?.unwrap_or(false),
-            biased: config.find::<String>("topk_method")?.as_deref() == Some("noaux_tc"),
+            normalised: config.find("norm_topk_prob")?.unwrap_or(class.normalised),
+            biased: method == "noaux_tc",
         })
     }
 }
 
 fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Model> {
     let config = checkpoint.config();
-    let shape = Shape::read(config, options.keep_mtp)?;
+    let architectures: Vec<String> = config.get("architectures")?;
+    let class = CLASSES.iter().find(|class| architectures.iter().any(|name| name == class.architecture));
+    let class = class.expect("the family is chosen by its architectures");
+    let mut warnings = check(config, &[FIELDS, GENERAL])?;
+    let stored_mtp = |layers: u32| {
+        let is_one = |layer: &u32| checkpoint.get(&format!("model.layers.{layer}.eh_proj.weight")).is_some();
+        (layers..MAX_LAYERS).take_while(is_one).count() as u32
+    };
+    let shape = Shape::read(config, class, options.keep_mtp, stored_mtp)?;
+    warnings.extend(rope::warnings(config)?);
     let mut builder = Builder::new(checkpoint);
     top(&mut builder, &shape)?;
     for layer in 0..shape.blocks() {
@@ -164,9 +202,7 @@ fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Model> {
         // Only the layers for multi-token prediction that config.json declares; any others are not to be lost.
         let mtp = shape.blocks()..shape.layers + shape.declared_mtp;
         let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
-        layer.is_some_and(|layer: u32| mtp.contains(&layer))
-            || name.ends_with("rotary_emb.inv_freq")
-            || (shape.tied && name == "lm_head.weight")
+        layer.is_some_and(|layer: u32| mtp.contains(&layer)) || (shape.tied && name == "lm_head.weight")
     })?;
 
     let routed: u64 = tensors.iter().filter(|t| t.role == Role::Experts).map(|t| t.weights()).sum();
@@ -174,6 +210,7 @@ fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Model> {
     let count = u64::from(shape.experts.count);
     let label = size_label(all - routed, routed / count, if routed > 0 { count } else { 0 });
     let tokenizer = Tokenizer::read(checkpoint, shape.vocabulary, options.pre.as_deref())?;
+    warnings.extend(tokenizer.warnings());
     Ok(Model {
         arch: ARCH,
         metadata: metadata(checkpoint, &shape, options, label, tokenizer)?,
@@ -182,7 +219,8 @@ fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Model> {
         dense_layers: shape.dense_layers,
         experts: [shape.experts.count, shape.experts.used],
         kv_per_token: shape.kv_rank + shape.rope,
-        warnings: Vec::new(),
+        warnings,
+        left_out: checkpoint.left_out().to_vec(),
     })
 }
 

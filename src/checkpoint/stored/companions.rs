@@ -1,0 +1,55 @@
+//! Tensors beside the weights, by the last part of their names: what is never needed, and what shows a format that cannot
+//! be read. Tables.
+
+/// What no model needs: its last part, and what it is.
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("input_scale", "scales of activations, which a GGUF file does not quantize"),
+    ("input_scale_ub", "bounds of the scales of activations"),
+    ("activation_scale", "scales of activations, which a GGUF file does not quantize"),
+    ("output_scale", "scales of activations, which a GGUF file does not quantize"),
+    ("k_scale", "scales of the KV cache, whose type is chosen when the model runs"),
+    ("v_scale", "scales of the KV cache, whose type is chosen when the model runs"),
+    ("kv_scale", "scales of the KV cache, whose type is chosen when the model runs"),
+    ("q_scale", "scales of activations, which a GGUF file does not quantize"),
+    ("inv_freq", "frequencies of the position encoding, which follow from config.json"),
+];
+
+/// What shows that weights are stored in another format.
+const FOREIGN: &[(&str, &str)] = &[
+    ("weight_packed", "packed codes of compressed-tensors (INT4, NVFP4 or MXFP4)"),
+    ("weight_shape", "packed codes of compressed-tensors"),
+    ("weight_zero_point", "integers of compressed-tensors"),
+    ("weight_g_idx", "packed codes of compressed-tensors"),
+    ("weight_global_scale", "NVFP4 of compressed-tensors"),
+    ("weight_scale_2", "NVFP4 of ModelOpt"),
+    ("qweight", "GPTQ's or AWQ's integers"),
+    ("qzeros", "GPTQ's or AWQ's integers"),
+    ("g_idx", "GPTQ's integers"),
+    ("absmax", "bitsandbytes' 4 bits"),
+    ("quant_map", "bitsandbytes' 4 bits"),
+    ("nested_absmax", "bitsandbytes' 4 bits"),
+    ("nested_quant_map", "bitsandbytes' 4 bits"),
+    ("bitsandbytes__nf4", "bitsandbytes' 4 bits"),
+    ("bitsandbytes__fp4", "bitsandbytes' 4 bits"),
+    ("SCB", "bitsandbytes' 8 bits"),
+    ("gate_up_proj_blocks", "MXFP4 of gpt-oss"),
+    ("down_proj_blocks", "MXFP4 of gpt-oss"),
+    ("qscale_weight", "Mistral's FP8"),
+    ("W_q", "HQQ's integers"),
+];
+
+/// The entry of a tensor that no model needs.
+pub fn left_out(name: &str) -> Option<(&'static str, &'static str)> {
+    let entry = LEFT_OUT.iter().find(|(part, _)| *part == last(name)).copied();
+    // A family may well learn something else that is called like the frequencies.
+    entry.filter(|(part, _)| *part != "inv_freq" || name.ends_with("rotary_emb.inv_freq"))
+}
+
+/// The format that a tensor of this name belongs to.
+pub fn foreign(name: &str) -> Option<&'static str> {
+    FOREIGN.iter().find(|(part, _)| *part == last(name)).map(|(_, format)| *format)
+}
+
+fn last(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}

@@ -1,0 +1,87 @@
+//! The fields of config.json that this family's own classes have, and their defaults where one is absent.
+
+use crate::model::arch::fields::{
+    Field,
+    Treatment::{Ignored, Only, Read},
+};
+
+/// What is done about each.
+pub const FIELDS: &[Field] = &[
+    ("hidden_size", Read),
+    ("num_hidden_layers", Read),
+    ("num_nextn_predict_layers", Read),
+    ("first_k_dense_replace", Read),
+    ("intermediate_size", Read),
+    ("moe_intermediate_size", Read),
+    ("n_routed_experts", Read),
+    ("num_experts_per_tok", Read),
+    ("n_shared_experts", Read),
+    ("n_group", Read),
+    ("topk_group", Read),
+    ("topk_method", Read),
+    ("scoring_func", Read),
+    ("norm_topk_prob", Read),
+    ("routed_scaling_factor", Read),
+    ("num_attention_heads", Read),
+    ("q_lora_rank", Read),
+    ("kv_lora_rank", Read),
+    ("qk_nope_head_dim", Read),
+    ("qk_rope_head_dim", Read),
+    ("v_head_dim", Read),
+    ("max_position_embeddings", Read),
+    ("rms_norm_eps", Read),
+    ("rope_theta", Read),
+    ("rope_scaling", Read),
+    ("rope_parameters", Read),
+    ("hidden_act", Read),
+    ("moe_layer_freq", Read),
+    // Biases of projections, which llama.cpp does not load here.
+    ("attention_bias", Only("false")),
+    ("mlp_bias", Only("false")),
+    // llama.cpp rotates neighbouring rows, as DeepSeek's checkpoints have them.
+    ("rope_interleave", Only("true")),
+    ("partial_rotary_factor", Only("1")),
+    ("use_sliding_window", Only("false")),
+    ("use_qk_norm", Only("false")),
+    ("use_mla", Only("true")),
+    ("attn_logit_softcapping", Only("null")),
+    ("final_logit_softcapping", Only("null")),
+    ("num_key_value_heads", Ignored("all heads share one latent")),
+    ("head_dim", Ignored("qk_rope_head_dim says it")),
+    ("qk_head_dim", Ignored("the sum of qk_nope_head_dim and qk_rope_head_dim")),
+    ("ep_size", Ignored("how experts are shared out to machines")),
+    ("aux_loss_alpha", Ignored("of training")),
+    ("seq_aux", Ignored("of training")),
+    ("router_aux_loss_coef", Ignored("of training")),
+    ("output_router_logits", Ignored("of training")),
+    ("model_max_length", Ignored("max_position_embeddings counts")),
+];
+
+/// What a class takes for a field that is absent.
+pub struct Class {
+    pub architecture: &'static str,
+    pub scoring: &'static str,
+    pub method: &'static str,
+    pub normalised: bool,
+    /// n_group and topk_group.
+    pub groups: Option<[u32; 2]>,
+}
+
+/// The classes that the family reads. V3's computes sigmoid, bias and normalisation whatever its configuration says of
+/// them; transformers' own DeepseekV3Config has no fields for the first two.
+pub const CLASSES: [Class; 2] = [
+    Class {
+        architecture: "DeepseekV3ForCausalLM",
+        scoring: "sigmoid",
+        method: "noaux_tc",
+        normalised: true,
+        groups: Some([8, 4]),
+    },
+    Class {
+        architecture: "DeepseekV2ForCausalLM",
+        scoring: "softmax",
+        method: "greedy",
+        normalised: false,
+        groups: None,
+    },
+];

@@ -1,0 +1,136 @@
+//! Fields of config.json that change what the model computes: written, defaulted as the model's own class does, or refused; and
+//! those that nobody knows are told.
+
+use quantpress::Result;
+use quantpress::checkpoint::Checkpoint;
+use quantpress::gguf::Value as Gguf;
+use quantpress::model::{Model, Options};
+use serde_json::{Value, json};
+
+use crate::support::checkpoint::Copy;
+use crate::support::{fail, text};
+
+fn plan(change: impl FnOnce(&mut Value)) -> Result<Model> {
+    let copy = Copy::new();
+    copy.edit("config.json", change);
+    Model::plan(&Checkpoint::open_folder(copy.path())?, &Options::default())
+}
+
+fn without(fields: &[&str]) -> Model {
+    let remove = |config: &mut Value| {
+        fields.iter().for_each(|field| drop(config.as_object_mut().expect("fields").remove(*field)));
+    };
+    plan(remove).expect("planned")
+}
+
+fn key<'a>(model: &'a Model, key: &str) -> Option<&'a Gguf> {
+    model.metadata.get(&format!("deepseek2.{key}"))
+}
+
+#[test]
+fn absent_fields_are_those_of_the_models_class() {
+    // transformers' own DeepseekV3Config does not have the first two.
+    let model = without(&["scoring_func", "topk_method", "moe_layer_freq", "ep_size", "norm_topk_prob"]);
+    assert_eq!(key(&model, "expert_gating_func"), Some(&Gguf::U32(2)));
+    assert_eq!(key(&model, "expert_weights_norm"), Some(&Gguf::Bool(true)));
+    assert!(model.tensors.iter().any(|tensor| tensor.name == "blk.1.exp_probs_b.bias"));
+    let model = without(&["n_group", "topk_group"]);
+    assert_eq!(key(&model, "expert_group_count"), Some(&Gguf::U32(8)));
+    assert_eq!(key(&model, "expert_group_used_count"), Some(&Gguf::U32(4)));
+    let second = |config: &mut Value| {
+        config["architectures"] = json!(["DeepseekV2ForCausalLM"]);
+        for field in ["scoring_func", "topk_method", "norm_topk_prob"] {
+            config.as_object_mut().expect("fields").remove(field);
+        }
+    };
+    let model = plan(second).expect("planned");
+    assert_eq!(key(&model, "expert_gating_func"), Some(&Gguf::U32(1)));
+    assert_eq!(key(&model, "expert_weights_norm"), None);
+    // Its greedy choice does not look at groups.
+    assert_eq!(key(&model, "expert_group_count"), None);
+    // The layer is there, whether or not the configuration counts it.
+    assert_eq!(without(&["num_nextn_predict_layers"]).layers, 5);
+}
+
+#[test]
+fn what_has_no_gguf_form_is_refused_by_its_field() {
+    for (field, value) in [
+        ("rope_interleave", json!(false)),
+        ("attention_bias", json!(true)),
+        ("mlp_bias", json!(true)),
+        ("topk_method", json!("sinkhorn")),
+        ("scoring_func", json!("sqrtsoftplus")),
+        ("hidden_act", json!("gelu")),
+        ("use_sliding_window", json!(true)),
+        ("partial_rotary_factor", json!(0.5)),
+        ("final_logit_softcapping", json!(30.0)),
+        ("moe_layer_freq", json!(2)),
+    ] {
+        let error = plan(|config| config[field] = value).expect_err(field);
+        assert!(error.exit_code() == 4 && error.to_string().contains(field), "{error}");
+    }
+    for (field, value) in [
+        ("mscale", json!(0.707)),
+        ("mscale_all_dim", json!(0.0)),
+        ("attention_factor", json!(1.2)),
+        ("truncate", json!(false)),
+        ("partial_rotary_factor", json!(0.5)),
+    ] {
+        for place in ["rope_scaling", "rope_parameters"] {
+            let change = |config: &mut Value| {
+                config[place] = config["rope_scaling"].clone();
+                config[place][field] = value.clone();
+                // Otherwise 0 would be the class's own default of neither.
+                config[place]["mscale"] = if field == "mscale" { value.clone() } else { json!(2.0) };
+                if field != "mscale_all_dim" && field != "mscale" {
+                    config[place]["mscale_all_dim"] = json!(2.0);
+                }
+            };
+            let error = plan(change).expect_err(field);
+            let named = error.to_string();
+            assert!(error.exit_code() == 4 && named.contains(field) && named.contains(place), "{error}");
+        }
+    }
+    // Plain yarn, whose rotated columns grow by the usual factor, is what llama.cpp computes without the key.
+    let plain = |config: &mut Value| {
+        let scaling = config["rope_scaling"].as_object_mut().expect("fields");
+        scaling.remove("mscale");
+        scaling.remove("mscale_all_dim");
+    };
+    plan(plain).expect("planned");
+}
+
+#[test]
+fn unknown_fields_are_warnings_and_known_ones_are_not() {
+    assert_eq!(plan(|_| {}).expect("planned").warnings.len(), 0);
+    // What transformers, DeepSeek's and Moonshot's configurations have besides.
+    let usual = json!({
+        "_name_or_path": "x", "_attn_implementation": "eager", "auto_map": {"AutoConfig": "x"}, "aux_loss_alpha": 0.001,
+        "seq_aux": true, "pretraining_tp": 1, "initializer_range": 0.02, "attention_dropout": 0.0, "use_cache": true,
+        "model_type": "kimi_k2", "dtype": "bfloat16", "head_dim": 64, "qk_head_dim": 192, "rope_interleave": true,
+        "return_dict": true, "output_attentions": false, "pad_token_id": 2, "temperature": 1.0, "top_k": 50,
+        "id2label": {"0": "a"}, "pruned_heads": {}, "is_decoder": false, "tie_encoder_decoder": false,
+        "chunk_size_feed_forward": 0, "sliding_window": null, "unsloth_fixed": true, "add_cross_attention": false,
+    });
+    let all = |config: &mut Value| {
+        usual.as_object().expect("fields").iter().for_each(|(field, value)| config[field] = value.clone());
+    };
+    let warnings: Vec<String> =
+        plan(all).expect("planned").warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, [""; 0]);
+    let unknown = |config: &mut Value| {
+        config["logit_scale"] = json!(0.5);
+        config["rope_scaling"]["llama_4_scaling_beta"] = json!(0.1);
+    };
+    let warnings: Vec<String> =
+        plan(unknown).expect("planned").warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0].contains("logit_scale is 0.5")
+            && warnings[1].contains("rope_scaling.llama_4_scaling_beta")
+    );
+    let copy = Copy::new();
+    copy.edit("config.json", unknown);
+    let stderr = fail(&["plan", text(copy.path()), "--strict"], 4);
+    assert!(stderr.contains("logit_scale"), "{stderr}");
+}
