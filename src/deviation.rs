@@ -46,11 +46,6 @@ impl Deviation {
         let mut sum = Self::default();
         for (weights, blocks) in rows.chunks_exact(columns).zip(blocks.chunks_exact(bytes)) {
             quant_kernels::dequantize(format, blocks, row);
-            if format == Format::F32 && weights.iter().any(|x| x.is_infinite()) {
-                // What came back as it was has no error, and infinity has no square.
-                sum += of_the_finite(weights, row);
-                continue;
-            }
             match importance {
                 None => {
                     let [error, energy] = dispatch!(level, _simd => plain(weights, row));
@@ -119,15 +114,6 @@ fn copied(rows: &[f32], columns: usize, importance: Option<&[f32]>, copies: &[u8
 
 fn ratio(error: f64, energy: f64) -> f64 {
     if energy > 0.0 { error / energy } else { error }
-}
-
-/// The same sums without those weights that are infinite and came back so.
-fn of_the_finite(x: &[f32], y: &[f32]) -> Deviation {
-    let pairs: Vec<(f32, f32)> =
-        x.iter().copied().zip(y.iter().copied()).filter(|(x, y)| !(x.is_infinite() && x == y)).collect();
-    let (x, y): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
-    let [error, energy] = plain(&x, &y);
-    Deviation { error, energy, weighted_error: error, weighted_energy: energy }
 }
 
 #[inline(always)]

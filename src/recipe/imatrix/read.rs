@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use memmap2::Mmap;
 use quant_kernels::Format;
@@ -21,6 +22,7 @@ pub struct Imatrix {
     entries: HashMap<String, Entry>,
     /// Chunks of text it was made from, where the file says.
     pub chunks: Option<u32>,
+    sha256: OnceLock<String>,
 }
 
 /// Where the values of one tensor lie.
@@ -54,7 +56,7 @@ impl Imatrix {
         } else {
             Legacy { file: &file, at: 0 }.read(&name)?
         };
-        Ok(Self { name, file, entries, chunks })
+        Ok(Self { name, file, entries, chunks, sha256: OnceLock::new() })
     }
 
     /// Number of tensors that it has values for.
@@ -62,9 +64,10 @@ impl Imatrix {
         self.entries.len()
     }
 
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, read for it once.
     pub fn fingerprint(&self) -> String {
-        Sha256::digest(&self.file[..]).iter().map(|byte| format!("{byte:02x}")).collect()
+        let digest = || Sha256::digest(&self.file[..]).iter().map(|byte| format!("{byte:02x}")).collect();
+        self.sha256.get_or_init(digest).clone()
     }
 
     /// The error of a matrix without a single tensor of the model.
