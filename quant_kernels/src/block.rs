@@ -3,6 +3,8 @@
 use bytemuck::Pod;
 use fearless_simd::{Level, Simd, SimdBase, SimdFloat, dispatch, f32x16};
 
+use crate::search::scale::peak;
+
 /// One block of a format: `N` weights in `size_of::<Self>()` bytes.
 ///
 /// Everything below `quantize` is `#[inline(always)]`, or it is compiled for the oldest CPU.
@@ -58,13 +60,22 @@ struct Importances<const N: usize> {
     blocks: Vec<[f32; N]>,
     /// Each block's largest relative to the row's.
     shares: Vec<f32>,
+    /// Whether some are so far apart that a block may be lost to a few of its weights.
+    spread: bool,
 }
+
+/// Importances are far apart if one is less than this share of its block's largest.
+const SPREAD: f32 = 1e-3;
+
+/// Rows whose largest weight is below this need scales that half precision has few of.
+const FAINT_PEAK: f32 = 1e-3;
 
 impl<const N: usize> Importances<N> {
     /// Those of a row, or even ones; a block or a row of zeros has even ones too.
     fn new(importance: Option<&[f32]>, columns: usize) -> Self {
         let Some(importance) = importance else {
-            return Self { blocks: vec![[1.0; N]; columns / N], shares: vec![1.0; columns / N] };
+            let (blocks, shares) = (vec![[1.0; N]; columns / N], vec![1.0; columns / N]);
+            return Self { blocks, shares, spread: false };
         };
         let largest = |w: &[f32]| w.iter().fold(0.0f32, |largest, &w| largest.max(w));
         let over = |w: f32, of: f32| if of > 0.0 { (w / of).max(LEAST) } else { 1.0 };
@@ -75,7 +86,9 @@ impl<const N: usize> Importances<N> {
             let of_block = largest(block);
             block.map(|w| over(w, of_block))
         };
-        Self { blocks: blocks.iter().map(relative).collect(), shares }
+        let blocks: Vec<[f32; N]> = blocks.iter().map(relative).collect();
+        let spread = blocks.as_flattened().iter().any(|&w| w < SPREAD);
+        Self { blocks, shares, spread }
     }
 }
 
@@ -108,7 +121,8 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
             None => B::quantize(simd, x, importance),
         };
     }
-    if B::NEAREST {
+    // What surely is better than zeros is not looked at again.
+    if B::NEAREST || !B::SCALES && !importances.spread && peak(simd, x.as_flattened()).abs() >= FAINT_PEAK {
         return;
     }
     let mut sums = Sums::of(simd, x, importances, blocks);

@@ -144,7 +144,11 @@ pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Ve
         let entry = of(tensor).1;
         let bounds = Bounds::of(entry.format, weighted);
         let tensor = Compared::new(tensor, entry, &judged, bounds);
-        problems.extend(tensor.problem(&judged, bounds));
+        problems.extend(
+            tensor
+                .problem(&judged, bounds)
+                .map(|problem| Problem::of(&tensor.name, problem + origin.hint(compare.imatrix))),
+        );
         compared.push(tensor);
     }
     Ok((compared, problems))
@@ -195,7 +199,7 @@ impl Compared {
     }
 
     /// What is beyond the bounds of the type; slices before rows, since their words are plainer.
-    fn problem(&self, judged: &[Judged], bounds: Bounds) -> Option<Problem> {
+    fn problem(&self, judged: &[Judged], bounds: Bounds) -> Option<String> {
         let beyond = self.slices.iter().zip(judged).enumerate().filter(|(_, (_, judged))| !judged.within);
         let beyond: Vec<_> = beyond.map(|(index, (slice, _))| (index, slice)).collect();
         if let Some((index, worst)) = worst(&beyond) {
@@ -210,17 +214,16 @@ impl Compared {
                 worst.gain,
                 bounds.gain
             );
-            return Some(Problem::of(&self.name, problem));
+            return Some(problem);
         }
         let rows = judged.iter().filter_map(|judged| judged.beyond);
         let (Row { slice, row, unit_gain_error }, allowed) = rows
             .reduce(|a, b| if b.0.unit_gain_error.total_cmp(&a.0.unit_gain_error).is_gt() { b } else { a })?;
-        let problem = format!(
+        Some(format!(
             "row {row} of slice {slice} is further from the checkpoint than {} explains: error \
              {unit_gain_error:.3e} where {allowed:.3e} is allowed",
             self.format
-        );
-        Some(Problem::of(&self.name, problem))
+        ))
     }
 }
 

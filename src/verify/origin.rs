@@ -80,6 +80,14 @@ impl Origin {
         }
     }
 
+    /// What a problem's words end with, where the importances that would explain errors are not given.
+    pub fn hint(&self, imatrix: Option<&Imatrix>) -> &'static str {
+        match (&self.imatrix, imatrix) {
+            (Some(_), None) => "; it was made with an importance matrix, and --imatrix with it tells more",
+            _ => "",
+        }
+    }
+
     /// The model that the checkpoint becomes, with the choices that the file shows.
     ///
     /// # Errors

@@ -75,9 +75,9 @@ impl Beside<'_> {
         let mut rows: Vec<Row> = (0..).zip(&found.rows).map(row).collect();
         sort_worst(&mut rows);
         let bounds = self.bounds;
-        // NaN is within nothing.
-        let mut beyond: Vec<Row> =
-            rows.iter().copied().take_while(|row| !(row.unit_gain_error <= bounds.row_error)).collect();
+        // The worst come first, and of them NaN, which is within nothing.
+        let is_beyond = |row: &Row| row.unit_gain_error.is_nan() || row.unit_gain_error > bounds.row_error;
+        let mut beyond: Vec<Row> = rows.iter().copied().take_while(is_beyond).collect();
         rows.truncate(WORST);
         let mut within = bounds.hold(&found.sum.weighted, floor);
         let mut slice = Slice {
