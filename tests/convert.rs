@@ -127,6 +127,6 @@ fn an_existing_file_stays_until_the_new_one_is_whole() {
     fs::write(&output, "the old file").expect("written");
     let weight = "model.layers.1.mlp.experts.3.up_proj.weight";
     copy.edit_shard(weight, |shard| shard.tensor(weight)[1000] = 0x7f);
-    fail(&["quantize", text(copy.path()), "-o", text(&output), "--quiet"], 3);
+    fail(&["quantize", text(copy.path()), "-o", text(&output), "--quiet", "--force"], 3);
     assert_eq!(fs::read_to_string(&output).expect("read"), "the old file");
 }

@@ -80,7 +80,7 @@ fn an_importance_matrix_is_a_file() {
     let pipe = copy.file("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
     for file in [text(&pipe), "/dev/zero", text(copy.path())] {
-        let stderr = fail(&["plan", text(copy.path()), "--imatrix", file], 2);
+        let stderr = fail(&["plan", text(copy.path()), "--imatrix", file], 3);
         assert!(stderr.contains(file) && stderr.contains("is no regular file"), "{stderr}");
     }
 }

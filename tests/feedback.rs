@@ -69,7 +69,7 @@ fn killed_at_any_moment_it_goes_on_to_the_same_bytes() {
     arguments.extend(chosen);
     for kill in 0..8 {
         // When slices are recorded, and after the states of a layer are kept.
-        let (moment, count) = if kill == 5 { ("kept", 1) } else { ("recorded", 1 + kill * 29 % 60) };
+        let (moment, count) = if kill == 5 { ("kept", 1) } else { ("recorded", 1 + kill * 29 % 40) };
         assert!(killed_at(&arguments, moment, count), "kill {kill} came too late");
     }
     let said = succeed(&arguments);

@@ -39,19 +39,19 @@ fn names_are_measured_before_the_work() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
     let named = |length: usize| folder.path().join(format!("{}.gguf", "x".repeat(length - 5)));
-    // `.json.part` has ten bytes.
-    for length in [246, 247, 250, 255] {
+    // `.feedback` has nine bytes.
+    for length in [247, 250, 255] {
         let stderr = fail(&["quantize", text(&checkpoint), "-o", text(&named(length)), "--quiet"], 2);
         assert!(stderr.contains("the name is too long"), "{stderr}");
     }
     // The number of a split file has fifteen more.
     let stderr =
-        fail(&["quantize", text(&checkpoint), "-o", text(&named(231)), "--split", "2", "--quiet"], 2);
+        fail(&["quantize", text(&checkpoint), "-o", text(&named(232)), "--split", "2", "--quiet"], 2);
     assert!(stderr.contains("the name is too long"), "{stderr}");
     let words = fixture("tiny-r1/evaluation.txt");
     fail(&["calibrate", text(&checkpoint), "--text", text(&words), "-o", text(&named(244))], 2);
     assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 0, "nothing was made");
-    quantize_fixture(folder.path(), text(&named(245)), &[]);
+    quantize_fixture(folder.path(), text(&named(246)), &[]);
     assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 2, "a file and its manifest");
 }
 

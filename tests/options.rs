@@ -254,7 +254,7 @@ fn the_file_that_is_made_is_the_one_that_was_planned() {
     for arguments in
         [&["--override", "_exps=q4_0", "--name", "A"][..], &["--recipe", "iq4_xs", "--split", "2"]]
     {
-        quantize_fixture(folder.path(), "a.gguf", &[arguments, &["--force"]].concat());
+        quantize_fixture(folder.path(), "a.gguf", arguments);
         let plan = plan(text(&checkpoint), arguments);
         let headers = plan["headers_sha256"].as_array().expect("a list");
         for (number, header) in headers.iter().enumerate() {

@@ -176,8 +176,11 @@ fn files_that_are_there_are_replaced_by_force_alone() {
     };
     assert_eq!(here("another model's").status.code(), Some(2));
     assert!(here(&fs::read_to_string(&page).expect("read")).status.success());
-    // A manifest that stayed behind is no part of new work.
+    // A manifest that stayed behind may be replaced by one, and nothing else that has its name.
     fs::remove_file(&file).expect("removed");
+    succeed(&["quantize", text(&checkpoint), "-o", text(&file), "--quiet"]);
+    fs::remove_file(&file).expect("removed");
+    fs::write(&manifest, "{\"my\": \"notes\"}").expect("written");
     let stderr = fail(&["quantize", text(&checkpoint), "-o", text(&file)], 2);
     assert!(stderr.contains("q.gguf.json is there already"), "{stderr}");
     assert!(Path::new(&manifest).exists() && !file.exists());
