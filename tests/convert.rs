@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
-use crate::support::{fail, fixture, hex, quantize_fixture, succeed, text};
+use crate::support::{assert_bytes_of_preset, fail, fixture, hex, quantize_fixture, succeed, text};
 
 #[test]
 fn every_tensor_of_the_bf16_file_equals_llama_cpps_converters() {
@@ -79,6 +79,7 @@ fn plan_tells_the_size_of_every_preset_to_the_byte() {
         let plan = succeed(&["plan", text(&checkpoint), "--recipe", recipe, "--json"]);
         let plan: Value = serde_json::from_str(&plan).expect("JSON");
         let path = quantize_fixture(folder.path(), recipe, &["--recipe", recipe]);
+        assert_bytes_of_preset(recipe, false, &path);
         assert_eq!(plan["file_bytes"], path.metadata().expect("made").len(), "{recipe}");
         let contents = Contents::read(&path).expect("sound");
         let listed = plan["tensor_list"].as_array().expect("tensors");
@@ -91,6 +92,12 @@ fn plan_tells_the_size_of_every_preset_to_the_byte() {
                 (Some(found.offset), Some(found.bytes))
             );
         }
+    }
+    let imatrix = fixture("tiny-r1/imatrix.gguf");
+    for with in [false, true] {
+        let with_imatrix: &[&str] = if with { &["--imatrix", text(&imatrix)] } else { &[] };
+        let arguments = [&["--recipe", "auto", "--size", "8MB"], with_imatrix].concat();
+        assert_bytes_of_preset("auto", with, &quantize_fixture(folder.path(), "auto", &arguments));
     }
 }
 

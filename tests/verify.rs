@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
-use crate::support::{fail, fixture, quantize_fixture, quantpress, succeed, text};
+use crate::support::{assert_bytes_of_preset, fail, fixture, quantize_fixture, quantpress, succeed, text};
 
 /// In the file, and one of its sources.
 const EXPERTS: &str = "blk.2.ffn_up_exps.weight";
@@ -76,6 +76,7 @@ fn files_of_every_preset_pass() {
     for recipe in quantpress::recipe::preset_names().filter(|name| *name != "auto") {
         let arguments = ["--recipe", recipe, "--imatrix", text(&imatrix)];
         let made = quantize_fixture(folder.path(), "with.gguf", &arguments);
+        assert_bytes_of_preset(recipe, true, &made);
         let verify = ["verify", text(&made), against[0], against[1]];
         let with = [&verify[..], &["--imatrix", text(&imatrix)]].concat();
         for arguments in [&with[..], &verify] {

@@ -75,3 +75,14 @@ pub fn tensor_hashes(files: &[PathBuf]) -> BTreeMap<String, String> {
     }
     hashes
 }
+
+/// Asserts that a file which a preset made of the fixture has the bytes that it always had (`fixtures/presets.sha256`).
+#[track_caller]
+pub fn assert_bytes_of_preset(recipe: &str, imatrix: bool, file: &Path) {
+    let known = std::fs::read_to_string(fixture("presets.sha256")).expect("read");
+    let mut rows = known.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let row =
+        rows.find(|row| row[0] == recipe).unwrap_or_else(|| panic!("{recipe} is not in presets.sha256"));
+    let found = hex(&std::fs::read(file).expect("read"));
+    assert_eq!(found, row[if imatrix { 2 } else { 1 }], "the bytes of {recipe}, imatrix: {imatrix}");
+}
