@@ -25,6 +25,52 @@ fn plan_tells_of_matrices_of_zeros_that_it_samples() {
     assert!(!sound.contains("zeros only"), "{sound}");
 }
 
+/// A shard whose second half is zeros: a download that stopped in a preallocated file.
+#[cfg(unix)]
+#[test]
+fn quantize_tells_of_matrices_of_zeros_however_often_it_was_interrupted() {
+    use crate::support::interrupted::{SLOWLY, killed_at};
+    let copy = Copy::new();
+    let shard = "model-00002-of-000004.safetensors";
+    let mut bytes = fs::read(copy.file(shard)).expect("read");
+    let half = bytes.len() / 2;
+    bytes[half..].fill(0);
+    copy.write(shard, &bytes);
+    let output = copy.file("out.gguf");
+    let arguments = [&["quantize", text(copy.path()), "-o", text(&output)], &SLOWLY[..]].concat();
+    let warnings = |stderr: &str| -> Vec<String> {
+        let of_zeros = |line: &&str| line.starts_with("warning: ") && line.contains("unfinished download");
+        stderr.lines().filter(of_zeros).map(str::to_owned).collect()
+    };
+    let run = |arguments: &[&str]| {
+        let run = crate::support::quantpress(arguments);
+        assert_eq!(run.status.code(), Some(0), "{run:?}");
+        warnings(&String::from_utf8_lossy(&run.stderr))
+    };
+    let told = run(&arguments);
+    assert!(told.iter().any(|line| line.contains(shard) && line.contains("zeros only")), "{told:?}");
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(copy.file("out.gguf.json")).expect("read")).expect("JSON");
+    assert_eq!(manifest["warnings"].as_array().expect("a list").len(), told.len());
+    let said = succeed(&["verify", text(&output)]);
+    assert!(said.contains("warning   ") && said.contains("zeros only"), "{said}");
+    fail(&["verify", text(&output), "--strict"], 3);
+    // What is known of pieces that an earlier run made is in the journal.
+    let forced = [&arguments[..], &["--force"]].concat();
+    assert!(killed_at(&forced, "recorded", 120));
+    assert_eq!(run(&forced), told);
+    // Who is strict is told as soon as a matrix is complete, and the work is kept.
+    let strict = [&forced[..], &["--strict"]].concat();
+    let stderr = fail(&strict, 3);
+    for words in ["zeros only", "(--strict)", "% of the work is done", "when that is mended"] {
+        assert!(stderr.contains(words), "\"{words}\" is not in {stderr}");
+    }
+    assert!(!stderr.contains("100 % of the work"), "{stderr}");
+    // Sound input is not suspicious.
+    let sound = crate::support::quantize_fixture(copy.path(), "sound.gguf", &["--strict"]);
+    succeed(&["verify", text(&sound), "--strict"]);
+}
+
 /// The fixture's importance matrix with entries changed: name and values of each.
 fn imatrix(copy: &Copy, change: impl Fn(&str, &mut Vec<f32>)) -> std::path::PathBuf {
     let bytes = fs::read(fixture("tiny-r1/imatrix.dat")).expect("read");

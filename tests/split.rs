@@ -138,3 +138,25 @@ fn real_llama_cpp_loads_split_files_that_were_made_apart() {
     let Some(found) = measure(&files(folder.path(), "a", 3)[0]) else { return };
     assert_eq!(found["perplexity"], measure(&whole).expect("it ran before")["perplexity"]);
 }
+
+/// The soft limit is raised to the hard one, and of the checkpoint's shards no more stay open than that allows.
+#[cfg(unix)]
+#[test]
+fn few_open_files_are_enough() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let checkpoint = fixture("tiny-r1");
+    let expected = quantize_fixture(folder.path(), "a.gguf", &["--split", "20"]);
+    let output = folder.path().join("b.gguf");
+    for limit in ["ulimit -S -n 10", "ulimit -H -n 40; ulimit -S -n 10"] {
+        let script = format!("{limit}; exec \"$@\"");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_quantpress"), "quantize", text(&checkpoint)]);
+        let run = shell.args(["-o", text(&output), "--split", "20", "--quiet", "--force"]).output();
+        let run = run.expect("sh starts");
+        assert!(run.status.success(), "{limit}: {run:?}");
+        for (a, b) in files(folder.path(), "a", 20).iter().zip(files(folder.path(), "b", 20)) {
+            assert!(fs::read(a).expect("read") == fs::read(b).expect("read"), "{limit}");
+        }
+    }
+    drop(expected);
+}
