@@ -80,24 +80,20 @@ fn what_has_no_gguf_form_is_refused_by_its_field() {
             let change = |config: &mut Value| {
                 config[place] = config["rope_scaling"].clone();
                 config[place][field] = value.clone();
-                // Otherwise 0 would be the class's own default of neither.
-                config[place]["mscale"] = if field == "mscale" { value.clone() } else { json!(2.0) };
-                if field != "mscale_all_dim" && field != "mscale" {
-                    config[place]["mscale_all_dim"] = json!(2.0);
-                }
             };
             let error = plan(change).expect_err(field);
             let named = error.to_string();
             assert!(error.exit_code() == 4 && named.contains(field) && named.contains(place), "{error}");
         }
     }
-    // Plain yarn, whose rotated columns grow by the usual factor, is what llama.cpp computes without the key.
+    // Without both, rotated columns grow by the usual factor; real llama.cpp has another perplexity then.
     let plain = |config: &mut Value| {
         let scaling = config["rope_scaling"].as_object_mut().expect("fields");
         scaling.remove("mscale");
         scaling.remove("mscale_all_dim");
     };
-    plan(plain).expect("planned");
+    let error = plan(plain).expect_err("plain yarn");
+    assert!(error.exit_code() == 4 && error.to_string().contains("mscale"), "{error}");
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn quantize_tells_of_matrices_of_zeros_however_often_it_was_interrupted() {
     // Who is strict is told as soon as a matrix is complete, and the work is kept.
     let strict = [&forced[..], &["--strict"]].concat();
     let stderr = fail(&strict, 3);
-    for words in ["zeros only", "(--strict)", "% of the work is done", "when that is mended"] {
+    for words in ["zeros", shard, "(--strict)", "% of the work is done", "when that is mended"] {
         assert!(stderr.contains(words), "\"{words}\" is not in {stderr}");
     }
     assert!(!stderr.contains("100 % of the work"), "{stderr}");

@@ -204,7 +204,8 @@ fn chunks_beyond_the_models_context_are_told() {
     let evaluation = fixture("tiny-r1/evaluation.txt");
     let said = |context: &str| {
         let arguments = ["calibrate", text(&checkpoint), "--text", text(&evaluation), "--chunks", "1"];
-        let found = quantpress(&[&arguments[..], &["--context", context, "-o", text(&output), "--force"]].concat());
+        let found =
+            quantpress(&[&arguments[..], &["--context", context, "-o", text(&output), "--force"]].concat());
         assert!(found.status.success());
         String::from_utf8_lossy(&found.stderr).into_owned()
     };

@@ -23,12 +23,6 @@ impl Yarn {
         (1.0 + growth) * (1.0 + growth)
     }
 
-    /// What rotated columns are multiplied by: where the scale of attention does not grow, they do.
-    fn rotated(&self) -> f64 {
-        let grows = self.factor > 1.0 && self.log_multiplier == 0.0;
-        if grows { 1.0 + 0.1 * libm::log(f64::from(self.factor)) } else { 1.0 }
-    }
-
     /// The frequencies of `width` columns: interpolated below `low`, kept above `high`, a ramp between.
     fn stretch(&self, frequencies: &mut [f64], theta: f64) {
         let width = 2.0 * frequencies.len() as f64;
@@ -62,8 +56,7 @@ impl Rope {
         if let Some(yarn) = yarn {
             yarn.stretch(&mut frequencies, theta);
         }
-        let grown = yarn.map_or(1.0, Yarn::rotated);
-        let turn = |angle: f64| [(grown * libm::cos(angle)) as f32, (grown * libm::sin(angle)) as f32];
+        let turn = |angle: f64| [libm::cos(angle) as f32, libm::sin(angle) as f32];
         let turns = (0..positions)
             .flat_map(|position| frequencies.iter().map(move |f| turn(position as f64 * f)))
             .collect();

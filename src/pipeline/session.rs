@@ -111,10 +111,11 @@ impl Session {
                     Output::create(&path, job.plan.files[file].layout.file_size)?
                 }
             };
-            if !resumed {
-                output.clear()?;
-            }
+            // Listed first: what is made is removed if the next step fails.
             self.outputs.push(output);
+            if !resumed {
+                self.outputs.last().map_or(Ok(()), Output::clear)?;
+            }
             moment::pass("opened");
         }
         self.make_room(job, work)?;

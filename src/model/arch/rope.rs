@@ -62,9 +62,9 @@ pub fn describe(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()
     if !(0.0..=100.0).contains(&mscale) {
         return Err(scaling.fault("mscale_all_dim", format!("is {mscale}; expected 0 to 100")));
     }
-    // What rotated parts are multiplied by besides has no key: llama.cpp takes it for that of equal factors, or of 1 and none.
+    // What rotated parts are multiplied by besides, the ratio of the two, has no key: llama.cpp takes it for 1.
     let rotated: f32 = scaling.find("mscale")?.unwrap_or(1.0);
-    if scaling.positive("factor")? > 1.0 && rotated != if mscale == 0.0 { 1.0 } else { mscale } {
+    if scaling.positive("factor")? > 1.0 && rotated != mscale {
         let problem =
             format!("is {rotated}, and mscale_all_dim is {mscale}; only equal ones have a GGUF form");
         return Err(Error::Unsupported(scaling.says("mscale", &problem)));
