@@ -277,9 +277,9 @@ fn make(path: &Path) -> Result<()> {
         return refuse("is no folder");
     }
     let mut names = fs::read_dir(path).map_err(io)?.map(|entry| entry.map(|entry| entry.file_name()));
-    let foreign = names.find_map(|name| match name {
-        Ok(name) => name.to_str().is_none_or(|name| name != LOCK && !is_ours(name)).then(|| Ok(name)),
-        Err(e) => Some(Err(e)),
+    let foreign = names.find(|name| match name {
+        Ok(name) => name.to_str().is_none_or(|name| name != LOCK && !is_ours(name)),
+        Err(_) => true,
     });
     match foreign.transpose().map_err(io)? {
         None => Ok(()),
