@@ -71,6 +71,36 @@ fn quantize_tells_of_matrices_of_zeros_however_often_it_was_interrupted() {
     succeed(&["verify", text(&sound), "--strict"]);
 }
 
+/// No sample of the checkpoint tells that these rows were mended: what looked damaged is read again.
+#[test]
+fn what_was_mended_is_read_again() {
+    let copy = Copy::new();
+    let expert = "model.layers.4.mlp.experts.9.up_proj.weight";
+    let shard = copy.shard_of(expert);
+    let sound = fs::read(copy.file(&shard)).expect("read");
+    let output = copy.file("out.gguf");
+    let arguments = ["quantize", text(copy.path()), "-o", text(&output), "--quiet"];
+    let strict = [&arguments[..], &["--strict"]].concat();
+    let expected = crate::support::quantize_fixture(copy.path(), "sound.gguf", &[]);
+    let expected = fs::read(expected).expect("read");
+    copy.edit_shard(expert, |shard| shard.tensor(expert)[..170 * 256].fill(0));
+    let damaged = fs::read(copy.file(&shard)).expect("read");
+    // Work that stopped at it.
+    fail(&strict, 3);
+    copy.write(&shard, &sound);
+    succeed(&strict);
+    assert!(fs::read(&output).expect("read") == expected);
+    // Work that was finished with a warning.
+    copy.write(&shard, &damaged);
+    succeed(&[&arguments[..], &["--force"]].concat());
+    assert!(fs::read(&output).expect("read") != expected);
+    copy.write(&shard, &sound);
+    let stderr = fail(&arguments, 2);
+    assert!(stderr.contains("--force replaces it"), "{stderr}");
+    succeed(&[&arguments[..], &["--force"]].concat());
+    assert!(fs::read(&output).expect("read") == expected);
+}
+
 /// The fixture's importance matrix with entries changed: name and values of each.
 fn imatrix(copy: &Copy, change: impl Fn(&str, &mut Vec<f32>)) -> std::path::PathBuf {
     let bytes = fs::read(fixture("tiny-r1/imatrix.dat")).expect("read");

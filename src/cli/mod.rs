@@ -116,9 +116,19 @@ fn print(text: impl std::fmt::Display) -> Result<()> {
 /// What came of writing to stdout.
 fn result(written: io::Result<()>) -> Result<(), Error> {
     match written {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("write to", "stdout", e)),
+        Err(e) if e.kind() != ErrorKind::BrokenPipe && !is_hung_up(&e) => {
+            Err(Error::io("write to", "stdout", e))
+        }
         _ => Ok(()),
     }
+}
+
+/// What a terminal says that was closed.
+fn is_hung_up(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    #[cfg(not(unix))]
+    return error.kind() == ErrorKind::BrokenPipe;
 }
 
 /// A table or text that already ends its last line.

@@ -26,6 +26,9 @@ const LOOK: u64 = 64 << 20;
 struct Manifest {
     work: String,
     sha256: String,
+    /// What looked damaged in the checkpoint: it may have been mended since, where no sample of it looks.
+    #[serde(default)]
+    warnings: Vec<String>,
     tensors: Vec<Tensor>,
 }
 
@@ -78,7 +81,7 @@ fn digest(job: &Job, name: &Path, file: usize, work: &str) -> Result<Option<Stri
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&whole::read(&path, MAX_MANIFEST, fault)?) else {
         return Ok(None);
     };
-    if manifest.work != work {
+    if manifest.work != work || !manifest.warnings.is_empty() {
         return Ok(None);
     }
     let io = |e| Error::io("read", name, e);

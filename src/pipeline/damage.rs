@@ -9,6 +9,23 @@ use crate::zeros::Zeros;
 /// Slices that are named of a tensor.
 const NAMED: usize = 8;
 
+/// The units with rows of zeros of all slices that look damaged, as far as they are done.
+pub fn units(job: &Job, work: &Work, done: &[Option<Done>]) -> Vec<u32> {
+    let plan = job.plan;
+    let mut found = Vec::new();
+    for tensor in job.tensors() {
+        for slice in 0..plan.model.tensors[tensor].slices.len() {
+            let known = |number: u32| done[number as usize].map_or_else(Zeros::default, |done| done.zeros);
+            let numbers: Vec<u32> = work.of_slice(plan, tensor, slice).map(|unit| unit.number).collect();
+            let seen = numbers.iter().fold(Zeros::default(), |seen, &number| seen.then(known(number)));
+            if seen.is_suspicious() {
+                found.extend(numbers.into_iter().filter(|&number| known(number).longest > 0));
+            }
+        }
+    }
+    found
+}
+
 /// A warning for each of these tensors, by their places in the model, with slices that are complete and look damaged.
 pub fn found(job: &Job, work: &Work, done: &[Option<Done>], tensors: Range<usize>) -> Vec<Warning> {
     let plan = job.plan;

@@ -93,6 +93,8 @@ impl Session {
                 Entry::File(number, sha256) => drop(self.sealed.insert(number.into(), sha256)),
             }
         }
+        // What looked damaged may have been mended meanwhile: it is read again.
+        self.forget(damage::units(job, work, &self.done));
         // What is there is looked at before anything is changed.
         let mut found = Vec::new();
         for file in job.files() {
