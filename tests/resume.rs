@@ -517,6 +517,16 @@ fn finished_work_is_not_done_again_and_other_files_are_not_replaced() {
             fs::remove_file(folder.path().join(left)).expect("removed");
         }
     }
+    // A refusal costs nothing that an earlier run has done, with --restart either.
+    let output = folder.path().join("d.gguf");
+    let arguments = [&["quantize", text(&checkpoint), "-o", text(&output)], &SLOWLY[..]].concat();
+    kill_midway(&arguments, &output);
+    fs::write(&output, "precious").expect("written");
+    let journal = fs::read(beside(&output, ".journal")).expect("read");
+    assert!(fail(&[&arguments[..], &["--restart"]].concat(), 2).contains("--force replaces it"));
+    assert!(fs::read(beside(&output, ".journal")).expect("still there") == journal);
+    let begun = started(&succeed(&[&arguments[..], &["--force", "--json"]].concat()));
+    assert!(begun["done_before"].as_u64() > Some(0), "{begun}");
     // A file that comes to be there during the work.
     let output = folder.path().join("c.gguf");
     let arguments = [&["quantize", text(&checkpoint), "-o", text(&output)], &SLOWLY[..]].concat();

@@ -143,6 +143,11 @@ impl Journal {
         &self.run
     }
 
+    /// Whether it is new, or was begun or taken up by this run.
+    pub fn is_of_this_run(&self) -> bool {
+        self.run != [0; 16] || self.file.metadata().is_ok_and(|file| file.len() == 0)
+    }
+
     /// Bytes that the journal will have with so many records, about.
     pub fn size(records: u32) -> u64 {
         u64::from(records) * RECORD as u64 + (1 << 12)

@@ -230,7 +230,10 @@ impl Session {
     fn abandon(self) {
         if !self.begun() {
             self.outputs.into_iter().for_each(Output::discard);
-            let _ = self.journal.remove();
+            // With --restart it may still be of other work, which a refusal must not cost.
+            if self.journal.is_of_this_run() {
+                let _ = self.journal.remove();
+            }
         }
     }
 
