@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-use super::Job;
 use super::journal::Journal;
 use super::seal::names;
 use super::session::{identity, journal_name};
+use super::{Job, manifest};
+use crate::checkpoint::hex;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::gguf::beside;
@@ -49,7 +49,7 @@ pub fn made(job: &Job) -> Result<Option<Vec<String>>> {
         return Ok(None);
     }
     let identity = identity(job);
-    let work: String = identity.work().iter().map(|byte| format!("{byte:02x}")).collect();
+    let work = manifest::text(&identity.work());
     let mut digests = Vec::new();
     for (name, file) in names(job).zip(job.files()) {
         match digest(job, &name, file, &work)? {
@@ -104,7 +104,7 @@ fn digest(job: &Job, name: &Path, file: usize, work: &str) -> Result<Option<Stri
         }
         found.resize(bytes as usize, 0);
         disk::read_exact_at(&file, offset, &mut found).map_err(io)?;
-        if Sha256::digest(&found).iter().map(|byte| format!("{byte:02x}")).collect::<String>() != sha256 {
+        if hex(&found) != sha256 {
             return Ok(None);
         }
     }
