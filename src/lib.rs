@@ -27,6 +27,7 @@ pub mod log;
 pub mod whole;
 
 pub mod gguf;
+pub mod llama_quantize;
 
 pub mod checkpoint;
 pub mod model;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
-use crate::support::{assert_bytes_of_preset, fail, fixture, hex, quantize_fixture, succeed, text};
+use crate::support::{assert_bytes_of_preset, fail, fixture, hex, presets, quantize_fixture, succeed, text};
 
 #[test]
 fn every_tensor_of_the_bf16_file_equals_llama_cpps_converters() {
@@ -75,7 +75,7 @@ fn plan_tells_the_size_of_every_preset_to_the_byte() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
     // The size of auto is the user's (tests/sizes.rs).
-    for recipe in quantpress::recipe::preset_names().filter(|name| *name != "auto") {
+    for recipe in presets().iter().map(String::as_str) {
         let plan = succeed(&["plan", text(&checkpoint), "--recipe", recipe, "--json"]);
         let plan: Value = serde_json::from_str(&plan).expect("JSON");
         let path = quantize_fixture(folder.path(), recipe, &["--recipe", recipe]);

@@ -16,7 +16,7 @@ fn reference() -> Value {
 }
 
 /// The 16-bit file, against which all others are measured; made once for all tests.
-fn bf16() -> &'static Path {
+pub fn bf16() -> &'static Path {
     static FILE: OnceLock<(TempDir, std::path::PathBuf)> = OnceLock::new();
     let (_, path) = FILE.get_or_init(|| {
         let folder = TempDir::new().expect("a temporary folder");

@@ -12,6 +12,7 @@ mod evaluate;
 mod families;
 mod feedback;
 mod forward;
+mod gguf_source;
 mod hostile;
 mod importances;
 mod kept;

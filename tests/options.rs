@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::sizes::{Random, plan};
-use crate::support::{fail, fixture, quantize_fixture, succeed, text};
+use crate::support::{fail, fixture, presets, quantize_fixture, succeed, text};
 
 #[test]
 fn an_option_without_effect_is_an_error() {
@@ -141,7 +141,7 @@ fn rules_that_decide_nothing_are_told_of() {
     );
     let shown = succeed(&[&arguments[..], &["--strict"]].concat());
     assert!(!shown.contains("warning   recipe"), "{shown}");
-    for preset in quantpress::recipe::preset_names().filter(|name| *name != "auto") {
+    for preset in presets().iter().map(String::as_str) {
         let shown = succeed(&["plan", text(&checkpoint), "--recipe", preset]);
         assert!(!shown.contains("warning   recipe"), "{preset}: {shown}");
     }

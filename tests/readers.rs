@@ -9,11 +9,11 @@ use quant_kernels::Format;
 use quantpress::checkpoint::{Checkpoint, Fingerprint};
 use quantpress::gguf::{Contents, Value};
 use quantpress::model::{Model, Options};
-use quantpress::recipe::{Override, Plan, Recipe, Wishes, preset_names};
+use quantpress::recipe::{Override, Plan, Recipe, Wishes};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{fixture, quantize_fixture, succeed, text};
+use crate::support::{fixture, presets, quantize_fixture, succeed, text};
 
 /// Types of whose tensors gguf-rs 0.1.8 gives a wrong number of bytes: it takes their blocks for such of 256 weights.
 const OTHER_BYTES: [Format; 3] = [Format::BF16, Format::IQ4_NL, Format::MXFP4];
@@ -53,7 +53,7 @@ fn read_by_both(path: &Path) {
     assert_eq!(theirs["version"], "v3");
     let metadata = theirs["metadata"].as_object().expect("an object");
     assert_eq!(metadata.len(), ours.metadata.len());
-    for (key, value) in &ours.metadata {
+    for (key, value) in ours.metadata.iter() {
         match value {
             // Their numbers of single precision come by way of double.
             Value::F32(expected) => {
@@ -97,7 +97,7 @@ fn gguf_rs_reads_the_headers_of_all_presets_and_types() {
         let wishes = Wishes { overrides, ..Wishes::new(&recipe) };
         headers(&Plan::new(model.clone(), source.clone(), wishes).expect("planned"), folder.path());
     };
-    for preset in preset_names().filter(|name| *name != "auto") {
+    for preset in presets().iter().map(String::as_str) {
         plan(preset, &[]);
     }
     for format in Format::all() {

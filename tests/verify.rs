@@ -14,7 +14,9 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
-use crate::support::{assert_bytes_of_preset, fail, fixture, quantize_fixture, quantpress, succeed, text};
+use crate::support::{
+    assert_bytes_of_preset, fail, fixture, presets, quantize_fixture, quantpress, succeed, text,
+};
 
 /// In the file, and one of its sources.
 const EXPERTS: &str = "blk.2.ffn_up_exps.weight";
@@ -73,7 +75,7 @@ fn files_of_every_preset_pass() {
     let folder = TempDir::new().expect("a temporary folder");
     let (checkpoint, imatrix) = (fixture("tiny-r1"), fixture("tiny-r1/imatrix.gguf"));
     let against = ["--against", text(&checkpoint)];
-    for recipe in quantpress::recipe::preset_names().filter(|name| *name != "auto") {
+    for recipe in presets().iter().map(String::as_str) {
         let arguments = ["--recipe", recipe, "--imatrix", text(&imatrix)];
         let made = quantize_fixture(folder.path(), "with.gguf", &arguments);
         assert_bytes_of_preset(recipe, true, &made);

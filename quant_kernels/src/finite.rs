@@ -12,13 +12,16 @@ const E8M0_NAN: u8 = 0xff;
 /// no scales, -inf is a number: a router's bias shuts an expert out by it.
 ///
 /// Every decoder multiplies each weight by the scales above it, and NaN and infinity survive that, times zero too. So
-/// this finds scales at any place in any layout.
+/// this finds scales at any place in any layout. Of formats that are only carried over nothing is known.
 ///
 /// # Panics
 /// If `blocks` are not whole blocks.
 pub fn first_not_finite(format: Format, blocks: &[u8]) -> Option<usize> {
     let count = blocks.len() / format.block_bytes();
     assert_eq!(blocks.len(), count * format.block_bytes(), "bytes of whole blocks of {format}");
+    if !format.is_known() {
+        return None;
+    }
     let open = format == Format::F32;
     let at_once = WEIGHTS / format.block_len();
     let mut weights = vec![0.0; WEIGHTS];

@@ -32,12 +32,21 @@ pub enum Format {
     TQ1_0,
     TQ2_0,
     MXFP4,
+    // From here on types that are only carried over: integers, and blocks that nothing here decodes.
+    I8,
+    I16,
+    I32,
+    I64,
+    F64,
+    NVFP4,
+    Q1_0,
+    Q2_0,
 }
 
 use Format::*;
 
 /// Format, name, ggml type id, weights per block, bytes per block.
-const TABLE: [(Format, &str, u32, usize, usize); 25] = [
+const TABLE: [(Format, &str, u32, usize, usize); 33] = [
     (F32, "F32", 0, 1, 4),
     (F16, "F16", 1, 1, 2),
     (BF16, "BF16", 30, 1, 2),
@@ -63,12 +72,28 @@ const TABLE: [(Format, &str, u32, usize, usize); 25] = [
     (TQ1_0, "TQ1_0", 34, 256, 54),
     (TQ2_0, "TQ2_0", 35, 256, 66),
     (MXFP4, "MXFP4", 39, 32, 17),
+    (I8, "I8", 24, 1, 1),
+    (I16, "I16", 25, 1, 2),
+    (I32, "I32", 26, 1, 4),
+    (I64, "I64", 27, 1, 8),
+    (F64, "F64", 28, 1, 8),
+    (NVFP4, "NVFP4", 40, 64, 36),
+    (Q1_0, "Q1_0", 41, 128, 18),
+    (Q2_0, "Q2_0", 42, 64, 18),
 ];
 
+/// How many of them can be encoded and decoded; these come first.
+const KNOWN: usize = 25;
+
 impl Format {
-    /// Every format, in the order of the enum.
+    /// Every format that can be encoded and decoded, in the order of the enum.
     pub fn all() -> impl Iterator<Item = Self> {
-        TABLE.iter().map(|row| row.0)
+        TABLE[..KNOWN].iter().map(|row| row.0)
+    }
+
+    /// Whether it can be encoded and decoded. The others are types that files may hold and that are only carried over.
+    pub fn is_known(self) -> bool {
+        (self as usize) < KNOWN
     }
 
     /// ggml's name, in capitals: `IQ2_XXS`.
@@ -81,7 +106,7 @@ impl Format {
         TABLE[self as usize].2
     }
 
-    /// The format with this type id, if it is one of ours.
+    /// The format with this type id, those included that are only carried over.
     pub fn from_id(id: u32) -> Option<Self> {
         TABLE.iter().find(|row| row.2 == id).map(|row| row.0)
     }
@@ -133,7 +158,7 @@ pub struct UnknownFormat(pub String);
 
 impl fmt::Display for UnknownFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known: Vec<&str> = TABLE.iter().map(|row| row.1).collect();
+        let known: Vec<&str> = Format::all().map(Format::name).collect();
         write!(f, "unknown tensor type \"{}\"; known: {}", self.0, known.join(", "))
     }
 }
@@ -145,8 +170,8 @@ impl FromStr for Format {
 
     /// By ggml's name, in any case.
     fn from_str(name: &str) -> Result<Self, UnknownFormat> {
-        let row = TABLE.iter().find(|row| row.1.eq_ignore_ascii_case(name));
-        row.map(|row| row.0).ok_or_else(|| UnknownFormat(name.to_owned()))
+        let found = Self::all().find(|format| format.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| UnknownFormat(name.to_owned()))
     }
 }
 
@@ -156,10 +181,11 @@ mod tests {
 
     #[test]
     fn the_table_is_in_the_order_of_the_enum() {
-        for (index, format) in Format::all().enumerate() {
+        for (index, row) in TABLE.iter().enumerate() {
+            let format = row.0;
             assert_eq!(format as usize, index, "{format}");
             assert_eq!(Format::from_id(format.id()), Some(format));
-            assert_eq!(format.name().to_lowercase().parse(), Ok(format));
+            assert_eq!(format.name().to_lowercase().parse().ok(), format.is_known().then_some(format));
         }
     }
 }

@@ -14,6 +14,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Of a checkpoint that has none.
+    pub(super) fn empty() -> Self {
+        Self { place: "config.json: ".into(), fields: Map::new() }
+    }
+
     /// Reads config.json.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 
 use fearless_simd::{Level, dispatch};
 use half::{bf16, f16};
-use safetensors::Dtype;
+
+use super::Dtype;
 
 /// Decodes little-endian `bytes` of one of the four dtypes into `out`; other dtypes give false.
 ///

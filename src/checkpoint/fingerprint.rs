@@ -48,6 +48,16 @@ impl Fingerprint {
     /// If it cannot be read.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let mut settings = Sha256::new();
+        if let Some(metadata) = checkpoint.metadata() {
+            // However it is split.
+            for (key, value) in metadata.iter().filter(|(key, _)| !key.starts_with("split.")) {
+                let mut bytes = Vec::new();
+                value.write(&mut bytes);
+                settings.update(format!("{key:?} {}\n", bytes.len()));
+                settings.update(bytes);
+            }
+            return Self::with_settings(checkpoint, settings);
+        }
         let source = checkpoint.source();
         let more =
             source.files(CHAT_TEMPLATES).map_err(|e| Error::io("list", source.path(CHAT_TEMPLATES), e))?;
@@ -61,6 +71,11 @@ impl Fingerprint {
             }
         }
 
+        Self::with_settings(checkpoint, settings)
+    }
+
+    /// The digests of tensors and weights beside that of the settings.
+    fn with_settings(checkpoint: &Checkpoint, settings: Sha256) -> Result<Self> {
         let mut list: Vec<_> = checkpoint.tensors().collect();
         list.sort_by(|a, b| a.name.cmp(&b.name));
         let mut tensors = Sha256::new();

@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use safetensors::Dtype;
 use serde::Deserialize;
-use serde::de::value::StrDeserializer;
 use serde_json::value::RawValue;
 
+use super::Dtype;
 use super::pairs::Pairs;
 use crate::error::{Error, Result};
 
@@ -65,10 +64,11 @@ pub fn parse(shard: &str, json: &[u8], file_size: u64) -> Result<Vec<Tensor>> {
         }
         let entry: Entry = serde_json::from_str(entry.get())
             .map_err(|e| fault(format!("needs dtype, shape and data_offsets in the header: {e}")))?;
-        let dtype = Dtype::deserialize(StrDeserializer::<serde::de::value::Error>::new(&entry.dtype))
-            .map_err(|_| fault(format!("has the unknown dtype \"{}\"", entry.dtype)))?;
+        let dtype: Dtype =
+            entry.dtype.parse().map_err(|()| fault(format!("has the unknown dtype \"{}\"", entry.dtype)))?;
         let [begin, end] = entry.data_offsets;
-        let bytes = size(dtype, &entry.shape)
+        let bytes = dtype
+            .bytes(&entry.shape)
             .ok_or_else(|| fault(format!("has the shape {:?}, whose size overflows", entry.shape)))?;
         if begin > end || end - begin != bytes {
             return Err(fault(format!(
@@ -109,13 +109,6 @@ pub fn parse(shard: &str, json: &[u8], file_size: u64) -> Result<Vec<Tensor>> {
         return Err(Error::file(&shard, format!("has {file_size} bytes, but its tensors end at {expected}")));
     }
     Ok(tensors)
-}
-
-/// Bytes of a tensor; None on overflow or if it is not whole bytes.
-fn size(dtype: Dtype, shape: &[u64]) -> Option<u64> {
-    let elements = shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim))?;
-    let bits = elements.checked_mul(dtype.bitsize() as u64)?;
-    bits.is_multiple_of(8).then_some(bits / 8)
 }
 
 #[derive(Deserialize)]

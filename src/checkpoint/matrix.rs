@@ -96,6 +96,10 @@ impl<'a> Matrix<'a> {
         if out.is_empty() {
             return Ok(());
         }
+        if let Some(format) = self.decoder.opaque() {
+            let problem = format!("has type {format}, which cannot be decoded, only carried over as it is");
+            return Err(Error::tensor(&self.tensor.shard, &self.tensor.name, problem));
+        }
         let columns = self.tensor.columns();
         // Row by row: all that is done to one is done while it is in the nearest cache.
         let row_bytes = self.tensor.bytes / self.tensor.rows();

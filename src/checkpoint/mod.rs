@@ -1,8 +1,10 @@
-//! Stage 1, read: a folder of safetensors shards, its index and configuration, and rows of weights as f32.
+//! Stage 1, read: a folder of safetensors shards, its index and configuration, or a GGUF file; and rows of weights as f32.
 
 mod config;
 mod decode;
+mod dtype;
 mod fingerprint;
+mod gguf;
 mod header;
 mod index;
 mod matrix;
@@ -16,6 +18,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 pub use config::Config;
+pub use dtype::Dtype;
 pub use fingerprint::{Fingerprint, hex};
 pub use header::Tensor;
 pub use matrix::{Matrix, Values};
@@ -27,6 +30,7 @@ use stored::Stored;
 pub use stored::{Encoding, LeftOut};
 
 use crate::error::{Error, Result};
+use crate::gguf::Metadata;
 
 /// A larger JSON file is refused; R1's index has 8.5 MB, its tokenizer 7.5 MB. Parsed, one takes about eight times its
 /// size.
@@ -51,11 +55,13 @@ pub(crate) const HF_QUANT_CONFIG: &str = "hf_quant_config.json";
 /// The one file of an unsharded checkpoint.
 const SINGLE: &str = "model.safetensors";
 
-/// A Hugging Face checkpoint, its headers read and checked; weights are read later, a piece at a time.
+/// A Hugging Face checkpoint or a GGUF file, its headers read and checked; weights are read later, a piece at a time.
 #[derive(Debug)]
 pub struct Checkpoint {
     source: Box<dyn Source>,
     config: Config,
+    /// The keys of a GGUF file.
+    metadata: Option<Metadata>,
     tensors: HashMap<String, Tensor>,
     shards: Vec<Shard>,
     /// What names the tensors, for messages.
@@ -75,6 +81,32 @@ pub struct Shard {
 }
 
 impl Checkpoint {
+    /// Opens a folder of safetensors, or a GGUF file, of a split any of its files.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_folder`] and [`Checkpoint::open_gguf`].
+    pub fn open_path(path: &Path) -> Result<Self> {
+        if path.is_file() { Self::open_gguf(path) } else { Self::open_folder(path) }
+    }
+
+    /// Opens a GGUF file; of a split any of its files, all of which must be there.
+    ///
+    /// # Errors
+    /// If it is no GGUF file or damaged, or a part is missing or belongs to another model.
+    pub fn open_gguf(path: &Path) -> Result<Self> {
+        let gguf::Found { source, tensors, shards, listing, metadata } = gguf::find(path)?;
+        let config = Config::empty();
+        Ok(Self {
+            source,
+            config,
+            metadata: Some(metadata),
+            tensors,
+            shards,
+            listing,
+            stored: Stored::gguf(),
+        })
+    }
+
     /// Opens a local folder.
     ///
     /// # Errors
@@ -82,7 +114,7 @@ impl Checkpoint {
     pub fn open_folder(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             return Err(Error::Argument(format!(
-                "{}: expected a checkpoint's folder with config.json and safetensors shards",
+                "{}: expected a checkpoint's folder with config.json and safetensors shards, or a GGUF file",
                 folder.display()
             )));
         }
@@ -98,10 +130,15 @@ impl Checkpoint {
         let config = Config::parse(&read_file(&*source, "config.json", MAX_SETTINGS)?)?;
         let shards::Found { tensors, shards, listing } = shards::find(&*source)?;
         let stored = Stored::read(&*source, &config, &tensors)?;
-        Ok(Self { source, config, tensors, shards, listing, stored })
+        Ok(Self { source, config, metadata: None, tensors, shards, listing, stored })
     }
 
-    /// config.json.
+    /// The keys of a GGUF file, None of a folder.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// config.json; empty where the checkpoint is a GGUF file.
     pub fn config(&self) -> &Config {
         &self.config
     }

@@ -118,8 +118,7 @@ const TOKENS_PER_COLUMN: usize = 4;
 
 /// Columns of the widest input of a matrix.
 fn widest_input(model: &Model) -> usize {
-    let matrices =
-        model.tensors.iter().filter(|tensor| !tensor.role.is_f32() && tensor.role != Role::Embedding);
+    let matrices = model.tensors.iter().filter(|tensor| !tensor.is_fixed() && tensor.role != Role::Embedding);
     matrices.map(|tensor| tensor.columns() as usize).max().unwrap_or(0)
 }
 

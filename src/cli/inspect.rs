@@ -42,7 +42,7 @@ impl Inspect {
     }
 
     fn table(&self, contents: &Contents) -> Result<()> {
-        for (key, value) in &contents.metadata {
+        for (key, value) in contents.metadata.iter() {
             print(format_args!("{:<48} {}", plain(key), plain(shortened(value))))?;
         }
         print("")?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::gguf::beside;
+use crate::gguf::{Parts, beside};
 use crate::plain;
 
 /// What a file of the checkpoint's folder is not, by the end of its name: this program writes such files there.
@@ -116,6 +116,11 @@ impl Files {
     /// The file of the checkpoint that this one is.
     fn checkpoint_file(&self, identity: &Identity, path: &Path) -> Option<PathBuf> {
         let folder = self.checkpoint.as_ref().filter(|_| path.exists())?;
+        if folder.is_file() {
+            // A GGUF file, or one of a split, whose others are read as well.
+            let files = Parts::names(folder);
+            return files.into_iter().find(|file| Identity::of(file) == *identity);
+        }
         let mut found = None;
         for_each_file(folder, DEPTH, &mut |file| {
             found = (Identity::of(file) == *identity).then(|| file.to_owned());

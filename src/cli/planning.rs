@@ -15,12 +15,14 @@ use crate::gguf::Split;
 use crate::machine::Fit;
 use crate::model::{Model, Options};
 use crate::recipe::{
-    AUTO_PRESET, DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, preset_names,
+    AUTO_PRESET, DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, file_types,
+    preset_names,
 };
 
 #[derive(Debug, Args)]
 pub struct Planning {
-    /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8)
+    /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8); or a GGUF file of any
+    /// architecture, of a split any of its files
     checkpoint: PathBuf,
 
     /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, or auto where a size is named]
@@ -52,6 +54,14 @@ pub struct Planning {
     /// llama.cpp's name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised
     #[arg(long)]
     pre: Option<String>,
+
+    /// Keep the tensors whose GGUF name the pattern is found in as they are stored, bit for bit; repeatable
+    #[arg(long = "keep", value_name = "REGEX", value_parser = kept)]
+    keep: Vec<Override>,
+
+    /// Quantize anew what a GGUF file has in fewer bits than Q8_0, whose errors then add up
+    #[arg(long)]
+    allow_requantize: bool,
 
     /// Take what is suspicious in the checkpoint or the recipe for an error, and not for a warning
     #[arg(long)]
@@ -121,8 +131,14 @@ impl Planning {
             return Err(Error::Recipe { recipe: recipe.name, problem: problem.into() });
         }
         let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
-        let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
-        let options = Options { keep_mtp: self.keep_mtp, name: self.name, pre: self.pre };
+        let checkpoint = Checkpoint::open_path(&self.checkpoint)?;
+        let overrides: Vec<Override> = self.keep.into_iter().chain(self.overrides).collect();
+        let options = Options {
+            keep_mtp: self.keep_mtp,
+            name: self.name,
+            pre: self.pre,
+            allow_requantize: self.allow_requantize,
+        };
         let model = Model::plan(&checkpoint, &options)?;
         let split = match (self.split, self.part) {
             (_, Some(part)) => Split::Count(part.of),
@@ -131,7 +147,7 @@ impl Planning {
         let source = Fingerprint::of(&checkpoint)?;
         let wishes = Wishes {
             recipe: &recipe,
-            overrides: &self.overrides,
+            overrides: &overrides,
             imatrix: imatrix.as_ref(),
             feedback,
             options,
@@ -171,6 +187,11 @@ impl Planned {
     }
 }
 
+/// A pattern of `--keep`.
+fn kept(pattern: &str) -> Result<Override, String> {
+    format!("{pattern}=copy").parse()
+}
+
 /// Threads to use: what was asked for, else what the machine has.
 pub fn threads(asked: Option<u16>) -> usize {
     asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
@@ -200,5 +221,10 @@ fn recipe_help() -> String {
             text.push_str(&format!("\n  {name:<11} {}", recipe.about));
         }
     }
+    let file_types: Vec<String> = file_types().collect();
+    text.push_str(
+        "\n\nllama-quantize's file types, by its rules for every architecture (docs/file-types.md):\n  ",
+    );
+    text.push_str(&file_types.join(", "));
     text
 }

@@ -60,7 +60,7 @@ impl Verify {
         let mut checked = check(&self.file, threads, stop)?;
         let mut compared = None;
         if let Some(folder) = &self.against {
-            let checkpoint = Checkpoint::open_folder(folder)?;
+            let checkpoint = Checkpoint::open_path(folder)?;
             let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
             let compare = Compare { checkpoint: &checkpoint, imatrix: imatrix.as_ref(), threads, stop };
             let (tensors, more) = against(&checked, compare)?;

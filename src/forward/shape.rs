@@ -54,7 +54,7 @@ impl Shape {
     pub fn of_model(model: &Model) -> Result<Self> {
         let number = |key: &str| model.metadata.get(key).and_then(Value::as_f64);
         let missing = |key: &str| Error::Unsupported(format!("the plan has no {key}, which the pass needs"));
-        Self::read(model.arch, &number, &missing)
+        Self::read(&model.arch, &number, &missing)
     }
 
     /// Of a file.

@@ -106,7 +106,7 @@ impl Weights for FromCheckpoint<'_> {
     fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let tensor = &self.model.tensors[self.places[tensor]];
         let slice = &tensor.slices[slice];
-        let values = if tensor.role.is_f32() { Values::Any } else { Values::Bounded };
+        let values = if tensor.is_fixed() { Values::Any } else { Values::Bounded };
         let matrix = Matrix::open(self.checkpoint, &slice.tensor)?;
         let mut raw = Vec::new();
         if !slice.transposed {

@@ -1,16 +1,16 @@
 //! What is in a GGUF file: header read, then its tensors checked: no gaps, no overlaps, nothing past the end.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
 use quant_kernels::Format;
 
-use super::Value;
 use super::layout::{ALIGNMENT, MAX_NAME};
 use super::reader::{Fault, Header};
 use super::value::Field;
+use super::{Metadata, Value};
 use crate::error::{Error, Result};
 use crate::whole;
 
@@ -29,8 +29,8 @@ const MAX_ALIGNMENT: u64 = 1 << 16;
 pub struct Contents {
     /// GGUF version: 2 or 3, which differ in nothing that is read here.
     pub version: u32,
-    /// Keys and values; arrays are whole.
-    pub metadata: BTreeMap<String, Value>,
+    /// Keys and values in file order; arrays are whole.
+    pub metadata: Metadata,
     /// In file order.
     pub tensors: Vec<Entry>,
     /// First byte of the tensors' data.
@@ -124,16 +124,16 @@ impl Contents {
             return Err(Fault::because(problem));
         }
 
-        let mut metadata = BTreeMap::new();
+        let (mut metadata, mut names) = (Metadata::default(), HashSet::new());
         for number in 0..keys {
             let key =
                 String::read(&mut header).map_err(|fault| fault.of(&format!("key {number} of {keys}")))?;
             let value =
                 Value::read(&mut header).map_err(|fault| fault.of(&format!("the value of \"{key}\"")))?;
-            if metadata.contains_key(&key) {
+            if !names.insert(key.clone()) {
                 return Err(Fault::because(format!("the key \"{key}\" is there twice")));
             }
-            metadata.insert(key, value);
+            metadata.push(key, value);
         }
         let alignment = alignment(&metadata)?;
 
@@ -170,7 +170,7 @@ impl Contents {
 }
 
 /// What all data begins at multiples of.
-fn alignment(metadata: &BTreeMap<String, Value>) -> Result<u64, Fault> {
+fn alignment(metadata: &Metadata) -> Result<u64, Fault> {
     match metadata.get("general.alignment") {
         None => Ok(ALIGNMENT),
         Some(&Value::U32(n)) if n.is_power_of_two() && u64::from(n) <= MAX_ALIGNMENT => Ok(n.into()),

@@ -2,9 +2,9 @@
 
 use quant_kernels::Format;
 
-use super::Metadata;
+use super::{Metadata, Value};
 
-/// Tensor data begins at multiples of this (GGUF's default, which needs no key).
+/// Tensor data begins at multiples of this, where general.alignment does not say otherwise.
 pub const ALIGNMENT: u64 = 32;
 
 /// Longer names are refused by llama.cpp.
@@ -51,6 +51,7 @@ impl Layout {
     /// If a row is not a whole number of blocks or a name has more than 63 bytes: planning promises neither happens.
     pub fn new(metadata: &Metadata, tensors: &[TensorInfo]) -> Self {
         let mut header = beginning(metadata, tensors.len());
+        let alignment = alignment(metadata);
         let mut relative = 0;
         let mut offsets = Vec::with_capacity(tensors.len());
         for tensor in tensors {
@@ -63,9 +64,9 @@ impl Layout {
             header.extend((tensor.format.id() as i32).to_le_bytes());
             header.extend(u64::to_le_bytes(relative));
             offsets.push(relative);
-            relative += tensor.bytes().next_multiple_of(ALIGNMENT);
+            relative += tensor.bytes().next_multiple_of(alignment);
         }
-        header.resize(header.len().next_multiple_of(ALIGNMENT as usize), 0);
+        header.resize(header.len().next_multiple_of(alignment as usize), 0);
         let data = header.len() as u64;
         offsets.iter_mut().for_each(|offset| *offset += data);
         Self { header, offsets, file_size: data + relative }
@@ -74,6 +75,14 @@ impl Layout {
     /// Bytes before the infos of the tensors.
     pub(super) fn unpadded_header(metadata: &Metadata) -> u64 {
         beginning(metadata, 0).len() as u64
+    }
+}
+
+/// What all data begins at multiples of: general.alignment, if it is one.
+pub(super) fn alignment(metadata: &Metadata) -> u64 {
+    match metadata.get("general.alignment") {
+        Some(&Value::U32(n)) if n.is_power_of_two() => n.into(),
+        _ => ALIGNMENT,
     }
 }
 
@@ -99,7 +108,6 @@ fn string(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gguf::Value;
 
     #[test]
     fn offsets_are_aligned_and_without_gaps() {

@@ -1,6 +1,6 @@
 //! A model in one file, or in llama.cpp's numbered split files, which agree.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::{Contents, Entry, Value};
+use super::{Contents, Entry, Metadata, Value};
 use crate::disk;
 use crate::error::{Error, Result};
 
@@ -88,8 +88,18 @@ impl Parts {
         Ok(Self { files: files.into_iter().map(|(_, part)| part).collect(), absent })
     }
 
+    /// The files of the model that `path` is one of, by its name alone.
+    pub fn names(path: &Path) -> Vec<PathBuf> {
+        match path.file_name().and_then(Numbered::of) {
+            Some(numbered) => {
+                (1..=numbered.count).map(|number| path.with_file_name(numbered.name(number))).collect()
+            }
+            None => vec![path.to_owned()],
+        }
+    }
+
     /// The metadata of the model, which the first file holds; of a split without its first file only that of the split.
-    pub fn metadata(&self) -> &BTreeMap<String, Value> {
+    pub fn metadata(&self) -> &Metadata {
         &self.files[0].contents.metadata
     }
 

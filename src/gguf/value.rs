@@ -99,6 +99,17 @@ impl Value {
         }
     }
 
+    /// A whole number that is not negative, or the first of a list of them, as keys have it that may differ by layer.
+    pub fn first_integer(&self) -> Option<u64> {
+        match self {
+            Self::U32s(list) => list.first().map(|&n| n.into()),
+            Self::I32s(list) => list.first().and_then(|&n| n.try_into().ok()),
+            Self::U64s(list) => list.first().copied(),
+            Self::I64s(list) => list.first().and_then(|&n| n.try_into().ok()),
+            one => one.as_u64(),
+        }
+    }
+
     /// A whole number of any width that is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {

@@ -2,6 +2,7 @@
 
 mod arch;
 
+mod from_gguf;
 mod size_label;
 mod tensor;
 mod tokenizer;
@@ -24,13 +25,15 @@ pub struct Options {
     pub name: Option<String>,
     /// `tokenizer.ggml.pre` instead of the recognised one.
     pub pre: Option<String>,
+    /// Quantize anew what a GGUF file has in fewer bits than Q8_0.
+    pub allow_requantize: bool,
 }
 
 /// Everything about the output file but the types of its tensors.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// GGUF architecture: `deepseek2`.
-    pub arch: &'static str,
+    pub arch: String,
     /// All keys but those that depend on the recipe.
     pub metadata: Metadata,
     /// In file order: those outside of the layers, then by layer, each by name, as llama-quantize sorts them.
@@ -61,6 +64,11 @@ impl Model {
     /// If its architecture is unknown, a field of config.json is missing or absurd, a tensor is missing, has another
     /// shape than the config says, or has no place in the architecture, or the tokenizer cannot be carried over.
     pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Self> {
+        if let Some(metadata) = checkpoint.metadata() {
+            let mut model = from_gguf::plan(checkpoint, metadata, options)?;
+            model.tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
+            return Ok(model);
+        }
         let architectures: Vec<String> = checkpoint.config().get("architectures")?;
         let family = architectures.iter().find_map(|name| {
             arch::FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()))

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use quant_kernels::Format;
 use serde::{Deserialize, Serialize};
 
 /// What a tensor does in the model; recipes choose by it and reports sum by it.
@@ -27,6 +28,8 @@ pub enum Role {
     Norm,
     /// nextn.*: what multi-token prediction adds to a layer.
     Mtp,
+    /// What a GGUF file has besides: state spaces, projections of images, frequencies.
+    Other,
 }
 
 impl Role {
@@ -42,6 +45,7 @@ impl Role {
             Self::Router => "router",
             Self::Norm => "norm",
             Self::Mtp => "mtp",
+            Self::Other => "other",
         }
     }
 
@@ -83,9 +87,18 @@ pub struct TensorPlan {
     pub slices: Vec<Slice>,
     /// Checkpoint name of the norm whose output is this tensor's input, where there is one.
     pub input_norm: Option<String>,
+    /// The type that it has in the source, where that is a type of GGUF.
+    pub stored: Option<Format>,
+    /// Why it keeps that type, if it must: nothing chooses another.
+    pub kept: Option<&'static str>,
 }
 
 impl TensorPlan {
+    /// Whether nothing chooses its type: it keeps the one that it has, or llama.cpp computes it in F32.
+    pub fn is_fixed(&self) -> bool {
+        self.kept.is_some() || self.role.is_f32()
+    }
+
     /// Weights in a row (ne0).
     pub fn columns(&self) -> u64 {
         self.shape[0]

@@ -218,17 +218,30 @@ impl Scratch {
         let tensor = &plan.model.tensors[unit.tensor];
         let format = plan.format(unit.tensor);
         let columns = tensor.columns();
+        // Blocks that stay of their type are copied: encoded anew they might come out a little different.
+        let copied = tensor.stored == Some(format) && !format.is_float();
+        if copied {
+            piece.blocks.clear();
+            piece.blocks.extend_from_slice(&piece.raw);
+        }
+        if !format.is_known() {
+            piece.done = Done { blocks: checksum(&piece.blocks), ..Done::default() };
+            return Ok(());
+        }
+        let values = if tensor.kept.is_some() { Values::Any } else { Values::of(format) };
         weights.resize(unit.weights(plan) as usize, 0.0);
-        matrix.decode(shared.source_rows(unit), &piece.raw, weights, Values::of(format))?;
+        matrix.decode(shared.source_rows(unit), &piece.raw, weights, values)?;
         let weights = match tensor.slices[unit.slice].transposed {
             true => transpose(weights, columns as usize, transposed),
             false => &weights[..],
         };
         let importance = shared.job.importances.slice(&plan.model, unit.tensor, unit.slice)?;
         let importance = importance.as_deref();
-        let bytes = (unit.rows.end - unit.rows.start) * format.row_bytes(columns);
-        piece.blocks.resize(bytes as usize, 0);
-        quant_kernels::quantize(format, weights, columns as usize, importance, &mut piece.blocks);
+        if !copied {
+            let bytes = (unit.rows.end - unit.rows.start) * format.row_bytes(columns);
+            piece.blocks.resize(bytes as usize, 0);
+            quant_kernels::quantize(format, weights, columns as usize, importance, &mut piece.blocks);
+        }
         let deviation = Deviation::of(format, weights, columns as usize, importance, &piece.blocks, row);
         if deviation.is_finite() {
             let zeros = Zeros::of(weights, columns as usize);

@@ -51,9 +51,9 @@ impl Recipe {
         };
         if !any(&|tensor| holds(rule, tensor)) {
             Some("matches no tensor: its conditions exclude each other".into())
-        } else if !any(&|tensor| holds(rule, tensor) && !tensor.role.is_f32()) {
+        } else if !any(&|tensor| holds(rule, tensor) && !tensor.is_fixed()) {
             Some("has no effect: llama.cpp computes all that it matches in F32".into())
-        } else if !any(&|tensor| holds(rule, tensor) && !tensor.role.is_f32() && !earlier(tensor)) {
+        } else if !any(&|tensor| holds(rule, tensor) && !tensor.is_fixed() && !earlier(tensor)) {
             Some("has no effect: rules before it take all that it matches".into())
         } else {
             None

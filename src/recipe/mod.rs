@@ -12,6 +12,7 @@ mod overrides;
 mod pattern;
 mod plan;
 mod presets;
+mod requantize;
 mod resolved;
 mod rule;
 
@@ -26,11 +27,12 @@ pub use importance::{Importances, Origin};
 pub use layers::{Layers, Share};
 pub use overrides::Override;
 pub use plan::{Plan, Tradeoff, Wishes};
-pub use presets::{AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, names as preset_names};
+pub use presets::{AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, file_types, names as preset_names};
 pub use resolved::resolved;
 pub use rule::{Presence, Recipe, Rule, Wanted};
 
 use crate::error::{Error, Result};
+use crate::llama_quantize::{Chooser, Facts};
 use crate::model::{Model, TensorPlan};
 
 /// The type of one tensor, and why.
@@ -71,23 +73,36 @@ pub fn decide(
     overrides: &[Override],
     imatrix: Presence,
 ) -> Result<Vec<Decision>> {
+    let facts = Facts::of(&model.metadata);
+    let names = || model.tensors.iter().map(|tensor| &*tensor.name);
+    let present = imatrix == Presence::Present;
+    let mut llama = recipe.llama.map(|file_type| Chooser::new(file_type, &facts, present, names()));
     let mut used = vec![0; recipe.rules.len()];
     let mut overridden = vec![false; overrides.len()];
     let mut decisions = Vec::with_capacity(model.tensors.len());
     for tensor in &model.tensors {
         let reason = "llama.cpp computes it in F32";
-        decisions.push(if tensor.role.is_f32() {
+        decisions.push(if let Some(why) = tensor.kept {
+            Decision::Fixed(as_stored(tensor, why.into())?)
+        } else if tensor.is_fixed() {
             Decision::Fixed(Choice { format: Format::F32, wanted: None, reason: reason.into() })
         } else if let Some(index) = overrides.iter().position(|o| o.pattern.is_match(&tensor.name)) {
             overridden[index] = true;
             let reason = format!("--override {}", overrides[index]);
-            Decision::Fixed(fitted(tensor, overrides[index].format, reason))
+            match overrides[index].wanted {
+                Wanted::Fixed(format) => Decision::Fixed(fitted(tensor, format, reason)),
+                Wanted::Copy | Wanted::Auto => Decision::Fixed(as_stored(tensor, reason)?),
+            }
+        } else if let Some(llama) = &mut llama {
+            let (format, reason) = llama.next(&tensor.name, &tensor.shape, tensor.layer);
+            Decision::Fixed(fitted(tensor, format, reason))
         } else {
             let (index, rule) = first_rule(tensor, model, recipe, imatrix, &used)?;
             used[index] += 1;
             let reason = rule.reason.clone();
             match rule.wanted {
                 Wanted::Fixed(format) => Decision::Fixed(fitted(tensor, format, reason)),
+                Wanted::Copy => Decision::Fixed(as_stored(tensor, reason)?),
                 Wanted::Auto => Decision::Open { min: rule.min, max: rule.max, reason },
             }
         });
@@ -140,6 +155,17 @@ fn first_rule<'a>(
             tensor.name, tensor.role
         ),
     })
+}
+
+/// The type that the tensor has in the source.
+fn as_stored(tensor: &TensorPlan, reason: String) -> Result<Choice> {
+    match tensor.stored {
+        Some(format) => Ok(Choice { format, wanted: None, reason }),
+        None => Err(Error::Argument(format!(
+            "{}: \"copy\" is for tensors that a GGUF file holds, or that a checkpoint holds alike in F32, F16 or BF16",
+            tensor.name
+        ))),
+    }
 }
 
 fn fitted(tensor: &TensorPlan, wanted: Format, reason: String) -> Choice {

@@ -3,16 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use quant_kernels::Format;
 use regex::Regex;
+
+use super::Wanted;
 
 /// A name pattern and the type for what it matches.
 #[derive(Clone, Debug)]
 pub struct Override {
     /// Found anywhere in the GGUF name.
     pub pattern: Regex,
-    /// The type.
-    pub format: Format,
+    /// The type; never open.
+    pub wanted: Wanted,
 }
 
 impl FromStr for Override {
@@ -21,12 +22,12 @@ impl FromStr for Override {
     fn from_str(text: &str) -> Result<Self, String> {
         let (pattern, format) =
             text.rsplit_once('=').ok_or("expected REGEX=TYPE, for example ffn_down_exps=q2_k")?;
-        Ok(Self { pattern: super::pattern::pattern(pattern)?, format: super::format::format(format)? })
+        Ok(Self { pattern: super::pattern::pattern(pattern)?, wanted: Wanted::fixed(format)? })
     }
 }
 
 impl fmt::Display for Override {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.pattern, self.format)
+        write!(f, "{}={}", self.pattern, self.wanted)
     }
 }

@@ -3,7 +3,7 @@
 use quant_kernels::Format;
 use serde::Serialize;
 
-use super::{Candidate, Choice, Imatrix, Override, Presence, Recipe, choose};
+use super::{Candidate, Choice, Imatrix, Override, Presence, Recipe, choose, requantize};
 use crate::checkpoint::Fingerprint;
 use crate::error::{Error, Result, Warning};
 use crate::gguf::{File, MAX_HEADER, Split, TensorInfo, Value};
@@ -91,9 +91,15 @@ impl Plan {
         let Wishes { recipe, overrides, imatrix, feedback, options, split } = wishes;
         let presence = if imatrix.is_some() { Presence::Present } else { Presence::Absent };
         let choices = choose(&model, recipe, overrides, presence)?;
+        let mut warnings = model.warnings.clone();
+        warnings.extend(requantize::check(&model, &choices, options.allow_requantize)?);
 
+        let copied =
+            model.tensors.iter().zip(&choices).all(|(tensor, choice)| tensor.stored == Some(choice.format));
         let metadata = &mut model.metadata;
-        metadata.set("general.file_type", Value::U32(recipe.file_type));
+        if !copied {
+            metadata.set("general.file_type", Value::U32(recipe.file_type));
+        }
         metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
         metadata.set("quantpress.version", env!("CARGO_PKG_VERSION").into());
         metadata.set("quantpress.recipe", recipe.name.as_str().into());
@@ -139,7 +145,6 @@ impl Plan {
                 return Err(Error::Unsupported(problem));
             }
         }
-        let mut warnings = model.warnings.clone();
         warnings.extend(recipe.dead_rules(&model));
         let recipe = recipe.name.clone();
         Ok(Self {

@@ -1,4 +1,6 @@
-//! The recipes that come with the program, as files embedded in it.
+//! The recipes that come with the program, as files embedded in it. llama-quantize's file types are a table besides.
+
+use crate::llama_quantize::FILE_TYPES;
 
 macro_rules! presets {
     ($($name:literal),* $(,)?) => {
@@ -7,25 +9,8 @@ macro_rules! presets {
 }
 
 /// Name and text; the default first, then from small to large, then the one that needs a size.
-const PRESETS: &[(&str, &str)] = presets![
-    "ud-iq1_s",
-    "ud-iq1_m",
-    "ud-iq2_xxs",
-    "ud-q2_k_xl",
-    "iq1_s",
-    "iq2_xxs",
-    "q2_k",
-    "iq3_xxs",
-    "q3_k_m",
-    "iq4_xs",
-    "q4_k_m",
-    "q5_k_m",
-    "q6_k",
-    "q8_0",
-    "f16",
-    "bf16",
-    "auto",
-];
+const PRESETS: &[(&str, &str)] =
+    presets!["ud-iq1_s", "ud-iq1_m", "ud-iq2_xxs", "ud-q2_k_xl", "f16", "bf16", "f32", "copy", "auto",];
 
 /// The recipe of a command that names none.
 pub const DEFAULT: &str = PRESETS[0].0;
@@ -33,7 +18,12 @@ pub const DEFAULT: &str = PRESETS[0].0;
 /// The recipe of a command that names a size and no recipe.
 pub const AUTO: &str = "auto";
 
-/// All names.
+/// The names of llama-quantize's file types, as recipes have them: in small letters.
+pub fn file_types() -> impl Iterator<Item = String> {
+    FILE_TYPES.iter().map(|file_type| file_type.name.to_lowercase())
+}
+
+/// The names of those that are files here.
 pub fn names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|preset| preset.0)
 }

@@ -49,7 +49,7 @@ pub fn resolved(model: &Model, base: &Recipe, name: &str, about: &str, choices: 
 
     let mut text =
         format!("name = {}\nabout = {}\nfile_type = {file_type}\nrule = [\n", quoted(name), quoted(about));
-    for (tensor, choice) in model.tensors.iter().zip(choices).filter(|(tensor, _)| !tensor.role.is_f32()) {
+    for (tensor, choice) in model.tensors.iter().zip(choices).filter(|(tensor, _)| !tensor.is_fixed()) {
         let pattern = format!("^{}$", regex::escape(&tensor.name));
         let format = choice.wanted.unwrap_or(choice.format);
         text.push_str(&format!(

@@ -12,7 +12,9 @@ use super::format::format;
 use super::layers::{Layers, Share};
 use super::pattern::pattern;
 use super::presets;
+use super::presets::file_types;
 use crate::error::{Error, Result};
+use crate::llama_quantize::{self, FileType};
 use crate::model::{Model, Role, TensorPlan};
 use crate::nearest::did_you_mean;
 use crate::whole;
@@ -40,6 +42,9 @@ pub struct Recipe {
     /// Whether it is a user's file, whose rules are meant for the model at hand, and not a preset or what a size came to.
     #[serde(skip)]
     pub of_user: bool,
+    /// llama-quantize's file type that decides in place of the rules, which are none then.
+    #[serde(skip)]
+    pub llama: Option<&'static FileType>,
 }
 
 /// One rule: conditions that must all hold, the type, and why.
@@ -75,8 +80,30 @@ pub struct Rule {
 pub enum Wanted {
     /// This one.
     Fixed(Format),
+    /// "copy": the one that the source has, bit for bit.
+    Copy,
     /// "auto": the best under a budget.
     Auto,
+}
+
+impl Wanted {
+    /// A type by name, or "copy".
+    ///
+    /// # Errors
+    /// If there is no such type.
+    pub fn fixed(name: &str) -> Result<Self, String> {
+        if name.eq_ignore_ascii_case("copy") { Ok(Self::Copy) } else { format(name).map(Self::Fixed) }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(format) => format.fmt(f),
+            Self::Copy => f.pad("copy"),
+            Self::Auto => f.pad("auto"),
+        }
+    }
 }
 
 /// Whether an importance matrix is given.
@@ -98,18 +125,33 @@ impl Recipe {
         if let Some(text) = presets::text(name) {
             return Self::parse(name, text);
         }
+        if let Some(file_type) = llama_quantize::file_type(name) {
+            return Ok(Self::of_llama(file_type));
+        }
         let fault = |problem| Error::Recipe { recipe: name.to_owned(), problem };
         let path = Path::new(name);
-        let known: Vec<&str> = presets::names().collect();
+        let known: Vec<String> = presets::names().map(str::to_owned).chain(file_types()).collect();
         match path.metadata() {
             Ok(file) if !file.is_dir() => {
                 let recipe = Self::parse(name, &whole::read_text(path, MAX_FILE, fault)?)?;
                 Ok(Self { of_user: true, ..recipe })
             }
             _ => {
-                let hint = did_you_mean(name, known.iter().copied());
+                let hint = did_you_mean(name, known.iter().map(String::as_str));
                 Err(fault(format!("is no file and no preset; presets are {}{hint}", known.join(", "))))
             }
+        }
+    }
+
+    /// One of llama-quantize's file types.
+    fn of_llama(file_type: &'static FileType) -> Self {
+        Self {
+            name: file_type.name.to_lowercase(),
+            about: format!("llama-quantize's {}.", file_type.name),
+            file_type: file_type.number,
+            rules: Vec::new(),
+            of_user: false,
+            llama: Some(file_type),
         }
     }
 
@@ -156,7 +198,7 @@ fn wanted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wanted, D::Error
     if name.eq_ignore_ascii_case("auto") {
         return Ok(Wanted::Auto);
     }
-    format(&name).map(Wanted::Fixed).map_err(serde::de::Error::custom)
+    Wanted::fixed(&name).map_err(serde::de::Error::custom)
 }
 
 fn bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Format>, D::Error> {

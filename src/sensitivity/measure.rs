@@ -40,7 +40,7 @@ pub struct Sampling<'a> {
 /// If a sample cannot be read, or holds weights that no format can, or the user stops the work.
 pub fn measure(sampling: &Sampling) -> Result<(Table, Vec<Warning>)> {
     let Sampling { checkpoint, model, source, imatrix, .. } = *sampling;
-    let needed: Vec<bool> = model.tensors.iter().map(|tensor| !tensor.role.is_f32()).collect();
+    let needed: Vec<bool> = model.tensors.iter().map(|tensor| !tensor.is_fixed()).collect();
     let importances = Importances::of(checkpoint, model, &needed, imatrix)?;
     let job = Job { sampling, importances: &importances };
     let open: Vec<usize> = (0..needed.len()).filter(|&tensor| needed[tensor]).collect();
@@ -86,7 +86,7 @@ fn ffns(model: &Model) -> Vec<Ffn> {
     let places = model.places();
     let ffn = |(gate, tensor): (usize, &TensorPlan)| {
         let partner = |part: &str| places.get(&*tensor.name.replace("ffn_gate", part)).copied();
-        let gates = !tensor.role.is_f32() && tensor.class().starts_with("ffn_gate");
+        let gates = !tensor.is_fixed() && tensor.class().starts_with("ffn_gate");
         gates.then(|| Some(Ffn { gate, up: partner("ffn_up")?, down: partner("ffn_down")? })).flatten()
     };
     model.tensors.iter().enumerate().filter_map(ffn).collect()

@@ -60,7 +60,7 @@ impl<'a> Probe<'a> {
     /// For all tensors whose type can be chosen.
     pub fn new(model: &'a Model, weights: &'a dyn Weights, types: &'a [Format]) -> Self {
         let mut samples = HashMap::new();
-        for (index, tensor) in model.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.role.is_f32()) {
+        for (index, tensor) in model.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.is_fixed()) {
             samples.extend(sample_of_few(tensor).into_iter().map(|sample| ((index, sample.slice), sample)));
         }
         Self { model, weights, types, samples, found: Probed::default() }

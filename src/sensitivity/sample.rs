@@ -82,6 +82,8 @@ mod tests {
             shape: shape.to_vec(),
             slices: (0..shape[2]).map(slice).collect(),
             input_norm: None,
+            stored: None,
+            kept: None,
         }
     }
 

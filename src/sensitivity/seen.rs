@@ -79,7 +79,16 @@ mod tests {
 
     fn tensor(name: &str, role: Role, layer: Option<u32>) -> TensorPlan {
         let slices = vec![Slice { tensor: name.into(), rows: 0..8, transposed: false }];
-        TensorPlan { name: name.into(), role, layer, shape: vec![8, 8], slices, input_norm: None }
+        TensorPlan {
+            name: name.into(),
+            role,
+            layer,
+            shape: vec![8, 8],
+            slices,
+            input_norm: None,
+            stored: None,
+            kept: None,
+        }
     }
 
     #[test]

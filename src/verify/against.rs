@@ -154,9 +154,13 @@ pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Ve
     Ok((compared, problems))
 }
 
+/// Keys that a GGUF file as source has as well, and that follow from the recipe.
+const OF_RECIPE: [&str; 2] = ["general.file_type", "general.quantization_version"];
+
 /// Keys that the checkpoint determines and the file has otherwise.
 fn differing_metadata(parts: &Parts, model: &Model) -> Vec<Problem> {
-    let differing = model.metadata.iter().filter_map(|(key, expected)| {
+    let determined = model.metadata.iter().filter(|(key, _)| !OF_RECIPE.contains(key));
+    let differing = determined.filter_map(|(key, expected)| {
         let found = parts.metadata().get(key);
         if found == Some(expected) {
             return None;

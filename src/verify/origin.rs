@@ -55,8 +55,8 @@ impl Origin {
             name: text("general.name"),
             pre: text("tokenizer.ggml.pre"),
             imatrix: text("quantpress.imatrix.sha256"),
-            feedback: metadata.contains_key("quantpress.feedback.sha256"),
-            ours: metadata.contains_key("quantpress.version"),
+            feedback: metadata.get("quantpress.feedback.sha256").is_some(),
+            ours: metadata.get("quantpress.version").is_some(),
         }
     }
 
@@ -93,7 +93,8 @@ impl Origin {
     /// # Errors
     /// Those of [`Model::plan`].
     pub fn model(&self, checkpoint: &Checkpoint) -> Result<Model> {
-        let options = |pre| Options { keep_mtp: self.keep_mtp, name: self.name.clone(), pre };
+        let options =
+            |pre| Options { keep_mtp: self.keep_mtp, name: self.name.clone(), pre, allow_requantize: true };
         match Model::plan(checkpoint, &options(None)) {
             // Perhaps only the splitting rules, which --pre named when the file was made.
             Err(Error::Unsupported(_)) => Model::plan(checkpoint, &options(self.pre.clone())),

@@ -41,6 +41,9 @@ impl ZeroRows {
 
     /// The next bytes, whole blocks.
     pub fn add(&mut self, mut bytes: &[u8]) {
+        if !self.format.is_known() {
+            return;
+        }
         while !bytes.is_empty() {
             let (filled, zeros) = self.row;
             let (piece, rest) = bytes.split_at((self.row_bytes - filled).min(bytes.len() as u64) as usize);

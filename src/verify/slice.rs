@@ -8,7 +8,7 @@ use quant_kernels::Format;
 
 use super::deviation::{Deviation, Sums};
 use super::{Bounds, Row, Slice, window};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Matrix};
 use crate::error::{Error, Result};
 use crate::gguf::{Entry, Part};
 use crate::model::TensorPlan;
@@ -18,6 +18,9 @@ const FAINT: f64 = 0.01;
 
 /// So is what has less energy a weight than this: half-precision scales end at 6e-8.
 const FAINTEST: f64 = 1e-12;
+
+/// Bytes that are compared at a time where nothing can be decoded.
+const CARRIED: u64 = 1 << 20;
 
 /// Rows that are told of a slice.
 pub const WORST: usize = 3;
@@ -63,6 +66,9 @@ impl Beside<'_> {
     /// If the system cannot read, the source holds what is no weight, or the user wants to stop.
     pub fn judge(&self) -> Result<Judged> {
         let (entry, columns) = (self.entry, self.plan.columns());
+        if !entry.format.is_known() {
+            return self.carried();
+        }
         let row_bytes = entry.format.row_bytes(columns);
         let first = self.slice as u64 * self.plan.rows();
         let found = self.measure(|rows, _, blocks| {
@@ -105,6 +111,25 @@ impl Beside<'_> {
         }
         let beyond = beyond.first().map(|row| (*row, allowed));
         Ok(Judged { sum: found.sum, floor, slice, worst: rows, within, beyond })
+    }
+
+    /// What cannot be decoded must have the source's bytes.
+    fn carried(&self) -> Result<Judged> {
+        let matrix = Matrix::open(self.checkpoint, &self.plan.slices[self.slice].tensor)?;
+        let rows = self.plan.slices[self.slice].rows.clone();
+        let row_bytes = self.entry.format.row_bytes(self.plan.columns());
+        let step = (CARRIED / row_bytes).max(1);
+        let (mut source, mut found, mut within) = (Vec::new(), Vec::new(), true);
+        for start in rows.clone().step_by(step as usize) {
+            let piece = start..rows.end.min(start + step);
+            matrix.load(piece.clone(), &mut source)?;
+            found.resize(source.len(), 0);
+            self.part.read_at(self.entry.offset + piece.start * row_bytes, &mut found)?;
+            within &= source == found;
+        }
+        let slice =
+            Slice { unit_gain_error: if within { 0.0 } else { f64::NAN }, gain: 1.0, encoder_error: None };
+        Ok(Judged { sum: Deviation::default(), floor: 1.0, slice, worst: Vec::new(), within, beyond: None })
     }
 
     /// Sums over the decoded blocks that `fill` gives for rows of the source.

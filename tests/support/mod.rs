@@ -76,6 +76,13 @@ pub fn tensor_hashes(files: &[PathBuf]) -> BTreeMap<String, String> {
     hashes
 }
 
+/// The recipes that `fixtures/presets.sha256` lists, but that which needs a size.
+pub fn presets() -> Vec<String> {
+    let known = std::fs::read_to_string(fixture("presets.sha256")).expect("read");
+    let names = known.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next());
+    names.filter(|name| *name != "auto").map(str::to_owned).collect()
+}
+
 /// Asserts that a file which a preset made of the fixture has the bytes that it always had (`fixtures/presets.sha256`).
 #[track_caller]
 pub fn assert_bytes_of_preset(recipe: &str, imatrix: bool, file: &Path) {

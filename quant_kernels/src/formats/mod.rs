@@ -61,6 +61,7 @@ macro_rules! for_block {
             Format::IQ2_S => $function::<256, iq2_s::IQ2_S>($($argument),*),
             Format::IQ3_XXS => $function::<256, iq3_xxs::IQ3_XXS>($($argument),*),
             Format::IQ3_S => $function::<256, iq3_s::IQ3_S>($($argument),*),
+            carried => unreachable!("blocks of {carried} are only carried over"),
         }
     };
 }

@@ -1,9 +1,8 @@
 //! FP8 weights: E4M3 codes, multiplied by a factor for the tensor, for each row, or for each block.
 
 use fearless_simd::{Level, dispatch};
-use safetensors::Dtype;
 
-use crate::checkpoint::{Checkpoint, Tensor, decode};
+use crate::checkpoint::{Checkpoint, Dtype, Tensor, decode};
 use crate::error::{Error, Result};
 
 /// Suffixes of the tensor that holds a weight's factors. Despite the first one's name they are multiplied.

@@ -8,10 +8,10 @@ mod fp8;
 
 use std::collections::HashMap;
 
-use safetensors::Dtype;
+use quant_kernels::Format;
 use serde::Serialize;
 
-use super::{Checkpoint, Config, Source, Tensor, decode};
+use super::{Checkpoint, Config, Dtype, Source, Tensor, decode};
 use crate::error::{Error, Result};
 use companions::foreign;
 pub use companions::left_out;
@@ -50,9 +50,16 @@ pub enum Encoding<'a> {
         /// Rows and columns that share one.
         block: [u64; 2],
     },
+    /// Blocks of a GGUF file, or numbers that it holds.
+    Blocks(Format),
 }
 
 impl Stored {
+    /// A GGUF file, whose tensors say all of it themselves.
+    pub fn gguf() -> Self {
+        Self { grains: Vec::new(), left_out: Vec::new() }
+    }
+
     /// Reads the declarations and looks at the names of all tensors.
     ///
     /// # Errors
@@ -103,6 +110,7 @@ impl Stored {
                 let scale = fp8::scale(checkpoint, tensor)?;
                 Ok(Encoding::Fp8 { scale, block: fp8::block(&self.grains, tensor, scale)? })
             }
+            Dtype::Gguf(format) => Ok(Encoding::Blocks(format)),
             other => Err(Error::Unsupported(format!(
                 "{}: tensor \"{}\" has dtype {other:?}; F32, F16, BF16 and F8_E4M3 can be read",
                 tensor.shard, tensor.name
@@ -118,6 +126,8 @@ pub enum Decoder {
     Plain(Dtype),
     /// FP8 codes times their factors.
     Fp8(Scales),
+    /// Blocks that say all of their weights.
+    Blocks(Format),
 }
 
 impl Decoder {
@@ -129,15 +139,25 @@ impl Decoder {
         match checkpoint.encoding(tensor)? {
             Encoding::Plain => Ok(Self::Plain(tensor.dtype)),
             Encoding::Fp8 { scale, block } => Scales::read(checkpoint, tensor, scale, block).map(Self::Fp8),
+            Encoding::Blocks(format) => Ok(Self::Blocks(format)),
+        }
+    }
+
+    /// A type whose rows cannot be decoded: they can only be carried over.
+    pub fn opaque(&self) -> Option<Format> {
+        match self {
+            Self::Blocks(format) if !format.is_known() => Some(*format),
+            _ => None,
         }
     }
 
     /// Decodes the stored bytes of one row.
     ///
     /// # Panics
-    /// If `raw` or `out` is not exactly one row.
+    /// If it is [opaque](Self::opaque), or `raw` or `out` is not exactly one row.
     pub fn row(&self, row: u64, raw: &[u8], out: &mut [f32]) {
         let dtype = match self {
+            Self::Blocks(format) => return quant_kernels::dequantize(*format, raw, out),
             Self::Plain(dtype) => *dtype,
             Self::Fp8(_) => Dtype::F8_E4M3,
         };

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use safetensors::Dtype;
+use quant_kernels::Format;
 
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::error::{Error, Result};
 use crate::model::{Role, Slice, TensorPlan};
 
@@ -144,12 +144,20 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// The type of all the sources, if it is one and GGUF has it.
+    fn stored(&self, slices: &[Slice]) -> Option<Format> {
+        let of = |slice: &Slice| self.checkpoint.get(&slice.tensor).and_then(|tensor| tensor.dtype.in_gguf());
+        let first = slices.first().and_then(of)?;
+        slices.iter().all(|slice| of(slice) == Some(first)).then_some(first)
+    }
+
     fn push(&mut self, target: Target, shape: Vec<u64>, slices: Vec<Slice>, norm: Option<&str>) {
         let name = match target.layer {
             Some(layer) => format!("blk.{layer}.{}", target.name),
             None => target.name.to_owned(),
         };
         let input_norm = norm.map(str::to_owned);
+        let stored = self.stored(&slices);
         self.tensors.push(TensorPlan {
             name,
             role: target.role,
@@ -157,6 +165,8 @@ impl<'a> Builder<'a> {
             shape,
             slices,
             input_norm,
+            stored,
+            kept: None,
         });
     }
 }

@@ -212,7 +212,7 @@ fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Model> {
     let tokenizer = Tokenizer::read(checkpoint, shape.vocabulary, options.pre.as_deref())?;
     warnings.extend(tokenizer.warnings());
     Ok(Model {
-        arch: ARCH,
+        arch: ARCH.to_owned(),
         metadata: metadata(checkpoint, &shape, options, label, tokenizer)?,
         tensors,
         layers: shape.blocks(),
