@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use quant_kernels::Format;
-use quantpress::gguf::{Contents, Layout, Metadata, TensorInfo, Value};
-use serde_json::json;
+use quantpress::gguf::{self, Contents, Layout, Metadata, TensorInfo};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::llama::bf16;
@@ -16,13 +16,13 @@ use crate::support::{fail, fixture, quantize_fixture, succeed, tensor_hashes, te
 fn unknown(folder: &Path) -> PathBuf {
     let mut metadata = Metadata::default();
     metadata.set("general.architecture", "newest".into());
-    metadata.set("general.alignment", Value::U32(128));
-    metadata.set("general.file_type", Value::U32(32));
-    metadata.set("newest.block_count", Value::U32(2));
-    metadata.set("newest.attention.head_count", Value::U32s(vec![8, 8]));
-    metadata.set("newest.attention.head_count_kv", Value::U32s(vec![2, 2]));
-    metadata.set("newest.expert_count", Value::U32(4));
-    metadata.set("newest.z_is_kept", Value::F64(0.5));
+    metadata.set("general.alignment", gguf::Value::U32(128));
+    metadata.set("general.file_type", gguf::Value::U32(32));
+    metadata.set("newest.block_count", gguf::Value::U32(2));
+    metadata.set("newest.attention.head_count", gguf::Value::U32s(vec![8, 8]));
+    metadata.set("newest.attention.head_count_kv", gguf::Value::U32s(vec![2, 2]));
+    metadata.set("newest.expert_count", gguf::Value::U32(4));
+    metadata.set("newest.z_is_kept", gguf::Value::F64(0.5));
     metadata.set("quantize.imatrix.file", "stale".into());
     metadata.set("quantpress.recipe", "stale".into());
     let tensors: Vec<TensorInfo> = [
@@ -86,9 +86,9 @@ fn an_unknown_architecture_is_quantized_by_names_and_shapes() {
     ];
     assert_eq!(types, expected);
     assert!(contents.tensors.iter().all(|tensor| tensor.offset.is_multiple_of(128)));
-    assert_eq!(contents.metadata["newest.z_is_kept"], Value::F64(0.5));
-    assert_eq!(contents.metadata["general.file_type"], Value::U32(15));
-    assert_eq!(contents.metadata["quantpress.recipe"], Value::String("q4_k_m".into()));
+    assert_eq!(contents.metadata["newest.z_is_kept"], gguf::Value::F64(0.5));
+    assert_eq!(contents.metadata["general.file_type"], gguf::Value::U32(15));
+    assert_eq!(contents.metadata["quantpress.recipe"], gguf::Value::String("q4_k_m".into()));
     assert!(contents.metadata.get("quantize.imatrix.file").is_none());
 
     let (before, after) = (tensor_hashes(&[source.clone()]), tensor_hashes(&[made.clone()]));
@@ -114,7 +114,7 @@ fn tensors_are_kept_and_copied_bit_for_bit() {
     let copy = folder.path().join("copy.gguf");
     succeed(&["quantize", text(&source), "-o", text(&copy), "-r", "copy", "--quiet"]);
     assert_eq!(tensor_hashes(&[copy.clone()]), before);
-    assert_eq!(Contents::read(&copy).expect("sound").metadata["general.file_type"], Value::U32(32));
+    assert_eq!(Contents::read(&copy).expect("sound").metadata["general.file_type"], gguf::Value::U32(32));
 
     let kept = folder.path().join("kept.gguf");
     let keep = ["--keep", "attn_", "--override", "ffn_down=q2_k"];
@@ -176,23 +176,58 @@ fn a_split_source_threads_and_kills_do_not_change_a_byte() {
 #[test]
 fn importances_and_sizes_are_for_gguf_files_too() {
     let folder = TempDir::new().expect("a temporary folder");
-    let source = quantize_fixture(folder.path(), "source.gguf", &["-r", "bf16"]);
-    let (made, imatrix) = (folder.path().join("sized.gguf"), fixture("tiny-r1/imatrix.gguf"));
-    let arguments = [
+    let imatrix = fixture("tiny-r1/imatrix.gguf");
+    let [plain, made] = ["plain.gguf", "made.gguf"].map(|name| folder.path().join(name));
+    let arguments = ["quantize", text(bf16()), "-r", "q2_k", "--quiet", "-o"];
+    succeed(&[&arguments[..], &[text(&plain)]].concat());
+    succeed(&[&arguments[..], &[text(&made), "--imatrix", text(&imatrix)]].concat());
+    assert_ne!(tensor_hashes(&[plain]), tensor_hashes(&[made.clone()]));
+    succeed(&["verify", text(&made), "--against", text(bf16()), "--imatrix", text(&imatrix)]);
+
+    let source = unknown(folder.path());
+    let sized = folder.path().join("sized.gguf");
+    succeed(&["quantize", text(&source), "-o", text(&sized), "--size", "80kB", "--quiet"]);
+    let bytes = sized.metadata().expect("made").len();
+    assert!((70_000..=80_000).contains(&bytes), "{bytes}");
+    succeed(&["verify", text(&sized), "--against", text(&source)]);
+}
+
+#[test]
+fn a_known_model_is_calibrated_evaluated_and_fed_back() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let words = fixture("tiny-r1/calibration.txt");
+    let text_of = ["--text", text(&words), "--context", "64", "--chunks", "4", "--quiet"];
+    let run = |command: &[&str]| succeed(&[command, &text_of].concat());
+    // The fixture's folder holds FP8; of the same weights in BF16 the ids, and so the counts of experts, are the same.
+    let matrix = folder.path().join("matrix.gguf");
+    run(&["calibrate", text(bf16()), "-o", text(&matrix)]);
+    let other = folder.path().join("other.gguf");
+    run(&["calibrate", text(&fixture("tiny-r1")), "-o", text(&other)]);
+    let counts = |matrix: &Path| Contents::read(matrix).expect("sound").tensors.len();
+    assert_eq!(counts(&matrix), counts(&other));
+
+    let fed = folder.path().join("fed.gguf");
+    run(&[
         "quantize",
-        text(&source),
+        text(bf16()),
         "-o",
-        text(&made),
+        text(&fed),
+        "-r",
+        "iq2_xxs",
+        "--feedback",
         "--imatrix",
-        text(&imatrix),
-        "--size",
-        "6MB",
-        "--quiet",
-    ];
-    succeed(&arguments);
-    let bytes = made.metadata().expect("made").len();
-    assert!((5_990_000..=6_000_000).contains(&bytes), "{bytes}");
-    succeed(&["verify", text(&made), "--against", text(&source), "--imatrix", text(&imatrix)]);
+        text(&matrix),
+    ]);
+    let plain = folder.path().join("plain.gguf");
+    let recipe = ["-r", "iq2_xxs", "--imatrix", text(&matrix), "--quiet"];
+    succeed(&[&["quantize", text(bf16()), "-o", text(&plain)][..], &recipe].concat());
+    let divergence = |file: &Path| -> f64 {
+        let said = run(&["evaluate", text(bf16()), text(file), "--json"]);
+        let said: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
+        said["kl_mean"].as_f64().expect("a number")
+    };
+    let (with, without) = (divergence(&fed), divergence(&plain));
+    assert!(with < without, "{with}, without feedback {without}");
 }
 
 #[test]

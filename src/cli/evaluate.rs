@@ -23,7 +23,7 @@ use crate::report::{about, peak_memory};
 /// Compare a finished file with its checkpoint on a text: perplexity, KL divergence, error after every layer
 #[derive(Debug, Args)]
 pub struct Evaluate {
-    /// Folder of the checkpoint
+    /// Folder of the checkpoint, or a GGUF file of it
     checkpoint: PathBuf,
 
     /// The GGUF file made of it, or any of its split files
@@ -52,7 +52,7 @@ impl Evaluate {
         let memory = self.text.memory();
         let file = FromGguf::open(&self.file)?;
         let file_shape = file.shape()?;
-        let checkpoint = Checkpoint::open_folder(&self.checkpoint)?;
+        let checkpoint = Checkpoint::open_path(&self.checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let shape = Shape::of_model(&model)?;
         let tokens = self.text.tokens(&checkpoint, &shape, Chunking::Scores)?;

@@ -3,6 +3,7 @@
 mod added_tokens;
 mod bpe;
 mod encode;
+mod from_gguf;
 mod pieces;
 mod pre;
 mod specials;

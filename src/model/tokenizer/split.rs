@@ -21,6 +21,18 @@ impl Splitter {
     }
 }
 
+impl Splitter {
+    /// What each step of a known splitter splits out, in order: a pattern, or [`DIGIT`]. None where that is not known whole.
+    pub fn steps(name: &str) -> Option<&'static [&'static str]> {
+        let whole = |known: &&Known| {
+            known.name == name
+                && !known.steps.is_empty()
+                && !known.steps.iter().any(|step| step.ends_with("..."))
+        };
+        KNOWN.iter().find(whole).map(|known| known.steps)
+    }
+}
+
 struct Known {
     name: &'static str,
     adds_bos: bool,
@@ -34,7 +46,8 @@ pub const V3: &str = "deepseek-v3";
 /// Kimi's, whose rules are in Python and not in a file of data.
 pub const KIMI: &str = "kimi-k2";
 
-const DIGIT: &str = "a digit";
+/// The step that splits out every digit.
+pub const DIGIT: &str = "a digit";
 
 const KNOWN: &[Known] = &[
     Known {

@@ -1,0 +1,81 @@
+//! The tokenizer of a GGUF file's keys, as the tokenizer.json that it would be: so both are read by the same library.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::Kind;
+use super::split::Splitter;
+use crate::error::{Error, Result};
+use crate::gguf::{Metadata, Value};
+
+/// tokenizer.json for the keys `tokenizer.ggml.*` of a file.
+///
+/// # Errors
+/// If they are missing, or of a kind whose splitting rules are not known here.
+pub fn json(file: &str, metadata: &Metadata) -> Result<Vec<u8>> {
+    let fault = |key: &str, problem: &str| Error::Gguf {
+        file: file.to_owned(),
+        problem: format!("text cannot be read: the key tokenizer.ggml.{key} {problem}"),
+    };
+    let key = |key: &str| metadata.get(&format!("tokenizer.ggml.{key}"));
+    let text = |name: &str| {
+        key(name).and_then(Value::as_str).ok_or_else(|| fault(name, "is not there, or is no text"))
+    };
+    let model = text("model")?;
+    if model != "gpt2" {
+        let problem = format!(
+            "{file}: texts can be read by tokenizers of the kind \"gpt2\" (byte-level BPE); this is \"{model}\""
+        );
+        return Err(Error::Unsupported(problem));
+    }
+    let pre = text("pre")?;
+    let steps = Splitter::steps(pre).ok_or_else(|| {
+        Error::Unsupported(format!("{file}: the splitting rules \"{pre}\" (tokenizer.ggml.pre) are not known here, so no text can be read"))
+    })?;
+    let Some(Value::Strings(tokens)) = key("tokens") else {
+        return Err(fault("tokens", "is no list of texts"));
+    };
+    let Some(Value::Strings(merges)) = key("merges") else {
+        return Err(fault("merges", "is no list of texts"));
+    };
+    let kinds = match key("token_type") {
+        Some(Value::I32s(kinds)) if kinds.len() == tokens.len() => kinds.clone(),
+        None => vec![Kind::Normal as i32; tokens.len()],
+        Some(_) => return Err(fault("token_type", "has not one number for each token")),
+    };
+
+    let is = |kind: i32, which: Kind| kind == which as i32;
+    let (mut vocabulary, mut added) = (Map::new(), Vec::new());
+    for (id, (token, &kind)) in tokens.iter().zip(&kinds).enumerate() {
+        let special = is(kind, Kind::Control);
+        if special || is(kind, Kind::UserDefined) {
+            added.push(json!({
+                "id": id, "content": token, "special": special,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            }));
+        }
+        if !is(kind, Kind::Unused) {
+            vocabulary.insert(token.clone(), id.into());
+        }
+    }
+    let split = |rule: &&str| match *rule {
+        super::split::DIGIT => json!({"type": "Digits", "individual_digits": true}),
+        regex => {
+            json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false})
+        }
+    };
+    let bytes =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let steps: Vec<Json> = steps.iter().map(split).chain([bytes]).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": added,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "vocab": vocabulary, "merges": merges,
+        },
+    });
+    Ok(tokenizer.to_string().into_bytes())
+}
