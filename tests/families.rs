@@ -6,7 +6,7 @@ use std::path::Path;
 use quantpress::Result;
 use quantpress::checkpoint::Checkpoint;
 use quantpress::gguf::Value as Gguf;
-use quantpress::model::{Model, Options};
+use quantpress::model::{Description, Model, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -52,6 +52,8 @@ fn assert_golden_plan(name: &str, model: &Model) {
         }
     }
     assert_golden(name, plan.as_bytes());
+    let read = Description::of_plan(&model.metadata, &model.tensors).expect("all keys are there");
+    assert_eq!(Some(&read), model.description.as_ref(), "metadata say what the model is");
 }
 
 fn names(model: &Model) -> Vec<&str> {
@@ -147,7 +149,7 @@ fn kimi_k2_has_384_experts_in_one_group() {
     has(&model, "general.size_label", "384x14B".into());
     let experts = model.tensors.iter().find(|t| t.name == "blk.60.ffn_up_exps.weight").expect("experts");
     assert_eq!(experts.shape, [7168, 2048, 384]);
-    assert_eq!(experts.slices[10].tensor, "model.layers.60.mlp.experts.10.up_proj.weight");
+    assert_eq!(&*experts.slices[10].tensor, "model.layers.60.mlp.experts.10.up_proj.weight");
 }
 
 #[test]
@@ -195,7 +197,7 @@ fn experts_are_in_numeric_order() {
     let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
     let experts = model.tensors.iter().find(|t| t.name == "blk.1.ffn_gate_exps.weight").expect("experts");
     for (number, slice) in experts.slices.iter().enumerate() {
-        assert_eq!(slice.tensor, format!("model.layers.1.mlp.experts.{number}.gate_proj.weight"));
+        assert_eq!(*slice.tensor, *format!("model.layers.1.mlp.experts.{number}.gate_proj.weight"));
     }
 }
 

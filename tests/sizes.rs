@@ -285,7 +285,7 @@ fn measuring_does_not_depend_on_threads_and_sees_the_types_in_order() {
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         let sampling = Sampling {
-            checkpoint: &checkpoint,
+            store: &checkpoint,
             model: &model,
             source: &source,
             imatrix: None,
@@ -312,7 +312,7 @@ fn measuring_stops_when_the_user_wants_to() {
     let source = Fingerprint::of(&checkpoint).expect("read");
     let stop = AtomicBool::new(true);
     let sampling = Sampling {
-        checkpoint: &checkpoint,
+        store: &checkpoint,
         model: &model,
         source: &source,
         imatrix: None,
