@@ -3,14 +3,14 @@
 //! Data moves one way, and the modules are listed in that order; nothing in an earlier one imports a later one:
 //!
 //! ```text
-//! safetensors shards -> Model -> Plan -> pieces of rows -> blocks -> GGUF -> Report
-//!    checkpoint/        model/  recipe/    pipeline/    quant_kernels       verify/
+//! safetensors shards -> Store -> Model -> Plan -> pieces of rows -> blocks -> GGUF -> Report
+//!    checkpoint/        store/   model/  recipe/    pipeline/    quant_kernels       verify/
 //! ```
 //!
 //! A recipe may leave types open; `sensitivity/` then measures what each would cost, and a budget decides.
 //!
-//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `forward/` computes the
-//! model, with `dense_kernels`' products, for `calibrate/` before the work, `feedback/` at it and `evaluate/` after it.
+//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `forward/` takes
+//! a text through the model's layers, with `dense_kernels`' products, for `calibrate/` before the work, `feedback/` at it and `evaluate/` after it.
 //! `machine/` says what a plan needs of memory, `bench/` measures the kernels, `report/` listens to the pipeline's events at
 //! the side, and `cli/` joins the stages into commands.
 
@@ -30,6 +30,8 @@ pub mod gguf;
 pub mod llama_quantize;
 
 pub mod checkpoint;
+pub mod store;
+
 pub mod model;
 pub mod recipe;
 

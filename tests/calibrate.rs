@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::checkpoint::Copy;
 use crate::support::interrupted::{beside, killed_at};
 use crate::support::python::llama;
-use crate::support::{fixture, quantize_fixture, quantpress, succeed, text};
+use crate::support::{assert_golden, fixture, quantize_fixture, quantpress, succeed, text};
 
 /// Calibrates on the fixture's text.
 fn calibrate(output: &Path, extra: &[&str]) -> Value {
@@ -160,6 +160,8 @@ fn threads_memory_and_interruptions_do_not_change_the_file() {
     let expected = both("whole", &["--threads", "1"]);
     let spilled = both("spilled", &["--threads", "3", "--memory", "1B"]);
     assert!(spilled == expected, "threads or memory change the bytes");
+    assert_golden("importances", &expected[0]);
+    assert_golden("sensitivities", &expected[1]);
 
     // A scale that is no number stops the work in layer 3; mended, it goes on there.
     let copy = Copy::new();
@@ -260,6 +262,8 @@ fn a_text_says_what_types_cost_with_feedback() {
         tensors.iter().filter(|tensor| tensor["reason"].to_string().contains("error with feedback")).count()
     };
     let (plain, fed) = (plan(&[]), plan(&["--feedback"]));
+    assert_golden("chosen", plain["tensor_list"].to_string().as_bytes());
+    assert_golden("chosen-for-feedback", fed["tensor_list"].to_string().as_bytes());
     assert_eq!((reasons(&plain), reasons(&fed)), (0, 58));
     let damage = |plan: &Value| plan["chosen"]["damage"].as_f64().expect("a number");
     assert!(damage(&fed) < 0.6 * damage(&plain), "{} {}", damage(&fed), damage(&plain));

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use quantpress::Error;
 use quantpress::checkpoint::Checkpoint;
 use quantpress::evaluate::run;
-use quantpress::forward::{FromCheckpoint, FromGguf, Shape};
 use quantpress::gguf::Contents;
-use quantpress::model::{Model, Options};
+use quantpress::model::{Model, ModelFile, Options, Weights};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -195,11 +194,12 @@ fn an_evaluation_that_is_to_stop_stops() {
     let path = quantize_fixture(folder.path(), "a.gguf", &["--recipe", "q8_0"]);
     let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("sound");
     let model = Model::plan(&checkpoint, &Options::default()).expect("a plan");
-    let shape = Shape::of_model(&model).expect("a shape");
-    let (weights, file) = (FromCheckpoint::new(&checkpoint, &model), FromGguf::open(&path).expect("sound"));
+    let description = model.describe().expect("a description");
+    let file = ModelFile::open(&path).expect("sound");
+    let (weights, of_file) = (Weights::new(&checkpoint, &model.tensors[..]), file.weights());
     let tokens: Vec<u32> = (0..128).collect();
     // After the second layer, and after the last, when only the heads are left.
-    for last in [1, shape.layers - 1] {
+    for last in [1, description.layers.len() - 1] {
         let (stop, heard) = (AtomicBool::new(false), AtomicBool::new(false));
         let told = |error: &quantpress::evaluate::LayerError| {
             assert!(!heard.load(Ordering::Relaxed), "layer {} after the stop", error.layer);
@@ -208,8 +208,8 @@ fn an_evaluation_that_is_to_stop_stops() {
                 heard.store(true, Ordering::Relaxed);
             }
         };
-        let of = (&file as &dyn quantpress::forward::Weights, file.shape().expect("a shape"));
-        let ended = run((&weights, shape.clone()), of, &tokens, 64, 1 << 30, &told, &stop);
+        let of = (&of_file, &file.description);
+        let ended = run((&weights, description), of, &tokens, 64, 1 << 30, &told, &stop);
         assert!(matches!(ended, Err(Error::Interrupted)), "{ended:?}");
         assert!(heard.load(Ordering::Relaxed));
     }

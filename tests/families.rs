@@ -6,12 +6,12 @@ use std::path::Path;
 use quantpress::Result;
 use quantpress::checkpoint::Checkpoint;
 use quantpress::gguf::Value as Gguf;
-use quantpress::model::{Model, Options};
+use quantpress::model::{Description, Model, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::fixture;
 use crate::support::shapes::{r1_config, tensors, write, write_tokenizer};
+use crate::support::{assert_golden, fixture};
 
 /// R1's configuration with other fields; null removes one.
 fn config(changes: Value) -> Value {
@@ -37,6 +37,25 @@ fn has(model: &Model, key: &str, value: Gguf) {
     assert_eq!(model.metadata.get(key), Some(&value), "{key}");
 }
 
+/// Asserts that metadata, tensors and their sources are what they always were.
+#[track_caller]
+fn assert_golden_plan(name: &str, model: &Model) {
+    let mut plan = String::new();
+    for (key, value) in model.metadata.iter() {
+        plan += &format!("{key} {value:?}\n");
+    }
+    for tensor in &model.tensors {
+        let (name, shape, norm) = (&tensor.name, &tensor.shape, tensor.input_norm.as_deref());
+        plan += &format!("{name} {} {:?} {shape:?} {norm:?}\n", tensor.role, tensor.layer);
+        for slice in &tensor.slices {
+            plan += &format!("  {} {:?} {}\n", slice.tensor, slice.rows, slice.transposed);
+        }
+    }
+    assert_golden(name, plan.as_bytes());
+    let read = Description::of_plan(&model.metadata, &model.tensors).expect("all keys are there");
+    assert_eq!(Some(&read), model.description.as_ref(), "metadata say what the model is");
+}
+
 fn names(model: &Model) -> Vec<&str> {
     model.tensors.iter().map(|tensor| tensor.name.as_str()).collect()
 }
@@ -54,6 +73,7 @@ fn v2_lite_has_one_query_matrix_and_softmax_routing() {
             "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707},
     }));
     let model = plan(&config, &Options::default(), |_| {}).expect("planned");
+    assert_golden_plan("plan-v2-lite", &model);
     has(&model, "deepseek2.expert_gating_func", Gguf::U32(1));
     has(&model, "deepseek2.expert_shared_count", Gguf::U32(2));
     has(&model, "deepseek2.rope.scaling.yarn_log_multiplier", Gguf::F32(0.1 * 0.707));
@@ -77,6 +97,7 @@ fn v2_is_limited_to_groups() {
         "norm_topk_prob": false, "routed_scaling_factor": 16.0, "vocab_size": 102400, "quantization_config": null,
     }));
     let model = plan(&config, &Options::default(), |_| {}).expect("planned");
+    assert_golden_plan("plan-v2", &model);
     has(&model, "deepseek2.expert_group_count", Gguf::U32(8));
     has(&model, "deepseek2.expert_group_used_count", Gguf::U32(3));
     has(&model, "deepseek2.expert_weights_scale", Gguf::F32(16.0));
@@ -104,6 +125,7 @@ fn moonlight_has_no_yarn_and_kimis_tokenizer() {
         "rope_scaling": null, "quantization_config": null, "vocab_size": 163840,
     }));
     let model = plan(&config, &Options::default(), kimi_tokenizer).expect("planned");
+    assert_golden_plan("plan-moonlight", &model);
     has(&model, "deepseek2.rope.freq_base", Gguf::F32(50000.0));
     has(&model, "tokenizer.ggml.pre", "kimi-k2".into());
     has(&model, "tokenizer.ggml.merges", Gguf::Strings(vec!["a b".into()]));
@@ -122,11 +144,12 @@ fn kimi_k2_has_384_experts_in_one_group() {
             "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0},
     }));
     let model = plan(&config, &Options::default(), kimi_tokenizer).expect("planned");
+    assert_golden_plan("plan-kimi-k2", &model);
     has(&model, "deepseek2.expert_count", Gguf::U32(384));
     has(&model, "general.size_label", "384x14B".into());
     let experts = model.tensors.iter().find(|t| t.name == "blk.60.ffn_up_exps.weight").expect("experts");
     assert_eq!(experts.shape, [7168, 2048, 384]);
-    assert_eq!(experts.slices[10].tensor, "model.layers.60.mlp.experts.10.up_proj.weight");
+    assert_eq!(&*experts.slices[10].tensor, "model.layers.60.mlp.experts.10.up_proj.weight");
 }
 
 #[test]
@@ -137,6 +160,7 @@ fn newer_configs_say_rope_parameters() {
             "original_max_position_embeddings": 4096, "mscale_all_dim": 1.0},
     }));
     let model = plan(&config, &Options::default(), |_| {}).expect("planned");
+    assert_golden_plan("plan-rope-parameters", &model);
     has(&model, "deepseek2.rope.freq_base", Gguf::F32(12345.0));
     has(&model, "deepseek2.rope.scaling.type", "yarn".into());
     has(&model, "deepseek2.rope.scaling.factor", Gguf::F32(40.0));
@@ -151,6 +175,7 @@ fn the_mtp_layer_is_left_out_unless_asked_for() {
     let with = plan(&r1_config(), &options, |_| {}).expect("planned");
     // A MoE layer's 18 tensors, and 6 of its own.
     assert_eq!((with.tensors.len(), with.layers), (1086 + 24, 62));
+    assert_golden_plan("plan-r1-with-mtp", &with);
     has(&with, "deepseek2.block_count", Gguf::U32(62));
     has(&with, "deepseek2.nextn_predict_layers", Gguf::U32(1));
     assert!(names(&with).contains(&"blk.61.nextn.eh_proj.weight"));
@@ -172,7 +197,7 @@ fn experts_are_in_numeric_order() {
     let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
     let experts = model.tensors.iter().find(|t| t.name == "blk.1.ffn_gate_exps.weight").expect("experts");
     for (number, slice) in experts.slices.iter().enumerate() {
-        assert_eq!(slice.tensor, format!("model.layers.1.mlp.experts.{number}.gate_proj.weight"));
+        assert_eq!(*slice.tensor, *format!("model.layers.1.mlp.experts.{number}.gate_proj.weight"));
     }
 }
 

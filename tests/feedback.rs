@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 #[cfg(unix)]
 use crate::support::interrupted::killed_at;
-use crate::support::{fail, fixture, quantize_fixture, succeed, text};
+use crate::support::{assert_golden, fail, fixture, quantize_fixture, succeed, text};
 
 /// Mean KL divergence on text from another seed than the calibration's.
 fn divergence(file: &Path) -> f64 {
@@ -52,7 +52,9 @@ fn threads_do_not_change_the_bytes() {
             ["--recipe", "q2_k", "--override", "ffn_down_exps=iq1_s", "--chunks", "2", "--threads", threads];
         fs::read(with_feedback(folder.path(), name, &arguments)).expect("read")
     };
-    assert!(run("one.gguf", "1") == run("three.gguf", "3"));
+    let one = run("one.gguf", "1");
+    assert!(one == run("three.gguf", "3"));
+    assert_golden("feedback", &one);
 }
 
 #[cfg(unix)]

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use quantpress::checkpoint::Checkpoint;
-use quantpress::forward::{FromCheckpoint, FromGguf, Head, Ignore, Pass, Shape, Weights, apply};
-use quantpress::model::{Encoder, Model, Options};
+use quantpress::forward::{Head, Ignore, Pass, Weights, apply};
+use quantpress::model::{Description, Encoder, Model, ModelFile, Options};
 use rayon::ThreadPoolBuilder;
 use serde_json::json;
 use tempfile::TempDir;
@@ -26,29 +26,28 @@ fn tokens(chunks: usize) -> Vec<u32> {
 }
 
 /// All logits.
-fn logits(weights: &dyn Weights, shape: Shape, tokens: &[u32], memory: u64) -> Vec<f32> {
-    let mut pass = Pass::new(weights, shape.clone(), tokens, CONTEXT, memory).expect("embeddings");
-    for layer in 0..shape.layers {
+fn logits(weights: &Weights, model: &Description, tokens: &[u32], memory: u64) -> Vec<f32> {
+    let mut pass = Pass::new(weights, model, tokens, CONTEXT, memory).expect("embeddings");
+    for layer in 0..model.layers.len() {
         pass.layer(weights, layer, &mut Ignore).expect("computed");
     }
-    let head = Head::read(weights, &shape).expect("a head");
+    let head = Head::read(weights, model).expect("a head");
     let mut states = pass.states().read(0..tokens.len()).expect("states");
     head.normalise(&mut states);
-    let rows = head.rows(weights, 0..shape.vocabulary).expect("rows");
+    let rows = head.rows(weights, 0..model.vocabulary as usize).expect("rows");
     apply(&rows, states.view()).values().to_vec()
 }
 
 fn of_checkpoint(tokens: &[u32], memory: u64) -> Vec<f32> {
     let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("sound");
     let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
-    let shape = Shape::of_model(&model).expect("known");
-    logits(&FromCheckpoint::new(&checkpoint, &model), shape, tokens, memory)
+    let weights = Weights::new(&checkpoint, &model.tensors[..]);
+    logits(&weights, model.describe().expect("known"), tokens, memory)
 }
 
 fn of_file(file: &Path, tokens: &[u32]) -> Vec<f32> {
-    let weights = FromGguf::open(file).expect("sound");
-    let shape = weights.shape().expect("known");
-    logits(&weights, shape, tokens, 1 << 30)
+    let file = ModelFile::open(file).expect("sound");
+    logits(&file.weights(), &file.description, tokens, 1 << 30)
 }
 
 /// Norm of the difference over the norm.

@@ -31,6 +31,7 @@ mod signals;
 mod sizes;
 mod split;
 mod stored;
+mod tensor_names;
 mod texts;
 mod tokenizers;
 mod verify;

@@ -7,7 +7,8 @@ use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
 use crate::error::{Error, Result};
-use crate::forward::{Input, Observer};
+use crate::forward::{Inputs, Observer};
+use crate::model::{Slices, TensorPlan};
 
 /// With `--cover` every expert is shown at least so many tokens.
 pub const LEAST_TOKENS: usize = 32;
@@ -26,54 +27,53 @@ pub struct Sums {
     pub columns: usize,
     /// Sums of squares, slice after slice.
     pub sums: Vec<f64>,
-    /// Tokens, for each slice.
+    /// Tokens: of each expert; one number where all slices have the same ones.
     pub counts: Vec<f64>,
 }
 
 /// Collects the sums of the layer that is computed.
 #[derive(Debug)]
 pub struct Collector<'a> {
-    /// By name; tensors that share inputs are there once, under the first one's name.
-    sums: BTreeMap<String, (Vec<String>, Sums)>,
-    experts: usize,
-    heads: usize,
+    model: &'a [TensorPlan],
+    /// By place; tensors that share inputs are there once, under the first one's.
+    sums: BTreeMap<usize, (Vec<usize>, Sums)>,
     least_tokens: usize,
     stop: &'a AtomicBool,
 }
 
 impl<'a> Collector<'a> {
-    /// For layers of so many experts and heads; `cover` shows extra tokens to experts with few. Ends the pass when `stop`
+    /// For these tensors; `cover` shows extra tokens to experts with few. Ends the pass when `stop`
     /// becomes true.
-    pub fn new(experts: usize, heads: usize, cover: bool, stop: &'a AtomicBool) -> Self {
+    pub fn new(model: &'a [TensorPlan], cover: bool, stop: &'a AtomicBool) -> Self {
         let least_tokens = if cover { LEAST_TOKENS } else { 0 };
-        Self { sums: BTreeMap::new(), experts, heads, least_tokens, stop }
+        Self { model, sums: BTreeMap::new(), least_tokens, stop }
     }
 
     /// What was collected, by the tensors' full names in order; the collector is empty again.
     pub fn take(&mut self) -> BTreeMap<String, Sums> {
         let mut all = BTreeMap::new();
-        for (names, sums) in std::mem::take(&mut self.sums).into_values() {
-            for name in names {
-                all.insert(name, sums.clone());
+        for (tensors, sums) in std::mem::take(&mut self.sums).into_values() {
+            for tensor in tensors {
+                all.insert(self.model[tensor].name.clone(), sums.clone());
             }
         }
         all
     }
 
     /// Adds rows that count `weight` each.
-    fn add(&mut self, input: &Input<'_>, weight: f32) {
+    fn add(&mut self, input: &Inputs<'_>, weight: f32) {
         let columns = input.inputs.columns();
-        let name = |tensor: &&str| input.full_name(tensor);
-        let slices = match input.tensors[0] {
-            tensor if tensor.ends_with("_exps") => self.experts,
-            "attn_k_b" | "attn_v_b" => self.heads,
-            _ => 1,
-        };
-        let (_, sums) = self.sums.entry(name(&input.tensors[0])).or_insert_with(|| {
-            let sums = Sums { columns, sums: vec![0.0; slices * columns], counts: vec![0.0; slices] };
-            (input.tensors.iter().map(name).collect(), sums)
+        let tensor = &self.model[input.tensors[0]];
+        let slices = tensor.slices.len();
+        let counts = if tensor.part.slices == Slices::Experts { slices } else { 1 };
+        let (_, sums) = self.sums.entry(input.tensors[0]).or_insert_with(|| {
+            let sums = Sums { columns, sums: vec![0.0; slices * columns], counts: vec![0.0; counts] };
+            (input.tensors.to_vec(), sums)
         });
-        sums.counts[input.slice] += input.inputs.rows() as f64 * f64::from(weight);
+        // Every token goes through all heads: the first one's are counted.
+        if let Some(count) = sums.counts.get_mut(input.slice) {
+            *count += input.inputs.rows() as f64 * f64::from(weight);
+        }
         let of_slice = &mut sums.sums[input.slice * columns..(input.slice + 1) * columns];
         of_slice.par_chunks_mut(BAND).enumerate().for_each(|(band, sums)| {
             let first = band * BAND;
@@ -88,7 +88,7 @@ impl<'a> Collector<'a> {
 }
 
 impl Observer for Collector<'_> {
-    fn see(&mut self, input: Input<'_>) -> Result<()> {
+    fn see(&mut self, input: Inputs<'_>) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
@@ -100,7 +100,7 @@ impl Observer for Collector<'_> {
         self.least_tokens
     }
 
-    fn see_extra(&mut self, input: Input<'_>) -> Result<()> {
+    fn see_extra(&mut self, input: Inputs<'_>) -> Result<()> {
         self.add(&input, EXTRA_WEIGHT);
         Ok(())
     }
@@ -111,14 +111,20 @@ mod tests {
     use dense_kernels::View;
 
     use super::*;
+    use crate::model::{Part, Role};
 
     #[test]
     fn columns_are_summed_by_slice_and_extra_tokens_count_less() {
         let stop = AtomicBool::new(false);
-        let mut collector = Collector::new(2, 1, true, &stop);
+        let part = Part { slices: Slices::Experts, ..Part::default() };
+        let tensor = |name: &str| {
+            let name = format!("blk.3.{name}.weight");
+            TensorPlan::of_file(name, Some(3), Role::Experts, part, vec![2, 4, 2])
+        };
+        let model = [tensor("ffn_up_exps"), tensor("ffn_gate_exps")];
+        let mut collector = Collector::new(&model, true, &stop);
         let rows = [1.0, 2.0, 3.0, 4.0];
-        let input =
-            |slice, inputs| Input { layer: 3, tensors: &["ffn_gate_exps", "ffn_up_exps"], slice, inputs };
+        let input = |slice, inputs| Inputs { tensors: &[1, 0], slice, inputs };
         collector.see(input(1, View::new(2, &rows))).expect("seen");
         collector.see_extra(input(1, View::new(2, &rows[2..]))).expect("seen");
         let sums = collector.take();

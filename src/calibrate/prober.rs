@@ -1,6 +1,5 @@
 //! What types cost, block by block, beside the importances: the covariances of the sampled slices' inputs.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use super::collector::Collector;
@@ -8,8 +7,8 @@ use super::run::Probing;
 use crate::covariance::Watcher;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::forward::{Input, Observer, Pass, Weights};
-use crate::model::Model;
+use crate::forward::{Inputs, Observer, Pass, Weights};
+use crate::model::{Half, Model};
 use crate::sensitivity::{Probe, Probed};
 use crate::whole;
 
@@ -18,28 +17,26 @@ const MAX_FILE: u64 = 64 << 20;
 
 /// Measures on the way, if that is asked for.
 pub struct Prober<'a> {
-    weights: &'a dyn Weights,
-    /// With the tensors and their places by name.
-    probe: Option<(&'a Model, HashMap<&'a str, usize>, Probe<'a>)>,
+    weights: &'a Weights<'a>,
+    probe: Option<(&'a Model, Probe<'a>)>,
     memory: u64,
 }
 
 impl<'a> Prober<'a> {
     /// `memory` bounds what covariances are factored at once.
-    pub fn new(probing: Option<&Probing<'a>>, weights: &'a dyn Weights, memory: u64) -> Self {
-        let probe = probing
-            .map(|&Probing { model, types, .. }| (model, model.places(), Probe::new(model, weights, types)));
+    pub fn new(probing: Option<&Probing<'a>>, weights: &'a Weights<'a>, memory: u64) -> Self {
+        let probe = probing.map(|&Probing { model, types, .. }| (model, Probe::new(model, weights, types)));
         Self { weights, probe, memory }
     }
 
     /// One layer.
     pub fn layer(&mut self, pass: &mut Pass, layer: usize, collector: &mut Collector<'_>) -> Result<()> {
         let weights = self.weights;
-        for (compute, ffn) in Pass::BLOCKS {
+        for half in Half::ALL {
             let before = self.probe.is_some().then(|| pass.states().copy(self.memory / 4)).transpose()?;
-            self.watch(collector, |observer| compute(pass, weights, layer, observer, true))?;
-            if let (Some((.., probe)), Some(mut before)) = (&mut self.probe, before) {
-                probe.block(layer as u32, ffn, &mut before, pass.states())?;
+            self.watch(collector, |observer| pass.half(half, weights, layer, observer, true))?;
+            if let (Some((_, probe)), Some(mut before)) = (&mut self.probe, before) {
+                probe.block(layer as u32, half, &mut before, pass.states())?;
             }
         }
         Ok(())
@@ -51,15 +48,15 @@ impl<'a> Prober<'a> {
         collector: &mut Collector<'_>,
         work: impl FnOnce(&mut dyn Observer) -> Result<()>,
     ) -> Result<()> {
-        let Some((model, places, probe)) = &mut self.probe else { return work(collector) };
-        let mut watcher = Watcher::new(model, places, probe, self.memory);
+        let Some((model, probe)) = &mut self.probe else { return work(collector) };
+        let mut watcher = Watcher::new(&model.tensors, probe, self.memory);
         work(&mut Both { collector, watcher: &mut watcher })?;
         watcher.finish()
     }
 
     /// Writes what was found since the last time; false if nothing is measured.
     pub fn keep(&mut self, path: &Path) -> Result<bool> {
-        let Some((.., probe)) = &mut self.probe else { return Ok(false) };
+        let Some((_, probe)) = &mut self.probe else { return Ok(false) };
         let text = serde_json::to_vec(&probe.take_found()).expect("plain data is JSON");
         disk::write_whole(path, &text).map_err(|e| Error::io("write", path, e))?;
         Ok(true)
@@ -80,7 +77,7 @@ struct Both<'a, C, W> {
 }
 
 impl<C: Observer, W: Observer> Observer for Both<'_, C, W> {
-    fn see(&mut self, input: Input<'_>) -> Result<()> {
+    fn see(&mut self, input: Inputs<'_>) -> Result<()> {
         self.collector.see(input)?;
         self.watcher.see(input)
     }
@@ -89,7 +86,7 @@ impl<C: Observer, W: Observer> Observer for Both<'_, C, W> {
         self.collector.least_tokens()
     }
 
-    fn see_extra(&mut self, input: Input<'_>) -> Result<()> {
+    fn see_extra(&mut self, input: Inputs<'_>) -> Result<()> {
         self.collector.see_extra(input)
     }
 }

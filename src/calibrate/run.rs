@@ -1,5 +1,6 @@
 //! The calibration: layer by layer, each one's sums kept as soon as it is finished.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -12,15 +13,12 @@ use super::collector::Collector;
 use super::manifest;
 use super::prober::{self, Prober};
 use crate::error::{Error, Result};
-use crate::forward::{Head, Input, Observer, Pass, Saved, Shape, Weights};
+use crate::forward::{Head, Pass, Saved, Weights};
 use crate::gguf::{Output, beside};
-use crate::model::Model;
+use crate::model::{Description, Gated, Model, Slices, TensorPlan};
 use crate::moment;
 use crate::recipe::imatrix::{Entry, Imatrix, Layout, Origin, Writer};
 use crate::sensitivity::Probed;
-
-/// Tokens whose final states are looked at together.
-const BATCH: usize = 2048;
 
 /// What is to be calibrated.
 #[derive(Clone, Debug)]
@@ -106,8 +104,8 @@ pub struct Found {
 /// If weights cannot be read, or the file not be written, or another file is there; if the user wants to stop. What was
 /// finished is taken up by the next run.
 pub fn run(
-    weights: &dyn Weights,
-    shape: &Shape,
+    weights: &Weights,
+    model: &Description,
     calibration: &Calibration,
     path: &Path,
     told: &dyn Fn(Step),
@@ -134,14 +132,14 @@ pub fn run(
         folder.clear()?;
     }
     let mut finished = 0;
-    match layers(weights, shape, calibration, path, &folder, made.is_some(), told, &mut finished) {
+    match layers(weights, model, calibration, path, &folder, made.is_some(), told, &mut finished) {
         Ok(found) => {
             folder.remove()?;
             Ok(found)
         }
         Err(cause) => {
             folder.leave();
-            let percent = (finished * 100 / (shape.layers + 1)) as u64;
+            let percent = (finished * 100 / (model.layers.len() + 1)) as u64;
             Err(match finished {
                 0 => cause,
                 _ => Error::Unfinished { cause: Box::new(cause), percent, output: path.to_owned() },
@@ -152,8 +150,8 @@ pub fn run(
 
 #[expect(clippy::too_many_arguments, reason = "one call, of what a run has found out")]
 fn layers(
-    weights: &dyn Weights,
-    shape: &Shape,
+    weights: &Weights,
+    model: &Description,
     calibration: &Calibration,
     path: &Path,
     folder: &Saved,
@@ -165,21 +163,22 @@ fn layers(
     let earlier = folder.layers()?.unwrap_or(0);
     *finished = earlier;
     let mut pass = if earlier > 0 {
-        let mut pass = Pass::resume(shape.clone(), tokens.len(), context, memory)?;
+        let mut pass = Pass::resume(model, tokens.len(), context, memory)?;
         folder.restore(earlier, pass.states())?;
         pass
     } else {
-        Pass::new(weights, shape.clone(), tokens, context, memory)?
+        Pass::new(weights, model, tokens, context, memory)?
     };
     let origin = Origin {
         datasets: calibration.datasets.clone(),
         chunks: (tokens.len() / context) as u32,
         context: context as u32,
     };
-    let mut collector = Collector::new(shape.experts, shape.heads, cover, stop);
+    let layers = model.layers.len();
+    let mut collector = Collector::new(weights.tensors(), cover, stop);
     let mut prober = Prober::new(calibration.probing.as_ref(), weights, memory);
-    told(Step { layers: [earlier, shape.layers], earlier });
-    for layer in earlier..shape.layers {
+    told(Step { layers: [earlier, layers], earlier });
+    for layer in earlier..layers {
         prober.layer(&mut pass, layer, &mut collector)?;
         let mut files = vec![sums(layer)];
         if prober.keep(&folder.file(&probed(layer)))? {
@@ -188,15 +187,15 @@ fn layers(
         keep(&mut collector, &folder.file(&sums(layer)), &origin)?;
         folder.keep(layer + 1, pass.states(), &files)?;
         *finished = layer + 1;
-        told(Step { layers: [layer + 1, shape.layers], earlier });
+        told(Step { layers: [layer + 1, layers], earlier });
     }
-    prober.watch(&mut collector, |observer| head(weights, &mut pass, observer))?;
-    prober.keep(&folder.file(&probed(shape.layers)))?;
-    keep(&mut collector, &folder.file(&sums(shape.layers)), &origin)?;
-    let found = join(folder, calibration, shape, origin, path, is_there)?;
+    prober.watch(&mut collector, |observer| Head::observe(weights, &mut pass, observer))?;
+    prober.keep(&folder.file(&probed(layers)))?;
+    keep(&mut collector, &folder.file(&sums(layers)), &origin)?;
+    let found = join(folder, calibration, weights.tensors(), layers, origin, path, is_there)?;
     if let Some(probing) = &calibration.probing {
         let mut all = Probed::default();
-        for layer in 0..=shape.layers {
+        for layer in 0..=layers {
             all.add(prober::read(&folder.file(&probed(layer)))?);
         }
         (probing.done)(all)?;
@@ -214,35 +213,18 @@ fn probed(layer: usize) -> String {
     format!("layer-{layer}.sensitivity")
 }
 
-/// The inputs of the head.
-fn head(weights: &dyn Weights, pass: &mut Pass, observer: &mut dyn Observer) -> Result<()> {
-    let head = Head::read(weights, pass.shape())?;
-    if weights.extent("output.weight").is_none() {
-        return Ok(());
-    }
-    let layer = pass.shape().layers;
-    let states = pass.states();
-    for start in (0..states.rows()).step_by(BATCH) {
-        let mut inputs = states.read(start..states.rows().min(start + BATCH))?;
-        head.normalise(&mut inputs);
-        observer.see(Input { layer, tensors: &["output"], slice: 0, inputs: inputs.view() })?;
-    }
-    Ok(())
-}
-
 /// Writes what was collected as an importance matrix of its own.
 fn keep(collector: &mut Collector, path: &Path, origin: &Origin) -> Result<()> {
     let sums = collector.take();
     let entries = sums.iter().map(|(name, sums)| {
         // Heads have columns of their own, but every token goes through all: they have one count.
-        let matrices = if name.ends_with("_exps.weight") { sums.counts.len() } else { 1 };
+        let matrices = sums.counts.len();
         Entry { name: name.clone(), values: sums.sums.len() / matrices, matrices }
     });
     let writer = Writer::create(path, Layout::Gguf, origin, entries.collect())?;
-    for (place, (name, sums)) in sums.iter().enumerate() {
+    for (place, sums) in sums.values().enumerate() {
         let narrow = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
-        let counts = if name.ends_with("_exps.weight") { &sums.counts[..] } else { &sums.counts[..1] };
-        writer.put(place, &narrow(&sums.sums), &narrow(counts))?;
+        writer.put(place, &narrow(&sums.sums), &narrow(&sums.counts))?;
     }
     writer.finish(true)
 }
@@ -252,13 +234,19 @@ fn keep(collector: &mut Collector, path: &Path, origin: &Origin) -> Result<()> {
 fn join(
     folder: &Saved,
     calibration: &Calibration,
-    shape: &Shape,
+    model: &[TensorPlan],
+    layers: usize,
     origin: Origin,
     path: &Path,
     is_there: bool,
 ) -> Result<Found> {
+    // One tensor of each layer's experts, which has inputs only of the tokens that chose them.
+    let down = |tensor: &&TensorPlan| {
+        tensor.part.slices == Slices::Experts && tensor.part.gated == Some(Gated::Down)
+    };
+    let of_experts: HashSet<&str> = model.iter().filter(down).map(|tensor| tensor.name.as_str()).collect();
     let parts: Vec<Imatrix> =
-        (0..=shape.layers).map(|layer| Imatrix::open(&folder.file(&sums(layer)))).collect::<Result<_>>()?;
+        (0..=layers).map(|layer| Imatrix::open(&folder.file(&sums(layer)))).collect::<Result<_>>()?;
     let mut entries = Vec::new();
     let mut sources = Vec::new();
     let mut unreached: Vec<Unreached> = Vec::new();
@@ -266,7 +254,7 @@ fn join(
         for name in part.names() {
             let [sums, counts] = part.sums(name).expect("written as GGUF");
             let (matrices, seen) = (counts.len(), counts.iter().any(|&count| count > 0.0));
-            if name.ends_with("ffn_down_exps.weight") {
+            if of_experts.contains(name) {
                 // Less than one token of its own: only extra ones, if any.
                 let own = |count: f32| calibration.own_tokens(count) > 0.0;
                 let experts: Vec<usize> = (0..matrices).filter(|&e| !own(counts[e])).collect();

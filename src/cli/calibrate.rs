@@ -15,9 +15,8 @@ use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint, hex};
 use crate::error::Error;
-use crate::forward::{FromCheckpoint, Shape};
 use crate::log;
-use crate::model::{Model, Options};
+use crate::model::{Model, Options, Weights};
 use crate::plain::{self, plain};
 use crate::recipe::format;
 use crate::recipe::imatrix::{Imatrix, Layout};
@@ -85,9 +84,9 @@ impl Calibrate {
         let checkpoint = Checkpoint::open_path(&self.checkpoint)?;
         let has_table = self.has_table(&checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
-        let shape = Shape::of_model(&model)?;
-        let tokens = self.text.tokens(&checkpoint, &shape, Chunking::Imatrix)?;
-        if let Some(warning) = beyond_context(self.text.context(), &shape).filter(|_| !self.quiet) {
+        let description = model.describe()?;
+        let tokens = self.text.tokens(&checkpoint, description, Chunking::Imatrix)?;
+        if let Some(warning) = beyond_context(self.text.context(), description).filter(|_| !self.quiet) {
             log::warn(warning);
         }
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
@@ -113,8 +112,9 @@ impl Calibrate {
                 tell(step, start);
             }
         };
-        let weights = FromCheckpoint::new(&checkpoint, &model);
-        let found = self.text.on_threads(|| run(&weights, &shape, &calibration, &self.output, &told))??;
+        let weights = Weights::new(&checkpoint, &model.tensors[..]);
+        let found =
+            self.text.on_threads(|| run(&weights, description, &calibration, &self.output, &told))??;
         if self.json {
             let mut value = serde_json::to_value(&found)?;
             value["output"] = json!(plain::path(&self.output));
@@ -180,7 +180,8 @@ impl Calibrate {
         let Some(path) = &self.sensitivity else { return Ok(()) };
         let (imatrix, source) = (Imatrix::open(&self.output)?, Fingerprint::of(checkpoint)?);
         let stop = interrupt::flag();
-        let sampling = Sampling { checkpoint, model, source: &source, imatrix: Some(&imatrix), types, stop };
+        let sampling =
+            Sampling { store: checkpoint, model, source: &source, imatrix: Some(&imatrix), types, stop };
         let (table, warnings) = measure(&sampling)?;
         warnings.iter().filter(|_| !self.quiet).for_each(log::warn);
         table.with(probed).save(path)

@@ -13,10 +13,9 @@ use super::{interrupt, print};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::evaluate::{Certificate, LayerError, run};
-use crate::forward::{FromCheckpoint, FromGguf, Shape, Weights};
 use crate::gguf::Parts;
 use crate::log;
-use crate::model::{Model, Options};
+use crate::model::{Model, ModelFile, Options, Weights};
 use crate::plain;
 use crate::report::{about, peak_memory};
 
@@ -50,16 +49,15 @@ impl Evaluate {
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
         let memory = self.text.memory();
-        let file = FromGguf::open(&self.file)?;
-        let file_shape = file.shape()?;
+        let file = ModelFile::open(&self.file)?;
         let checkpoint = Checkpoint::open_path(&self.checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
-        let shape = Shape::of_model(&model)?;
-        let tokens = self.text.tokens(&checkpoint, &shape, Chunking::Scores)?;
-        if let Some(warning) = beyond_context(self.text.context(), &shape).filter(|_| !self.quiet) {
+        let description = model.describe()?;
+        let tokens = self.text.tokens(&checkpoint, description, Chunking::Scores)?;
+        if let Some(warning) = beyond_context(self.text.context(), description).filter(|_| !self.quiet) {
             log::warn(warning);
         }
-        let layers = shape.layers;
+        let layers = description.layers.len();
         let told = |error: &LayerError| {
             if !self.quiet {
                 let done = (error.layer + 1) as f64;
@@ -72,18 +70,17 @@ impl Evaluate {
                 ));
             }
         };
-        let weights = FromCheckpoint::new(&checkpoint, &model);
+        let (weights, of_file) = (Weights::new(&checkpoint, &model.tensors[..]), file.weights());
         let context = self.text.context();
         let stop = interrupt::flag();
-        let models = [(&weights as &dyn Weights, shape), (&file as &dyn Weights, file_shape)];
         let certificate = self.text.on_threads(|| {
-            let [reference, file] = models;
+            let (reference, file) = ((&weights, description), (&of_file, &file.description));
             run(reference, file, &tokens, context, memory, &told, stop)
         })??;
         if self.json {
             let mut value = serde_json::to_value(&certificate)?;
             value["file"] = json!(plain::path(&self.file));
-            value["files_sha256"] = json!(digests(file.parts(), stop)?);
+            value["files_sha256"] = json!(digests(&Parts::read(&self.file)?, stop)?);
             value["texts"] = self.text.files().iter().map(|path| plain::path(path)).collect();
             value["seconds"] = json!(start.elapsed().as_secs_f64());
             value["peak_memory_bytes"] = json!(peak_memory());

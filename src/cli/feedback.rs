@@ -15,7 +15,6 @@ use super::size;
 use super::text::{Chunking, beyond_context, chunks, open};
 use crate::error::Error;
 use crate::feedback::Feedback;
-use crate::forward::Shape;
 use crate::log;
 use crate::model::{Model, Role};
 use crate::pipeline::{Job, Made, run_by};
@@ -82,12 +81,13 @@ impl FeedbackArgs {
     /// Does a job with feedback.
     pub fn run(&self, planned: &Planned, job: &Job, memory: Option<u64>, style: Style) -> Result<Made> {
         let start = Instant::now();
-        let shape = Shape::of_model(&planned.plan.model)?;
+        let model = planned.plan.model.describe()?;
+        let layers = model.layers.len();
         let context = self.context as usize;
         let tokens =
-            chunks(&self.texts, self.chunks, context, &planned.checkpoint, &shape, Chunking::Imatrix)?;
+            chunks(&self.texts, self.chunks, context, &planned.checkpoint, model, Chunking::Imatrix)?;
         let widest = widest_input(&planned.plan.model);
-        let warnings = [beyond_context(context, &shape), too_little(tokens.len(), widest)];
+        let warnings = [beyond_context(context, model), too_little(tokens.len(), widest)];
         for warning in warnings.into_iter().flatten().filter(|_| style != Style::Quiet) {
             log::warn(warning);
         }
@@ -96,14 +96,12 @@ impl FeedbackArgs {
             Style::Json => {
                 let seconds = start.elapsed().as_secs_f64();
                 // Whoever closed it does not want to know.
-                let _ = print(
-                    json!({"event": "layer", "layer": done, "layers": shape.layers, "seconds": seconds}),
-                );
+                let _ = print(json!({"event": "layer", "layer": done, "layers": layers, "seconds": seconds}));
             }
             Style::Lines => {
                 let seconds = start.elapsed().as_secs_f64();
-                let left = about(seconds / (done - earlier) as f64 * (shape.layers - done) as f64);
-                log::say(format_args!("layer {done:3} of {}: {seconds:.1} s, {left} left", shape.layers));
+                let left = about(seconds / (done - earlier) as f64 * (layers - done) as f64);
+                log::say(format_args!("layer {done:3} of {layers}: {seconds:.1} s, {left} left"));
             }
         };
         let feedback = Feedback { tokens: &tokens, context, memory: memory.unwrap_or(MEMORY), told: &told };

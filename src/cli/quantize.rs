@@ -114,7 +114,8 @@ impl Quantize {
         let progress = Progress::new(style);
         let listener = |event| progress.event(event);
         let job = Job {
-            checkpoint: &planned.checkpoint,
+            store: &planned.checkpoint,
+            shards: planned.checkpoint.shards(),
             plan: &planned.plan,
             importances: &importances,
             output: &self.output,

@@ -113,7 +113,7 @@ impl Sizing {
         }
         let dead = wishes.recipe.dead_rules(model);
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
-        let sampling = Sampling { checkpoint, model, source, imatrix, types, stop: interrupt::flag() };
+        let sampling = Sampling { store: checkpoint, model, source, imatrix, types, stop: interrupt::flag() };
         let (table, warnings) = self.table(&sampling, threads)?;
         let choices = Choices::new(model, &decisions, &table, types, wishes.feedback.is_some())?;
         let (found, tradeoff) = self.found(model, source, wishes, choices, machine)?;

@@ -10,7 +10,7 @@ use super::planning::{on_threads, thread_count, threads};
 use super::size;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::forward::Shape;
+use crate::model::Description;
 use crate::model::{Encoder, TEXT_PIECE};
 
 #[derive(Debug, Args)]
@@ -62,8 +62,13 @@ impl Text {
     }
 
     /// The whole chunks of all texts, one after another.
-    pub fn tokens(&self, checkpoint: &Checkpoint, shape: &Shape, chunking: Chunking) -> Result<Vec<u32>> {
-        chunks(&self.texts, self.chunks, self.context(), checkpoint, shape, chunking)
+    pub fn tokens(
+        &self,
+        checkpoint: &Checkpoint,
+        model: &Description,
+        chunking: Chunking,
+    ) -> Result<Vec<u32>> {
+        chunks(&self.texts, self.chunks, self.context(), checkpoint, model, chunking)
     }
 
     /// Does the work on the threads that were asked for.
@@ -78,17 +83,17 @@ pub fn chunks(
     most: Option<u32>,
     context: usize,
     checkpoint: &Checkpoint,
-    shape: &Shape,
+    model: &Description,
     chunking: Chunking,
 ) -> Result<Vec<u32>> {
     let encoder = Encoder::read(checkpoint)?;
     let mut ids = Vec::new();
-    if let (Chunking::Imatrix, Some(bos)) = (chunking, shape.bos) {
+    if let (Chunking::Imatrix, Some(bos)) = (chunking, model.bos) {
         ids.push(bos);
     }
     let enough = most.map_or(usize::MAX, |most| (most as usize).saturating_mul(context));
     for path in texts {
-        encode(path, &encoder, shape.vocabulary, enough, &mut ids)?;
+        encode(path, &encoder, model.vocabulary as usize, enough, &mut ids)?;
     }
     let whole = ids.len() / context;
     if whole == 0 {
@@ -96,7 +101,7 @@ pub fn chunks(
         return Err(Error::Argument(problem));
     }
     ids.truncate(most.map_or(whole, |most| whole.min(most as usize)) * context);
-    if let Some(bos) = shape.bos {
+    if let Some(bos) = model.bos {
         ids.iter_mut().step_by(context).for_each(|id| *id = bos);
     }
     Ok(ids)
@@ -150,9 +155,9 @@ pub fn open(path: &Path) -> Result<File> {
 }
 
 /// What is to be said of chunks that are longer than the model's context.
-pub fn beyond_context(context: usize, shape: &Shape) -> Option<String> {
-    let limit = shape.context.filter(|limit| context > *limit)?;
-    Some(format!(
+pub fn beyond_context(context: usize, model: &Description) -> Option<String> {
+    let limit = model.context;
+    (context > limit as usize).then(|| format!(
         "chunks of {context} tokens are longer than the model's context of {limit}: beyond it, what it computes is not what it \
          was trained for"
     ))

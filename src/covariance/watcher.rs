@@ -1,13 +1,11 @@
 //! Sees the inputs of a block's matrices, and hands out the metrics of them.
 
-use std::collections::HashMap;
-
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::metric::{Covariance, Metric, metrics};
 use crate::error::Result;
-use crate::forward::{Input, Observer};
-use crate::model::Model;
+use crate::forward::{Inputs, Observer};
+use crate::model::{Input, Part, Role, Slices, TensorPlan};
 
 /// An expert's own inputs count as much as the layer's when it has seen so many.
 const STRENGTH: f32 = 128.0;
@@ -57,13 +55,14 @@ impl Seen {
     }
 
     /// With what encoding needs of the inputs.
-    fn factor(self, model: &Model, layer: Option<&Covariance>) -> Result<Factored> {
+    fn factor(self, model: &[TensorPlan], layer: Option<&Covariance>) -> Result<Factored> {
         let Self { tensors, slice, covariance } = self;
-        let (name, tokens) = (&model.tensors[tensors[0]].name, covariance.count());
-        let mean = match (name.ends_with("_exps.weight"), name.contains("ffn_down")) {
-            (false, _) => covariance.mean(),
-            (true, true) => covariance.shrunk(None, STRENGTH),
-            (true, false) => covariance.shrunk(layer, STRENGTH),
+        let (Part { slices, input, .. }, tokens) = (model[tensors[0]].part, covariance.count());
+        let mean = match (slices, input) {
+            // Each expert has a part of the layer's inputs, which say something of those that it has not had.
+            (Slices::Experts, Input::Stream) => covariance.shrunk(layer, STRENGTH),
+            (Slices::Experts, _) => covariance.shrunk(None, STRENGTH),
+            _ => covariance.mean(),
         };
         Ok(Factored { tensors, slice, tokens, metrics: metrics(mean)? })
     }
@@ -90,9 +89,7 @@ fn fitting(seen: &[Seen], memory: u64) -> usize {
 /// Collects covariances; those of experts are handed out when as many are known as memory has room for, so that one thread
 /// can factor one expert's while others do others'.
 pub struct Watcher<'a, T> {
-    model: &'a Model,
-    /// The tensors of the model, by name.
-    places: &'a HashMap<&'a str, usize>,
+    model: &'a [TensorPlan],
     taker: T,
     memory: u64,
     seen: Vec<Seen>,
@@ -103,8 +100,8 @@ pub struct Watcher<'a, T> {
 
 impl<'a, T: Taker> Watcher<'a, T> {
     /// Has seen nothing yet; `memory` bounds what is factored at once.
-    pub fn new(model: &'a Model, places: &'a HashMap<&'a str, usize>, taker: T, memory: u64) -> Self {
-        Self { model, places, taker, memory, seen: Vec::new(), layer: None, expert: None }
+    pub fn new(model: &'a [TensorPlan], taker: T, memory: u64) -> Self {
+        Self { model, taker, memory, seen: Vec::new(), layer: None, expert: None }
     }
 
     /// Hands out what was seen, as many covariances being factored at once as memory has room for.
@@ -139,30 +136,32 @@ impl<'a, T: Taker> Watcher<'a, T> {
 }
 
 impl<T: Taker> Observer for Watcher<'_, T> {
-    fn see(&mut self, input: Input<'_>) -> Result<()> {
+    fn see(&mut self, input: Inputs<'_>) -> Result<()> {
         self.taker.go_on()?;
         let columns = input.inputs.columns();
-        if input.tensors[0] == "ffn_gate_inp" {
+        let TensorPlan { role, part, .. } = &self.model[input.tensors[0]];
+        // Every token goes through the router, so its inputs are those of all experts together.
+        if *role == Role::Router {
             self.layer.get_or_insert_with(|| Covariance::new(columns)).add(input.inputs);
             return Ok(());
         }
-        if input.tensors[0].ends_with("_exps") && self.expert != Some(input.slice) {
+        if part.slices == Slices::Experts && self.expert != Some(input.slice) {
             if self.seen.iter().map(Seen::working_bytes).sum::<u64>() > self.memory {
                 self.flush()?;
             }
             self.expert = Some(input.slice);
         }
-        let place = |tensor: &&str| self.places.get(input.full_name(tensor).as_str()).copied();
-        let tensors: Vec<usize> = input.tensors.iter().filter_map(place).collect();
-        if !tensors.iter().any(|&tensor| self.taker.wants(tensor, input.slice)) {
+        if !input.tensors.iter().any(|&tensor| self.taker.wants(tensor, input.slice)) {
             return Ok(());
         }
-        let known = self.seen.iter_mut().find(|seen| seen.tensors == tensors && seen.slice == input.slice);
+        let same = |seen: &&mut Seen| seen.tensors == input.tensors && seen.slice == input.slice;
+        let known = self.seen.iter_mut().find(same);
         match known {
             Some(seen) => seen.covariance.add(input.inputs),
             None => {
                 let mut covariance = Covariance::new(columns);
                 covariance.add(input.inputs);
+                let tensors = input.tensors.to_vec();
                 self.seen.push(Seen { tensors, slice: input.slice, covariance });
             }
         }

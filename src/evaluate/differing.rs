@@ -1,36 +1,24 @@
 //! In which sizes two models differ, in words. Pure.
 
-use crate::forward::Shape;
-
-/// What a shape has, and how its value is written.
-type Field = (&'static str, fn(&Shape) -> String);
-
-const FIELDS: [Field; 16] = [
-    ("vocabulary", |s| s.vocabulary.to_string()),
-    ("hidden size", |s| s.hidden.to_string()),
-    ("layers", |s| s.layers.to_string()),
-    ("dense layers", |s| s.dense_layers.to_string()),
-    ("heads", |s| s.heads.to_string()),
-    ("rank of keys and values", |s| s.kv_rank.to_string()),
-    ("columns of a key without position", |s| s.nope.to_string()),
-    ("columns of a key with position", |s| s.rope.to_string()),
-    ("columns of a value", |s| s.value.to_string()),
-    ("experts", |s| s.experts.to_string()),
-    ("experts of a token", |s| s.router.used.to_string()),
-    ("groups of experts and of a token", |s| s.router.groups.map(|n| n.to_string()).join(" and ")),
-    ("epsilon of norms", |s| s.eps.to_string()),
-    ("base of rotations", |s| s.theta.to_string()),
-    ("stretch of rotations", |s| s.yarn.map_or("none".to_owned(), |yarn| yarn.factor.to_string())),
-    ("BOS token", |s| s.bos.map_or("none".to_owned(), |token| token.to_string())),
-];
+use crate::model::Description;
 
 /// The first few, of a file that is not of the reference's shape.
 const SHOWN: usize = 3;
 
 /// "hidden size 256 (the checkpoint has 7168), ...".
-pub fn differing(file: &Shape, reference: &Shape) -> String {
-    let fields = FIELDS.iter().map(|(name, value)| (name, value(file), value(reference)));
-    let differ: Vec<String> = fields
+pub fn differing(file: &Description, reference: &Description) -> String {
+    let (file, reference) = (sizes(file), sizes(reference));
+    let of = |sizes: &[(&str, String)], name: &str| {
+        let size = sizes.iter().find(|(other, _)| *other == name);
+        size.map_or("none".to_owned(), |(_, size)| size.clone())
+    };
+    let mut names: Vec<&str> = file.iter().map(|(name, _)| *name).collect();
+    names.extend(
+        reference.iter().map(|(name, _)| *name).filter(|name| !file.iter().any(|size| size.0 == *name)),
+    );
+    let differ: Vec<String> = names
+        .into_iter()
+        .map(|name| (name, of(&file, name), of(&reference, name)))
         .filter(|(_, file, reference)| file != reference)
         .map(|(name, file, reference)| format!("{name} {file} (the checkpoint has {reference})"))
         .collect();
@@ -39,4 +27,29 @@ pub fn differing(file: &Shape, reference: &Shape) -> String {
         1..=SHOWN => differ.join(", "),
         n => format!("{} and {} more differences", differ[..SHOWN].join(", "), n - SHOWN),
     }
+}
+
+/// The sizes of a model by name; of its kinds of layers those that the last layer has.
+fn sizes(model: &Description) -> Vec<(&'static str, String)> {
+    let mut sizes = vec![
+        ("architecture", model.arch.to_owned()),
+        ("vocabulary", model.vocabulary.to_string()),
+        ("hidden size", model.hidden.to_string()),
+        ("layers", model.layers.len().to_string()),
+        ("dense layers", model.dense_layers().to_string()),
+    ];
+    if let Some(layer) = model.layers.last() {
+        sizes.extend(layer.attention.sizes());
+        sizes.extend(layer.ffn.sizes());
+    }
+    let yarn = model.rope.yarn;
+    sizes.extend([
+        ("columns with position", model.rope.columns.to_string()),
+        ("longest text", model.context.to_string()),
+        ("epsilon of norms", model.eps.to_string()),
+        ("base of rotations", model.rope.theta.to_string()),
+        ("stretch of rotations", yarn.map_or("none".to_owned(), |yarn| yarn.factor.to_string())),
+        ("BOS token", model.bos.map_or("none".to_owned(), |token| token.to_string())),
+    ]);
+    sizes
 }

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::differing::differing;
 use super::divergence::{Divergence, Scored};
 use super::statistics::Statistics;
-use super::stop::{Stop, Until};
+use super::stop::Stop;
 use crate::error::{Error, Result};
-use crate::forward::{Head, Pass, Shape, States, Weights, apply};
+use crate::forward::{Head, Pass, States, Weights, apply};
+use crate::model::Description;
 use crate::moment;
 
 /// Tokens of the text that are compared at a time.
@@ -49,8 +50,8 @@ pub struct Certificate {
 /// # Panics
 /// If the tokens are not at least one whole chunk of two or more.
 pub fn run(
-    reference: (&dyn Weights, Shape),
-    file: (&dyn Weights, Shape),
+    reference: (&Weights, &Description),
+    file: (&Weights, &Description),
     tokens: &[u32],
     context: usize,
     memory: u64,
@@ -58,21 +59,21 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Certificate> {
     assert!(context > 1 && tokens.len() >= context, "{} tokens in chunks of {context}", tokens.len());
-    if reference.1 != file.1 {
+    if reference.1.computed() != file.1.computed() {
         return Err(Error::Argument(format!(
             "the file is another model than the checkpoint: {}",
-            differing(&file.1, &reference.1)
+            differing(file.1, reference.1)
         )));
     }
     let stop = Stop(stop);
-    let weights = [Until { weights: reference.0, stop }, Until { weights: file.0, stop }];
-    let shape = reference.1;
+    let weights = [reference.0.clone().until(stop.0), file.0.clone().until(stop.0)];
+    let model = reference.1;
     let mut passes = [
-        Pass::new(&weights[0], shape.clone(), tokens, context, memory / 2)?,
+        Pass::new(&weights[0], model, tokens, context, memory / 2)?,
         Pass::new(&weights[1], file.1, tokens, context, memory / 2)?,
     ];
     let mut layers = Vec::new();
-    for layer in 0..shape.layers {
+    for layer in 0..model.layers.len() {
         for (pass, weights) in passes.iter_mut().zip(&weights) {
             pass.layer(weights, layer, &mut { stop })?;
         }
@@ -83,7 +84,7 @@ pub fn run(
         layers.push(error);
     }
     let [a, b] = &mut passes;
-    let scored = score(&weights, &shape, [a.states(), b.states()], tokens, context)?;
+    let scored = score(&weights, model, [a.states(), b.states()], tokens, context, stop)?;
     let statistics = Statistics::new(&scored);
     if !statistics.is_finite() {
         return Err(Error::Unsupported(
@@ -127,13 +128,14 @@ fn relative(difference: f64, norm: f64) -> f64 {
 
 /// Scores the second half of every chunk: place i - 1 tells of token i.
 fn score(
-    weights: &[Until<'_>; 2],
-    shape: &Shape,
+    weights: &[Weights<'_>; 2],
+    model: &Description,
     states: [&mut States; 2],
     tokens: &[u32],
     context: usize,
+    stop: Stop<'_>,
 ) -> Result<Vec<Scored>> {
-    let heads = [Head::read(&weights[0], shape)?, Head::read(&weights[1], shape)?];
+    let heads = [Head::read(&weights[0], model)?, Head::read(&weights[1], model)?];
     let half = context / 2;
     let places: Vec<usize> = (0..tokens.len() / context)
         .flat_map(|chunk| (half..context).map(move |i| chunk * context + i - 1))
@@ -144,7 +146,7 @@ fn score(
         let rows =
             [heads[0].rows(&weights[0], stretch.clone())?, heads[1].rows(&weights[1], stretch.clone())?];
         for (places, scores) in places.chunks(BATCH).zip(scores.chunks_mut(BATCH)) {
-            weights[0].stop.check()?;
+            stop.check()?;
             let mut inputs = [reference.gather(places)?, file.gather(places)?];
             for (head, inputs) in heads.iter().zip(&mut inputs) {
                 head.normalise(inputs);

@@ -11,6 +11,7 @@ use super::written::Written;
 use crate::deviation::Deviation;
 use crate::error::{Error, Result};
 use crate::gguf::Output;
+use crate::model::TensorPlan;
 use crate::pipeline::{Done, Event, Job, Keeper, Unit, Work, checksum};
 use crate::zeros::Zeros;
 
@@ -50,11 +51,11 @@ impl<'a> Ledger<'a> {
         slices.filter(|&slice| self.is_open(tensor, slice)).collect()
     }
 
-    /// Whether any slice is open of the tensors whose names these are.
-    pub fn any_open(&self, which: impl Fn(&str) -> bool) -> bool {
+    /// Whether any slice is open of the tensors that `which` picks.
+    pub fn any_open(&self, which: impl Fn(&TensorPlan) -> bool) -> bool {
         let open = |tensor| self.work.numbers(tensor).any(|unit| !self.written.has(unit));
         let tensors = self.job.plan.model.tensors.iter().enumerate();
-        tensors.filter(|(_, tensor)| which(&tensor.name)).any(|(tensor, _)| open(tensor))
+        tensors.filter(|(_, tensor)| which(tensor)).any(|(tensor, _)| open(tensor))
     }
 
     /// The rows of a slice that are not written, in bands of whole units, in order.
@@ -106,8 +107,7 @@ impl<'a> Ledger<'a> {
         let units = self.work.of_slice(plan, tensor, slice);
         let units: Vec<Unit> = units.filter(|unit| band.contains(&unit.rows.start)).collect();
         let compared: Vec<Done> = units.par_iter().map(compare).collect();
-        let stored = self.job.checkpoint.tensor(&planned.slices[slice].tensor)?;
-        let stored = stored.bytes / stored.rows().max(1);
+        let stored = self.job.store.stored(&planned.slices[slice].tensor)?.row_bytes;
         for (unit, done) in units.iter().zip(compared) {
             if !done.deviation.is_finite() {
                 let problem = format!(

@@ -1,6 +1,5 @@
 //! One slice at a time: read from the checkpoint, quantized with feedback or without, written.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use dense_kernels::Dense;
@@ -10,7 +9,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use super::ledger::Ledger;
 use crate::covariance::{Known, Metric, Taker, Watcher, encode};
 use crate::error::Result;
-use crate::forward::{FromCheckpoint, Weights};
+use crate::model::{TensorPlan, Weights};
 use crate::recipe::{Importances, Plan};
 
 /// Threads that one matrix keeps busy, about.
@@ -22,10 +21,8 @@ pub struct Press<'a> {
     pub plan: &'a Plan,
     /// For what has no feedback.
     pub importances: &'a Importances<'a>,
-    /// The tensors of the plan, by name.
-    pub places: &'a HashMap<&'a str, usize>,
-    /// The checkpoint's weights.
-    pub original: FromCheckpoint<'a>,
+    /// The weights that are quantized.
+    pub original: Weights<'a>,
 }
 
 impl<'a> Press<'a> {
@@ -34,7 +31,7 @@ impl<'a> Press<'a> {
     where
         'a: 'b,
     {
-        Watcher::new(&self.plan.model, self.places, Pressing { press: self, ledger }, memory)
+        Watcher::new(&self.plan.model.tensors, Pressing { press: self, ledger }, memory)
     }
 
     /// Slices whose inputs are known, as far as they are open. A few of them are worked on together, since the rows of one
@@ -62,10 +59,10 @@ impl<'a> Press<'a> {
     }
 
     /// What is open of the tensors that `which` picks, as without feedback.
-    pub fn plainly(&self, ledger: &mut Ledger, which: impl Fn(&str, Format) -> bool) -> Result<()> {
+    pub fn plainly(&self, ledger: &mut Ledger, which: impl Fn(&TensorPlan, Format) -> bool) -> Result<()> {
         for (tensor, plan) in self.plan.model.tensors.iter().enumerate() {
             let format = self.plan.format(tensor);
-            if !which(&plan.name, format) {
+            if !which(plan, format) {
                 continue;
             }
             for slice in ledger.open_slices(tensor) {

@@ -1,38 +1,48 @@
-//! The file as far as it is written, as weights: what the next layers' inputs come from.
+//! The file as far as it is written, as a store: what the next layers' inputs come from.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Mutex;
 
 use super::written::Written;
+use crate::checkpoint::Values;
 use crate::error::{Error, Result};
-use crate::forward::Weights;
 use crate::gguf::Output;
 use crate::pipeline::{Work, checksum};
 use crate::recipe::Plan;
+use crate::store::{Rows, Store, Stored};
 
 /// Reads back what was written. A slice is held against its checksums before it is first used: what the file has lost
 /// meanwhile must not become the inputs of later layers.
+#[derive(Debug)]
 pub struct Quantized<'a> {
     plan: &'a Plan,
     work: &'a Work,
     outputs: &'a [Output],
-    places: &'a HashMap<&'a str, usize>,
+    /// Places of the tensors, by name.
+    places: HashMap<&'a str, usize>,
     written: &'a Written,
     /// Tensors and slices.
     looked_at: Mutex<HashSet<(usize, usize)>>,
 }
 
 impl<'a> Quantized<'a> {
-    /// The tensors of the plan, by name, in all its files.
-    pub fn new(
-        plan: &'a Plan,
-        work: &'a Work,
-        outputs: &'a [Output],
-        places: &'a HashMap<&'a str, usize>,
-        written: &'a Written,
-    ) -> Self {
-        Self { plan, work, outputs, places, written, looked_at: Mutex::default() }
+    /// The tensors of the plan, in all its files.
+    pub fn new(plan: &'a Plan, work: &'a Work, outputs: &'a [Output], written: &'a Written) -> Self {
+        Self { plan, work, outputs, places: plan.model.places(), written, looked_at: Mutex::default() }
+    }
+
+    fn describe(&self, place: usize) -> Stored {
+        let tensor = &self.plan.model.tensors[place];
+        let (file, offset) = self.plan.place(place);
+        Stored {
+            file: self.outputs[file].current().to_string_lossy().into(),
+            offset,
+            rows: tensor.rows() * tensor.slices.len() as u64,
+            columns: tensor.columns(),
+            row_bytes: self.plan.format(place).row_bytes(tensor.columns()),
+            beside: None,
+        }
     }
 
     /// Makes sure that the file has a slice as it was written.
@@ -57,27 +67,50 @@ impl<'a> Quantized<'a> {
     }
 }
 
-impl Weights for Quantized<'_> {
-    fn extent(&self, tensor: &str) -> Option<[usize; 3]> {
-        let tensor = &self.plan.model.tensors[*self.places.get(tensor)?];
-        Some([tensor.columns() as usize, tensor.rows() as usize, tensor.slices.len()])
+impl Store for Quantized<'_> {
+    fn find(&self, matrix: &str) -> Option<Stored> {
+        self.places.get(matrix).map(|&place| self.describe(place))
     }
 
-    fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
-        let place = self.places[tensor];
-        self.look_at(place, slice)?;
-        let plan = &self.plan.model.tensors[place];
-        let format = self.plan.format(place);
-        let row_bytes = format.row_bytes(plan.columns());
-        let first = slice as u64 * plan.rows() + rows.start as u64;
-        let mut blocks = vec![0; (rows.len() as u64 * row_bytes) as usize];
-        let (file, offset) = self.plan.place(place);
-        self.outputs[file].read_at(offset + first * row_bytes, &mut blocks)?;
-        quant_kernels::dequantize(format, &blocks, out);
+    fn open(&self, matrix: &str) -> Result<Box<dyn Rows + '_>> {
+        let Some(&place) = self.places.get(matrix) else {
+            return Err(self.fault(matrix, "is not there".to_owned()));
+        };
+        Ok(Box::new(Opened { quantized: self, place, stored: self.describe(place) }))
+    }
+
+    fn fault(&self, matrix: &str, problem: String) -> Error {
+        Error::Unsupported(format!("the plan's tensor \"{matrix}\" {problem}"))
+    }
+}
+
+/// One tensor of the file.
+struct Opened<'a> {
+    quantized: &'a Quantized<'a>,
+    place: usize,
+    stored: Stored,
+}
+
+impl Rows for Opened<'_> {
+    fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    fn load(&self, rows: Range<u64>, raw: &mut Vec<u8>) -> Result<()> {
+        let Quantized { plan, outputs, .. } = self.quantized;
+        let of_slice = plan.model.tensors[self.place].rows();
+        for slice in rows.start / of_slice..rows.end.div_ceil(of_slice) {
+            self.quantized.look_at(self.place, slice as usize)?;
+        }
+        let row_bytes = self.stored.row_bytes;
+        raw.resize(((rows.end - rows.start) * row_bytes) as usize, 0);
+        let (file, offset) = plan.place(self.place);
+        outputs[file].read_at(offset + rows.start * row_bytes, raw)
+    }
+
+    fn decode(&self, _: Range<u64>, raw: &[u8], out: &mut [f32], _: Values) -> Result<()> {
+        // They were found to be numbers when they were written.
+        quant_kernels::dequantize(self.quantized.plan.format(self.place), raw, out);
         Ok(())
-    }
-
-    fn fault(&self, tensor: &str, problem: String) -> Error {
-        Error::Unsupported(format!("the plan's tensor \"{tensor}\" {problem}"))
     }
 }

@@ -7,12 +7,10 @@ use super::quantized::Quantized;
 use super::written::Written;
 use crate::covariance::{Covariance, Known, metrics};
 use crate::error::{Error, Result};
-use crate::forward::{FromCheckpoint, Head, Input, Observer, Pass, Saved, Shape, Weights};
+use crate::forward::{Head, Inputs, Observer, Pass, Saved, Weights};
 use crate::gguf::beside;
+use crate::model::{Description, Half, Input, Role, Slices, TensorPlan};
 use crate::pipeline::{Budget, Job, Method, Session, Stages, Work};
-
-/// Tokens whose final states are looked at together.
-const BATCH: usize = 2048;
 
 /// The method, with the text whose inputs the covariances are of.
 #[derive(Clone, Copy)]
@@ -38,14 +36,15 @@ impl Method for Feedback<'_> {
         let written = Written::new(work, &keeper);
         let mut ledger = Ledger::new(job, work, outputs, keeper, &written);
         if ledger.any_open(|_| true) {
-            let places = job.plan.model.places();
+            let tensors = &job.plan.model.tensors;
             let press = Press {
                 plan: job.plan,
                 importances: job.importances,
-                places: &places,
-                original: FromCheckpoint::new(job.checkpoint, &job.plan.model),
+                original: Weights::new(job.store, &tensors[..]),
             };
-            let quantized = Quantized::new(job.plan, work, outputs, &places, &written);
+            let quantized = Quantized::new(job.plan, work, outputs, &written);
+            let as_written: Vec<TensorPlan> = tensors.iter().map(TensorPlan::as_written).collect();
+            let quantized = Weights::new(&quantized, as_written);
             let done = self.layers(&press, &quantized, &mut ledger, &saved);
             // An error of the work goes before one of recording what it did.
             let recorded = ledger.record();
@@ -65,39 +64,45 @@ impl Method for Feedback<'_> {
 
 impl Feedback<'_> {
     /// All tensors, layer after layer.
-    fn layers(&self, press: &Press, quantized: &Quantized, ledger: &mut Ledger, saved: &Saved) -> Result<()> {
-        let shape = Shape::of_model(&press.plan.model)?;
+    fn layers(&self, press: &Press, quantized: &Weights, ledger: &mut Ledger, saved: &Saved) -> Result<()> {
+        let model = press.plan.model.describe()?;
         press.plainly(ledger, |_, format| format.is_float())?;
-        embedding(press, &shape, ledger)?;
+        embedding(press, model, ledger)?;
 
-        let of_layer = |name: &str, layer: usize| name.starts_with(&format!("blk.{layer}."));
-        let first_open = (0..shape.layers).find(|&layer| ledger.any_open(|name| of_layer(name, layer)));
+        let layers = model.layers.len();
+        let of_layer = |tensor: &TensorPlan, layer: usize| tensor.layer == Some(layer as u32);
+        let first_open = (0..layers).find(|&layer| ledger.any_open(|tensor| of_layer(tensor, layer)));
         // States that were kept are of use if all layers before them are done.
         let kept = saved.layers()?.unwrap_or(0);
-        let earlier = if kept <= first_open.unwrap_or(shape.layers) { kept } else { 0 };
+        let earlier = if kept <= first_open.unwrap_or(layers) { kept } else { 0 };
         let mut pass = if earlier > 0 {
-            let mut pass = Pass::resume(shape.clone(), self.tokens.len(), self.context, self.memory)?;
+            let mut pass = Pass::resume(model, self.tokens.len(), self.context, self.memory)?;
             saved.restore(earlier, pass.states())?;
             pass
         } else {
-            Pass::new(quantized, shape.clone(), self.tokens, self.context, self.memory)?
+            Pass::new(quantized, model, self.tokens, self.context, self.memory)?
         };
-        for layer in earlier..shape.layers {
-            for (compute, ffn) in Pass::BLOCKS {
-                let of_block = |name: &str| of_layer(name, layer) && name.contains("ffn") == ffn;
-                if ledger.any_open(of_block) {
+        for layer in earlier..layers {
+            for half in Half::ALL {
+                let of_half = |tensor: &TensorPlan| of_layer(tensor, layer) && tensor.part.half == Some(half);
+                if ledger.any_open(of_half) {
                     let mut watcher = press.watcher(ledger, self.memory);
-                    compute(&mut pass, &press.original, layer, &mut watcher, false)?;
+                    pass.half(half, &press.original, layer, &mut watcher, false)?;
                     watcher.finish()?;
-                    press.plainly(ledger, |name, _| of_block(name))?;
+                    press.plainly(ledger, |tensor, _| of_half(tensor))?;
                 }
-                compute(&mut pass, quantized, layer, &mut Passer(ledger), true)?;
+                pass.half(half, quantized, layer, &mut Passer(ledger), true)?;
             }
             ledger.record()?;
             saved.keep(layer + 1, pass.states(), &[])?;
             (self.told)(layer + 1, earlier);
         }
-        head(press, &mut pass, ledger, self.memory)?;
+        let is_head = |tensor: &TensorPlan| tensor.role == Role::Output && tensor.layer.is_none();
+        if ledger.any_open(is_head) {
+            let mut watcher = press.watcher(ledger, self.memory);
+            Head::observe(&press.original, &mut pass, &mut watcher)?;
+            watcher.finish()?;
+        }
         press.plainly(ledger, |_, _| true)
     }
 }
@@ -106,7 +111,7 @@ impl Feedback<'_> {
 struct Passer<'a, 'b>(&'a Ledger<'b>);
 
 impl Observer for Passer<'_, '_> {
-    fn see(&mut self, _input: Input<'_>) -> Result<()> {
+    fn see(&mut self, _input: Inputs<'_>) -> Result<()> {
         self.0.go_on()
     }
 
@@ -119,51 +124,33 @@ impl Observer for Passer<'_, '_> {
 /// metric is the sum of W^T W over them, columns times the gains of the norm between; routed experts, which read what
 /// the shared ones read, are left out. Later layers and the head read what the first ones have made of it: with them in
 /// the sum the divergence was higher (docs/measurements.md).
-fn embedding(press: &Press, shape: &Shape, ledger: &mut Ledger) -> Result<()> {
-    let tensor = press.places["token_embd.weight"];
-    if !ledger.is_open(tensor, 0) {
+fn embedding(press: &Press, model: &Description, ledger: &mut Ledger) -> Result<()> {
+    let tensors = &press.plan.model.tensors;
+    let is_embedding = |tensor: &TensorPlan| tensor.role == Role::Embedding && tensor.layer.is_none();
+    let Some(embedding) = tensors.iter().position(is_embedding) else { return Ok(()) };
+    if !ledger.is_open(embedding, 0) {
         return Ok(());
     }
-    let mut readers = Covariance::new(shape.hidden);
-    let mut add = |name: &str, norm: &str| -> Result<()> {
-        let Some([_, rows, _]) = press.original.extent(name) else { return Ok(()) };
-        let mut matrix = press.original.matrix(name, 0, [rows, shape.hidden])?;
-        let gains = press.original.vector(norm, shape.hidden)?;
-        for row in matrix.values_mut().chunks_exact_mut(shape.hidden) {
-            row.iter_mut().zip(gains.values()).for_each(|(weight, gain)| *weight *= gain);
-        }
-        readers.add(matrix.view());
-        Ok(())
+    let reads = |tensor: &&TensorPlan| {
+        let part = tensor.part;
+        tensor.layer == Some(0) && part.input == Input::Stream && part.slices != Slices::Experts
     };
-    for (name, norm) in [
-        ("attn_q_a", "attn_norm"),
-        ("attn_q", "attn_norm"),
-        ("attn_kv_a_mqa", "attn_norm"),
-        ("ffn_gate", "ffn_norm"),
-        ("ffn_up", "ffn_norm"),
-        ("ffn_gate_inp", "ffn_norm"),
-        ("ffn_gate_shexp", "ffn_norm"),
-        ("ffn_up_shexp", "ffn_norm"),
-    ] {
-        add(&format!("blk.0.{name}.weight"), &format!("blk.0.{norm}.weight"))?;
+    let mut readers: Vec<&TensorPlan> = tensors.iter().filter(reads).collect();
+    readers.sort_by_key(|tensor| tensor.part.order);
+    let hidden = model.hidden as usize;
+    let mut sum = Covariance::new(hidden);
+    for reader in readers {
+        let mut matrix = press.original.matrix(&reader.name, 0, [reader.rows() as usize, hidden])?;
+        let norm =
+            tensors.iter().find(|tensor| Some(&*tensor.slices[0].tensor) == reader.input_norm.as_deref());
+        if let Some(norm) = norm {
+            let gains = press.original.vector(&norm.name, hidden)?;
+            for row in matrix.values_mut().chunks_exact_mut(hidden) {
+                row.iter_mut().zip(gains.values()).for_each(|(weight, gain)| *weight *= gain);
+            }
+        }
+        sum.add(matrix.view());
     }
-    let (tokens, metrics) = (0, &metrics(readers.mean())?[..]);
-    press.with_feedback(ledger, &[Known { tensor, slice: 0, tokens, metrics }])
-}
-
-/// The head, on the final states.
-fn head(press: &Press, pass: &mut Pass, ledger: &mut Ledger, memory: u64) -> Result<()> {
-    if !ledger.any_open(|name| name == "output.weight") {
-        return Ok(());
-    }
-    let head = Head::read(&press.original, pass.shape())?;
-    let layer = pass.shape().layers;
-    let mut watcher = press.watcher(ledger, memory);
-    let states = pass.states();
-    for start in (0..states.rows()).step_by(BATCH) {
-        let mut inputs = states.read(start..states.rows().min(start + BATCH))?;
-        head.normalise(&mut inputs);
-        watcher.see(Input { layer, tensors: &["output"], slice: 0, inputs: inputs.view() })?;
-    }
-    watcher.finish()
+    let (tokens, metrics) = (0, &metrics(sum.mean())?[..]);
+    press.with_feedback(ledger, &[Known { tensor: embedding, slice: 0, tokens, metrics }])
 }

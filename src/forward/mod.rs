@@ -1,40 +1,24 @@
-//! Beside the road, compute: the model's forward pass, a layer at a time, with one block of weights in memory.
+//! The forward pass of a whole text, a layer at a time, with one block of weights in memory. `calibrate`, `evaluate` and
+//! feedback use it; what a layer computes is in [`model::layer`](crate::model::layer).
 //!
 //! ```text
 //! tokens -> Pass: states -> attention, FFN of layer 0 -> ... -> Head: logits
-//!              Weights (checkpoint or GGUF)    Observer (the inputs of every matrix)
+//!              Weights (rows of any store)      Observer (the inputs of every matrix)
 //! ```
 //!
-//! Names of tensors are GGUF's, so that one pass serves a checkpoint and any file made of it. Results do not depend on
-//! the number of threads or on the memory allowed: work is split by sizes of the model and the text alone, and what one
-//! piece adds up, one thread adds up in order.
+//! One pass serves a checkpoint and any file made of it. Results do not depend on the number of threads or on the memory
+//! allowed: work is split by sizes of the model and the text alone, and what one piece adds up, one thread adds up in order.
 
-mod attention;
-mod exp;
-mod experts;
-mod ffn;
 mod head;
-mod norm;
 mod pass;
-mod rope;
-mod router;
+mod routed;
 mod saved;
-mod shape;
 mod states;
-mod weights;
-
-use dense_kernels::{Accum, Dense, View, product};
 
 pub use head::Head;
-pub use pass::{Ignore, Input, Observer, Pass};
+pub use pass::Pass;
 pub use saved::Saved;
-pub use shape::Shape;
 pub use states::States;
-pub use weights::{FromCheckpoint, FromGguf, Weights};
 
-/// What a layer with these weights, a row for each output, makes of rows of inputs.
-pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
-    let mut out = Dense::zeros(inputs.rows(), weights.rows());
-    product(out.view_mut(), Accum::Replace, inputs, weights.view().transposed());
-    out
-}
+pub use crate::model::Weights;
+pub use crate::model::layer::{Ignore, Inputs, Observer, apply};

@@ -2,102 +2,29 @@
 
 use std::ops::Range;
 
-use dense_kernels::{Dense, View};
+use dense_kernels::Dense;
 
-use super::attention::Attention;
-use super::experts::Experts;
-use super::ffn::Ffn;
-use super::norm::normalise;
-use super::rope::Rope;
-use super::shape::Shape;
+use super::routed::Routed;
 use super::states::States;
-use super::weights::Weights;
 use crate::error::Result;
+use crate::model::layer::{Chunks, Ffn, Observer, OpenGated, Turns, normalise};
+use crate::model::{Description, EMBEDDING, Half, Weights};
 
 /// Tokens that go through a block together, rounded to whole chunks. Fixed, so that no result depends on the machine.
 const BATCH: usize = 2048;
 
-/// What some tensors of a layer multiply: rows of inputs.
-#[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
-    /// The layer.
-    pub layer: usize,
-    /// Names without `blk.N.` and `.weight`; more than one where they share inputs.
-    pub tensors: &'a [&'a str],
-    /// Expert or head.
-    pub slice: usize,
-    /// A row for each token.
-    pub inputs: View<'a>,
-}
-
-impl Input<'_> {
-    /// The whole name of one of the tensors.
-    pub fn full_name(&self, tensor: &str) -> String {
-        match tensor {
-            "output" => "output.weight".to_owned(),
-            tensor => format!("blk.{}.{tensor}.weight", self.layer),
-        }
-    }
-}
-
-/// Sees the inputs of every matrix, in a fixed order.
-pub trait Observer {
-    /// Sees some rows of inputs.
-    ///
-    /// # Errors
-    /// Ends the pass.
-    fn see(&mut self, input: Input<'_>) -> Result<()>;
-
-    /// Whether the latents that attention mixes (the inputs of attn_v_b) are to be kept for it.
-    fn wants_mixed(&self) -> bool {
-        true
-    }
-
-    /// Experts with fewer tokens than this are shown the tokens that their router scores highest among the others.
-    fn least_tokens(&self) -> usize {
-        0
-    }
-
-    /// Sees inputs of an expert that did not go there.
-    ///
-    /// # Errors
-    /// Ends the pass.
-    fn see_extra(&mut self, _input: Input<'_>) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Looks away.
-#[derive(Clone, Copy, Debug)]
-pub struct Ignore;
-
-impl Observer for Ignore {
-    fn see(&mut self, _input: Input<'_>) -> Result<()> {
-        Ok(())
-    }
-
-    fn wants_mixed(&self) -> bool {
-        false
-    }
-}
-
 /// A text on its way through a model.
 #[derive(Debug)]
 pub struct Pass {
-    shape: Shape,
-    rope: Rope,
+    model: Description,
     context: usize,
     memory: u64,
     states: States,
+    /// The rotations of a chunk's positions, which all layers have in common.
+    turns: Turns,
 }
 
-/// A block of a layer, as [`Pass`] computes it.
-pub type Compute = fn(&mut Pass, &dyn Weights, usize, &mut dyn Observer, bool) -> Result<()>;
-
 impl Pass {
-    /// The blocks of a layer in order, and whether they are FFNs.
-    pub const BLOCKS: [(Compute, bool); 2] = [(Self::attention, false), (Self::ffn, true)];
-
     /// The embeddings of `tokens`, chunks of `context` after one another; hidden states beyond `memory` bytes go to disk.
     ///
     /// # Errors
@@ -106,18 +33,18 @@ impl Pass {
     /// # Panics
     /// If the tokens are no whole chunks.
     pub fn new(
-        weights: &dyn Weights,
-        shape: Shape,
+        weights: &Weights,
+        model: &Description,
         tokens: &[u32],
         context: usize,
         memory: u64,
     ) -> Result<Self> {
         assert!(tokens.len().is_multiple_of(context), "{} tokens in chunks of {context}", tokens.len());
-        weights.check("token_embd.weight", 0, [shape.vocabulary, shape.hidden])?;
-        let mut pass = Self::resume(shape, tokens.len(), context, memory)?;
-        let mut row = vec![0.0; pass.shape.hidden];
+        weights.check(EMBEDDING, 0, [model.vocabulary as usize, model.hidden as usize])?;
+        let mut pass = Self::resume(model, tokens.len(), context, memory)?;
+        let mut row = vec![0.0; model.hidden as usize];
         for (place, &token) in tokens.iter().enumerate() {
-            weights.read("token_embd.weight", 0, token as usize..token as usize + 1, &mut row)?;
+            weights.read(EMBEDDING, 0, token as usize..token as usize + 1, &mut row)?;
             pass.states.write(place, &row)?;
         }
         Ok(pass)
@@ -127,15 +54,15 @@ impl Pass {
     ///
     /// # Errors
     /// If there is no room for them.
-    pub fn resume(shape: Shape, tokens: usize, context: usize, memory: u64) -> Result<Self> {
-        let rope = Rope::new(context, shape.rope, shape.theta, shape.yarn.as_ref());
-        let states = States::new(tokens, shape.hidden, memory / 4)?;
-        Ok(Self { shape, rope, context, memory, states })
+    pub fn resume(model: &Description, tokens: usize, context: usize, memory: u64) -> Result<Self> {
+        let turns = model.layers[0].attention.turns(&model.rope, context);
+        let states = States::new(tokens, model.hidden as usize, memory / 4)?;
+        Ok(Self { model: model.clone(), context, memory, states, turns })
     }
 
-    /// The model's sizes.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
+    /// What the model is.
+    pub fn model(&self) -> &Description {
+        &self.model
     }
 
     /// Hidden states after the last block.
@@ -147,80 +74,67 @@ impl Pass {
     ///
     /// # Errors
     /// If its weights cannot be read, or the observer gives up.
-    pub fn layer(&mut self, weights: &dyn Weights, layer: usize, observer: &mut dyn Observer) -> Result<()> {
-        self.attention(weights, layer, observer, true)?;
-        self.ffn(weights, layer, observer, true)
+    pub fn layer(&mut self, weights: &Weights, layer: usize, observer: &mut dyn Observer) -> Result<()> {
+        Half::ALL.into_iter().try_for_each(|half| self.half(half, weights, layer, observer, true))
     }
 
-    /// A layer's attention; what it adds is kept or, if only the observer matters, not.
+    /// Half a layer; what it adds is kept or, if only the observer matters, not.
     ///
     /// # Errors
     /// As [`layer`](Self::layer).
-    pub fn attention(
+    pub fn half(
         &mut self,
-        weights: &dyn Weights,
+        half: Half,
+        weights: &Weights,
         layer: usize,
         observer: &mut dyn Observer,
         keep: bool,
     ) -> Result<()> {
-        let shape = self.shape.clone();
-        let attention = Attention::read(weights, &shape, layer)?;
-        for batch in self.batches() {
-            let mut states = self.states.read(batch.clone())?;
-            let sum = attention.apply(states.clone(), self.context, &self.rope, observer)?;
-            if keep {
-                add(&mut states, &sum);
-                self.states.write(batch.start, states.values())?;
-            }
+        let model = self.model.clone();
+        let kinds = &model.layers[layer];
+        if half == Half::Attention {
+            let attention = kinds.attention.open(weights, &model, layer)?;
+            let (length, turns) = (self.context, self.turns.clone());
+            let text = Chunks { length, turns: &turns };
+            return self.each(keep, |_, states| attention.apply(states.clone(), &text, observer).map(Some));
         }
-        Ok(())
-    }
-
-    /// A layer's FFN, dense or of experts; as [`attention`](Self::attention).
-    ///
-    /// # Errors
-    /// As [`layer`](Self::layer).
-    pub fn ffn(
-        &mut self,
-        weights: &dyn Weights,
-        layer: usize,
-        observer: &mut dyn Observer,
-        keep: bool,
-    ) -> Result<()> {
-        let shape = self.shape.clone();
-        let norm = weights.vector(&format!("blk.{layer}.ffn_norm.weight"), shape.hidden)?;
-        if layer >= shape.dense_layers {
-            let mut normed = States::new(self.states.rows(), shape.hidden, self.memory / 4)?;
-            let experts = Experts::read(weights, &shape, layer)?;
-            let mut routed = experts.routed();
-            for batch in self.batches() {
-                let mut states = self.states.read(batch.clone())?;
-                let mut inputs = states.clone();
-                normalise(&mut inputs, norm.values(), shape.eps);
-                normed.write(batch.start, inputs.values())?;
-                let sum = experts.shared(&inputs, batch.start, &mut routed, observer)?;
-                if keep {
-                    add(&mut states, &sum);
-                    self.states.write(batch.start, states.values())?;
-                }
-            }
-            drop(experts);
-            return routed.apply(
-                weights,
-                &shape,
-                layer,
-                &mut normed,
-                keep.then_some(&mut self.states),
-                observer,
-            );
-        }
-        let ffn = Ffn::read(weights, &shape, layer, "", 0)?;
-        for batch in self.batches() {
-            let mut states = self.states.read(batch.clone())?;
+        let norm = Ffn::norm(weights, &model, layer)?;
+        let normed = |states: &Dense| {
             let mut inputs = states.clone();
-            normalise(&mut inputs, norm.values(), shape.eps);
-            let sum = ffn.apply(&inputs, observer)?;
-            if keep {
+            normalise(&mut inputs, norm.values(), model.eps);
+            inputs
+        };
+        match &kinds.ffn {
+            Ffn::Dense { width } => {
+                let ffn = OpenGated::open(weights, [model.hidden, *width], layer, "", 0)?;
+                self.each(keep, |_, states| ffn.apply(&normed(states), observer).map(Some))
+            }
+            Ffn::Experts(experts) => {
+                let mut inputs = States::new(self.states.rows(), self.states.columns(), self.memory / 4)?;
+                let mut routed = Routed::new(experts.count, observer.least_tokens());
+                let open = experts.open(weights, &model, layer)?;
+                self.each(keep, |first, states| {
+                    let normed = normed(states);
+                    inputs.write(first, normed.values())?;
+                    routed.add(first, open.route(&normed, observer)?);
+                    open.shared(&normed, observer)
+                })?;
+                drop(open);
+                let states = keep.then_some(&mut self.states);
+                routed.apply(experts, (weights, &model, layer), &mut inputs, states, observer)
+            }
+        }
+    }
+
+    /// Computes what is added to the states of each batch of tokens, whose first is told, and adds it if it is to be kept.
+    fn each(
+        &mut self,
+        keep: bool,
+        mut compute: impl FnMut(usize, &Dense) -> Result<Option<Dense>>,
+    ) -> Result<()> {
+        for batch in self.batches() {
+            let mut states = self.states.read(batch.clone())?;
+            if let Some(sum) = compute(batch.start, &states)?.filter(|_| keep) {
                 add(&mut states, &sum);
                 self.states.write(batch.start, states.values())?;
             }

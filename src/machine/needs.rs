@@ -1,7 +1,6 @@
 //! What a file asks of memory, by layer: what every token reads, experts, KV cache, buffers.
 
-use crate::gguf::Value;
-use crate::model::{Model, Role};
+use crate::model::{Model, Role, TensorPlan};
 use crate::recipe::{Choice, Plan};
 
 /// Tokens that llama.cpp computes at once (its default -ub).
@@ -57,22 +56,18 @@ impl Needs {
                 (_, None) => &mut head,
             } += bytes;
         }
-        let [heads, hidden, longest_context] =
-            ["attention.head_count", "embedding_length", "context_length"].map(|key| number(model, key));
+        let description = model.description.as_ref();
         let vocabulary = model.tensors.iter().find(|tensor| tensor.role == Role::Embedding);
-        let vocabulary = vocabulary.map_or(0, |tensor| tensor.rows());
-        let kv = u64::from(model.kv_per_token);
+        let logits = vocabulary.map_or(0, TensorPlan::rows);
         Self {
             file,
             embedding,
             head,
             layers,
             experts: model.experts.map(u64::from),
-            kv_per_layer: 2 * kv,
-            longest_context,
-            // Queries against the compressed cache, at three stages of attention, or the logits; docs/machines.md has
-            // the measurement.
-            activations: vocabulary.max(3 * heads * kv + 2 * hidden),
+            kv_per_layer: 2 * u64::from(model.kv_per_token),
+            longest_context: description.map_or(0, |model| model.context.into()),
+            activations: description.map_or(logits, |model| model.scratch_per_token()),
         }
     }
 
@@ -103,13 +98,5 @@ impl Needs {
     /// and F16.
     pub fn compute(&self, context: u64) -> u64 {
         UBATCH * (4 * self.activations + 6 * context)
-    }
-}
-
-/// A number of the model's metadata; 0 if the architecture does not have it.
-fn number(model: &Model, key: &str) -> u64 {
-    match model.metadata.get(&format!("{}.{key}", model.arch)) {
-        Some(Value::U32(number)) => u64::from(*number),
-        _ => 0,
     }
 }

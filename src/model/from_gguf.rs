@@ -1,11 +1,13 @@
-//! The model that a GGUF file holds, of any architecture: its tensors under their names, its metadata as it is.
+//! The model that a GGUF file holds: its tensors under their names, its metadata as it is, whatever the architecture.
 //!
-//! Nothing is asked that needs knowledge of the architecture: roles are guessed from llama.cpp's names, which are alike
-//! in all of them, and what llama-quantize leaves as it is, is carried over bit for bit.
+//! Of an architecture that has a description, tensors play the parts that they have there, so that the forward pass runs on
+//! the file. Of all others only names are asked: roles and norms are read off llama.cpp's names, which are alike in all
+//! architectures. What llama-quantize leaves as it is, is carried over bit for bit.
 
-use super::{Model, Options, Role, Slice, TensorPlan, layer_and_class};
+use std::collections::HashMap;
+
+use super::{Description, Model, Options, Part, Role, TensorPlan, layer_and_class};
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
-use crate::error::Result;
 use crate::gguf::{Metadata, Value};
 use crate::llama_quantize::{Facts, protected};
 
@@ -33,11 +35,8 @@ const NORMS: [(&[&str], &[&str]); 5] = [
     (&["output"], &["output_norm"]),
 ];
 
-/// Plans the tensors of the file.
-///
-/// # Errors
-/// None so far: the headers are checked when the file is opened.
-pub fn plan(checkpoint: &Checkpoint, metadata: &Metadata, options: &Options) -> Result<Model> {
+/// Plans the tensors of the file, whose headers were checked when it was opened.
+pub fn plan(checkpoint: &Checkpoint, metadata: &Metadata, options: &Options) -> Model {
     let mut metadata = metadata.clone();
     metadata.remove(|key| STALE.iter().any(|stale| key.starts_with(stale)));
     if let Some(name) = &options.name {
@@ -47,32 +46,54 @@ pub fn plan(checkpoint: &Checkpoint, metadata: &Metadata, options: &Options) -> 
         metadata.set("tokenizer.ggml.pre", pre.as_str().into());
     }
     let facts = Facts::of(&metadata);
-    let number =
-        |key: &str| number_of(&metadata, &facts.arch, key).and_then(Value::first_integer).unwrap_or(0);
+    let number = |key: &str| of_arch(&metadata, &facts, key).and_then(Value::first_integer).unwrap_or(0);
     let small = |key: &str| u32::try_from(number(key)).unwrap_or(0);
+    let kv_per_token = u32::try_from(kv_per_token(&number)).unwrap_or(u32::MAX);
     let mut tensors: Vec<TensorPlan> =
-        checkpoint.tensors().map(|tensor| planned(&facts.arch, tensor)).collect();
-    if number_of(&metadata, &facts.arch, "attention.layer_norm_rms_epsilon").is_some() {
+        checkpoint.tensors().map(|tensor| by_name(&facts.arch, tensor)).collect();
+    if of_arch(&metadata, &facts, "attention.layer_norm_rms_epsilon").is_some() {
         for tensor in &mut tensors {
             tensor.input_norm = norm_before(checkpoint, tensor);
         }
     }
-    Ok(Model {
+    let description = Description::of_plan(&metadata, &tensors).ok();
+    if let Some(description) = &description {
+        play(description, &mut tensors);
+    }
+    Model {
         layers: facts.layers,
         dense_layers: small("leading_dense_block_count"),
         experts: [facts.experts, small("expert_used_count")],
-        kv_per_token: u32::try_from(kv_per_token(&number)).unwrap_or(u32::MAX),
+        kv_per_token: description.as_ref().map_or(kv_per_token, Description::cache_per_token),
         arch: facts.arch,
+        description,
         metadata,
         tensors,
         left_out: Vec::new(),
         warnings: Vec::new(),
-    })
+    }
 }
 
 /// A number of the architecture.
-fn number_of<'a>(metadata: &'a Metadata, arch: &str, key: &str) -> Option<&'a Value> {
-    metadata.get(&format!("{arch}.{key}"))
+fn of_arch<'a>(metadata: &'a Metadata, facts: &Facts, key: &str) -> Option<&'a Value> {
+    metadata.get(&format!("{}.{key}", facts.arch))
+}
+
+/// Gives tensors the roles and parts that they have in the description.
+fn play(description: &Description, tensors: &mut [TensorPlan]) {
+    let specs =
+        description.specs().enumerate().map(|(order, (layer, spec))| (spec.full_name(layer), (order, spec)));
+    let specs: HashMap<String, _> = specs.collect();
+    for tensor in tensors {
+        if let Some((order, spec)) = specs.get(&tensor.name) {
+            tensor.part = Part { order: *order, ..spec.part };
+            tensor.role = spec.role;
+            tensor.input_norm = spec.norm.map(|norm| match tensor.layer {
+                Some(layer) => format!("blk.{layer}.{norm}"),
+                None => norm.to_owned(),
+            });
+        }
+    }
 }
 
 /// The norm whose output is the tensor's input, if its name says so and it is a gain for each column.
@@ -93,20 +114,12 @@ fn kv_per_token(number: &dyn Fn(&str) -> u64) -> u64 {
         0 => number("embedding_length") / heads,
         width => width,
     };
-    if number("attention.key_length_mla") > 0 {
-        // Latents: keys and values are the same numbers.
-        return width("attention.key_length");
-    }
     number("attention.head_count_kv") * (width("attention.key_length") + width("attention.value_length"))
 }
 
-fn planned(arch: &str, tensor: &Tensor) -> TensorPlan {
+/// A tensor as far as its name tells.
+fn by_name(arch: &str, tensor: &Tensor) -> TensorPlan {
     let shape: Vec<u64> = tensor.shape.iter().rev().copied().collect();
-    let rows = shape.get(1).copied().unwrap_or(1);
-    let slices: u64 = shape.iter().skip(2).product();
-    let slice =
-        |n: u64| Slice { tensor: tensor.name.clone(), rows: n * rows..(n + 1) * rows, transposed: false };
-    let (layer, class) = layer_and_class(&tensor.name);
     let stored = match tensor.dtype {
         Dtype::Gguf(format) => Some(format),
         _ => None,
@@ -115,20 +128,16 @@ fn planned(arch: &str, tensor: &Tensor) -> TensorPlan {
         Some(format) if !format.is_known() => Some("can only be carried over as it is"),
         _ => protected(arch, &tensor.name, &shape),
     };
+    let (layer, class) = layer_and_class(&tensor.name);
     let role = match role(class) {
         // llama-quantize chooses its type, so readers take others than F32.
         role if role.is_f32() && kept.is_none() => Role::Other,
         role => role,
     };
     TensorPlan {
-        role,
-        name: tensor.name.clone(),
-        layer,
-        slices: (0..slices).map(slice).collect(),
-        shape,
-        input_norm: None,
         stored,
         kept,
+        ..TensorPlan::of_file(tensor.name.clone(), layer, role, Part::default(), shape)
     }
 }
 

@@ -1,20 +1,35 @@
 //! Stage 2, plan: the GGUF tensors and metadata that a checkpoint becomes, before any type is chosen.
 
 mod arch;
-
+mod description;
+mod file;
 mod from_gguf;
+mod keys;
+pub mod layer;
+mod part;
 mod size_label;
+mod spec;
 mod tensor;
 mod tokenizer;
+mod weights;
 
-pub use tensor::{Role, Slice, TensorPlan, layer_and_class};
+pub use crate::store::Slice;
+pub use description::{Description, EMBEDDING, FINAL_NORM, HEAD, Layer};
+pub use file::ModelFile;
+pub use part::{Gated, Half, Input, Part, Slices};
+pub use spec::{Source, Spec};
+pub use tensor::{Role, TensorPlan, layer_and_class};
 pub use tokenizer::{Cutter, Encoder, TEXT_PIECE};
+pub use weights::Weights;
 
 use std::collections::HashMap;
 
 use crate::checkpoint::{Checkpoint, LeftOut};
 use crate::error::{Error, Result, Warning};
-use crate::gguf::Metadata;
+use crate::gguf::{Metadata, Value};
+use keys::Writer;
+use size_label::size_label;
+use tokenizer::Tokenizer;
 
 /// What the user may ask of the plan.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +49,8 @@ pub struct Options {
 pub struct Model {
     /// GGUF architecture: `deepseek2`.
     pub arch: String,
+    /// What the model is; None where its architecture has no description, and so no forward pass.
+    pub description: Option<Description>,
     /// All keys but those that depend on the recipe.
     pub metadata: Metadata,
     /// In file order: those outside of the layers, then by layer, each by name, as llama-quantize sorts them.
@@ -65,7 +82,7 @@ impl Model {
     /// shape than the config says, or has no place in the architecture, or the tokenizer cannot be carried over.
     pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Self> {
         if let Some(metadata) = checkpoint.metadata() {
-            let mut model = from_gguf::plan(checkpoint, metadata, options)?;
+            let mut model = from_gguf::plan(checkpoint, metadata, options);
             model.tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
             return Ok(model);
         }
@@ -80,13 +97,70 @@ impl Model {
                 known.join(", ")
             )));
         };
-        let mut model = (family.plan)(checkpoint, options)?;
-        model.tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
-        Ok(model)
+        let arch::Described { model: mut description, left_out, mut warnings } =
+            (family.describe)(checkpoint, options)?;
+        let mut builder = arch::Builder::new(checkpoint);
+        for (layer, spec) in description.specs() {
+            builder.add(layer, &spec)?;
+        }
+        let mut tensors = builder.finish(|name| {
+            // Only the layers for multi-token prediction that config.json declares; any others are not to be lost.
+            let layer =
+                name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
+            layer.is_some_and(|layer: u32| left_out.contains(&layer))
+                || (description.tied && name == "lm_head.weight")
+        })?;
+        let tokenizer = Tokenizer::read(checkpoint, description.vocabulary, options.pre.as_deref())?;
+        warnings.extend(tokenizer.warnings());
+        description.bos = tokenizer.bos();
+
+        let mut metadata = Metadata::default();
+        metadata.set("general.architecture", family.arch.into());
+        metadata.set("general.type", "model".into());
+        arch::describe_sampling(checkpoint, &mut metadata)?;
+        if let Some(name) = &options.name {
+            metadata.set("general.name", name.as_str().into());
+        }
+        metadata.set("general.size_label", Value::String(label(&description, &tensors)));
+        (family.write)(&description, &mut Writer::new(family.arch, &mut metadata));
+        tokenizer.describe(&mut metadata);
+        tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
+        let experts =
+            description.experts.as_ref().map_or([0, 0], |experts| [experts.count, experts.router.used]);
+        Ok(Self {
+            arch: family.arch.to_owned(),
+            metadata,
+            tensors,
+            layers: description.blocks().count() as u32,
+            dense_layers: description.dense_layers(),
+            experts,
+            kv_per_token: description.cache_per_token(),
+            left_out: checkpoint.left_out().to_vec(),
+            warnings,
+            description: Some(description),
+        })
+    }
+
+    /// What the model is.
+    ///
+    /// # Errors
+    /// If its architecture has no description: there is no forward pass then.
+    pub fn describe(&self) -> Result<&Description> {
+        self.description.as_ref().ok_or_else(|| {
+            Error::Unsupported(format!("there is no forward pass for the architecture \"{}\"", self.arch))
+        })
     }
 
     /// Weights in all tensors.
     pub fn weights(&self) -> u64 {
         self.tensors.iter().map(TensorPlan::weights).sum()
     }
+}
+
+/// `general.size_label`.
+fn label(description: &Description, tensors: &[TensorPlan]) -> String {
+    let routed: u64 = tensors.iter().filter(|t| t.role == Role::Experts).map(TensorPlan::weights).sum();
+    let all: u64 = tensors.iter().map(TensorPlan::weights).sum();
+    let count = description.experts.as_ref().map_or(0, |experts| u64::from(experts.count));
+    size_label(all - routed, routed.checked_div(count).unwrap_or(0), if routed > 0 { count } else { 0 })
 }

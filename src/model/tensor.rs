@@ -1,10 +1,13 @@
-//! One output tensor: its name, shape and role, and the pieces of the checkpoint that it is made of.
+//! One output tensor: its name, shape and role, and the rows of the store that it is made of.
 
 use std::fmt;
-use std::ops::Range;
+use std::sync::Arc;
 
 use quant_kernels::Format;
 use serde::{Deserialize, Serialize};
+
+use super::part::Part;
+use crate::store::Slice;
 
 /// What a tensor does in the model; recipes choose by it and reports sum by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,17 +64,6 @@ impl fmt::Display for Role {
     }
 }
 
-/// A window of rows of one checkpoint matrix, which becomes one matrix of an output tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slice {
-    /// Name in the checkpoint.
-    pub tensor: String,
-    /// Rows of the checkpoint's matrix.
-    pub rows: Range<u64>,
-    /// Whether the window's columns become the output's rows.
-    pub transposed: bool,
-}
-
 /// One tensor of the GGUF file: `ne1` rows of `ne0` weights in each of `slices.len()` matrices, one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorPlan {
@@ -85,15 +77,36 @@ pub struct TensorPlan {
     pub shape: Vec<u64>,
     /// Where the weights come from: experts or heads in order, else one slice.
     pub slices: Vec<Slice>,
-    /// Checkpoint name of the norm whose output is this tensor's input, where there is one.
+    /// Name in the store of the norm whose output is this tensor's input, where there is one.
     pub input_norm: Option<String>,
-    /// The type that it has in the source, where that is a type of GGUF.
+    /// What it is for.
+    pub part: Part,
+    /// The type that all its weights have in the store, where that is one of GGUF's.
     pub stored: Option<Format>,
     /// Why it keeps that type, if it must: nothing chooses another.
     pub kept: Option<&'static str>,
 }
 
 impl TensorPlan {
+    /// A tensor as a GGUF file holds it: its slices are rows of itself, one after another.
+    pub fn of_file(name: String, layer: Option<u32>, role: Role, part: Part, shape: Vec<u64>) -> Self {
+        let rows = shape.get(1).copied().unwrap_or(1);
+        let stored: Arc<str> = name.as_str().into();
+        let slice = |slice: u64| Slice {
+            tensor: Arc::clone(&stored),
+            rows: slice * rows..(slice + 1) * rows,
+            transposed: false,
+        };
+        let slices = (0..shape.iter().skip(2).product()).map(slice).collect();
+        Self { name, role, layer, shape, slices, input_norm: None, part, stored: None, kept: None }
+    }
+
+    /// This tensor as the file holds it that is made of it.
+    #[must_use]
+    pub fn as_written(&self) -> Self {
+        Self::of_file(self.name.clone(), self.layer, self.role, self.part, self.shape.clone())
+    }
+
     /// Whether nothing chooses its type: it keeps the one that it has, or llama.cpp computes it in F32.
     pub fn is_fixed(&self) -> bool {
         self.kept.is_some() || self.role.is_f32()

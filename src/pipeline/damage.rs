@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Done, Job, Work};
-use crate::error::{Error, Warning};
+use crate::error::Warning;
 use crate::zeros::Zeros;
 
 /// Slices that are named of a tensor.
@@ -53,10 +53,9 @@ pub fn found(job: &Job, work: &Work, done: &[Option<Done>], tensors: Range<usize
                 }
             };
             let source = &planned.slices[*first].tensor;
-            let shard = job.checkpoint.get(source).map_or("the checkpoint", |source| &source.shard);
             let problem =
                 format!("{problem}, as after an unfinished download; it becomes \"{}\"", planned.name);
-            Some(Warning::new(Error::tensor(shard, source, problem)))
+            Some(Warning::new(job.store.fault(source, problem)))
         })
         .collect()
 }

@@ -14,10 +14,10 @@ use super::session::{Keeper, Session};
 use super::stages::{Clock, Stages};
 use super::units::{Unit, Window, Work};
 use super::{Budget, Deviation, Done, Event, Job};
-use crate::checkpoint::{Matrix, Values};
+use crate::checkpoint::Values;
 use crate::error::{Error, Result};
 use crate::gguf::Output;
-use crate::model::Slice;
+use crate::store::{Rows, Slice};
 use crate::zeros::Zeros;
 
 /// Written bytes after which they are made durable, however short the time.
@@ -27,7 +27,7 @@ const SYNC_BYTES: u64 = 64 << 20;
 #[derive(Default)]
 struct Piece<'a> {
     /// Set by the reader.
-    load: Option<(Unit, Arc<Matrix<'a>>)>,
+    load: Option<(Unit, Arc<dyn Rows + 'a>)>,
     /// Bytes as stored in the shard.
     raw: Vec<u8>,
     /// Encoded blocks.
@@ -61,10 +61,9 @@ impl Shared<'_> {
         self.failed.load(Ordering::Relaxed) || self.job.stop.load(Ordering::Relaxed)
     }
 
-    /// The rows of the checkpoint's matrix that a unit needs.
-    fn source_rows(&self, unit: &Unit) -> std::ops::Range<u64> {
-        let Slice { rows, transposed, .. } = &self.job.plan.model.tensors[unit.tensor].slices[unit.slice];
-        if *transposed { rows.clone() } else { rows.start + unit.rows.start..rows.start + unit.rows.end }
+    /// Where the rows of a unit come from.
+    fn slice(&self, unit: &Unit) -> &Slice {
+        &self.job.plan.model.tensors[unit.tensor].slices[unit.slice]
     }
 }
 
@@ -148,7 +147,7 @@ fn read<'a>(
                 if shared.stopped() {
                     return clock.busy;
                 }
-                let rows = shared.source_rows(&unit);
+                let rows = shared.slice(&unit).stored_rows(&unit.rows);
                 if let Err(error) = clock.time(|| matrix.load(rows.clone(), &mut piece.raw)) {
                     shared.fail(error);
                     return clock.busy;
@@ -165,17 +164,14 @@ fn read<'a>(
 }
 
 /// The matrices of the windows with their block scales, which are read in their own order.
-fn matrices<'a>(shared: &Shared<'a>, windows: &[&Window]) -> Result<HashMap<&'a str, Arc<Matrix<'a>>>> {
-    let (plan, checkpoint) = (shared.job.plan, shared.job.checkpoint);
+fn matrices<'a>(shared: &Shared<'a>, windows: &[&Window]) -> Result<HashMap<&'a str, Arc<dyn Rows + 'a>>> {
+    let (plan, store) = (shared.job.plan, shared.job.store);
     let mut names: Vec<&str> = windows.iter().map(|window| &*window.source(plan).tensor).collect();
-    names.sort_by_cached_key(|name| {
-        let scales = checkpoint.get(name).and_then(|tensor| checkpoint.scales(tensor));
-        scales.map(|scales| (Arc::clone(&scales.shard), scales.offset))
-    });
-    let mut matrices = HashMap::new();
+    names.sort_by_cached_key(|name| store.find(name).and_then(|stored| stored.beside));
+    let mut matrices: HashMap<&str, Arc<dyn Rows>> = HashMap::new();
     for name in names {
         if !matrices.contains_key(name) {
-            matrices.insert(name, Arc::new(Matrix::open(checkpoint, name)?));
+            matrices.insert(name, store.open(name)?.into());
         }
     }
     Ok(matrices)
@@ -204,16 +200,16 @@ fn quantize<'a>(shared: &Shared<'a>, loaded: &Receiver<Piece<'a>>, encode: &Send
 /// A quantizing thread's own buffers.
 #[derive(Default)]
 struct Scratch {
-    /// Weights in the shard's order, then in the output's.
+    /// The weights, and those of a transposed slice in the store's order.
     weights: Vec<f32>,
-    transposed: Vec<f32>,
+    stored: Vec<f32>,
     /// A decoded row.
     row: Vec<f32>,
 }
 
 impl Scratch {
     fn process(&mut self, shared: &Shared, piece: &mut Piece) -> Result<()> {
-        let (plan, Self { weights, transposed, row }) = (shared.job.plan, self);
+        let (plan, Self { weights, stored, row }) = (shared.job.plan, self);
         let (unit, matrix) = piece.load.as_ref().expect("the reader has set it");
         let tensor = &plan.model.tensors[unit.tensor];
         let format = plan.format(unit.tensor);
@@ -230,11 +226,8 @@ impl Scratch {
         }
         let values = if tensor.kept.is_some() { Values::Any } else { Values::of(format) };
         weights.resize(unit.weights(plan) as usize, 0.0);
-        matrix.decode(shared.source_rows(unit), &piece.raw, weights, values)?;
-        let weights = match tensor.slices[unit.slice].transposed {
-            true => transpose(weights, columns as usize, transposed),
-            false => &weights[..],
-        };
+        let slice = shared.slice(unit);
+        slice.decode(&**matrix, unit.rows.clone(), &piece.raw, values, stored, weights)?;
         let importance = shared.job.importances.slice(&plan.model, unit.tensor, unit.slice)?;
         let importance = importance.as_deref();
         if !copied {
@@ -254,14 +247,6 @@ impl Scratch {
         );
         Err(Error::Gguf { file: shared.job.output.display().to_string(), problem })
     }
-}
-
-/// A matrix of `rows` rows with rows and columns exchanged, in `out`.
-fn transpose<'a>(matrix: &[f32], rows: usize, out: &'a mut Vec<f32>) -> &'a [f32] {
-    let columns = matrix.len() / rows;
-    out.clear();
-    out.extend((0..columns).flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column])));
-    out
 }
 
 /// Writes blocks at their places and gives the buffers back.
@@ -316,17 +301,4 @@ fn keep(shared: &Shared, mut keeper: Keeper, written: &Receiver<Written>) -> Dur
         }
     }
     clock.busy
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transposing_exchanges_rows_and_columns() {
-        assert_eq!(
-            transpose(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, &mut Vec::new()),
-            [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]
-        );
-    }
 }

@@ -83,7 +83,7 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
             "settings_sha256": plan.source.settings,
             "tensors_sha256": plan.source.tensors,
             "sample_sha256": plan.source.sample,
-            "shards": job.checkpoint.shards().iter().map(shard).collect::<Vec<_>>(),
+            "shards": job.shards.iter().map(shard).collect::<Vec<_>>(),
         },
         "feedback": plan.feedback.as_ref().map(|sha256| json!({"sha256": sha256})),
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
@@ -125,7 +125,7 @@ fn of_unit(session: &Session, number: u32) -> Deviation {
 /// Bytes that the manifests of a job's files have, about: a tensor's entry has 700, an expert's error 12.
 pub fn size(job: &Job) -> u64 {
     let of = |tensor: usize| 1000 + 12 * job.plan.model.tensors[tensor].slices.len() as u64;
-    let shards = job.checkpoint.shards().len() as u64 * 200 * job.files().len() as u64;
+    let shards = job.shards.len() as u64 * 200 * job.files().len() as u64;
     job.tensors().map(of).sum::<u64>() + shards
 }
 

@@ -13,11 +13,12 @@ use super::seal::Digests;
 use super::seal::{Examined, examine, names, seal};
 use super::session::{Session, file_name};
 use super::{Budget, Stages, Unit, Work};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::Shard;
 use crate::error::{Error, Result, Warning};
 use crate::gguf::Output;
 use crate::moment;
 use crate::recipe::{Importances, Plan};
+use crate::store::Store;
 
 /// What happens, for those who report it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,8 +59,10 @@ pub type Listener<'a> = &'a (dyn Fn(Event) + Sync);
 
 /// All that a run needs to know.
 pub struct Job<'a> {
-    /// The source.
-    pub checkpoint: &'a Checkpoint,
+    /// Where the weights come from.
+    pub store: &'a dyn Store,
+    /// The files of the source, for the manifest.
+    pub shards: &'a [Shard],
     /// What to make of it.
     pub plan: &'a Plan,
     /// What counts how much.
@@ -167,7 +170,7 @@ pub fn run(job: &Job) -> Result<Made> {
 /// what is done is kept, if anything is.
 pub fn run_by(job: &Job, method: &dyn Method) -> Result<Made> {
     let plan = job.plan;
-    let work = Work::new(job.checkpoint, plan, job.tensors())?;
+    let work = Work::new(job.store, plan, job.tensors())?;
     let budget = Budget::new(job.memory, job.threads, work.needs)?;
     let weights: u64 = work.all(plan).map(|unit| unit.weights(plan)).sum();
     let tensors: u64 = job.tensors().map(|tensor| plan.bytes(tensor)).sum();

@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::model::{Slice, TensorPlan};
+use crate::model::TensorPlan;
 use crate::recipe::Plan;
+use crate::store::{Slice, Store};
 
 /// Weights in a piece, unless a single row (or a transposed slice, which needs all of its window) has more.
 const WEIGHTS: u64 = 1 << 20;
@@ -71,8 +71,8 @@ impl Work {
     /// The work for these tensors of the plan.
     ///
     /// # Errors
-    /// If one of their sources is not in the checkpoint.
-    pub fn new(checkpoint: &Checkpoint, plan: &Plan, tensors: Range<usize>) -> Result<Self> {
+    /// If one of their sources is not in the store.
+    pub fn new(store: &dyn Store, plan: &Plan, tensors: Range<usize>) -> Result<Self> {
         let (mut placed, mut firsts, mut units, mut needs) = (Vec::new(), Vec::new(), 0, Needs::default());
         let mut slices = Vec::new();
         for tensor in tensors.clone() {
@@ -84,8 +84,8 @@ impl Work {
             for (slice, Slice { tensor: source, rows: window, transposed }) in
                 planned.slices.iter().enumerate()
             {
-                let source = checkpoint.tensor(source)?;
-                let stored = source.bytes / source.rows().max(1);
+                let source = store.stored(source)?;
+                let stored = source.row_bytes;
                 let step = if *transposed {
                     rows
                 } else {
@@ -95,14 +95,14 @@ impl Work {
                 let weights = step * columns * 4 * if *transposed { 2 } else { 1 } + columns * 4;
                 needs.piece = needs.piece.max(raw + step * encoded);
                 needs.scratch = needs.scratch.max(weights);
-                let place = (&*source.shard, source.offset + window.start * stored);
+                let place = (source.file, source.offset + window.start * stored);
                 let window =
                     Window { tensor: tensor as u32, slice: slice as u32, first: units, step: step as u32 };
                 placed.push((place, window));
                 units += rows.div_ceil(step) as u32;
             }
         }
-        placed.sort_by_key(|(place, window): &(_, Window)| (*place, window.first));
+        placed.sort_by(|(a, first): &(_, Window), (b, second)| (a, first.first).cmp(&(b, second.first)));
         let windows: Vec<Window> = placed.into_iter().map(|(_, window)| window).collect();
         let mut places: Vec<u32> = (0..windows.len() as u32).collect();
         places.sort_by_key(|&place| windows[place as usize].first);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{Choice, Imatrix};
-use crate::checkpoint::{Checkpoint, Matrix, Values};
+use crate::checkpoint::Values;
 use crate::deviation::LARGEST_IMPORTANCE;
 use crate::error::{Result, Warning};
 use crate::model::{Model, TensorPlan};
+use crate::store::Store;
 
 /// Where a tensor's importances come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +44,13 @@ impl<'a> Importances<'a> {
     /// # Errors
     /// If the imatrix belongs to another model (sizes differ), holds impossible values, or a norm cannot be read.
     pub fn prepare(
-        checkpoint: &Checkpoint,
+        store: &dyn Store,
         model: &Model,
         choices: &[Choice],
         imatrix: Option<&'a Imatrix>,
     ) -> Result<Self> {
         let needed: Vec<bool> = choices.iter().map(|choice| !choice.format.is_float()).collect();
-        Self::of(checkpoint, model, &needed, imatrix)
+        Self::of(store, model, &needed, imatrix)
     }
 
     /// [`prepare`](Self::prepare) for the tensors that are `needed`, in the model's order.
@@ -57,7 +58,7 @@ impl<'a> Importances<'a> {
     /// # Errors
     /// As there.
     pub fn of(
-        checkpoint: &Checkpoint,
+        store: &dyn Store,
         model: &Model,
         needed: &[bool],
         imatrix: Option<&'a Imatrix>,
@@ -75,7 +76,7 @@ impl<'a> Importances<'a> {
             }
             match &tensor.input_norm {
                 Some(norm) => {
-                    let fallback = Some(squared_gains(checkpoint, norm)?);
+                    let fallback = Some(squared_gains(store, norm)?);
                     Ok(Tensor { origin: Origin::Norm, fallback })
                 }
                 None => Ok(even()),
@@ -173,9 +174,10 @@ fn measured(imatrix: &Imatrix, tensor: &TensorPlan) -> Result<Tensor> {
 }
 
 /// The squared weights of a norm, which scale its even output column by column.
-fn squared_gains(checkpoint: &Checkpoint, norm: &str) -> Result<Arc<[f32]>> {
-    let matrix = Matrix::open(checkpoint, norm)?;
-    let mut gains = vec![0.0; matrix.tensor().columns() as usize];
-    matrix.read(0..1, &mut Vec::new(), &mut gains, Values::Any)?;
+fn squared_gains(store: &dyn Store, norm: &str) -> Result<Arc<[f32]>> {
+    let (matrix, mut raw) = (store.open(norm)?, Vec::new());
+    let mut gains = vec![0.0; matrix.stored().columns as usize];
+    matrix.load(0..1, &mut raw)?;
+    matrix.decode(0..1, &raw, &mut gains, Values::Any)?;
     Ok(gains.iter().map(|gain| (gain * gain).min(LARGEST_IMPORTANCE)).collect())
 }

@@ -114,6 +114,7 @@ mod tests {
     fn chosen(text: &str, layers: u32, dense_layers: u32) -> Vec<u32> {
         let model = Model {
             arch: "deepseek2".into(),
+            description: None,
             metadata: Default::default(),
             tensors: Vec::new(),
             layers,

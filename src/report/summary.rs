@@ -168,7 +168,7 @@ impl Summary {
             Some((tensor.class(), tensor.columns(), choice.wanted?, choice.format))
         });
         Self {
-            architecture: model.arch.to_owned(),
+            architecture: model.arch.clone(),
             recipe: plan.recipe.clone(),
             tensors: model.tensors.len(),
             weights: model.weights(),

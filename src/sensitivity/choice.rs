@@ -59,7 +59,7 @@ impl<'a> Choices<'a> {
     ) -> Result<Self> {
         let coefficients = coefficients(model, table);
         let mut choices = Self { model, table, coefficients, decisions, feedback, open: Vec::new() };
-        let mut last: Option<(String, usize)> = None;
+        let mut last: Option<((Option<u32>, Role), usize)> = None;
         for (index, tensor) in model.tensors.iter().enumerate() {
             let Decision::Open { min, max, .. } = &decisions[index] else { continue };
             let formats = formats(tensor, *min, *max, types);
@@ -82,11 +82,8 @@ impl<'a> Choices<'a> {
                     Ok(Candidate { bytes: bytes.next_multiple_of(ALIGNMENT), damage })
                 })
                 .collect::<Result<Vec<Candidate>>>()?;
-            // llama.cpp computes the gate and up experts of a layer together.
-            let key = (tensor.role == Role::Experts
-                && matches!(tensor.class(), "ffn_gate_exps" | "ffn_up_exps"))
-            .then(|| format!("{:?}", tensor.layer));
-            let partner = last.as_ref().filter(|(known, _)| key.as_ref() == Some(known)).map(|(_, at)| *at);
+            let key = tensor.part.one_type.then_some((tensor.layer, tensor.role));
+            let partner = last.filter(|(before, _)| key == Some(*before)).map(|(_, at)| at);
             match partner.map(|at| &mut choices.open[at]).filter(|open| open.formats == formats) {
                 Some(open) => {
                     open.tensors.push(index);

@@ -3,7 +3,7 @@
 use super::estimated::Estimated;
 use super::seen::Seen;
 use super::{Measured, Table};
-use crate::model::{Model, Role, TensorPlan};
+use crate::model::{Half, Model, TensorPlan};
 
 /// What a tensor's relative error is multiplied by to give its expected damage, in the model's order; 0 for tensors
 /// that the table does not have.
@@ -24,19 +24,10 @@ pub fn coefficients(model: &Model, table: &Table) -> Vec<f64> {
 /// A tensor and what was measured of it.
 pub type Entry<'a> = (&'a TensorPlan, &'a Measured);
 
-/// Layer, and attention before FFN.
-pub type Block = (u32, bool);
+/// A layer and a half of it: what is added to the residual stream at once.
+pub type Block = (u32, Half);
 
-/// The block of a layer that a tensor is in; None for embedding, head and what is outside of blocks.
+/// The block that a tensor is in; None for embedding, head and what is outside of blocks.
 pub fn block(tensor: &TensorPlan) -> Option<Block> {
-    match (tensor.layer, tensor.role) {
-        (Some(layer), Role::Attention) => Some((layer, false)),
-        (Some(layer), Role::DenseFfn | Role::SharedExperts | Role::Experts) => Some((layer, true)),
-        _ => None,
-    }
-}
-
-/// Whether the tensor's output is what the block adds to the residual stream.
-pub fn writes(tensor: &TensorPlan) -> bool {
-    matches!(tensor.class(), "attn_output" | "ffn_down" | "ffn_down_exps" | "ffn_down_shexp")
+    Some((tensor.layer?, tensor.part.half?))
 }

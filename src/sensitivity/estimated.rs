@@ -1,7 +1,7 @@
 //! Damage as far as importances tell.
 
 use super::Measured;
-use super::damage::{Block, Entry, block, writes};
+use super::damage::{Block, Entry, block};
 use crate::model::{Role, TensorPlan};
 
 /// What the blocks add to the residual stream.
@@ -31,7 +31,7 @@ impl Estimated {
         let energy = |entry: &Measured| entry.energy.filter(|e| *e > 0.0);
         let known: Vec<f64> = entries
             .iter()
-            .filter(|(tensor, _)| writes(tensor))
+            .filter(|(tensor, _)| tensor.part.writes_stream)
             .filter_map(|(_, entry)| energy(entry))
             .collect();
         // Where the importances of a block were not measured, it counts as a mean one.
@@ -47,7 +47,7 @@ impl Estimated {
             count => aligned().map(|(_, alignment)| alignment).sum::<f64>() / count as f64,
         };
         let part = |(tensor, entry): &Entry| {
-            let block = block(tensor).filter(|_| writes(tensor))?;
+            let block = block(tensor).filter(|_| tensor.part.writes_stream)?;
             let same = |other: &TensorPlan| (other.layer, other.role) == (tensor.layer, tensor.role);
             let alignment =
                 aligned().find(|(other, _)| same(other)).map_or(usual, |(_, alignment)| alignment);

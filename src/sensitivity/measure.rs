@@ -9,18 +9,18 @@ use rayon::prelude::*;
 use super::alignment::{Inner, alignment};
 use super::sample::{Sample, sample};
 use super::{Measured, Table};
-use crate::checkpoint::{Checkpoint, Fingerprint, Matrix, Values};
+use crate::checkpoint::{Fingerprint, Values};
 use crate::deviation::Deviation;
 use crate::error::{Error, Result, Warning};
-use crate::gguf::Value;
-use crate::model::{Model, Role, Slice, TensorPlan};
+use crate::model::{Gated, Model, Role, TensorPlan};
 use crate::recipe::{Imatrix, Importances, Origin, fitting};
+use crate::store::{Buffers, Slice, Store};
 
 /// What is sampled, and the types that are tried on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling<'a> {
     /// Where the weights are.
-    pub checkpoint: &'a Checkpoint,
+    pub store: &'a dyn Store,
     /// The tensors that they become.
     pub model: &'a Model,
     /// What the checkpoint holds.
@@ -39,9 +39,9 @@ pub struct Sampling<'a> {
 /// # Errors
 /// If a sample cannot be read, or holds weights that no format can, or the user stops the work.
 pub fn measure(sampling: &Sampling) -> Result<(Table, Vec<Warning>)> {
-    let Sampling { checkpoint, model, source, imatrix, .. } = *sampling;
+    let Sampling { store, model, source, imatrix, .. } = *sampling;
     let needed: Vec<bool> = model.tensors.iter().map(|tensor| !tensor.is_fixed()).collect();
-    let importances = Importances::of(checkpoint, model, &needed, imatrix)?;
+    let importances = Importances::of(store, model, &needed, imatrix)?;
     let job = Job { sampling, importances: &importances };
     let open: Vec<usize> = (0..needed.len()).filter(|&tensor| needed[tensor]).collect();
     let measured: Vec<(Measured, u64, Option<Warning>)> =
@@ -83,11 +83,15 @@ struct Ffn {
 }
 
 fn ffns(model: &Model) -> Vec<Ffn> {
-    let places = model.places();
+    let with = |gate: &TensorPlan, gated: Gated| {
+        let other = |tensor: &TensorPlan| {
+            (tensor.layer, tensor.role, tensor.part.gated) == (gate.layer, gate.role, Some(gated))
+        };
+        model.tensors.iter().position(other)
+    };
     let ffn = |(gate, tensor): (usize, &TensorPlan)| {
-        let partner = |part: &str| places.get(&*tensor.name.replace("ffn_gate", part)).copied();
-        let gates = !tensor.is_fixed() && tensor.class().starts_with("ffn_gate");
-        gates.then(|| Some(Ffn { gate, up: partner("ffn_up")?, down: partner("ffn_down")? })).flatten()
+        let is_gate = !tensor.is_fixed() && tensor.part.gated == Some(Gated::Gate);
+        is_gate.then(|| Some(Ffn { gate, up: with(tensor, Gated::Up)?, down: with(tensor, Gated::Down)? }))?
     };
     model.tensors.iter().enumerate().filter_map(ffn).collect()
 }
@@ -160,15 +164,13 @@ impl Job<'_> {
     fn damage(&self, tensor: &TensorPlan, zeros: &[usize], slices: usize) -> Option<Warning> {
         let first = zeros.first().filter(|_| !matches!(tensor.role, Role::Embedding | Role::Output))?;
         let name = &tensor.slices[*first].tensor;
-        let shard =
-            self.sampling.checkpoint.get(name).map_or(String::new(), |source| source.shard.to_string());
         let problem = format!(
             "holds zeros only in all rows that were looked at, as do {} of the {slices} slices sampled of {}: a trained model has \
              none, so the file may be damaged",
             zeros.len(),
             tensor.name
         );
-        Some(Warning::new(Error::tensor(&shard, name, problem)))
+        Some(Warning::new(self.sampling.store.fault(name, problem)))
     }
 
     /// The alignment of gate and up, and the bytes that were read for it; None where the importances of one of the
@@ -206,25 +208,8 @@ impl Job<'_> {
     fn rows(&self, slice: &Slice, tensor: &TensorPlan, sample: &Sample) -> Result<(Vec<f32>, u64)> {
         let columns = tensor.columns() as usize;
         let mut weights = vec![0.0; sample.rows.len() * columns];
-        let matrix = Matrix::open(self.sampling.checkpoint, &slice.tensor)?;
-        let (mut raw, mut bytes) = (Vec::new(), 0);
-        if slice.transposed {
-            let across = tensor.rows() as usize;
-            let mut window = vec![0.0; columns * across];
-            matrix.read(slice.rows.clone(), &mut raw, &mut window, Values::Bounded)?;
-            for (weights, &row) in weights.chunks_exact_mut(columns).zip(&sample.rows) {
-                for (column, weight) in weights.iter_mut().enumerate() {
-                    *weight = window[column * across + row as usize];
-                }
-            }
-            bytes += raw.len() as u64;
-        } else {
-            for (weights, &row) in weights.chunks_exact_mut(columns).zip(&sample.rows) {
-                let row = slice.rows.start + row;
-                matrix.read(row..row + 1, &mut raw, weights, Values::Bounded)?;
-                bytes += raw.len() as u64;
-            }
-        }
+        let (matrix, mut buffers) = (self.sampling.store.open(&slice.tensor)?, Buffers::default());
+        let bytes = slice.read_some(&*matrix, &sample.rows, Values::Bounded, &mut buffers, &mut weights)?;
         Ok((weights, bytes))
     }
 
@@ -235,15 +220,8 @@ impl Job<'_> {
             return 1.0;
         }
         let [count, used] = self.sampling.model.experts.map(f64::from);
-        let scale = match self
-            .sampling
-            .model
-            .metadata
-            .get(&format!("{}.expert_weights_scale", self.sampling.model.arch))
-        {
-            Some(Value::F32(scale)) => f64::from(*scale),
-            _ => 1.0,
-        };
+        let experts = self.sampling.model.description.as_ref().and_then(|model| model.experts.as_ref());
+        let scale = experts.map_or(1.0, |experts| f64::from(experts.router.scale));
         let even = used / count;
         let tokens =
             self.sampling.imatrix.and_then(|imatrix| imatrix.tokens(&tensor.name, tensor.slices.len()));

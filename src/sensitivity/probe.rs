@@ -13,7 +13,7 @@ use super::sample::{Sample, sample_of_few};
 use crate::covariance::{Known, Metric, Taker, encode, energies};
 use crate::error::Result;
 use crate::forward::{States, Weights};
-use crate::model::Model;
+use crate::model::{Half, Model};
 
 /// Tokens whose states are compared at a time.
 const BATCH: usize = 256;
@@ -49,7 +49,7 @@ pub struct Sums {
 /// Takes the metrics of the sampled slices.
 pub struct Probe<'a> {
     model: &'a Model,
-    weights: &'a dyn Weights,
+    weights: &'a Weights<'a>,
     types: &'a [Format],
     /// The sampled rows, by tensor and slice.
     samples: HashMap<(usize, usize), Sample>,
@@ -58,7 +58,7 @@ pub struct Probe<'a> {
 
 impl<'a> Probe<'a> {
     /// For all tensors whose type can be chosen.
-    pub fn new(model: &'a Model, weights: &'a dyn Weights, types: &'a [Format]) -> Self {
+    pub fn new(model: &'a Model, weights: &'a Weights<'a>, types: &'a [Format]) -> Self {
         let mut samples = HashMap::new();
         for (index, tensor) in model.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.is_fixed()) {
             samples.extend(sample_of_few(tensor).into_iter().map(|sample| ((index, sample.slice), sample)));
@@ -75,7 +75,7 @@ impl<'a> Probe<'a> {
     ///
     /// # Errors
     /// If the states cannot be read.
-    pub fn block(&mut self, layer: u32, ffn: bool, before: &mut States, after: &mut States) -> Result<()> {
+    pub fn block(&mut self, layer: u32, half: Half, before: &mut States, after: &mut States) -> Result<()> {
         let mut sum = 0.0;
         for start in (0..after.rows()).step_by(BATCH) {
             let rows = start..after.rows().min(start + BATCH);
@@ -92,18 +92,14 @@ impl<'a> Probe<'a> {
                 sum += added / energy(&mut after.iter().copied()).max(f64::MIN_POSITIVE);
             }
         }
-        self.found.blocks.push(Added { layer, ffn, share: sum / after.rows() as f64 });
+        self.found.blocks.push(Added { layer, ffn: half == Half::Ffn, share: sum / after.rows() as f64 });
         Ok(())
     }
 
     fn slice(&self, sample: &Sample, known: &Known) -> Result<Sums> {
         let tensor = &self.model.tensors[known.tensor];
         let columns = tensor.columns() as usize;
-        let mut weights = Dense::zeros(sample.rows.len(), columns);
-        for (row, &place) in sample.rows.iter().enumerate() {
-            let place = place as usize;
-            self.weights.read(&tensor.name, known.slice, place..place + 1, weights.row_mut(row))?;
-        }
+        let weights = self.weights.rows(&tensor.name, known.slice, &sample.rows)?;
         let tokens = known.tokens as f64;
         let total = |rows: &Dense| tokens * energies(rows, known.metrics).iter().sum::<f64>();
         let variances: Vec<f32> =

@@ -71,20 +71,13 @@ fn mixed(state: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Role, Slice};
+    use crate::model::{Part, Role};
 
     fn tensor(shape: [u64; 3], transposed: bool) -> TensorPlan {
-        let slice = |n| Slice { tensor: format!("e{n}"), rows: 0..shape[1], transposed };
-        TensorPlan {
-            name: "blk.3.ffn_down_exps.weight".into(),
-            role: Role::Experts,
-            layer: Some(3),
-            shape: shape.to_vec(),
-            slices: (0..shape[2]).map(slice).collect(),
-            input_norm: None,
-            stored: None,
-            kept: None,
-        }
+        let name = "blk.3.ffn_down_exps.weight".to_owned();
+        let mut tensor = TensorPlan::of_file(name, Some(3), Role::Experts, Part::default(), shape.to_vec());
+        tensor.slices.iter_mut().for_each(|slice| slice.transposed = transposed);
+        tensor
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Damage where a text was run: what blocks add to the residual stream, and how matrices answer their real inputs.
 
-use super::damage::{Block, Entry, block, writes};
+use super::damage::{Block, Entry, block};
 use super::{Added, Measured, Table};
-use crate::model::{Role, TensorPlan};
+use crate::model::{Half, Input, Role, TensorPlan};
 
 /// What the text said.
 ///
@@ -29,10 +29,9 @@ impl<'a> Seen<'a> {
 
     /// The share of a block's part (routed experts, or shared ones) in the stream.
     fn part(&self, block: Block, role: Role) -> f64 {
-        let share =
-            self.blocks.iter().find(|added| (added.layer, added.ffn) == block).map_or(0.0, |b| b.share);
+        let share = self.blocks.iter().find(|added| added.block() == block).map_or(0.0, |b| b.share);
         let real = |entry: &Measured| entry.energy.unwrap_or(1.0) * alignment(entry);
-        let parts = || self.of(block).filter(|(tensor, _)| writes(tensor));
+        let parts = || self.of(block).filter(|(tensor, _)| tensor.part.writes_stream);
         let all: f64 = parts().map(|(_, entry)| real(entry)).sum();
         let own: f64 = parts().filter(|(tensor, _)| tensor.role == role).map(|(_, entry)| real(entry)).sum();
         if all > 0.0 { share * own / all } else { share }
@@ -40,8 +39,9 @@ impl<'a> Seen<'a> {
 
     /// What the down projection leaves of errors of gate and up, beside what it makes of their product.
     fn through(&self, tensor: &TensorPlan) -> f64 {
-        let Some(block) = block(tensor).filter(|(_, ffn)| *ffn && !writes(tensor)) else { return 1.0 };
-        let down = self.of(block).find(|(other, _)| writes(other) && other.role == tensor.role);
+        let inner = |(_, half): &Block| *half == Half::Ffn && !tensor.part.writes_stream;
+        let Some(block) = block(tensor).filter(inner) else { return 1.0 };
+        let down = self.of(block).find(|(other, _)| other.part.writes_stream && other.role == tensor.role);
         down.map_or(1.0, |(_, entry)| 1.0 / alignment(entry))
     }
 
@@ -49,8 +49,7 @@ impl<'a> Seen<'a> {
     /// its first matrices would one with independent columns.
     fn first(&self) -> f64 {
         let Some(added) = self.blocks.first() else { return 1.0 };
-        let reads = |tensor: &TensorPlan| matches!(tensor.class(), "attn_q" | "attn_q_a" | "attn_kv_a_mqa");
-        let readers = self.of((added.layer, added.ffn)).filter(|(tensor, _)| reads(tensor));
+        let readers = self.of(added.block()).filter(|(tensor, _)| tensor.part.input == Input::Stream);
         let answers: Vec<f64> = readers.map(|(_, entry)| 1.0 / alignment(entry)).collect();
         if answers.is_empty() {
             return 1.0;
@@ -75,32 +74,27 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::Fingerprint;
-    use crate::model::Slice;
+    use crate::model::Part;
 
-    fn tensor(name: &str, role: Role, layer: Option<u32>) -> TensorPlan {
-        let slices = vec![Slice { tensor: name.into(), rows: 0..8, transposed: false }];
-        TensorPlan {
-            name: name.into(),
-            role,
-            layer,
-            shape: vec![8, 8],
-            slices,
-            input_norm: None,
-            stored: None,
-            kept: None,
-        }
+    fn outside(name: &str, role: Role) -> TensorPlan {
+        TensorPlan::of_file(name.into(), None, role, Part::default(), vec![8, 8])
+    }
+
+    fn tensor(name: &str, role: Role, half: Half, input: Input) -> TensorPlan {
+        let part = Part { half: Some(half), input, writes_stream: input == Input::Inner, ..Part::default() };
+        TensorPlan::of_file(format!("blk.0.{name}"), Some(0), role, part, vec![8, 8])
     }
 
     #[test]
     fn damage_is_the_share_of_the_stream_by_the_alignment() {
         let tensors = [
-            (tensor("token_embd.weight", Role::Embedding, None), 1.0, None),
-            (tensor("blk.0.attn_q_a.weight", Role::Attention, Some(0)), 1.0, Some(4.0)),
-            (tensor("blk.0.attn_output.weight", Role::Attention, Some(0)), 9.0, Some(16.0)),
-            (tensor("blk.0.ffn_up_exps.weight", Role::Experts, Some(0)), 1.0, Some(2.0)),
-            (tensor("blk.0.ffn_down_exps.weight", Role::Experts, Some(0)), 6.0, Some(8.0)),
-            (tensor("blk.0.ffn_down_shexp.weight", Role::SharedExperts, Some(0)), 4.0, Some(4.0)),
-            (tensor("output.weight", Role::Output, None), 1.0, Some(5.0)),
+            (outside("token_embd.weight", Role::Embedding), 1.0, None),
+            (tensor("attn_q_a.weight", Role::Attention, Half::Attention, Input::Stream), 1.0, Some(4.0)),
+            (tensor("attn_output.weight", Role::Attention, Half::Attention, Input::Inner), 9.0, Some(16.0)),
+            (tensor("ffn_up_exps.weight", Role::Experts, Half::Ffn, Input::Stream), 1.0, Some(2.0)),
+            (tensor("ffn_down_exps.weight", Role::Experts, Half::Ffn, Input::Inner), 6.0, Some(8.0)),
+            (tensor("ffn_down_shexp.weight", Role::SharedExperts, Half::Ffn, Input::Inner), 4.0, Some(4.0)),
+            (outside("output.weight", Role::Output), 1.0, Some(5.0)),
         ];
         let measured = |(tensor, energy, alignment): &(TensorPlan, f64, Option<f64>)| Measured {
             name: tensor.name.clone(),

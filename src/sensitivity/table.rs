@@ -10,6 +10,7 @@ use super::Probed;
 use crate::checkpoint::Fingerprint;
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::model::Half;
 use crate::whole;
 
 /// The version of the file.
@@ -48,6 +49,13 @@ pub struct Added {
     pub ffn: bool,
     /// Energy of what the block adds to the residual stream, relative to the stream's after it: the mean over tokens.
     pub share: f64,
+}
+
+impl Added {
+    /// The layer, and the half of it.
+    pub fn block(&self) -> (u32, Half) {
+        (self.layer, if self.ffn { Half::Ffn } else { Half::Attention })
+    }
 }
 
 /// One tensor.

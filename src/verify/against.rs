@@ -125,7 +125,7 @@ pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Ve
         let (file, entry) = of(plan);
         let importance = if weighted { importances.slice(&common, tensor, slice)? } else { None };
         let beside = Beside {
-            checkpoint: compare.checkpoint,
+            store: compare.checkpoint,
             plan,
             slice,
             part: &parts.files[file],

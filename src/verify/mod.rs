@@ -9,7 +9,6 @@ mod origin;
 mod rows;
 mod scan;
 mod slice;
-mod window;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use quant_kernels::Format;
 
 use super::deviation::{Deviation, Sums};
-use super::{Bounds, Row, Slice, window};
-use crate::checkpoint::{Checkpoint, Matrix};
+use super::{Bounds, Row, Slice};
+use crate::checkpoint::Values;
 use crate::error::{Error, Result};
 use crate::gguf::{Entry, Part};
 use crate::model::TensorPlan;
+use crate::store::Store;
 
 /// Rows with less energy than this share of their slice's mean row are measured against that.
 const FAINT: f64 = 0.01;
@@ -28,7 +29,7 @@ pub const WORST: usize = 3;
 /// A slice with its source, and how it is encoded.
 #[derive(Clone, Copy)]
 pub struct Beside<'a> {
-    pub checkpoint: &'a Checkpoint,
+    pub store: &'a dyn Store,
     pub plan: &'a TensorPlan,
     pub slice: usize,
     pub part: &'a Part,
@@ -115,7 +116,7 @@ impl Beside<'_> {
 
     /// What cannot be decoded must have the source's bytes.
     fn carried(&self) -> Result<Judged> {
-        let matrix = Matrix::open(self.checkpoint, &self.plan.slices[self.slice].tensor)?;
+        let matrix = self.store.open(&self.plan.slices[self.slice].tensor)?;
         let rows = self.plan.slices[self.slice].rows.clone();
         let row_bytes = self.entry.format.row_bytes(self.plan.columns());
         let step = (CARRIED / row_bytes).max(1);
@@ -140,7 +141,9 @@ impl Beside<'_> {
         let importance = self.importance.and_then(relative);
         let (mut blocks, mut decoded) = (Vec::new(), vec![0.0; columns]);
         let mut measured = Measured { sum: Deviation::default(), rows: Vec::new() };
-        window::read(self.checkpoint, plan, &plan.slices[self.slice], |rows, weights| {
+        let source = &plan.slices[self.slice];
+        let matrix = self.store.open(&source.tensor)?;
+        source.each(&*matrix, [plan.rows(), plan.columns()], Values::Any, |rows, weights| {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }

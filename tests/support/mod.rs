@@ -93,3 +93,11 @@ pub fn assert_bytes_of_preset(recipe: &str, imatrix: bool, file: &Path) {
     let found = hex(&std::fs::read(file).expect("read"));
     assert_eq!(found, row[if imatrix { 2 } else { 1 }], "the bytes of {recipe}, imatrix: {imatrix}");
 }
+
+/// Asserts that bytes are those that this output always had (`fixtures/outputs.sha256`).
+#[track_caller]
+pub fn assert_golden(output: &str, bytes: &[u8]) {
+    let golden = std::fs::read_to_string(fixture("outputs.sha256")).expect("read");
+    let digest = golden.lines().find_map(|line| line.strip_prefix(output)?.strip_prefix(' '));
+    assert_eq!(Some(&*hex(bytes)), digest, "the bytes of {output}, beside fixtures/outputs.sha256");
+}

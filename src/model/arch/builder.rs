@@ -1,98 +1,94 @@
-//! Collects a family's output tensors and checks each source against the shape that config.json implies.
+//! Finds the checkpoint's tensors for a description's, and checks each against the shape that config.json implies.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use quant_kernels::Format;
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::error::{Error, Result};
-use crate::model::{Role, Slice, TensorPlan};
+use crate::model::spec::{Source, Spec};
+use crate::model::{Part, Slice, TensorPlan};
 
 /// The tensors planned so far, and the checkpoint tensors they use.
 pub struct Builder<'a> {
     checkpoint: &'a Checkpoint,
     tensors: Vec<TensorPlan>,
-    used: HashSet<String>,
-}
-
-/// The place of an output tensor: name after `blk.N.`, layer, role.
-#[derive(Clone, Copy)]
-pub struct Target<'a> {
-    pub layer: Option<u32>,
-    pub name: &'a str,
-    pub role: Role,
+    /// Checkpoint names of vectors, by their names in GGUF: norms that others refer to.
+    vectors: HashMap<String, Arc<str>>,
+    used: HashSet<Arc<str>>,
 }
 
 impl<'a> Builder<'a> {
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
-        Self { checkpoint, tensors: Vec::new(), used: HashSet::new() }
+        Self { checkpoint, tensors: Vec::new(), vectors: HashMap::new(), used: HashSet::new() }
     }
 
-    /// Takes over a vector of `length` numbers.
-    pub fn vector(&mut self, target: Target, source: String, length: u32) -> Result<()> {
-        self.source(&source, &[length])?;
-        self.push(
-            target,
-            vec![length.into()],
-            vec![Slice { tensor: source, rows: 0..1, transposed: false }],
-            None,
-        );
-        Ok(())
-    }
-
-    /// Takes over an `[out, in]` matrix; `norm` is the one its input comes from.
-    pub fn matrix(
-        &mut self,
-        target: Target,
-        source: String,
-        shape: [u32; 2],
-        norm: Option<&str>,
-    ) -> Result<()> {
-        self.stack(target, vec![source], shape, norm)?;
-        self.tensors.last_mut().expect("just pushed").shape.truncate(2);
-        Ok(())
-    }
-
-    /// Stacks `[out, in]` matrices (experts, in order) into {in, out, experts}.
-    pub fn stack(
-        &mut self,
-        target: Target,
-        sources: Vec<String>,
-        shape: [u32; 2],
-        norm: Option<&str>,
-    ) -> Result<()> {
-        let [rows, columns] = shape;
-        let mut slices = Vec::with_capacity(sources.len());
-        for tensor in sources {
-            self.source(&tensor, &shape)?;
-            slices.push(Slice { tensor, rows: 0..rows.into(), transposed: false });
+    /// Plans a tensor of a layer, or of what is outside of them. The norms that it refers to come before it.
+    ///
+    /// # Errors
+    /// If a source is not there (unless the tensor is optional), cannot be read, or has another shape.
+    pub fn add(&mut self, layer: Option<u32>, spec: &Spec) -> Result<()> {
+        let stored = |name: &str| match layer {
+            Some(layer) => format!("model.layers.{layer}.{name}"),
+            None => name.to_owned(),
+        };
+        let [rows, columns] = spec.shape;
+        let whole = |tensor| Slice { tensor, rows: 0..rows.into(), transposed: false };
+        let slices = match &spec.source {
+            Source::One(name) => {
+                let name = stored(name);
+                if spec.optional && self.checkpoint.get(&name).is_none() {
+                    return Ok(());
+                }
+                let shape = if spec.vector { &spec.shape[1..] } else { &spec.shape[..] };
+                vec![whole(self.source(name, shape)?)]
+            }
+            Source::Experts { name, count } => {
+                let expert = |expert: u32| stored(&name.replace("{}", &expert.to_string()));
+                let found = (0..*count).map(|number| self.source(expert(number), &spec.shape).map(whole));
+                found.collect::<Result<_>>()?
+            }
+            Source::Heads { name, heads, each, rows, transposed } => {
+                let tensor = self.source(stored(name), &[heads * each, columns])?;
+                let head = |head: u32| {
+                    let first = u64::from(head) * u64::from(*each);
+                    let rows = first + u64::from(rows.start)..first + u64::from(rows.end);
+                    Slice { tensor: Arc::clone(&tensor), rows, transposed: *transposed }
+                };
+                (0..*heads).map(head).collect()
+            }
+        };
+        let name = spec.full_name(layer);
+        let transposed = slices.iter().any(|slice| slice.transposed);
+        let [ne0, ne1] = if transposed { [rows, columns] } else { [columns, rows] };
+        let shape: Vec<u64> = match spec.source {
+            Source::One(_) if spec.vector => vec![ne0.into()],
+            Source::One(_) => vec![ne0.into(), ne1.into()],
+            _ => vec![ne0.into(), ne1.into(), slices.len() as u64],
+        };
+        if spec.vector {
+            self.vectors.insert(name.clone(), Arc::clone(&slices[0].tensor));
         }
-        self.push(target, vec![columns.into(), rows.into(), slices.len() as u64], slices, norm);
+        let norm = spec.norm.map(|norm| match layer {
+            Some(layer) => format!("blk.{layer}.{norm}"),
+            None => norm.to_owned(),
+        });
+        let input_norm = norm.map(|norm| self.vectors[&norm].to_string());
+        let part = Part { order: self.tensors.len(), ..spec.part };
+        let stored = self.stored(&slices);
+        self.tensors.push(TensorPlan {
+            name,
+            role: spec.role,
+            layer,
+            shape,
+            slices,
+            input_norm,
+            part,
+            stored,
+            kept: None,
+        });
         Ok(())
-    }
-
-    /// Takes `windows` of rows of one matrix as the slices of {ne0, ne1, windows}.
-    pub fn windows(
-        &mut self,
-        target: Target,
-        source: &str,
-        shape: [u32; 2],
-        windows: Vec<std::ops::Range<u64>>,
-        transposed: bool,
-        norm: Option<&str>,
-    ) -> Result<()> {
-        self.source(source, &shape)?;
-        let (rows, columns) = (windows[0].end - windows[0].start, u64::from(shape[1]));
-        let (ne0, ne1) = if transposed { (rows, columns) } else { (columns, rows) };
-        let slice = |rows| Slice { tensor: source.to_owned(), rows, transposed };
-        let slices: Vec<Slice> = windows.into_iter().map(slice).collect();
-        self.push(target, vec![ne0, ne1, slices.len() as u64], slices, norm);
-        Ok(())
-    }
-
-    /// Whether the checkpoint has a tensor of this name.
-    pub fn has(&self, source: &str) -> bool {
-        self.checkpoint.get(source).is_some()
     }
 
     /// The tensors, once every tensor of the checkpoint is used or left out on purpose.
@@ -127,23 +123,6 @@ impl<'a> Builder<'a> {
         self.checkpoint.weight_of_scale(name).and_then(|weight| self.checkpoint.get(weight))
     }
 
-    /// Marks a checkpoint tensor as used, after checking whether it can be read at all, its shape, and its scales.
-    fn source(&mut self, name: &str, shape: &[u32]) -> Result<()> {
-        let tensor = self.checkpoint.tensor(name)?;
-        let stored = match self.checkpoint.encoding(tensor) {
-            Err(error @ Error::Unsupported(_)) => return Err(error),
-            stored => stored,
-        };
-        let expected: Vec<u64> = shape.iter().map(|&n| n.into()).collect();
-        if tensor.shape != expected {
-            let problem = format!("has shape {:?}; config.json implies {expected:?}", tensor.shape);
-            return Err(Error::tensor(&tensor.shard, name, problem));
-        }
-        stored?;
-        self.used.insert(name.to_owned());
-        Ok(())
-    }
-
     /// The type of all the sources, if it is one and GGUF has it.
     fn stored(&self, slices: &[Slice]) -> Option<Format> {
         let of = |slice: &Slice| self.checkpoint.get(&slice.tensor).and_then(|tensor| tensor.dtype.in_gguf());
@@ -151,22 +130,21 @@ impl<'a> Builder<'a> {
         slices.iter().all(|slice| of(slice) == Some(first)).then_some(first)
     }
 
-    fn push(&mut self, target: Target, shape: Vec<u64>, slices: Vec<Slice>, norm: Option<&str>) {
-        let name = match target.layer {
-            Some(layer) => format!("blk.{layer}.{}", target.name),
-            None => target.name.to_owned(),
+    /// Marks a checkpoint tensor as used, after checking whether it can be read at all, its shape, and its scales.
+    fn source(&mut self, name: String, shape: &[u32]) -> Result<Arc<str>> {
+        let tensor = self.checkpoint.tensor(&name)?;
+        let stored = match self.checkpoint.encoding(tensor) {
+            Err(error @ Error::Unsupported(_)) => return Err(error),
+            stored => stored,
         };
-        let input_norm = norm.map(str::to_owned);
-        let stored = self.stored(&slices);
-        self.tensors.push(TensorPlan {
-            name,
-            role: target.role,
-            layer: target.layer,
-            shape,
-            slices,
-            input_norm,
-            stored,
-            kept: None,
-        });
+        let expected: Vec<u64> = shape.iter().map(|&n| n.into()).collect();
+        if tensor.shape != expected {
+            let problem = format!("has shape {:?}; config.json implies {expected:?}", tensor.shape);
+            return Err(Error::tensor(&tensor.shard, &name, problem));
+        }
+        stored?;
+        let name: Arc<str> = name.into();
+        self.used.insert(Arc::clone(&name));
+        Ok(name)
     }
 }

@@ -1,9 +1,9 @@
-//! Position encoding: `rope_theta` and yarn, as the metadata of any family.
+//! Position encoding: `rope_theta` and yarn, as families read them from config.json.
 
 use super::fields::{ROPE, check};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result, Warning};
-use crate::gguf::Value;
+use crate::model::layer::Yarn;
 
 /// What is not known of the position encoding's fields.
 ///
@@ -19,8 +19,11 @@ pub fn warnings(config: &Config) -> Result<Vec<Warning>> {
     Ok(warnings)
 }
 
-/// Position encoding, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`.
-pub fn describe(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()> {
+/// Base of the rotations, and yarn, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`.
+///
+/// # Errors
+/// If a field is missing or absurd, or the scaling has no GGUF form.
+pub fn read(config: &Config) -> Result<(f32, Option<Yarn>)> {
     let newer = config.has("rope_parameters");
     let scaling = if newer {
         Some(config.object("rope_parameters")?)
@@ -33,30 +36,33 @@ pub fn describe(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()
         Some(scaling) if newer && scaling.has("rope_theta") => scaling.positive("rope_theta")?,
         _ => config.positive("rope_theta")?,
     };
-    set("rope.freq_base", Value::F32(theta));
-
-    let Some(scaling) = scaling else { return Ok(()) };
+    let Some(scaling) = scaling else { return Ok((theta, None)) };
     let field = if scaling.has("rope_type") { "rope_type" } else { "type" };
     let kind: String = scaling.get(field)?;
     match kind.as_str() {
-        "default" => return Ok(()),
+        "default" => return Ok((theta, None)),
         "yarn" => {}
         other => {
             let problem = format!("config.json: rope scaling is \"{other}\"; known are yarn and default");
             return Err(Error::Unsupported(problem));
         }
     }
-    set("rope.scaling.type", "yarn".into());
-    set("rope.scaling.factor", Value::F32(scaling.positive("factor")?));
+    let beta = |field: &str| {
+        if scaling.has(field) { scaling.positive(field).map(Some) } else { Ok(None) }
+    };
+    let factor = scaling.positive("factor")?;
     let original = scaling.count("original_max_position_embeddings", u32::MAX)?;
-    set("rope.scaling.original_context_length", Value::U32(original));
-    for (field, key) in
-        [("beta_fast", "rope.scaling.yarn_beta_fast"), ("beta_slow", "rope.scaling.yarn_beta_slow")]
-    {
-        if scaling.has(field) {
-            set(key, Value::F32(scaling.positive(field)?));
-        }
-    }
+    let (beta_fast, beta_slow) = (beta("beta_fast")?, beta("beta_slow")?);
+    Ok((theta, Some(Yarn { factor, original, beta_fast, beta_slow, log_multiplier: None })))
+}
+
+/// Yarn's multiplier for latent attention, from `mscale` and `mscale_all_dim`.
+///
+/// # Errors
+/// If a field is absurd, or the two have no GGUF form.
+pub fn log_multiplier(config: &Config) -> Result<f32> {
+    let newer = config.has("rope_parameters");
+    let scaling = config.object(if newer { "rope_parameters" } else { "rope_scaling" })?;
     // llama.cpp's loader divides by 0.1 again; without the factor the attention scale is wrong.
     let mscale: f32 = scaling.find("mscale_all_dim")?.unwrap_or(0.0);
     if !(0.0..=100.0).contains(&mscale) {
@@ -69,6 +75,5 @@ pub fn describe(config: &Config, set: &mut impl FnMut(&str, Value)) -> Result<()
             format!("is {rotated}, and mscale_all_dim is {mscale}; only equal ones have a GGUF form");
         return Err(Error::Unsupported(scaling.says("mscale", &problem)));
     }
-    set("rope.scaling.yarn_log_multiplier", Value::F32(0.1 * mscale));
-    Ok(())
+    Ok(0.1 * mscale)
 }

@@ -123,6 +123,11 @@ impl Tokenizer {
         missing.into_iter().collect()
     }
 
+    /// The token that begins a text, if texts begin with one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos.filter(|_| self.add_bos)
+    }
+
     /// Writes the `tokenizer.*` keys.
     pub fn describe(self, metadata: &mut Metadata) {
         metadata.set("tokenizer.ggml.model", "gpt2".into());

@@ -1,4 +1,4 @@
-//! RMS normalisation and the gate of an FFN: what happens row by row.
+//! RMS normalisation, the softmax of attention and the gate of an FFN: what happens row by row.
 
 use dense_kernels::Dense;
 
@@ -27,6 +27,23 @@ pub fn gate(gate: &mut Dense, up: &Dense) {
     }
 }
 
+/// The softmax of scores times `scale`, in their place. A sink takes part as one more score, unscaled and without a value.
+pub fn softmax(scores: &mut [f32], scale: f32, sink: Option<f32>) {
+    let largest = scores.iter().copied().fold(sink.map_or(f32::NEG_INFINITY, |sink| sink / scale), f32::max);
+    let mut sum = 0.0;
+    for score in scores.iter_mut() {
+        *score = exp((*score - largest) * scale);
+        sum += *score;
+    }
+    if let Some(sink) = sink {
+        sum += exp(sink - largest * scale);
+    }
+    let share = 1.0 / sum;
+    for score in scores {
+        *score *= share;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,5 +54,18 @@ mod tests {
         normalise(&mut x, &[1.0, 2.0], 0.0001);
         let scale = 1.0 / 12.5001f32.sqrt();
         assert_eq!(x.values(), [3.0 * scale, 8.0 * scale, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_sink_takes_its_share() {
+        let (mut plain, mut with_sink) = ([1.0, 3.0], [1.0, 3.0]);
+        softmax(&mut plain, 0.5, None);
+        softmax(&mut with_sink, 0.5, Some(2.0));
+        let all = 0.5f32.exp() + 1.5f32.exp() + 2f32.exp();
+        assert!((plain.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert!(
+            (with_sink[0] - 0.5f32.exp() / all).abs() < 1e-6
+                && (with_sink[1] - 1.5f32.exp() / all).abs() < 1e-6
+        );
     }
 }

@@ -1,0 +1,138 @@
+//! What a model is: plain data, made by its family from config.json or read back from GGUF metadata. What a forward
+//! pass computes, which tensors there are and what the metadata say follows from it.
+
+use super::layer::{Attention, Experts, Ffn, Rope};
+use super::spec::Spec;
+use super::tensor::Role;
+
+/// A whole model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// GGUF's name of the architecture.
+    pub arch: &'static str,
+    /// Token ids.
+    pub vocabulary: u32,
+    /// Numbers of a hidden state.
+    pub hidden: u32,
+    /// Tokens of the longest text that the model was made for.
+    pub context: u32,
+    /// What norms add to the mean square.
+    pub eps: f32,
+    /// Width of the FFN of dense layers; metadata have it where no layer is dense, too.
+    pub ffn_width: u32,
+    /// Position encoding.
+    pub rope: Rope,
+    /// Whether the embedding is the head as well.
+    pub tied: bool,
+    /// The experts of the layers that have some: all have the same, but for the bias of the router, which is said there.
+    /// Metadata have their sizes even where no layer has experts.
+    pub experts: Option<Experts>,
+    /// The layers in order.
+    pub layers: Vec<Layer>,
+    /// Layers for multi-token prediction, which come after the others and which a plain forward pass leaves out.
+    pub mtp: Vec<Layer>,
+    /// The token that begins a text, if texts begin with one.
+    pub bos: Option<u32>,
+}
+
+/// One layer: attention and FFN, each added to the residual stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Attention.
+    pub attention: Attention,
+    /// The FFN.
+    pub ffn: Ffn,
+}
+
+/// GGUF name of the embedding.
+pub const EMBEDDING: &str = "token_embd.weight";
+/// GGUF name of the final norm's gains.
+pub const FINAL_NORM: &str = "output_norm.weight";
+/// GGUF name of the head.
+pub const HEAD: &str = "output.weight";
+
+impl Description {
+    /// Every layer that a file may hold, those for multi-token prediction last.
+    pub fn blocks(&self) -> impl Iterator<Item = &Layer> {
+        self.layers.iter().chain(&self.mtp)
+    }
+
+    /// Every tensor in the order in which a forward pass uses them, with its layer: first what is outside of the layers.
+    pub fn specs(&self) -> impl Iterator<Item = (Option<u32>, Spec)> + '_ {
+        let layers = (0..).zip(self.blocks()).flat_map(move |(number, layer)| {
+            let mut specs = layer.attention.specs(self.hidden, &self.rope);
+            specs.extend(layer.ffn.specs(self.hidden));
+            if number as usize >= self.layers.len() {
+                specs.extend(self.prediction());
+            }
+            specs.into_iter().map(move |spec| (Some(number), spec))
+        });
+        self.outside().into_iter().map(|spec| (None, spec)).chain(layers)
+    }
+
+    /// Embedding, final norm, head.
+    fn outside(&self) -> Vec<Spec> {
+        let table = [self.vocabulary, self.hidden];
+        let mut specs = vec![
+            Spec::matrix(EMBEDDING, Role::Embedding, "model.embed_tokens.weight", table),
+            Spec::vector(FINAL_NORM, "model.norm.weight", self.hidden),
+        ];
+        if !self.tied {
+            let head = Spec::matrix(HEAD, Role::Output, "lm_head.weight", table);
+            specs.push(head.reads_stream(FINAL_NORM));
+        }
+        specs
+    }
+
+    /// What a layer for multi-token prediction has beside an ordinary one.
+    fn prediction(&self) -> [Spec; 6] {
+        let norm = |name: &str, source: &str| Spec::vector(name, source, self.hidden);
+        let table = [self.vocabulary, self.hidden];
+        [
+            norm("nextn.enorm.weight", "enorm.weight"),
+            norm("nextn.hnorm.weight", "hnorm.weight"),
+            norm("nextn.shared_head_norm.weight", "shared_head.norm.weight"),
+            Spec::matrix("nextn.eh_proj.weight", Role::Mtp, "eh_proj.weight", [self.hidden, 2 * self.hidden]),
+            // Copies of embedding and head, which some checkpoints leave out.
+            Spec::matrix("nextn.embed_tokens.weight", Role::Embedding, "embed_tokens.weight", table)
+                .optional(),
+            Spec::matrix("nextn.shared_head_head.weight", Role::Output, "shared_head.head.weight", table)
+                .optional(),
+        ]
+    }
+
+    /// The first layers, which have no experts.
+    pub fn dense_layers(&self) -> u32 {
+        self.layers.iter().take_while(|layer| matches!(layer.ffn, Ffn::Dense { .. })).count() as u32
+    }
+
+    /// Numbers that a token adds to the KV cache in the layer that keeps most.
+    pub fn cache_per_token(&self) -> u32 {
+        let cache = self.blocks().map(|layer| layer.attention.cache_per_token(&self.rope));
+        cache.max().unwrap_or(0)
+    }
+
+    /// Numbers of the largest buffers that llama.cpp needs for a token that it computes: of attention, or the logits.
+    pub fn scratch_per_token(&self) -> u64 {
+        let scratch =
+            self.layers.iter().map(|layer| layer.attention.scratch_per_token(self.hidden, &self.rope));
+        scratch.max().unwrap_or(0).max(self.vocabulary.into())
+    }
+
+    /// What a forward pass depends on, in one spelling: two descriptions of which this is equal compute the same.
+    pub fn computed(&self) -> Self {
+        let mut computed =
+            Self { tied: false, mtp: Vec::new(), experts: None, rope: self.rope.explicit(), ..self.clone() };
+        for layer in &mut computed.layers {
+            if let Ffn::Experts(experts) = &mut layer.ffn {
+                experts.router.groups = experts.router.groups.filter(|groups| groups.count > 1);
+            }
+        }
+        computed
+    }
+}
+
+/// The name of a tensor in a layer.
+pub fn in_layer(layer: usize, tensor: &str) -> String {
+    format!("blk.{layer}.{tensor}")
+}

@@ -1,0 +1,241 @@
+//! GGUF's metadata keys of a description, in both directions. What all architectures have is here; a family's `write`
+//! and `read` put it together, since presence, names and defaults of keys differ between architectures.
+
+use super::description::{Description, EMBEDDING, HEAD, Layer, in_layer};
+use super::layer::{Experts, Gating, Groups, Pairing, Rope, Router, Shared, Yarn};
+use crate::error::{Error, Result};
+use crate::gguf::{Metadata, Value};
+
+// llama.cpp's own limits, and bounds that keep every product of sizes inside of u32.
+pub const MAX_LAYERS: u32 = 512;
+pub const MAX_EXPERTS: u32 = 1024;
+pub const MAX_HEADS: u32 = 1 << 12;
+/// Columns of a head.
+pub const MAX_HEAD: u32 = 1 << 13;
+pub const MAX_WIDTH: u32 = 1 << 20;
+pub const MAX_VOCABULARY: u32 = 1 << 20;
+
+/// Writes keys of one architecture, in the order of the calls.
+pub struct Writer<'a> {
+    arch: &'a str,
+    metadata: &'a mut Metadata,
+}
+
+impl<'a> Writer<'a> {
+    /// Into these metadata.
+    pub fn new(arch: &'a str, metadata: &'a mut Metadata) -> Self {
+        Self { arch, metadata }
+    }
+
+    /// A key after the architecture's name.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.metadata.set(format!("{}.{key}", self.arch), value);
+    }
+
+    /// A whole number.
+    pub fn count(&mut self, key: &str, count: u32) {
+        self.set(key, Value::U32(count));
+    }
+
+    /// A number.
+    pub fn number(&mut self, key: &str, number: f32) {
+        self.set(key, Value::F32(number));
+    }
+
+    /// What every architecture begins with.
+    pub fn general(&mut self, model: &Description) {
+        self.count("block_count", model.blocks().count() as u32);
+        self.count("context_length", model.context);
+        self.count("embedding_length", model.hidden);
+        self.count("feed_forward_length", model.ffn_width);
+    }
+
+    /// Position encoding.
+    pub fn rope(&mut self, rope: &Rope) {
+        self.count("rope.dimension_count", rope.columns);
+        self.number("rope.freq_base", rope.theta);
+        let Some(yarn) = rope.yarn else { return };
+        self.set("rope.scaling.type", "yarn".into());
+        self.number("rope.scaling.factor", yarn.factor);
+        self.count("rope.scaling.original_context_length", yarn.original);
+        for (key, value) in [
+            ("rope.scaling.yarn_beta_fast", yarn.beta_fast),
+            ("rope.scaling.yarn_beta_slow", yarn.beta_slow),
+            ("rope.scaling.yarn_log_multiplier", yarn.log_multiplier),
+        ] {
+            if let Some(value) = value {
+                self.number(key, value);
+            }
+        }
+    }
+}
+
+/// Reads keys of one architecture.
+pub struct Reader<'a> {
+    /// The architecture's name, with which its keys begin.
+    pub arch: &'static str,
+    /// The value of a key.
+    pub value: &'a dyn Fn(&str) -> Option<Value>,
+    /// The shape of a tensor, row length first; None if it is not there.
+    pub shape: &'a dyn Fn(&str) -> Option<Vec<u64>>,
+    /// The error about a key or a tensor.
+    pub fault: &'a dyn Fn(String) -> Error,
+}
+
+impl Reader<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.arch)
+    }
+
+    /// A number, if it is there.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn find_number(&self, key: &str) -> Result<Option<f32>> {
+        let Some(value) = (self.value)(&self.key(key)) else { return Ok(None) };
+        let number = value.as_f64().ok_or_else(|| self.missing(key))?;
+        Ok(Some(number as f32))
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// If it is missing, or something else.
+    pub fn number(&self, key: &str) -> Result<f32> {
+        self.find_number(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A whole number from 0 to `most`, if it is there.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn find_count(&self, key: &str, most: u32) -> Result<Option<u32>> {
+        let Some(value) = (self.value)(&self.key(key)) else { return Ok(None) };
+        match value.as_u64() {
+            None => Err(self.missing(key)),
+            Some(count) if count <= most.into() => Ok(Some(count as u32)),
+            Some(count) => {
+                Err((self.fault)(format!("{} is {count}; expected at most {most}", self.key(key))))
+            }
+        }
+    }
+
+    /// A whole number from 1 to `most`.
+    ///
+    /// # Errors
+    /// If it is missing, or something else.
+    pub fn count(&self, key: &str, most: u32) -> Result<u32> {
+        match self.find_count(key, most)? {
+            Some(0) => Err((self.fault)(format!("{} is 0; expected 1 to {most}", self.key(key)))),
+            count => count.ok_or_else(|| self.missing(key)),
+        }
+    }
+
+    /// Whether a flag is set.
+    pub fn flag(&self, key: &str) -> bool {
+        (self.value)(&self.key(key)).and_then(|value| value.as_f64()) == Some(1.0)
+    }
+
+    /// Whether a layer has a tensor.
+    pub fn has(&self, layer: u32, tensor: &str) -> bool {
+        (self.shape)(&in_layer(layer as usize, tensor)).is_some()
+    }
+
+    /// The error about a key.
+    pub fn missing(&self, key: &str) -> Error {
+        (self.fault)(format!("{} is missing or no number", self.key(key)))
+    }
+
+    /// What every architecture has; `layer` makes the kinds of a layer from its number.
+    ///
+    /// # Errors
+    /// If a key is missing.
+    pub fn general(
+        &self,
+        rope: Rope,
+        experts: Option<Experts>,
+        layer: impl Fn(u32) -> Layer,
+    ) -> Result<Description> {
+        let blocks = self.count("block_count", MAX_LAYERS)?;
+        let mtp = self.find_count("nextn_predict_layers", blocks)?.unwrap_or(0);
+        let mut layers: Vec<Layer> = (0..blocks).map(layer).collect();
+        let rows = || (self.shape)(EMBEDDING).and_then(|shape| shape.get(1).copied());
+        let vocabulary = match self.find_count("vocab_size", MAX_VOCABULARY)? {
+            Some(vocabulary) => Some(vocabulary),
+            None => rows().filter(|rows| *rows <= MAX_VOCABULARY.into()).map(|rows| rows as u32),
+        };
+        let without = (self.value)("tokenizer.ggml.add_bos_token") == Some(Value::Bool(false));
+        let bos = (self.value)("tokenizer.ggml.bos_token_id").filter(|_| !without);
+        Ok(Description {
+            arch: self.arch,
+            vocabulary: vocabulary.filter(|n| *n > 0).ok_or_else(|| self.missing("vocab_size"))?,
+            hidden: self.count("embedding_length", MAX_WIDTH)?,
+            context: self.count("context_length", u32::MAX)?,
+            eps: self.number("attention.layer_norm_rms_epsilon")?,
+            ffn_width: self.find_count("feed_forward_length", MAX_WIDTH)?.unwrap_or(0),
+            rope,
+            experts,
+            tied: (self.shape)(HEAD).is_none(),
+            mtp: layers.split_off((blocks - mtp) as usize),
+            layers,
+            bos: bos.and_then(|bos| bos.as_u64()).and_then(|bos| u32::try_from(bos).ok()),
+        })
+    }
+
+    /// Position encoding of `columns`.
+    ///
+    /// # Errors
+    /// If a key is missing.
+    pub fn rope(&self, columns: u32, pairing: Pairing) -> Result<Rope> {
+        let scaling = (self.value)(&self.key("rope.scaling.type"));
+        let is_yarn = scaling.as_ref().and_then(Value::as_str) == Some("yarn");
+        let yarn = match self.find_number("rope.scaling.factor")? {
+            Some(factor) if is_yarn => Some(Yarn {
+                factor,
+                original: self.count("rope.scaling.original_context_length", u32::MAX)?,
+                beta_fast: self.find_number("rope.scaling.yarn_beta_fast")?,
+                beta_slow: self.find_number("rope.scaling.yarn_beta_slow")?,
+                log_multiplier: self.find_number("rope.scaling.yarn_log_multiplier")?,
+            }),
+            _ => None,
+        };
+        Ok(Rope { columns, theta: self.number("rope.freq_base")?, pairing, yarn })
+    }
+
+    /// Experts with this gating, of which the router's bias is left open.
+    ///
+    /// # Errors
+    /// If a key is missing, or groups do not divide the experts.
+    pub fn experts(&self, gating: Gating, normalised: bool) -> Result<Experts> {
+        let count = self.count("expert_count", MAX_EXPERTS)?;
+        let width = self.count("expert_feed_forward_length", MAX_WIDTH)?;
+        let shared = self.find_count("expert_shared_count", MAX_EXPERTS)?.filter(|count| *count > 0);
+        let groups = match self.find_count("expert_group_count", count)?.filter(|groups| *groups > 0) {
+            Some(groups) if !count.is_multiple_of(groups) => {
+                let key = self.key("expert_group_count");
+                return Err((self.fault)(format!(
+                    "{key} is {groups}, which does not divide {count} experts"
+                )));
+            }
+            Some(groups) => {
+                let used = self.find_count("expert_group_used_count", groups)?.unwrap_or(groups);
+                Some(Groups { count: groups, used })
+            }
+            None => None,
+        };
+        let scale = self.find_number("expert_weights_scale")?.filter(|&scale| scale != 0.0);
+        Ok(Experts {
+            count,
+            width,
+            router: Router {
+                used: self.count("expert_used_count", count)?,
+                groups,
+                gating,
+                normalised,
+                scale: scale.unwrap_or(1.0),
+                bias: false,
+            },
+            shared: shared.map(|count| Shared { count, width: count * width, gated: false }),
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! Routed experts of a layer, with the router that sends a token to a few of them, and shared experts that all tokens go
+//! through. One routed expert is in memory at a time.
+
+use dense_kernels::Dense;
+
+use super::exp::exp;
+use super::gated::{OpenGated, THREE, placed, shape, specs};
+use super::{FFN_NORM, Inputs, Observer, Router, apply};
+use crate::error::Result;
+use crate::model::Weights;
+use crate::model::description::{Description, in_layer};
+use crate::model::part::Gated;
+use crate::model::spec::Spec;
+use crate::model::tensor::Role;
+
+const ROUTER: &str = "ffn_gate_inp.weight";
+const ROUTER_BIAS: &str = "exp_probs_b.bias";
+const SHARED_GATE: &str = "ffn_gate_inp_shexp.weight";
+
+/// Experts of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experts {
+    /// Routed experts.
+    pub count: u32,
+    /// Numbers between the matrices of one.
+    pub width: u32,
+    /// The choice of those that a token uses.
+    pub router: Router,
+    /// Those that every token uses.
+    pub shared: Option<Shared>,
+}
+
+/// Experts that every token uses, stored as one FFN.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shared {
+    /// How many they are said to be.
+    pub count: u32,
+    /// Numbers between their matrices, all together.
+    pub width: u32,
+    /// Whether their output is multiplied by the sigmoid of a product with the input.
+    pub gated: bool,
+}
+
+impl Experts {
+    /// The tensors.
+    pub fn specs(&self, hidden: u32) -> Vec<Spec> {
+        let router = Spec::matrix(ROUTER, Role::Router, "mlp.gate.weight", [self.count, hidden]);
+        let mut all = vec![router.reads_stream(FFN_NORM)];
+        if self.router.bias {
+            let bias = Spec::vector(ROUTER_BIAS, "mlp.gate.e_score_correction_bias", self.count);
+            all.push(bias.role(Role::Router));
+        }
+        all.extend(THREE.map(|(gated, name, source)| {
+            let (name, source) =
+                (format!("ffn_{name}_exps.weight"), format!("mlp.experts.{{}}.{source}.weight"));
+            let spec = Spec::experts(&name, &source, self.count, shape(gated, hidden, self.width));
+            // llama.cpp computes the gate and up experts of a layer together.
+            let spec = if gated == Gated::Down { spec } else { spec.one_type() };
+            placed(spec, gated)
+        }));
+        if let Some(shared) = &self.shared {
+            if shared.gated {
+                let source = "mlp.shared_expert_gate.weight";
+                let gate = Spec::matrix(SHARED_GATE, Role::Router, source, [1, hidden]);
+                all.push(gate.reads_stream(FFN_NORM));
+            }
+            let module = if shared.gated { "mlp.shared_expert" } else { "mlp.shared_experts" };
+            all.extend(specs("_shexp", module, Role::SharedExperts, hidden, shared.width));
+        }
+        all
+    }
+
+    /// Sizes by name, for messages.
+    pub fn sizes(&self) -> Vec<(&'static str, String)> {
+        let groups = self.router.groups.map_or([1, 1], |groups| [groups.count, groups.used]);
+        let mut sizes = vec![
+            ("experts", self.count.to_string()),
+            ("experts of a token", self.router.used.to_string()),
+            ("groups of experts and of a token", groups.map(|n| n.to_string()).join(" and ")),
+            ("width of an expert", self.width.to_string()),
+        ];
+        sizes
+            .extend(self.shared.as_ref().map(|shared| ("width of shared experts", shared.width.to_string())));
+        sizes
+    }
+
+    /// Reads router and shared experts.
+    ///
+    /// # Errors
+    /// If they cannot be read, or have other shapes.
+    pub fn open<'a>(
+        &'a self,
+        weights: &Weights,
+        model: &Description,
+        layer: usize,
+    ) -> Result<OpenExperts<'a>> {
+        let hidden = model.hidden as usize;
+        let name = |name: &str| in_layer(layer, name);
+        let bias = self.router.bias.then(|| weights.vector(&name(ROUTER_BIAS), self.count as usize));
+        let shared = self
+            .shared
+            .as_ref()
+            .map(|shared| OpenGated::open(weights, [model.hidden, shared.width], layer, "_shexp", 0));
+        let gated = self.shared.as_ref().is_some_and(|shared| shared.gated);
+        let shared_gate = gated.then(|| weights.matrix(&name(SHARED_GATE), 0, [1, hidden]));
+        let gate = weights.matrix(&name(ROUTER), 0, [self.count as usize, hidden])?;
+        let place = weights.place(&name(ROUTER)).expect("it was read");
+        Ok(OpenExperts {
+            router: &self.router,
+            gate,
+            place,
+            bias: bias.transpose()?,
+            shared: shared.transpose()?,
+            shared_gate: shared_gate.transpose()?,
+        })
+    }
+
+    /// Reads one routed expert.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has another shape.
+    pub fn expert(
+        &self,
+        weights: &Weights,
+        model: &Description,
+        layer: usize,
+        expert: usize,
+    ) -> Result<OpenGated> {
+        OpenGated::open(weights, [model.hidden, self.width], layer, "_exps", expert)
+    }
+}
+
+/// What every token goes through, in memory.
+pub struct OpenExperts<'a> {
+    router: &'a Router,
+    gate: Dense,
+    place: usize,
+    bias: Option<Dense>,
+    shared: Option<OpenGated>,
+    shared_gate: Option<Dense>,
+}
+
+/// Where the router sends one token.
+pub struct Route {
+    /// The experts with their weights, best first.
+    pub chosen: Vec<(usize, f32)>,
+    /// How well each expert suits the token: what is chosen by.
+    pub merits: Vec<f32>,
+}
+
+impl OpenExperts<'_> {
+    /// Routes tokens by their normalised states.
+    ///
+    /// # Errors
+    /// Those of the observer.
+    pub fn route(&self, inputs: &Dense, observer: &mut dyn Observer) -> Result<Vec<Route>> {
+        observer.see(Inputs { tensors: &[self.place], slice: 0, inputs: inputs.view() })?;
+        let logits = apply(&self.gate, inputs.view());
+        let bias = self.bias.as_ref().map(Dense::values);
+        let route = |logits: &[f32]| {
+            let scores = self.router.scores(logits);
+            let chosen = self.router.choose(&scores, bias);
+            let bias = |expert| bias.map_or(0.0, |bias| bias[expert]);
+            let merits = scores.iter().enumerate().map(|(expert, score)| score + bias(expert)).collect();
+            Route { chosen, merits }
+        };
+        Ok(logits.values().chunks_exact(self.gate.rows()).map(route).collect())
+    }
+
+    /// What the shared experts make of normalised states, if there are some.
+    ///
+    /// # Errors
+    /// Those of the observer.
+    pub fn shared(&self, inputs: &Dense, observer: &mut dyn Observer) -> Result<Option<Dense>> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        let mut outputs = shared.apply(inputs, observer)?;
+        if let Some(gate) = &self.shared_gate {
+            let factors = apply(gate, inputs.view());
+            for (row, factor) in factors.values().iter().enumerate() {
+                let factor = 1.0 / (1.0 + exp(-factor));
+                outputs.row_mut(row).iter_mut().for_each(|x| *x *= factor);
+            }
+        }
+        Ok(Some(outputs))
+    }
+}

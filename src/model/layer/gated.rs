@@ -1,0 +1,86 @@
+//! A gated FFN: down(silu(gate(x)) up(x)), of a dense layer, of shared experts or of one routed expert.
+
+use dense_kernels::Dense;
+
+use super::norm::gate;
+use super::{FFN_NORM, Inputs, Observer, apply};
+use crate::error::Result;
+use crate::model::Weights;
+use crate::model::description::in_layer;
+use crate::model::part::Gated;
+use crate::model::spec::Spec;
+use crate::model::tensor::Role;
+
+/// What the three are called: in GGUF, and in a checkpoint.
+pub(super) const THREE: [(Gated, &str, &str); 3] =
+    [(Gated::Gate, "gate", "gate_proj"), (Gated::Up, "up", "up_proj"), (Gated::Down, "down", "down_proj")];
+
+/// The tensors `ffn_{gate,up,down}SUFFIX`.
+pub(super) fn specs(suffix: &str, module: &str, role: Role, hidden: u32, width: u32) -> Vec<Spec> {
+    let spec = |(gated, name, source): (Gated, &str, &str)| {
+        let (name, source) = (format!("ffn_{name}{suffix}.weight"), format!("{module}.{source}.weight"));
+        placed(Spec::matrix(&name, role, &source, shape(gated, hidden, width)), gated)
+    };
+    THREE.into_iter().map(spec).collect()
+}
+
+/// `[out, in]` of one of the three.
+pub(super) fn shape(gated: Gated, hidden: u32, width: u32) -> [u32; 2] {
+    if gated == Gated::Down { [hidden, width] } else { [width, hidden] }
+}
+
+/// What one of the three reads and writes.
+pub(super) fn placed(spec: Spec, gated: Gated) -> Spec {
+    let spec = spec.gated(gated);
+    match gated {
+        Gated::Gate | Gated::Up => spec.reads_stream(FFN_NORM),
+        Gated::Down => spec.reads_inner(None).writes_stream(),
+    }
+}
+
+/// The three matrices in memory.
+pub struct OpenGated {
+    /// Places of gate and up, which share inputs, and of down.
+    inner: [usize; 2],
+    down_place: usize,
+    slice: usize,
+    gate: Dense,
+    up: Dense,
+    down: Dense,
+}
+
+impl OpenGated {
+    /// Reads `blk.LAYER.ffn_{gate,up,down}SUFFIX`, of stacked experts one slice.
+    ///
+    /// # Errors
+    /// If they cannot be read, or have other shapes.
+    pub fn open(
+        weights: &Weights,
+        [hidden, width]: [u32; 2],
+        layer: usize,
+        suffix: &str,
+        slice: usize,
+    ) -> Result<Self> {
+        let read = |(gated, name, _): (Gated, &str, &str)| {
+            let name = in_layer(layer, &format!("ffn_{name}{suffix}.weight"));
+            let matrix = weights.matrix(&name, slice, shape(gated, hidden, width).map(|n| n as usize))?;
+            Ok((weights.place(&name).expect("it was read"), matrix))
+        };
+        let [gate, up, down] = THREE.map(read);
+        let ((gate_place, gate), (up_place, up), (down_place, down)) = (gate?, up?, down?);
+        Ok(Self { inner: [gate_place, up_place], down_place, slice, gate, up, down })
+    }
+
+    /// Its output for rows of normalised states.
+    ///
+    /// # Errors
+    /// Those of the observer.
+    pub fn apply(&self, inputs: &Dense, observer: &mut dyn Observer) -> Result<Dense> {
+        let slice = self.slice;
+        observer.see(Inputs { tensors: &self.inner, slice, inputs: inputs.view() })?;
+        let mut gated = apply(&self.gate, inputs.view());
+        gate(&mut gated, &apply(&self.up, inputs.view()));
+        observer.see(Inputs { tensors: &[self.down_place], slice, inputs: gated.view() })?;
+        Ok(apply(&self.down, gated.view()))
+    }
+}

@@ -1,0 +1,278 @@
+//! Attention with heads of their own queries, groups of which share keys and values (GQA; MHA if each has its own).
+//!
+//! ```text
+//! q, k, v = W_q x, W_k x, W_v x (+ biases)      head h uses the keys and values of head h * kv_heads / heads
+//! q, k = norms, then rotations of the first columns of each head
+//! scores = q k / sqrt(width)  for tokens up to oneself, at most `window` of them; a sink joins the softmax without a value
+//! output = W_o (softmax(scores) v) (+ bias)
+//! ```
+
+use dense_kernels::{Accum, Dense, View, one_thread};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use super::norm::{normalise, softmax};
+use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, apply};
+use crate::error::Result;
+use crate::model::Weights;
+use crate::model::description::{Description, in_layer};
+use crate::model::spec::Spec;
+use crate::model::tensor::Role;
+
+/// Queries whose scores are computed together; keys after the last of them are left out.
+const QUERIES: usize = 128;
+
+/// Names of the three projections: in GGUF without suffix, and in a checkpoint.
+const PROJECTIONS: [(&str, &str); 3] = [("attn_q", "q_proj"), ("attn_k", "k_proj"), ("attn_v", "v_proj")];
+const Q_NORM: &str = "attn_q_norm.weight";
+const K_NORM: &str = "attn_k_norm.weight";
+const SINKS: &str = "attn_sinks.weight";
+const OUTPUT: &str = "attn_output.weight";
+const OUTPUT_BIAS: &str = "attn_output.bias";
+
+/// Sizes and switches of grouped attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grouped {
+    /// Heads of queries.
+    pub heads: u32,
+    /// Heads of keys and values.
+    pub kv_heads: u32,
+    /// Columns of a head's query, key and value.
+    pub width: u32,
+    /// Norms of queries and keys before they are rotated.
+    pub qk_norm: Option<QkNorm>,
+    /// Whether queries, keys and values have biases.
+    pub biases: bool,
+    /// Whether the output has a bias.
+    pub output_bias: bool,
+    /// Tokens that a token sees, itself included; None for all before it.
+    pub window: Option<u32>,
+    /// Whether each head has a sink: a learnt score that takes a share and gives nothing.
+    pub sinks: bool,
+    /// Whether queries and keys are rotated by their positions.
+    pub rotated: bool,
+}
+
+/// What a norm of queries or keys takes the mean over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Each head by itself, all with the same gains.
+    Head,
+    /// All heads together.
+    All,
+}
+
+impl Grouped {
+    /// Columns of all queries, keys and values of a token.
+    fn widths(&self) -> [u32; 3] {
+        [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * self.width)
+    }
+
+    /// The tensors.
+    pub fn specs(&self, hidden: u32) -> Vec<Spec> {
+        let source = |name: &str, suffix: &str| format!("self_attn.{name}.{suffix}");
+        let mut specs = Vec::new();
+        for ((name, from), rows) in PROJECTIONS.into_iter().zip(self.widths()) {
+            let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+            let matrix = Spec::matrix(&weight, Role::Attention, &source(from, "weight"), [rows, hidden]);
+            specs.push(matrix.reads_stream(ATTENTION_NORM));
+            if self.biases {
+                specs.push(Spec::vector(&bias, &source(from, "bias"), rows));
+            }
+        }
+        if let Some(norm) = self.qk_norm {
+            for (name, from, all) in
+                [(Q_NORM, "q_norm", self.widths()[0]), (K_NORM, "k_norm", self.widths()[1])]
+            {
+                let length = if norm == QkNorm::Head { self.width } else { all };
+                specs.push(Spec::vector(name, &source(from, "weight"), length));
+            }
+        }
+        if self.sinks {
+            specs.push(Spec::vector(SINKS, "self_attn.sinks", self.heads));
+        }
+        let shape = [hidden, self.heads * self.width];
+        let output = Spec::matrix(OUTPUT, Role::Attention, &source("o_proj", "weight"), shape);
+        specs.push(output.reads_inner(None).writes_stream());
+        if self.output_bias {
+            specs.push(Spec::vector(OUTPUT_BIAS, &source("o_proj", "bias"), hidden));
+        }
+        specs
+    }
+
+    /// Numbers that a token adds to the KV cache: a key and a value for each head of them.
+    pub fn cache_per_token(&self) -> u32 {
+        2 * self.kv_heads * self.width
+    }
+
+    /// Numbers of llama.cpp's buffers for a token: queries, their rotated copy and the output, beside two hidden states.
+    pub fn scratch_per_token(&self, hidden: u32) -> u64 {
+        3 * u64::from(self.heads) * u64::from(self.width) + 2 * u64::from(hidden)
+    }
+
+    /// Sizes by name, for messages.
+    pub fn sizes(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("heads", self.heads.to_string()),
+            ("heads of keys and values", self.kv_heads.to_string()),
+            ("columns of a head", self.width.to_string()),
+            ("window", self.window.map_or("none".to_owned(), |window| window.to_string())),
+        ]
+    }
+
+    /// Reads a layer's weights.
+    ///
+    /// # Errors
+    /// If they cannot be read, or have other shapes.
+    pub fn open<'a>(
+        &'a self,
+        weights: &Weights,
+        model: &Description,
+        layer: usize,
+    ) -> Result<OpenGrouped<'a>> {
+        let hidden = model.hidden as usize;
+        let name = |tensor: &str| in_layer(layer, tensor);
+        let vector = |wanted: bool, tensor: &str, length: u32| {
+            wanted.then(|| weights.vector(&name(tensor), length as usize)).transpose()
+        };
+        let projection = |which: usize| {
+            let (tensor, rows) = (PROJECTIONS[which].0, self.widths()[which]);
+            let weight = name(&format!("{tensor}.weight"));
+            Ok(Projection {
+                matrix: weights.matrix(&weight, 0, [rows as usize, hidden])?,
+                bias: vector(self.biases, &format!("{tensor}.bias"), rows)?,
+                place: weights.place(&weight).expect("it was read"),
+            })
+        };
+        let norm = |tensor: &str, all: u32| {
+            let length = if self.qk_norm == Some(QkNorm::All) { all } else { self.width };
+            vector(self.qk_norm.is_some(), tensor, length)
+        };
+        let output = name(OUTPUT);
+        Ok(OpenGrouped {
+            sizes: self,
+            eps: model.eps,
+            norm: weights.vector(&name(ATTENTION_NORM), hidden)?,
+            projections: [projection(0)?, projection(1)?, projection(2)?],
+            norms: [norm(Q_NORM, self.widths()[0])?, norm(K_NORM, self.widths()[1])?],
+            sinks: vector(self.sinks, SINKS, self.heads)?,
+            output: Projection {
+                matrix: weights.matrix(&output, 0, [hidden, (self.heads * self.width) as usize])?,
+                bias: vector(self.output_bias, OUTPUT_BIAS, model.hidden)?,
+                place: weights.place(&output).expect("it was read"),
+            },
+        })
+    }
+}
+
+/// A matrix with its bias.
+struct Projection {
+    matrix: Dense,
+    bias: Option<Dense>,
+    place: usize,
+}
+
+impl Projection {
+    fn apply(&self, inputs: View<'_>) -> Dense {
+        let mut out = apply(&self.matrix, inputs);
+        if let Some(bias) = &self.bias {
+            let columns = out.columns();
+            for row in out.values_mut().chunks_exact_mut(columns) {
+                row.iter_mut().zip(bias.values()).for_each(|(x, bias)| *x += bias);
+            }
+        }
+        out
+    }
+}
+
+/// The weights of one layer's attention.
+pub struct OpenGrouped<'a> {
+    sizes: &'a Grouped,
+    eps: f32,
+    norm: Dense,
+    projections: [Projection; 3],
+    /// Of queries and keys.
+    norms: [Option<Dense>; 2],
+    sinks: Option<Dense>,
+    output: Projection,
+}
+
+impl Attend for OpenGrouped<'_> {
+    fn apply(&self, mut states: Dense, text: &Chunks, observer: &mut dyn Observer) -> Result<Dense> {
+        normalise(&mut states, self.norm.values(), self.eps);
+        let places = self.projections.each_ref().map(|projection| projection.place);
+        observer.see(Inputs { tensors: &places, slice: 0, inputs: states.view() })?;
+        let [queries, keys, values] =
+            self.projections.each_ref().map(|projection| projection.apply(states.view()));
+        let queries = self.positioned(queries, self.norms[0].as_ref(), text);
+        let keys = self.positioned(keys, self.norms[1].as_ref(), text);
+
+        let (tokens, heads) = (states.rows(), self.sizes.heads as usize);
+        let width = self.sizes.width as usize;
+        let mut mixed = Dense::zeros(tokens, heads * width);
+        for start in (0..tokens).step_by(text.length) {
+            let rows = start..tokens.min(start + text.length);
+            let [queries, keys, values] =
+                [&queries, &keys, &values].map(|rows_of| rows_of.view().some_rows(rows.clone()));
+            let outputs: Vec<Dense> =
+                (0..heads).into_par_iter().map(|head| self.head(head, queries, keys, values)).collect();
+            for (head, output) in outputs.iter().enumerate() {
+                let columns = head * width..(head + 1) * width;
+                mixed.part_mut(rows.clone(), columns).copy_from(output.view());
+            }
+        }
+        observer.see(Inputs { tensors: &[self.output.place], slice: 0, inputs: mixed.view() })?;
+        Ok(self.output.apply(mixed.view()))
+    }
+}
+
+impl OpenGrouped<'_> {
+    /// Queries or keys of all heads, normalised and rotated.
+    fn positioned(&self, rows: Dense, gains: Option<&Dense>, text: &Chunks) -> Dense {
+        let (all, width) = (rows.columns(), self.sizes.width as usize);
+        let mut rows = rows;
+        if let Some(gains) = gains {
+            // A row for each that has a mean of its own: as long as the gains.
+            let mut parts = Dense::new(gains.columns(), rows.values().to_vec());
+            normalise(&mut parts, gains.values(), self.eps);
+            rows = Dense::new(all, parts.values().to_vec());
+        }
+        if self.sizes.rotated {
+            for (token, row) in rows.values_mut().chunks_exact_mut(all).enumerate() {
+                let position = token % text.length;
+                row.chunks_exact_mut(width).for_each(|head| text.turns.rotate(position, head));
+            }
+        }
+        rows
+    }
+
+    /// What a head makes of a chunk.
+    fn head(&self, head: usize, queries: View<'_>, keys: View<'_>, values: View<'_>) -> Dense {
+        let sizes = self.sizes;
+        let (length, width) = (queries.rows(), sizes.width as usize);
+        let kv_head = head * sizes.kv_heads as usize / sizes.heads as usize;
+        let of = |head: usize| head * width..(head + 1) * width;
+        let queries = queries.some_columns(of(head));
+        let [keys, values] = [keys, values].map(|rows| rows.some_columns(of(kv_head)));
+        let scale = 1.0 / (width as f32).sqrt();
+        let sink = self.sinks.as_ref().map(|sinks| sinks.values()[head]);
+        let mut mixed = Dense::zeros(length, width);
+        for first in (0..length).step_by(QUERIES) {
+            let rows = QUERIES.min(length - first);
+            let until = first + rows;
+            let mut scores = Dense::zeros(rows, until);
+            let keys = keys.some_rows(0..until).transposed();
+            one_thread(scores.view_mut(), Accum::Replace, queries.some_rows(first..until), keys);
+            for (row, scores) in scores.values_mut().chunks_exact_mut(until).enumerate() {
+                let (open, later) = scores.split_at_mut(first + row + 1);
+                later.fill(0.0);
+                let hidden = sizes.window.map_or(0, |window| open.len().saturating_sub(window as usize));
+                let (earlier, open) = open.split_at_mut(hidden);
+                earlier.fill(0.0);
+                softmax(open, scale, sink);
+            }
+            let mixed = mixed.part_mut(first..until, 0..width);
+            one_thread(mixed, Accum::Replace, scores.view(), values.some_rows(0..until));
+        }
+        mixed
+    }
+}

@@ -1,0 +1,323 @@
+//! Latent attention (MLA), as llama.cpp computes it: queries are carried into the latent's space, where one key and one
+//! value serve all heads.
+
+use dense_kernels::{Accum, Dense, View, one_thread};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use super::norm::{normalise, softmax};
+use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, Rope, Turns, apply};
+use crate::error::Result;
+use crate::model::Weights;
+use crate::model::description::{Description, in_layer};
+use crate::model::spec::{Source, Spec};
+use crate::model::tensor::Role;
+
+/// Queries whose scores are computed together; keys after the last of them are left out.
+const QUERIES: usize = 128;
+
+const Q: &str = "attn_q.weight";
+const Q_A: &str = "attn_q_a.weight";
+const Q_A_NORM: &str = "attn_q_a_norm.weight";
+const Q_B: &str = "attn_q_b.weight";
+const KV_A: &str = "attn_kv_a_mqa.weight";
+const KV_A_NORM: &str = "attn_kv_a_norm.weight";
+const K_B: &str = "attn_k_b.weight";
+const V_B: &str = "attn_v_b.weight";
+const OUTPUT: &str = "attn_output.weight";
+
+/// Sizes of latent attention. How many columns have a position, the rope says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latent {
+    /// Heads.
+    pub heads: u32,
+    /// Rank of the queries; None if they have one full matrix.
+    pub q_rank: Option<u32>,
+    /// Width of the latent, which all heads share.
+    pub kv_rank: u32,
+    /// Columns of a head's query and key without position.
+    pub nope: u32,
+    /// Columns of a head's value.
+    pub value: u32,
+}
+
+impl Latent {
+    /// The tensors. A checkpoint has keys and values of a head after one another in one matrix; keys are transposed, since
+    /// llama.cpp multiplies the query by them.
+    pub fn specs(&self, hidden: u32, rope: &Rope) -> Vec<Spec> {
+        let queries = self.heads * (self.nope + rope.columns);
+        let matrix = |name: &str, source: &str, shape| {
+            let source = format!("self_attn.{source}.weight");
+            Spec::matrix(name, Role::Attention, &source, shape)
+        };
+        let norm = |name: &str, source: &str, length| {
+            Spec::vector(name, &format!("self_attn.{source}.weight"), length)
+        };
+        let mut specs = match self.q_rank {
+            Some(rank) => vec![
+                matrix(Q_A, "q_a_proj", [rank, hidden]).reads_stream(ATTENTION_NORM),
+                norm(Q_A_NORM, "q_a_layernorm", rank),
+                matrix(Q_B, "q_b_proj", [queries, rank]).reads_inner(Some(Q_A_NORM)),
+            ],
+            None => vec![matrix(Q, "q_proj", [queries, hidden]).reads_stream(ATTENTION_NORM)],
+        };
+        let heads = |name: &str, rows: std::ops::Range<u32>, transposed| {
+            let source = Source::Heads {
+                name: "self_attn.kv_b_proj.weight".to_owned(),
+                heads: self.heads,
+                each: self.nope + self.value,
+                rows: rows.clone(),
+                transposed,
+            };
+            Spec::heads(name, source, [rows.end - rows.start, self.kv_rank])
+        };
+        specs.extend([
+            matrix(KV_A, "kv_a_proj_with_mqa", [self.kv_rank + rope.columns, hidden])
+                .reads_stream(ATTENTION_NORM),
+            norm(KV_A_NORM, "kv_a_layernorm", self.kv_rank),
+            heads(K_B, 0..self.nope, true).reads_inner(None),
+            heads(V_B, self.nope..self.nope + self.value, false).reads_inner(Some(KV_A_NORM)),
+            matrix(OUTPUT, "o_proj", [hidden, self.heads * self.value]).reads_inner(None).writes_stream(),
+        ]);
+        specs
+    }
+
+    /// Numbers that a token adds to the KV cache: the latent, and the key that all heads share.
+    pub fn cache_per_token(&self, rope: &Rope) -> u32 {
+        self.kv_rank + rope.columns
+    }
+
+    /// Numbers of llama.cpp's buffers for a token: queries against the cache, at three stages, beside two hidden states;
+    /// docs/machines.md has the measurement.
+    pub fn scratch_per_token(&self, hidden: u32, rope: &Rope) -> u64 {
+        3 * u64::from(self.heads) * u64::from(self.cache_per_token(rope)) + 2 * u64::from(hidden)
+    }
+
+    /// Sizes by name, for messages.
+    pub fn sizes(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("heads", self.heads.to_string()),
+            ("rank of queries", self.q_rank.map_or("none".to_owned(), |rank| rank.to_string())),
+            ("rank of keys and values", self.kv_rank.to_string()),
+            ("columns of a key without position", self.nope.to_string()),
+            ("columns of a value", self.value.to_string()),
+        ]
+    }
+
+    /// Reads a layer's weights.
+    ///
+    /// # Errors
+    /// If they cannot be read, or have other shapes.
+    pub fn open(&self, weights: &Weights, model: &Description, layer: usize) -> Result<OpenLatent> {
+        let name = |tensor: &str| in_layer(layer, tensor);
+        let place =
+            |tensor: &str| weights.get(&name(tensor)).map(|_| weights.place(&name(tensor)).expect("there"));
+        let matrix = |tensor: &str, shape| weights.matrix(&name(tensor), 0, shape);
+        let sizes = Sizes::of(self, model);
+        let queries = sizes.heads * (sizes.nope + sizes.rope);
+        let (first, query) = match self.q_rank.map(|rank| rank as usize) {
+            Some(rank) => {
+                let query = Query::Low {
+                    a: matrix(Q_A, [rank, sizes.hidden])?,
+                    norm: weights.vector(&name(Q_A_NORM), rank)?,
+                    b: matrix(Q_B, [queries, rank])?,
+                    b_place: place(Q_B)?,
+                };
+                (Q_A, query)
+            }
+            None => (Q, Query::Full(matrix(Q, [queries, sizes.hidden])?)),
+        };
+        let head = |head| {
+            let key = weights.matrix(&name(K_B), head, [sizes.kv_rank, sizes.nope])?;
+            Ok([key, weights.matrix(&name(V_B), head, [sizes.value, sizes.kv_rank])?])
+        };
+        Ok(OpenLatent {
+            norm: weights.vector(&name(ATTENTION_NORM), sizes.hidden)?,
+            query,
+            kv_a: matrix(KV_A, [sizes.kv_rank + sizes.rope, sizes.hidden])?,
+            kv_a_norm: weights.vector(&name(KV_A_NORM), sizes.kv_rank)?,
+            heads: (0..sizes.heads).map(head).collect::<Result<_>>()?,
+            output: matrix(OUTPUT, [sizes.hidden, sizes.heads * sizes.value])?,
+            first: [place(first)?, place(KV_A)?],
+            places: [place(K_B)?, place(V_B)?, place(OUTPUT)?],
+            sizes,
+        })
+    }
+}
+
+/// Sizes as the computation needs them.
+#[derive(Clone, Copy)]
+struct Sizes {
+    hidden: usize,
+    heads: usize,
+    kv_rank: usize,
+    nope: usize,
+    rope: usize,
+    value: usize,
+    eps: f32,
+    /// What products of queries and keys are multiplied by.
+    scale: f32,
+}
+
+impl Sizes {
+    fn of(latent: &Latent, model: &Description) -> Self {
+        let (nope, rope) = (latent.nope as usize, model.rope.columns as usize);
+        let stretched = model.rope.yarn.map_or(1.0, |yarn| yarn.attention());
+        Self {
+            hidden: model.hidden as usize,
+            heads: latent.heads as usize,
+            kv_rank: latent.kv_rank as usize,
+            nope,
+            rope,
+            value: latent.value as usize,
+            eps: model.eps,
+            scale: stretched / ((nope + rope) as f32).sqrt(),
+        }
+    }
+}
+
+/// The weights of one layer's attention.
+pub struct OpenLatent {
+    sizes: Sizes,
+    norm: Dense,
+    query: Query,
+    kv_a: Dense,
+    kv_a_norm: Dense,
+    /// For each head the matrix from query to latent, and from latent to value.
+    heads: Vec<[Dense; 2]>,
+    output: Dense,
+    /// Places of the two that the normalised states are the inputs of.
+    first: [usize; 2],
+    /// Places of `attn_k_b`, `attn_v_b`, `attn_output`.
+    places: [usize; 3],
+}
+
+enum Query {
+    /// Of low rank, with a norm between.
+    Low {
+        a: Dense,
+        norm: Dense,
+        b: Dense,
+        b_place: usize,
+    },
+    Full(Dense),
+}
+
+/// What one head makes of one chunk.
+struct HeadOutput {
+    /// Latents, weighted by attention: the input of attn_v_b.
+    mixed: Option<Dense>,
+    values: Dense,
+}
+
+impl Attend for OpenLatent {
+    fn apply(&self, mut states: Dense, text: &Chunks, observer: &mut dyn Observer) -> Result<Dense> {
+        let sizes = self.sizes;
+        let [k_b, v_b, output] = self.places;
+        let keep = observer.wants_mixed();
+        let mut see = |tensors: &[usize], slice: usize, inputs: View<'_>| {
+            observer.see(Inputs { tensors, slice, inputs })
+        };
+        normalise(&mut states, self.norm.values(), sizes.eps);
+        see(&self.first, 0, states.view())?;
+        let queries = match &self.query {
+            Query::Full(query) => apply(query, states.view()),
+            Query::Low { a, norm, b, b_place } => {
+                let mut low = apply(a, states.view());
+                normalise(&mut low, norm.values(), sizes.eps);
+                see(&[*b_place], 0, low.view())?;
+                apply(b, low.view())
+            }
+        };
+        let [latents, keys] = self.latents(states.view(), text);
+
+        let (tokens, context) = (states.rows(), text.length);
+        let width = sizes.nope + sizes.rope;
+        let mut values = Dense::zeros(tokens, sizes.heads * sizes.value);
+        for head in 0..sizes.heads {
+            see(&[k_b], head, queries.view().some_columns(head * width..head * width + sizes.nope))?;
+        }
+        for start in (0..tokens).step_by(context) {
+            let chunk = Chunk { start, length: context.min(tokens - start), latents: &latents, keys: &keys };
+            let outputs: Vec<HeadOutput> = (0..sizes.heads)
+                .into_par_iter()
+                .map(|head| self.head(head, queries.view(), &chunk, text.turns, keep))
+                .collect();
+            for (head, output) in outputs.into_iter().enumerate() {
+                if let Some(mixed) = output.mixed {
+                    see(&[v_b], head, mixed.view())?;
+                }
+                let columns = head * sizes.value..(head + 1) * sizes.value;
+                values.part_mut(start..start + chunk.length, columns).copy_from(output.values.view());
+            }
+        }
+        see(&[output], 0, values.view())?;
+        Ok(apply(&self.output, values.view()))
+    }
+}
+
+impl OpenLatent {
+    /// The normalised latent of every token, and the rotated key that all heads share.
+    fn latents(&self, states: View<'_>, text: &Chunks) -> [Dense; 2] {
+        let sizes = self.sizes;
+        let both = apply(&self.kv_a, states);
+        let part = |from: usize, width: usize| {
+            let mut part = Dense::zeros(both.rows(), width);
+            part.view_mut().copy_from(both.view().some_columns(from..from + width));
+            part
+        };
+        let mut latents = part(0, sizes.kv_rank);
+        normalise(&mut latents, self.kv_a_norm.values(), sizes.eps);
+        let mut keys = part(sizes.kv_rank, sizes.rope);
+        for (token, key) in keys.values_mut().chunks_exact_mut(sizes.rope).enumerate() {
+            text.turns.rotate(token % text.length, key);
+        }
+        [latents, keys]
+    }
+
+    fn head(&self, head: usize, queries: View<'_>, chunk: &Chunk, turns: &Turns, keep: bool) -> HeadOutput {
+        let sizes = self.sizes;
+        let [key, value] = &self.heads[head];
+        let Chunk { start, length, .. } = *chunk;
+        let width = sizes.nope + sizes.rope;
+        let queries = queries.part(start..start + length, head * width..(head + 1) * width);
+        let mut carried = Dense::zeros(length, sizes.kv_rank);
+        let plain = queries.some_columns(0..sizes.nope);
+        one_thread(carried.view_mut(), Accum::Replace, plain, key.view().transposed());
+        let mut rotated = Dense::zeros(length, sizes.rope);
+        rotated.view_mut().copy_from(queries.some_columns(sizes.nope..width));
+        for (position, row) in rotated.values_mut().chunks_exact_mut(sizes.rope).enumerate() {
+            turns.rotate(position, row);
+        }
+
+        let latents = chunk.latents.view().some_rows(start..start + length);
+        let keys = chunk.keys.view().some_rows(start..start + length);
+        let mut mixed = Dense::zeros(length, sizes.kv_rank);
+        for first in (0..length).step_by(QUERIES) {
+            let rows = QUERIES.min(length - first);
+            let seen = first + rows;
+            let mut scores = Dense::zeros(rows, seen);
+            let carried = carried.view().some_rows(first..seen);
+            one_thread(scores.view_mut(), Accum::Replace, carried, latents.some_rows(0..seen).transposed());
+            let rotated = rotated.view().some_rows(first..seen);
+            one_thread(scores.view_mut(), Accum::Add, rotated, keys.some_rows(0..seen).transposed());
+            for (row, scores) in scores.values_mut().chunks_exact_mut(seen).enumerate() {
+                let (open, later) = scores.split_at_mut(first + row + 1);
+                softmax(open, sizes.scale, None);
+                later.fill(0.0);
+            }
+            let mixed = mixed.part_mut(first..seen, 0..sizes.kv_rank);
+            one_thread(mixed, Accum::Replace, scores.view(), latents.some_rows(0..seen));
+        }
+        let mut values = Dense::zeros(length, sizes.value);
+        one_thread(values.view_mut(), Accum::Replace, mixed.view(), value.view().transposed());
+        HeadOutput { mixed: keep.then_some(mixed), values }
+    }
+}
+
+/// Tokens that see each other.
+struct Chunk<'a> {
+    start: usize,
+    length: usize,
+    latents: &'a Dense,
+    keys: &'a Dense,
+}

@@ -1,0 +1,178 @@
+//! The kinds of which layers consist. Each has in its own file the numbers that describe it, its tensors ([`Spec`]), its
+//! mathematics and the memory that llama.cpp needs for it; a new family combines them, and a new kind is a file here.
+//!
+//! | file | kind |
+//! |---|---|
+//! | `latent` | attention on a latent that all heads share (MLA) |
+//! | `grouped` | attention with keys and values shared by groups of heads (GQA, MHA) |
+//! | `gated` | a gated FFN: of a dense layer, of shared experts, of one routed expert |
+//! | `experts` | routed experts, shared ones, and the router |
+//! | `rope`, `norm`, `router`, `exp` | what they are made of |
+
+mod exp;
+mod experts;
+mod gated;
+mod grouped;
+mod latent;
+mod norm;
+mod observer;
+mod rope;
+mod router;
+
+use dense_kernels::{Accum, Dense, View, product};
+
+pub use experts::{Experts, OpenExperts, Route, Shared};
+pub use gated::OpenGated;
+pub use grouped::{Grouped, QkNorm};
+pub use latent::Latent;
+pub use norm::normalise;
+pub use observer::{Ignore, Inputs, Observer};
+pub use rope::{Pairing, Rope, Turns, Yarn};
+pub use router::{Gating, Groups, Router};
+
+use super::Weights;
+use super::description::{Description, in_layer};
+use super::part::Half;
+use super::spec::Spec;
+use super::tensor::Role;
+use crate::error::Result;
+
+/// Name of the gains of the norm before attention.
+const ATTENTION_NORM: &str = "attn_norm.weight";
+
+/// Name of the gains of the norm before the FFN.
+const FFN_NORM: &str = "ffn_norm.weight";
+
+/// A layer's attention.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attention {
+    /// On a latent (MLA).
+    Latent(Latent),
+    /// With keys and values for groups of heads.
+    Grouped(Grouped),
+}
+
+/// A layer's FFN.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ffn {
+    /// One for all tokens.
+    Dense {
+        /// Numbers between its matrices.
+        width: u32,
+    },
+    /// Experts, of which a token uses a few.
+    Experts(Experts),
+}
+
+/// Attention with its weights in memory.
+pub trait Attend {
+    /// What it adds to the hidden states of whole chunks of a text.
+    ///
+    /// # Errors
+    /// Those of the observer.
+    fn apply(&self, states: Dense, text: &Chunks, observer: &mut dyn Observer) -> Result<Dense>;
+}
+
+/// How a text is divided: tokens see those of their chunk, up to themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunks<'a> {
+    /// Tokens in a chunk.
+    pub length: usize,
+    /// The rotations of a chunk's positions.
+    pub turns: &'a Turns,
+}
+
+impl Attention {
+    /// Its tensors, norm included, in the order of use.
+    pub fn specs(&self, hidden: u32, rope: &Rope) -> Vec<Spec> {
+        let norm = Spec::vector(ATTENTION_NORM, "input_layernorm.weight", hidden);
+        let specs = match self {
+            Self::Latent(latent) => latent.specs(hidden, rope),
+            Self::Grouped(grouped) => grouped.specs(hidden),
+        };
+        std::iter::once(norm).chain(specs).map(|spec| spec.half(Half::Attention)).collect()
+    }
+
+    /// Numbers that a token adds to the KV cache.
+    pub fn cache_per_token(&self, rope: &Rope) -> u32 {
+        match self {
+            Self::Latent(latent) => latent.cache_per_token(rope),
+            Self::Grouped(grouped) => grouped.cache_per_token(),
+        }
+    }
+
+    /// Numbers of llama.cpp's buffers for a token that it computes.
+    pub fn scratch_per_token(&self, hidden: u32, rope: &Rope) -> u64 {
+        match self {
+            Self::Latent(latent) => latent.scratch_per_token(hidden, rope),
+            Self::Grouped(grouped) => grouped.scratch_per_token(hidden),
+        }
+    }
+
+    /// The rotations that it needs for positions below `length`.
+    pub fn turns(&self, rope: &Rope, length: usize) -> Turns {
+        match self {
+            Self::Latent(_) => Turns::new(length, rope, 1.0),
+            Self::Grouped(_) => Turns::new(length, rope, rope.magnitude()),
+        }
+    }
+
+    /// Reads a layer's weights.
+    ///
+    /// # Errors
+    /// If they cannot be read, or have other shapes.
+    pub fn open<'a>(
+        &'a self,
+        weights: &Weights,
+        model: &'a Description,
+        layer: usize,
+    ) -> Result<Box<dyn Attend + 'a>> {
+        Ok(match self {
+            Self::Latent(latent) => Box::new(latent.open(weights, model, layer)?),
+            Self::Grouped(grouped) => Box::new(grouped.open(weights, model, layer)?),
+        })
+    }
+
+    /// Its sizes by name, for messages.
+    pub fn sizes(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Latent(latent) => latent.sizes(),
+            Self::Grouped(grouped) => grouped.sizes(),
+        }
+    }
+}
+
+impl Ffn {
+    /// Its tensors, norm included, in the order of use.
+    pub fn specs(&self, hidden: u32) -> Vec<Spec> {
+        let norm = Spec::vector(FFN_NORM, "post_attention_layernorm.weight", hidden);
+        let specs = match self {
+            Self::Dense { width } => gated::specs("", "mlp", Role::DenseFfn, hidden, *width),
+            Self::Experts(experts) => experts.specs(hidden),
+        };
+        std::iter::once(norm).chain(specs).map(|spec| spec.half(Half::Ffn)).collect()
+    }
+
+    /// The gains of the norm before it.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn norm(weights: &Weights, model: &Description, layer: usize) -> Result<Dense> {
+        weights.vector(&in_layer(layer, FFN_NORM), model.hidden as usize)
+    }
+
+    /// Its sizes by name, for messages.
+    pub fn sizes(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Dense { width } => vec![("width of the FFN", width.to_string())],
+            Self::Experts(experts) => experts.sizes(),
+        }
+    }
+}
+
+/// What a layer with these weights, a row for each output, makes of rows of inputs.
+pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
+    let mut out = Dense::zeros(inputs.rows(), weights.rows());
+    product(out.view_mut(), Accum::Replace, inputs, weights.view().transposed());
+    out
+}

@@ -1,0 +1,57 @@
+//! Who is shown the inputs of every matrix while a model is computed.
+
+use dense_kernels::View;
+
+use crate::error::Result;
+
+/// What some tensors multiply: rows of inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Places of the tensors among those of the weights; more than one where they share inputs.
+    pub tensors: &'a [usize],
+    /// Expert or head.
+    pub slice: usize,
+    /// A row for each token.
+    pub inputs: View<'a>,
+}
+
+/// Is shown the inputs of every matrix, in a fixed order.
+pub trait Observer {
+    /// Takes some rows of inputs.
+    ///
+    /// # Errors
+    /// Ends the pass.
+    fn see(&mut self, input: Inputs<'_>) -> Result<()>;
+
+    /// Whether inputs are wanted that are made only to be shown: those of a head's values in latent attention.
+    fn wants_mixed(&self) -> bool {
+        true
+    }
+
+    /// Experts with fewer tokens than this are shown the tokens that their router scores highest among the others.
+    fn least_tokens(&self) -> usize {
+        0
+    }
+
+    /// Takes inputs of an expert that did not go there.
+    ///
+    /// # Errors
+    /// Ends the pass.
+    fn see_extra(&mut self, _input: Inputs<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// An observer that records nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Ignore;
+
+impl Observer for Ignore {
+    fn see(&mut self, _input: Inputs<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn wants_mixed(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,157 @@
+//! Which experts a token goes to, and how much each counts. Pure: logits in, choice out.
+
+use super::exp::exp;
+
+/// The routing of a layer's experts: one formula with switches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Router {
+    /// Experts that a token uses.
+    pub used: u32,
+    /// Groups of experts, of which a token may use some only.
+    pub groups: Option<Groups>,
+    /// What scores are.
+    pub gating: Gating,
+    /// Whether the weights of the chosen are divided by their sum.
+    pub normalised: bool,
+    /// What the weights are multiplied by.
+    pub scale: f32,
+    /// Whether a learnt bias is added to the scores when experts are chosen.
+    pub bias: bool,
+}
+
+/// Groups of experts, of the same size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// How many there are.
+    pub count: u32,
+    /// How many of them a token may use.
+    pub used: u32,
+}
+
+/// What a router's scores are, with GGUF's numbers (`expert_gating_func`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gating {
+    /// The softmax of the logits.
+    Softmax = 1,
+    /// The sigmoid of each logit.
+    Sigmoid = 2,
+    /// The logits; the weights are the softmax over those of the chosen.
+    SoftmaxOfChosen = 3,
+}
+
+impl Gating {
+    /// The one with this number in GGUF.
+    pub fn of(number: u32) -> Option<Self> {
+        [Self::Softmax, Self::Sigmoid, Self::SoftmaxOfChosen].into_iter().find(|g| *g as u32 == number)
+    }
+}
+
+/// llama.cpp divides by no less than this, the smallest normal f16.
+const LEAST_SUM: f32 = 6.103_515_6e-5;
+
+impl Router {
+    /// The score of every expert.
+    pub fn scores(&self, logits: &[f32]) -> Vec<f32> {
+        match self.gating {
+            Gating::Softmax => softmax(logits),
+            Gating::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + exp(-x))).collect(),
+            Gating::SoftmaxOfChosen => logits.to_vec(),
+        }
+    }
+
+    /// The chosen experts with their weights, best first; of equals the first.
+    ///
+    /// With a bias (V3) it is added to choose by but not to weigh by, and a group is as good as its two best experts;
+    /// without (V2) a group is as good as its best one.
+    pub fn choose(&self, scores: &[f32], bias: Option<&[f32]>) -> Vec<(usize, f32)> {
+        let mut merit: Vec<f32> = match bias {
+            Some(bias) => scores.iter().zip(bias).map(|(score, bias)| score + bias).collect(),
+            None => scores.to_vec(),
+        };
+        if let Some(Groups { count, used }) = self.groups
+            && count > 1
+            && used < count
+        {
+            let size = merit.len() / count as usize;
+            let best = if bias.is_some() { 2 } else { 1 };
+            let of_group = |group: &[f32]| -> f32 { top(group, best).iter().map(|&i| group[i]).sum() };
+            let values: Vec<f32> = merit.chunks_exact(size).map(of_group).collect();
+            let open = top(&values, used as usize);
+            for (group, merit) in merit.chunks_exact_mut(size).enumerate() {
+                if !open.contains(&group) {
+                    merit.fill(f32::NEG_INFINITY);
+                }
+            }
+        }
+        let chosen = top(&merit, self.used as usize);
+        let mut weights: Vec<f32> = chosen.iter().map(|&expert| scores[expert]).collect();
+        if self.gating == Gating::SoftmaxOfChosen {
+            weights = softmax(&weights);
+        }
+        let divisor = if self.normalised { weights.iter().sum::<f32>().max(LEAST_SUM) } else { 1.0 };
+        chosen
+            .into_iter()
+            .zip(weights)
+            .map(|(expert, weight)| (expert, weight / divisor * self.scale))
+            .collect()
+    }
+}
+
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f32> = logits.iter().map(|x| exp(x - largest)).collect();
+    let sum: f32 = powers.iter().sum();
+    powers.iter().map(|x| x / sum).collect()
+}
+
+/// Places of the `count` largest values, largest first, of equals the first.
+fn top(values: &[f32], count: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..values.len()).collect();
+    places.sort_by(|&a, &b| values[b].total_cmp(&values[a]).then(a.cmp(&b)));
+    places.truncate(count);
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V3: Router = Router {
+        used: 2,
+        groups: Some(Groups { count: 3, used: 2 }),
+        gating: Gating::Sigmoid,
+        normalised: true,
+        scale: 2.5,
+        bias: true,
+    };
+
+    #[test]
+    fn v3_chooses_with_the_bias_inside_the_best_groups_and_weighs_without() {
+        // Groups of two; the second has the best single expert but the least sum.
+        let scores = [0.5, 0.4, 0.85, 0.0, 0.6, 0.3];
+        let chosen = V3.choose(&scores, Some(&[0.0, 0.3, 0.0, 0.0, 0.0, 0.0]));
+        assert_eq!(chosen.iter().map(|c| c.0).collect::<Vec<_>>(), [1, 4]);
+        assert!((chosen[0].1 - 0.4 / 1.0 * 2.5).abs() < 1e-6 && (chosen[1].1 - 0.6 * 2.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn v2_takes_a_group_by_its_best_expert_and_equals_in_order() {
+        let groups = Some(Groups { count: 3, used: 1 });
+        let v2 = Router { gating: Gating::Softmax, normalised: false, scale: 1.0, groups, bias: false, ..V3 };
+        assert_eq!(v2.choose(&[0.1, 0.1, 0.5, 0.0, 0.2, 0.1], None), [(2, 0.5), (3, 0.0)]);
+        let greedy = Router { groups: None, ..v2 };
+        assert_eq!(greedy.choose(&[0.2, 0.4, 0.4, 0.0], None), [(1, 0.4), (2, 0.4)]);
+        let scores = v2.scores(&[0.0, 1.0, 2.0]);
+        assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6 && scores[2] > scores[1]);
+    }
+
+    #[test]
+    fn a_softmax_over_the_chosen_leaves_the_others_out() {
+        let router =
+            Router { gating: Gating::SoftmaxOfChosen, groups: None, normalised: false, scale: 1.0, ..V3 };
+        let chosen = router.choose(&router.scores(&[1.0, 3.0, -9.0, 2.0]), None);
+        let weight = 1.0 / (1.0 + (-1f32).exp());
+        assert_eq!(chosen.iter().map(|c| c.0).collect::<Vec<_>>(), [1, 3]);
+        assert!((chosen[0].1 - weight).abs() < 1e-6 && (chosen[1].1 - (1.0 - weight)).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,153 @@
+//! A tensor that a kind of layer consists of: its names in GGUF and in a checkpoint, its shape, and the part it plays.
+
+use std::ops::Range;
+
+use super::part::{Gated, Half, Input, Part, Slices};
+use super::tensor::Role;
+
+/// A tensor of a layer, or of what is outside of the layers. Names are those within the layer: `attn_q.weight`,
+/// `self_attn.q_proj.weight`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Name in GGUF.
+    pub name: String,
+    /// What it does.
+    pub role: Role,
+    /// What it is for.
+    pub part: Part,
+    /// Whether it is a vector, whose `shape` is `[1, length]`.
+    pub vector: bool,
+    /// Rows and columns of one slice as the checkpoint stores it (`[out, in]`).
+    pub shape: [u32; 2],
+    /// Where it comes from.
+    pub source: Source,
+    /// GGUF name of the norm of the same layer whose gains scale the columns of its input.
+    pub norm: Option<&'static str>,
+    /// Whether a model may lack it.
+    pub optional: bool,
+}
+
+/// Where a checkpoint has the weights of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In one matrix or vector.
+    One(String),
+    /// In one matrix for each expert; `{}` stands for its number.
+    Experts {
+        /// The name.
+        name: String,
+        /// How many there are.
+        count: u32,
+    },
+    /// In one matrix that has `each` rows for each head, of which the slice takes some.
+    Heads {
+        /// The name.
+        name: String,
+        /// How many heads there are.
+        heads: u32,
+        /// Rows of a head.
+        each: u32,
+        /// Those that are taken.
+        rows: Range<u32>,
+        /// Whether rows and columns are exchanged.
+        transposed: bool,
+    },
+}
+
+impl Spec {
+    /// A vector: by default the gains of a norm.
+    pub fn vector(name: &str, source: &str, length: u32) -> Self {
+        let spec = Self::of(name, Role::Norm, Source::One(source.to_owned()), [1, length]);
+        Self { vector: true, ..spec }
+    }
+
+    /// An `[out, in]` matrix.
+    pub fn matrix(name: &str, role: Role, source: &str, shape: [u32; 2]) -> Self {
+        Self::of(name, role, Source::One(source.to_owned()), shape)
+    }
+
+    /// `[out, in]` matrices of routed experts.
+    pub fn experts(name: &str, source: &str, count: u32, shape: [u32; 2]) -> Self {
+        let source = Source::Experts { name: source.to_owned(), count };
+        Self::of(name, Role::Experts, source, shape).with(|part| part.slices = Slices::Experts)
+    }
+
+    /// A matrix for each head.
+    pub fn heads(name: &str, source: Source, shape: [u32; 2]) -> Self {
+        Self::of(name, Role::Attention, source, shape).with(|part| part.slices = Slices::Heads)
+    }
+
+    fn of(name: &str, role: Role, source: Source, shape: [u32; 2]) -> Self {
+        Self {
+            name: name.to_owned(),
+            role,
+            part: Part::default(),
+            vector: false,
+            shape,
+            source,
+            norm: None,
+            optional: false,
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Part)) -> Self {
+        change(&mut self.part);
+        self
+    }
+
+    /// In this half of its layer.
+    #[must_use]
+    pub fn half(self, half: Half) -> Self {
+        self.with(|part| part.half = Some(half))
+    }
+
+    /// Multiplies the residual stream behind this norm.
+    #[must_use]
+    pub fn reads_stream(self, norm: &'static str) -> Self {
+        Self { norm: Some(norm), ..self.with(|part| part.input = Input::Stream) }
+    }
+
+    /// Multiplies what others of the layer made, perhaps behind a norm.
+    #[must_use]
+    pub fn reads_inner(self, norm: Option<&'static str>) -> Self {
+        Self { norm, ..self.with(|part| part.input = Input::Inner) }
+    }
+
+    /// Adds to the residual stream.
+    #[must_use]
+    pub fn writes_stream(self) -> Self {
+        self.with(|part| part.writes_stream = true)
+    }
+
+    /// Has this place in a gated FFN.
+    #[must_use]
+    pub fn gated(self, gated: Gated) -> Self {
+        self.with(|part| part.gated = Some(gated))
+    }
+
+    /// Shares its type with the others that do.
+    #[must_use]
+    pub fn one_type(self) -> Self {
+        self.with(|part| part.one_type = true)
+    }
+
+    /// Does this.
+    #[must_use]
+    pub fn role(self, role: Role) -> Self {
+        Self { role, ..self }
+    }
+
+    /// May be missing.
+    #[must_use]
+    pub fn optional(self) -> Self {
+        Self { optional: true, ..self }
+    }
+
+    /// The name of the whole tensor: `blk.3.attn_q.weight`.
+    pub fn full_name(&self, layer: Option<u32>) -> String {
+        match layer {
+            Some(layer) => format!("blk.{layer}.{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}

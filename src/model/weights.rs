@@ -1,0 +1,157 @@
+//! The tensors of a model as matrices: rows of a store, found by the name of the tensor in GGUF.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dense_kernels::Dense;
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
+use super::TensorPlan;
+use crate::checkpoint::Values;
+use crate::error::{Error, Result};
+use crate::store::{Buffers, Rows, Store};
+
+/// Weights that a thread decodes at a time.
+const PIECE: usize = 1 << 20;
+
+/// Tensors, and the store that their slices are in.
+#[derive(Clone)]
+pub struct Weights<'a> {
+    store: &'a dyn Store,
+    tensors: Cow<'a, [TensorPlan]>,
+    /// Places of the tensors, by name.
+    places: HashMap<String, usize>,
+    stop: Option<&'a AtomicBool>,
+}
+
+impl<'a> Weights<'a> {
+    /// The tensors of a plan in the store that it was made for, or [as they are written](TensorPlan::as_written) in the
+    /// store of the file.
+    pub fn new(store: &'a dyn Store, tensors: impl Into<Cow<'a, [TensorPlan]>>) -> Self {
+        let tensors = tensors.into();
+        let places = tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.clone(), place)).collect();
+        Self { store, tensors, places, stop: None }
+    }
+
+    /// Nothing is read any more once `stop` is true; reading is then [`Error::Interrupted`].
+    #[must_use]
+    pub fn until(self, stop: &'a AtomicBool) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    /// The tensors.
+    pub fn tensors(&self) -> &[TensorPlan] {
+        &self.tensors
+    }
+
+    /// The place of a tensor among them.
+    pub fn place(&self, tensor: &str) -> Option<usize> {
+        self.places.get(tensor).copied()
+    }
+
+    /// The tensor of this name.
+    pub fn find(&self, tensor: &str) -> Option<&TensorPlan> {
+        self.place(tensor).map(|place| &self.tensors[place])
+    }
+
+    /// Fills `out` with rows of one slice (expert or head).
+    ///
+    /// # Errors
+    /// If the tensor is not there, the rows cannot be read, or they hold a value that is no weight.
+    pub fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let tensor = self.get(tensor)?;
+        self.read_from(&*self.open(tensor, slice)?, tensor, slice, rows, out)
+    }
+
+    /// Some single rows of a slice, in the order of the list.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn rows(&self, tensor: &str, slice: usize, rows: &[u64]) -> Result<Dense> {
+        let tensor = self.get(tensor)?;
+        let matrix = self.open(tensor, slice)?;
+        let mut out = Dense::zeros(rows.len(), tensor.columns() as usize);
+        let (values, mut buffers) = (values(tensor), Buffers::default());
+        tensor.slices[slice].read_some(&*matrix, rows, values, &mut buffers, out.values_mut())?;
+        Ok(out)
+    }
+
+    /// One slice as a matrix of `[rows, columns]`, decoded on all threads of the pool.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and if it has another shape.
+    pub fn matrix(&self, tensor: &str, slice: usize, [height, width]: [usize; 2]) -> Result<Dense> {
+        self.check(tensor, slice, [height, width])?;
+        let tensor = self.get(tensor)?;
+        let opened = self.open(tensor, slice)?;
+        let mut matrix = Dense::zeros(height, width);
+        let step = (PIECE / width).clamp(1, height.max(1));
+        matrix.values_mut().par_chunks_mut(step * width).enumerate().try_for_each(|(piece, out)| {
+            let first = piece * step;
+            self.read_from(&*opened, tensor, slice, first..first + out.len() / width, out)
+        })?;
+        Ok(matrix)
+    }
+
+    /// A vector of this length.
+    ///
+    /// # Errors
+    /// Those of [`matrix`](Self::matrix).
+    pub fn vector(&self, tensor: &str, length: usize) -> Result<Dense> {
+        self.matrix(tensor, 0, [1, length])
+    }
+
+    /// Makes sure that the tensor has this slice, of `[rows, columns]`.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub fn check(&self, tensor: &str, slice: usize, [rows, columns]: [usize; 2]) -> Result<()> {
+        let found = self.get(tensor)?;
+        let (c, r, slices) = (found.columns() as usize, found.rows() as usize, found.slices.len());
+        if (r, c) == (rows, columns) && slice < slices {
+            return Ok(());
+        }
+        let problem =
+            format!("is {slices} x {r} x {c}; expected {rows} x {columns}, at least {} times", slice + 1);
+        Err(self.store.fault(tensor, problem))
+    }
+
+    /// The tensor of this name.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn get(&self, tensor: &str) -> Result<&TensorPlan> {
+        self.find(tensor).ok_or_else(|| self.store.fault(tensor, "is not there".to_owned()))
+    }
+
+    /// The stored matrix of a slice.
+    fn open(&self, tensor: &TensorPlan, slice: usize) -> Result<Box<dyn Rows + '_>> {
+        match self.stop {
+            Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::Interrupted),
+            _ => self.store.open(&tensor.slices[slice].tensor),
+        }
+    }
+
+    fn read_from(
+        &self,
+        matrix: &dyn Rows,
+        tensor: &TensorPlan,
+        slice: usize,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(Error::Interrupted);
+        }
+        let rows = rows.start as u64..rows.end as u64;
+        tensor.slices[slice].read(matrix, rows, values(tensor), &mut Buffers::default(), out)
+    }
+}
+
+/// What the weights of a tensor may be.
+fn values(tensor: &TensorPlan) -> Values {
+    if tensor.is_fixed() { Values::Any } else { Values::Bounded }
+}

@@ -1,0 +1,66 @@
+//! The store of a checkpoint: safetensors, or a GGUF file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Rows, Store, Stored};
+use crate::checkpoint::{Checkpoint, Matrix, Tensor, Values};
+use crate::error::{Error, Result};
+
+impl Store for Checkpoint {
+    fn find(&self, matrix: &str) -> Option<Stored> {
+        self.get(matrix).map(|tensor| describe(self, tensor))
+    }
+
+    fn open(&self, matrix: &str) -> Result<Box<dyn Rows + '_>> {
+        let matrix = Matrix::open(self, matrix)?;
+        let stored = describe(self, matrix.tensor());
+        Ok(Box::new(Opened { matrix, stored }))
+    }
+
+    fn fault(&self, matrix: &str, problem: String) -> Error {
+        let shard = self.get(matrix).map_or(self.listing(), |tensor| &tensor.shard);
+        Error::tensor(shard, matrix, problem)
+    }
+
+    fn stored(&self, matrix: &str) -> Result<Stored> {
+        // Names the nearest one that is there.
+        self.tensor(matrix).map(|tensor| describe(self, tensor))
+    }
+}
+
+fn describe(checkpoint: &Checkpoint, tensor: &Tensor) -> Stored {
+    let place = |tensor: &Tensor| (Arc::clone(&tensor.shard), tensor.offset);
+    Stored {
+        file: Arc::clone(&tensor.shard),
+        offset: tensor.offset,
+        rows: tensor.rows(),
+        columns: tensor.columns(),
+        row_bytes: tensor.bytes / tensor.rows().max(1),
+        beside: checkpoint.scales(tensor).map(place),
+    }
+}
+
+/// A matrix with its scales.
+struct Opened<'a> {
+    matrix: Matrix<'a>,
+    stored: Stored,
+}
+
+impl Rows for Opened<'_> {
+    fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    fn load(&self, rows: Range<u64>, raw: &mut Vec<u8>) -> Result<()> {
+        self.matrix.load(rows, raw)
+    }
+
+    fn decode(&self, rows: Range<u64>, raw: &[u8], out: &mut [f32], values: Values) -> Result<()> {
+        self.matrix.decode(rows, raw, out, values)
+    }
+
+    fn forget(&self, rows: Range<u64>) {
+        self.matrix.forget(rows);
+    }
+}
