@@ -1,7 +1,9 @@
 //! `deepseek2`: DeepSeek V2, V2-Lite, V3, V3.1, R1, Moonlight, Kimi-K2. Latent attention (MLA), routed experts.
 
+mod doubts;
 mod fields;
 
+use self::doubts::{doubts, stored_mtp};
 use self::fields::{CLASSES, Class, FIELDS};
 use super::builder::{Builder, Target};
 use super::fields::{GENERAL, check};
@@ -73,10 +75,14 @@ impl Shape {
             let problem = format!("is {dense_layers}, but there are {layers} layers");
             return Err(config.fault("first_k_dense_replace", problem));
         }
-        let every: u32 = config.find("moe_layer_freq")?.unwrap_or(1);
-        if every != 1 {
-            let problem = format!("config.json: moe_layer_freq is {every}; only 1 has a GGUF form");
-            return Err(Error::Unsupported(problem));
+        // One number, or as newer configurations have it, a flag for each layer.
+        let every = config.value("moe_layer_freq").cloned().unwrap_or_else(|| 1.into());
+        let flags = || (0..layers).map(|layer| u32::from(layer >= dense_layers)).collect::<Vec<_>>();
+        if every != 1 && every != serde_json::Value::from(flags()) {
+            let problem = format!(
+                "is {every}; experts in every layer after the first dense ones, which is 1, have a GGUF form"
+            );
+            return Err(Error::Unsupported(config.says("moe_layer_freq", &problem)));
         }
         let activation: String = config.get("hidden_act")?;
         if activation != "silu" {
@@ -121,24 +127,21 @@ impl Shape {
 impl Experts {
     fn read(config: &Config, class: &Class) -> Result<Self> {
         let count = config.count("n_routed_experts", MAX_EXPERTS)?;
-        let scoring: String = config.find("scoring_func")?.unwrap_or_else(|| class.scoring.to_owned());
-        let gating = match scoring.as_str() {
-            "softmax" => 1,
-            "sigmoid" => 2,
-            other => {
+        // llama.cpp can compute other ways of routing than the class; a file of one of them would be another model.
+        let computes = |field: &str, found: String, known: &[&str]| match known.contains(&found.as_str()) {
+            true => Ok(found),
+            false => {
+                let known = known.join(" or ");
                 let problem =
-                    format!("config.json: scoring_func is \"{other}\"; known are softmax and sigmoid");
-                return Err(Error::Unsupported(problem));
+                    format!("is \"{found}\"; {} computes {known}, whatever is said", class.architecture);
+                Err(Error::Unsupported(config.says(field, &problem)))
             }
         };
-        let method: String = config.find("topk_method")?.unwrap_or_else(|| class.method.to_owned());
-        // llama.cpp scores a group by its two best experts, as noaux_tc does; V2's class takes the best one alone.
-        if !["greedy", "group_limited_greedy", "noaux_tc"].contains(&method.as_str()) {
-            let problem = format!(
-                "config.json: topk_method is \"{method}\"; known are greedy, group_limited_greedy and noaux_tc"
-            );
-            return Err(Error::Unsupported(problem));
-        }
+        let scoring = config.find("scoring_func")?.unwrap_or_else(|| class.scoring.to_owned());
+        let scoring = computes("scoring_func", scoring, &[class.scoring])?;
+        let gating = if scoring == "softmax" { 1 } else { 2 };
+        let method = config.find("topk_method")?.unwrap_or_else(|| class.methods[0].to_owned());
+        let method = computes("topk_method", method, class.methods)?;
         let declared = config.find_count("n_group", count)?;
         let groups = match declared.or(class.groups.map(|[groups, _]| groups)) {
             // Nothing is asked of groups then.
@@ -179,11 +182,9 @@ fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Model> {
     let class = CLASSES.iter().find(|class| architectures.iter().any(|name| name == class.architecture));
     let class = class.expect("the family is chosen by its architectures");
     let mut warnings = check(config, &[FIELDS, GENERAL])?;
-    let stored_mtp = |layers: u32| {
-        let is_one = |layer: &u32| checkpoint.get(&format!("model.layers.{layer}.eh_proj.weight")).is_some();
-        (layers..MAX_LAYERS).take_while(is_one).count() as u32
-    };
-    let shape = Shape::read(config, class, options.keep_mtp, stored_mtp)?;
+    let shape = Shape::read(config, class, options.keep_mtp, |layers| stored_mtp(checkpoint, layers))?;
+    warnings.extend(checkpoint.warnings().iter().cloned());
+    warnings.extend(doubts(checkpoint, class, &shape)?);
     warnings.extend(rope::warnings(config)?);
     let mut builder = Builder::new(checkpoint);
     top(&mut builder, &shape)?;
