@@ -16,6 +16,7 @@ use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint, hex};
 use crate::error::Error;
 use crate::forward::{FromCheckpoint, Shape};
+use crate::identity::Identity;
 use crate::log;
 use crate::model::{Model, Options};
 use crate::plain::{self, plain};
@@ -104,7 +105,8 @@ impl Calibrate {
             restart: self.restart,
             force: self.force,
             stop: interrupt::flag(),
-            checkpoint: fingerprint(&checkpoint, &model)?,
+            checkpoint: &checkpoint,
+            source: source(&checkpoint, &model)?,
             probing: self.sensitivity.is_some().then_some(probing),
         };
         let quiet = self.quiet;
@@ -183,7 +185,7 @@ impl Calibrate {
         let sampling = Sampling { checkpoint, model, source: &source, imatrix: Some(&imatrix), types, stop };
         let (table, warnings) = measure(&sampling)?;
         warnings.iter().filter(|_| !self.quiet).for_each(log::warn);
-        table.with(probed).save(path)
+        table.with(probed).save(path, self.force)
     }
 }
 
@@ -225,7 +227,9 @@ fn warn(found: &Found, cover: bool) {
     }
 }
 
-/// Stands for the checkpoint, and for the model that it is taken for.
-fn fingerprint(checkpoint: &Checkpoint, model: &Model) -> Result<String, Error> {
-    Ok(hex(format!("{} {:?}", Fingerprint::of(checkpoint)?.sha256(), model.metadata).as_bytes()))
+/// What of the work's identity is of the checkpoint, and of the model that it is taken for.
+fn source(checkpoint: &Checkpoint, model: &Model) -> Result<Identity, Error> {
+    let model = hex(format!("{:?}", model.metadata).as_bytes());
+    let parts = Fingerprint::of(checkpoint)?.parts();
+    Ok(Identity::new(parts.into_iter().chain([("the model's metadata, with --pre", model)])))
 }

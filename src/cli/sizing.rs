@@ -132,7 +132,7 @@ impl Sizing {
         }
         let (table, warnings) = on_threads(threads, || measure(sampling))??;
         if let Some(path) = &self.sensitivity {
-            table.save(path)?;
+            table.save(path, false)?;
         }
         Ok((table, warnings))
     }

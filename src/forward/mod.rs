@@ -27,7 +27,7 @@ use dense_kernels::{Accum, Dense, View, product};
 
 pub use head::Head;
 pub use pass::{Ignore, Input, Observer, Pass};
-pub use saved::Saved;
+pub use saved::{MANIFEST, Saved};
 pub use shape::Shape;
 pub use states::States;
 pub use weights::{FromCheckpoint, FromGguf, Weights};
