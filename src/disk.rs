@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-pub use replacement::{Replacement, write_whole};
+pub use replacement::{Replacement, write_new, write_whole};
 use sha2::{Digest, Sha256};
 
 /// The page cache keeps what it cannot drop whole, and its pieces have up to this size.
@@ -90,11 +90,23 @@ pub fn open_own(path: &Path, create: Create) -> io::Result<File> {
         use rustix::fs::OFlags;
         options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
     }
-    let file = options.open(path)?;
+    let foreign = || {
+        io::Error::other(
+            "is no regular file; this program keeps its own files under such names: remove what is there, or name another output",
+        )
+    };
+    // The system's words for links, folders and sockets tell nobody what to do.
+    let is_other = || path.symlink_metadata().is_ok_and(|found| !found.is_file());
+    let file = options.open(path).map_err(|e| if is_other() { foreign() } else { e })?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("is no regular file")),
+        false => Err(foreign()),
     }
+}
+
+/// Whether another process holds the lock of a file of this program's own; false if there is no such file.
+pub fn is_locked(path: &Path) -> bool {
+    open_own(path, Create::Never).is_ok_and(|file| matches!(lock(&file), Ok(false)))
 }
 
 /// Whether opening a file may create it.

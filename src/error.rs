@@ -79,6 +79,14 @@ pub enum Error {
     /// A file is there that would be overwritten.
     #[error("{} is there already; --force replaces it", .0.display())]
     Exists(PathBuf),
+    /// The file that is there is of this very work, but not as the work makes it.
+    #[error("{} is there already, made of this, but {}; --force makes it anew", plain(file.display()), plain(problem))]
+    Remake {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The unfinished file was removed or replaced while it was written.
     #[error("{} was removed or replaced while it was being written", .0.display())]
     Lost(PathBuf),
@@ -133,7 +141,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Io { .. } | Self::Busy(_) | Self::Lost(_) | Self::Space { .. } => 1,
-            Self::Argument(_) | Self::Recipe { .. } | Self::Resume { .. } | Self::Exists(_) => 2,
+            Self::Argument(_)
+            | Self::Recipe { .. }
+            | Self::Resume { .. }
+            | Self::Exists(_)
+            | Self::Remake { .. } => 2,
             Self::Checkpoint { .. } | Self::Imatrix { .. } | Self::Gguf { .. } => 3,
             Self::Unsupported(_) => 4,
             // As a shell reports a program that SIGINT ended.
@@ -212,6 +224,7 @@ mod tests {
             Error::Resume { journal: name.into(), problem: name.into() },
             Error::Unfinished { cause: Box::new(Error::Busy(name.into())), percent: 1, output: name.into() },
             Error::Space { output: name.into(), needed: 2, free: 1 },
+            Error::Remake { file: name.into(), problem: name.into() },
             Error::Strict(Warning::new(Error::file(name, name))),
             Error::io("read", name, io()),
         ] {

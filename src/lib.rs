@@ -22,6 +22,7 @@ pub mod plain;
 pub mod zeros;
 
 pub mod error;
+pub mod identity;
 pub mod limits;
 pub mod log;
 pub mod whole;

@@ -96,7 +96,7 @@ fn what_was_mended_is_read_again() {
     assert!(fs::read(&output).expect("read") != expected);
     copy.write(&shard, &sound);
     let stderr = fail(&arguments, 2);
-    assert!(stderr.contains("--force replaces it"), "{stderr}");
+    assert!(stderr.contains("looked damaged") && stderr.contains("--force makes it anew"), "{stderr}");
     succeed(&[&arguments[..], &["--force"]].concat());
     assert!(fs::read(&output).expect("read") == expected);
 }

@@ -73,8 +73,51 @@ fn two_calibrations_do_not_mix() {
     let [a, b] = ["calibration.txt", "evaluation.txt"].map(|words| bench.on(words, "second.gguf"));
     succeed(&strs(&bench.on("evaluation.txt", "b.gguf")));
     assert!(killed_at(&strs(&a), "kept", 3));
-    succeed(&strs(&b));
+    for (all, words) in [
+        (b.clone(), &["the texts' names was calibration.txt, now evaluation.txt", "as tokens"][..]),
+        ([&a[..], &["--cover".to_owned()]].concat(), &["--cover was false, now true"]),
+    ] {
+        let stderr = fail(&strs(&all), 2);
+        let words = words
+            .iter()
+            .chain(&["second.gguf.calibrating: the unfinished file is of other work", "--restart"]);
+        words.for_each(|words| assert!(stderr.contains(words), "\"{words}\" is not in {stderr}"));
+    }
+    succeed(&strs(&[&b[..], &["--restart".to_owned()]].concat()));
     assert!(fs::read(bench.at("second.gguf")).expect("read") == fs::read(bench.at("b.gguf")).expect("read"));
+}
+
+#[test]
+fn a_name_is_of_one_process_whatever_the_command() {
+    let bench = Bench::new();
+    let calibrate = bench.on("calibration.txt", "out.gguf");
+    let checkpoint = fixture("tiny-r1");
+    let output = bench.at("out.gguf");
+    let quantize = [&["quantize", text(&checkpoint), "-o", text(&output), "-q"], &SLOWLY[..]].concat();
+    for (mut first, second) in [
+        (stopped_at(&strs(&calibrate), "kept", 1), quantize.clone()),
+        (stopped_at(&quantize, "opened", 1), strs(&calibrate)),
+    ] {
+        let stderr = fail(&second, 1);
+        assert!(stderr.contains("out.gguf is being written by another process"), "{stderr}");
+        first.0.kill().expect("killed");
+        first.0.wait().expect("ended");
+    }
+    // Whoever is refused leaves nothing, and a manifest is of the file that has the name.
+    let split = ["quantize", text(&checkpoint), "-o", text(&bench.at("m.gguf")), "--split", "2", "-q"]
+        .map(str::to_owned);
+    let first = stopped_at(&strs(&split), "opened", 2);
+    let stderr = fail(&strs(&bench.on("calibration.txt", "m-00002-of-00002.gguf")), 1);
+    assert!(stderr.contains("m-00002-of-00002.gguf is being written"), "{stderr}");
+    assert!(!bench.at("m-00002-of-00002.gguf.calibrating").exists());
+    let mut first = first.0;
+    first.kill().expect("killed");
+    first.wait().expect("ended");
+    let late = stopped_at(&strs(&bench.on("calibration.txt", "late.gguf")), "kept", 5);
+    fs::write(bench.at("late.gguf"), "somebody else's").expect("written");
+    let (code, stderr) = ended(late.go_on());
+    assert!(code == Some(2) && stderr.contains("late.gguf is there already"), "{code:?}: {stderr}");
+    assert!(!bench.at("late.gguf.json").exists());
 }
 
 #[test]
@@ -99,7 +142,9 @@ fn other_weights_are_other_work() {
     let experts = "model.layers.1.mlp.experts.3.up_proj.weight";
     other.edit_shard(experts, |shard| shard.data.iter_mut().step_by(3).for_each(|byte| *byte &= 0xbf));
     symlink(other.path(), &link).expect("a link");
-    succeed(&strs(&all));
+    let stderr = fail(&strs(&all), 2);
+    assert!(stderr.contains("the checkpoint's weights, as sampled was"), "{stderr}");
+    succeed(&strs(&[&all[..], &["--restart".to_owned()]].concat()));
     succeed(&strs(&bench.calibrate(other.path(), &words, "expected.gguf")));
     assert!(
         fs::read(bench.at("out.gguf")).expect("read") == fs::read(bench.at("expected.gguf")).expect("read")
@@ -146,6 +191,12 @@ fn killed_at_the_end_it_can_be_finished() {
         let other = bench.on("evaluation.txt", &format!("{moment}.gguf"));
         assert!(fail(&strs(&other), 2).contains("--force replaces it"), "{moment}");
     }
+    // What is this work's and was changed since is said to be so.
+    let mut changed = expected.clone();
+    *changed.last_mut().expect("not empty") ^= 1;
+    fs::write(bench.at("told.gguf"), changed).expect("written");
+    let stderr = fail(&strs(&bench.on("calibration.txt", "told.gguf")), 2);
+    assert!(stderr.contains("made of this, but was changed") && stderr.contains("--force"), "{stderr}");
     // The older layout has no room for whose work it is; its manifest has.
     let dat = [bench.on("calibration.txt", "a.dat"), vec!["--format".into(), "dat".into()]].concat();
     assert!(killed_at(&strs(&dat), "joined", 1));
@@ -249,9 +300,21 @@ fn pipes_under_our_names_do_not_hang() {
     for suffix in [".journal", ".part"] {
         let made = Command::new("mkfifo").arg(beside(&output, suffix)).status().expect("mkfifo");
         assert!(made.success());
-        let stderr = fail(&["quantize", text(&checkpoint), "-o", text(&output), "-q"], 1);
-        assert!(stderr.contains("is no regular file"), "{suffix}: {stderr}");
+        let refused = || {
+            let stderr = fail(&["quantize", text(&checkpoint), "-o", text(&output), "-q"], 1);
+            assert!(
+                stderr.contains("is no regular file") && stderr.contains("remove what is there"),
+                "{suffix}: {stderr}"
+            );
+        };
+        refused();
         fs::remove_file(beside(&output, suffix)).expect("it is there");
+        symlink("elsewhere", beside(&output, suffix)).expect("a link");
+        refused();
+        fs::remove_file(beside(&output, suffix)).expect("it is there");
+        fs::create_dir(beside(&output, suffix)).expect("a folder");
+        refused();
+        fs::remove_dir(beside(&output, suffix)).expect("it is there");
     }
 }
 

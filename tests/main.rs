@@ -3,6 +3,7 @@
 mod support;
 
 mod calibrate;
+mod changed;
 mod cli;
 mod configs;
 mod convert;

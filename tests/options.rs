@@ -131,6 +131,15 @@ fn rules_that_decide_nothing_are_told_of() {
     // A rule that others leave nothing to.
     recipe(&(rule("name = \"ffn\"", "q4_k") + &rule("name = \"ffn_down\"", "q6_k")));
     assert!(succeed(&arguments).contains("rule 2 (name = \"ffn_down\") has no effect: rules before it"));
+    recipe(&rule("name = \"ffn_down\"", "q6_k"));
+    let overridden = [&arguments[..], &["--override", "ffn_(down|up)=q5_k"]].concat();
+    assert!(
+        succeed(&overridden).contains("rule 1 (name = \"ffn_down\") has no effect: --override takes all")
+    );
+    assert!(
+        !succeed(&[&arguments[..], &["--override", "ffn_down_exps=q5_k"]].concat())
+            .contains("warning   recipe")
+    );
     // What may well come to nothing: presets, rules about importances, shares, and roles that a model lacks.
     recipe(
         &(rule("name = \"ffn_down\"\nimatrix = \"present\"", "q4_k")
@@ -151,6 +160,26 @@ fn rules_that_decide_nothing_are_told_of() {
 }
 
 /// The first event of quantize, which has made nothing yet.
+/// What changes no weight, because of the types.
+#[test]
+fn measurements_that_no_type_looks_at_are_told_of() {
+    let (checkpoint, imatrix) = (fixture("tiny-r1"), fixture("tiny-r1/imatrix.gguf"));
+    let plan = |more: &[&str]| succeed(&[&["plan", text(&checkpoint)], more].concat());
+    for recipe in ["bf16", "f16", "q8_0"] {
+        let told = plan(&["-r", recipe, "--imatrix", text(&imatrix)]);
+        assert!(told.contains("--imatrix has no effect"), "{recipe}: {told}");
+    }
+    assert!(plan(&["-r", "f16", "--feedback"]).contains("--feedback has no effect"));
+    for more in
+        [&["-r", "q8_0", "--feedback"][..], &["-r", "f16"], &["-r", "q4_k_m", "--imatrix", text(&imatrix)]]
+    {
+        assert!(!plan(more).contains("has no effect"), "{more:?}");
+    }
+    let some = ["-r", "bf16", "--override", "ffn_down_exps=iq2_xxs", "--imatrix", text(&imatrix)];
+    assert!(!plan(&some).contains("has no effect"));
+    fail(&["plan", text(&checkpoint), "-r", "f16", "--imatrix", text(&imatrix), "--strict"], 2);
+}
+
 fn planned(arguments: &[&str]) -> Value {
     let folder = TempDir::new().expect("a temporary folder");
     let output = folder.path().join("out.gguf");

@@ -187,6 +187,47 @@ fn files_that_are_there_are_replaced_by_force_alone() {
 }
 
 #[test]
+fn folders_where_files_are_to_be_are_found_before_the_work() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/evaluation.txt"));
+    let [single, split] = ["a.gguf", "b.gguf"].map(|name| folder.path().join(name));
+    let new = format!("{}/new/", text(folder.path()));
+    for name in ["a.gguf.json", "b-00002-of-00002.gguf.json"] {
+        fs::create_dir(folder.path().join(name)).expect("created");
+    }
+    let quantize = |output| ["quantize", text(&checkpoint), "--force", "-o", output];
+    let calibrate =
+        |output| ["calibrate", text(&checkpoint), "--text", text(&words), "--force", "-o", output];
+    for (arguments, problem) in [
+        (quantize(text(&single)).to_vec(), "a.gguf.json is a folder"),
+        (calibrate(text(&single)).to_vec(), "a.gguf.json is a folder"),
+        ([&quantize(text(&split))[..], &["--split", "2"]].concat(), "b-00002-of-00002.gguf.json is a folder"),
+        (quantize(&new).to_vec(), "new/: ends as a folder's name"),
+        (calibrate(&new).to_vec(), "new/: ends as a folder's name"),
+    ] {
+        let stderr = fail(&arguments, 2);
+        assert!(stderr.contains(problem), "{stderr}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 2);
+}
+
+#[test]
+fn a_report_does_not_take_the_place_of_what_it_is_of() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = quantize_fixture(folder.path(), "q.gguf", &["-r", "q8_0"]);
+    let before = fs::read(&file).expect("read");
+    let manifest = format!("{}.json", text(&file));
+    let [other, link] = ["other.json", "link.html"].map(|name| folder.path().join(name));
+    fs::copy(&manifest, &other).expect("copied");
+    fs::hard_link(&file, &link).expect("a link");
+    for (manifest, page) in [(manifest.as_str(), &file), (text(&other), &file), (&manifest, &link)] {
+        let stderr = fail(&["report", manifest, "-o", text(page), "--force"], 2);
+        assert!(stderr.contains("the file that the manifest describes"), "{stderr}");
+    }
+    assert!(fs::read(&file).expect("read") == before);
+}
+
+#[test]
 fn a_table_of_sensitivities_is_read_and_never_replaced() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");

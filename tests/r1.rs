@@ -211,7 +211,7 @@ fn sensitivity(folder: &Path) -> String {
     });
     let table = Table::new(&source, None, 0, measured.collect());
     let file = folder.join("sensitivity.json");
-    table.save(&file).expect("written");
+    table.save(&file, true).expect("written");
     text(&file).to_owned()
 }
 

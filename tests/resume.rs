@@ -342,6 +342,45 @@ fn restart_begins_anew_whatever_is_there() {
 }
 
 #[test]
+fn restart_in_another_division_leaves_nothing_of_the_old_one() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let checkpoint = fixture("tiny-r1");
+    let output = folder.path().join("b.gguf");
+    let run = |more: &[&str]| -> Vec<String> {
+        let all = [&["quantize", text(&checkpoint), "-o", text(&output), "-r", "q8_0", "-q"], more].concat();
+        all.into_iter().map(str::to_owned).collect()
+    };
+    let names = || {
+        let names = fs::read_dir(folder.path()).expect("read").map(|file| file.expect("a file").file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().expect("a name")).collect();
+        names.retain(|name| !name.ends_with(".gguf") && !name.ends_with(".gguf.json"));
+        names.sort();
+        names
+    };
+    let killed = |more: &[&str]| {
+        let all = run(&[more, &SLOWLY[..]].concat());
+        assert!(killed_at(&all.iter().map(String::as_str).collect::<Vec<_>>(), "recorded", 1));
+    };
+    let done = |more: &[&str]| {
+        let all = run(more);
+        succeed(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    killed(&["--split", "3"]);
+    assert_eq!(names().len(), 4);
+    // Of another run, which is not restarted.
+    killed(&["--part", "5/5"]);
+    let others = ["b-00005-of-00005.gguf.journal", "b-00005-of-00005.gguf.part"];
+    done(&["--restart", "--split", "2"]);
+    assert_eq!(names(), others);
+    killed(&[]);
+    done(&["--restart", "--force", "--split", "2"]);
+    assert_eq!(names(), others);
+    // A part has a journal of its own, which tells of nothing when its file is taken over.
+    done(&["--restart", "--split", "5"]);
+    assert_eq!(names(), [""; 0]);
+}
+
+#[test]
 fn torn_and_damaged_records_are_pieces_to_be_made_again() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
@@ -509,7 +548,11 @@ fn finished_work_is_not_done_again_and_other_files_are_not_replaced() {
         let last = bytes.len() - 5000;
         bytes[last..].iter_mut().for_each(|byte| *byte ^= 1);
         fs::write(&file, &bytes).expect("written");
-        assert!(fail(&base, 2).contains("--force replaces it"));
+        let stderr = fail(&base, 2);
+        assert!(
+            stderr.contains("made of this, but tensor \"") && stderr.contains("--force makes it anew"),
+            "{stderr}"
+        );
         assert!(fs::read(&file).expect("read") == bytes, "untouched");
         succeed(&[&base[..], &["--force"]].concat());
         assert!(fs::read(&file).expect("read") == made);
@@ -535,4 +578,15 @@ fn finished_work_is_not_done_again_and_other_files_are_not_replaced() {
     let (code, said) = stderr(stopped.go_on());
     assert_eq!((code, fs::read(&output).expect("read")), (Some(2), b"precious".to_vec()), "{said}");
     succeed(&[&arguments[..], &["--force"]].concat());
+    // And one that comes to be where its manifest will be.
+    let output = folder.path().join("e.gguf");
+    let (notes, arguments) = (beside(&output, ".json"), ["quantize", text(&checkpoint), "-o", text(&output)]);
+    let stopped = stopped_at(&arguments, "sealed", 1);
+    fs::write(&notes, "precious").expect("written");
+    let (code, said) = stderr(stopped.go_on());
+    assert_eq!((code, fs::read(&notes).expect("read")), (Some(2), b"precious".to_vec()), "{said}");
+    assert!(said.contains("e.gguf.json is there already"), "{said}");
+    fs::remove_file(&notes).expect("removed");
+    succeed(&arguments);
+    assert!(notes.exists() && !beside(&output, ".journal").exists());
 }

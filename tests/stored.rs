@@ -377,6 +377,142 @@ fn links_that_lead_nowhere_are_not_absent_files() {
         std::os::unix::fs::symlink("../../blobs/0000", copy.file(file)).expect("a link");
         refused(&copy, 1, &[file, "../../blobs/0000, which is not there"]);
     }
+    // A folder too.
+    let copy = Copy::new();
+    std::os::unix::fs::symlink("../../trees/0000", copy.file("additional_chat_templates")).expect("a link");
+    refused(&copy, 1, &["additional_chat_templates", "../../trees/0000, which is not there"]);
+}
+
+/// The warnings of a plan.
+fn warnings(copy: &Copy) -> Vec<String> {
+    let checkpoint = Checkpoint::open_folder(copy.path()).expect("sound");
+    let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+    model.warnings.iter().map(ToString::to_string).collect()
+}
+
+/// A copy whose `quantization_config` is changed.
+fn said(change: impl FnOnce(&mut Value)) -> Copy {
+    let copy = Copy::new();
+    copy.edit("config.json", |config| change(&mut config["quantization_config"]));
+    copy
+}
+
+#[test]
+fn every_part_of_the_declaration_is_known_or_told_of() {
+    let weights = json!({"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128],
+        "symmetric": true, "dynamic": false, "observer": "minmax", "observer_kwargs": {}, "actorder": null});
+    let whole = json!({"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"],
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": {"num_bits": 8}}},
+        "kv_cache_scheme": null, "quantization_status": "compressed", "global_compression_ratio": 1.5, "version": "0.12",
+        "sparsity_config": {}, "transform_config": {}});
+    assert_eq!(warnings(&said(|config| *config = whole.clone())), [""; 0]);
+    let group = "/config_groups/group_0";
+    for (place, field, value, words) in [
+        (
+            "",
+            "transform_config",
+            json!({"config_groups": {"R1": {"type": "hadamard"}}}),
+            "transform_config.config_groups is",
+        ),
+        (
+            "",
+            "sparsity_config",
+            json!({"format": "sparse-24-bitmask"}),
+            "sparsity_config.format is \"sparse-24-bitmask\"",
+        ),
+        (&format!("{group}/weights"), "symmetric", json!(false), "weights.symmetric is false"),
+        (
+            &format!("{group}/weights"),
+            "type",
+            json!("int"),
+            "weights.type says that weights are integers of 8 bits",
+        ),
+        (
+            &format!("{group}/weights"),
+            "num_bits",
+            json!(4),
+            "weights.num_bits says that weights are floats of 4 bits",
+        ),
+    ] {
+        let copy = said(|config| {
+            *config = whole.clone();
+            config.pointer_mut(place).expect("there")[field] = value;
+        });
+        refused(&copy, 4, &[words]);
+    }
+    for (place, words) in [
+        ("", "quantization_config.rotation is true, and the field is not known"),
+        (group, "config_groups.group_0.rotation is true"),
+        (&format!("{group}/weights"), "group_0.weights.rotation is true"),
+    ] {
+        let copy = said(|config| {
+            *config = whole.clone();
+            config.pointer_mut(place).expect("there")["rotation"] = json!(true);
+        });
+        let told = warnings(&copy);
+        assert!(told.len() == 1 && told[0].contains(words), "{told:?}");
+    }
+    let told = warnings(&said(|config| config["rotation"] = json!("hadamard")));
+    assert!(told.len() == 1 && told[0].contains("quantization_config.rotation is \"hadamard\""), "{told:?}");
+}
+
+#[test]
+fn two_declarations_that_contradict_each_other_are_told_of() {
+    let told = |algorithm: &str| {
+        let copy = Copy::new();
+        let said = json!({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": algorithm}});
+        copy.write("hf_quant_config.json", said.to_string().as_bytes());
+        warnings(&copy)
+    };
+    for algorithm in ["NVFP4", "FP8"] {
+        let told = told(algorithm);
+        let words = format!(
+            "quantization.quant_algo is \"{algorithm}\", which contradicts config.json's quantization_config"
+        );
+        assert!(told.len() == 1 && told[0].contains(&words), "{told:?}");
+    }
+    assert_eq!(told("FP8_PB_WO"), [""; 0]);
+    let copy = Copy::new();
+    copy.edit("config.json", |config| config["compression_config"] = json!({"format": "pack-quantized"}));
+    let told = warnings(&copy);
+    assert!(
+        told.len() == 1 && told[0].contains("compression_config is not what quantization_config says"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn formats_are_known_by_their_companions_alone() {
+    for (companions, words) in [
+        (&["weight_blocks", "weight_scales"][..], "MXFP4"),
+        (&["gate_up_proj_blocks", "gate_up_proj_scales"], "MXFP4"),
+        (&["weight.compressed", "weight.bitmask"], "sparse weights"),
+        (&["pre_quant_scale"], "ModelOpt's AWQ"),
+        (&["scales", "biases"], "MLX"),
+    ] {
+        let module = EXPERT.strip_suffix("weight").expect("a weight");
+        let add_all = |all: &mut Tensors| {
+            companions.iter().for_each(|name| add(all, &format!("{module}{name}"), "U8", &[4]))
+        };
+        refused(&changed(add_all, |_| {}), 4, &[words]);
+    }
+}
+
+#[test]
+fn one_scale_for_a_matrix_among_blocks_is_read_and_told_of() {
+    let whole = |all: &mut Tensors, shape: &[u64], bytes: Vec<u8>| {
+        all.insert(format!("{EXPERT}_scale_inv"), ("F32".to_owned(), shape.to_vec(), bytes));
+    };
+    let expected = decoded(&changed(|all| whole(all, &[2, 2], f32s([118; 4].into_iter())), |_| {}));
+    for shape in [&[][..], &[1], &[1, 1]] {
+        let copy = changed(|all| whole(all, shape, f32s([118].into_iter())), |_| {});
+        assert!(decoded(&copy) == expected);
+        let told = warnings(&copy);
+        assert!(
+            told.len() == 1 && told[0].contains(EXPERT) && told[0].contains("one scale for the whole"),
+            "{told:?}"
+        );
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use quantpress::model::{Encoder, Model, Options};
 use serde_json::{Value, json};
 
 use crate::support::checkpoint::Copy;
-use crate::support::{fail, text};
+use crate::support::{fail, succeed, text};
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
@@ -132,6 +132,45 @@ fn special_tokens_may_be_named_in_a_map_alone() {
     assert!(warnings.len() == 1 && warnings[0].contains("no padding token is named"), "{warnings:?}");
     let stderr = fail(&["plan", text(copy.path()), "--strict"], 3);
     assert!(stderr.contains("no padding token"), "{stderr}");
+}
+
+#[test]
+fn what_tokenizers_say_twice_or_not_at_all_is_told() {
+    let told = |change: &dyn Fn(&Copy)| -> Vec<String> {
+        let copy = Copy::new();
+        change(&copy);
+        plan(&copy).expect("planned").warnings.iter().map(ToString::to_string).collect()
+    };
+    let one = |told: Vec<String>, words: &[&str]| {
+        assert!(told.len() == 1 && words.iter().all(|words| told[0].contains(words)), "{words:?}: {told:?}");
+    };
+    let map = |copy: &Copy| {
+        copy.write("special_tokens_map.json", br#"{"eos_token": "</think>", "unk_token": "x"}"#)
+    };
+    // The map is the newer one where the tokens are not listed beside it.
+    let told_of_map = told(&map);
+    assert!(
+        told_of_map[0].contains("eos_token is \"<")
+            && told_of_map[0].contains("special_tokens_map.json: eos_token is \"</think>\", which counts"),
+        "{told_of_map:?}"
+    );
+    let agreeing = r#"{"eos_token": {"content": "<｜end▁of▁sentence｜>"}}"#;
+    assert_eq!(told(&|copy| copy.write("special_tokens_map.json", agreeing.as_bytes())), [""; 0]);
+    one(
+        told(&|copy| {
+            copy.edit(CONFIG, |config| drop(config.as_object_mut().expect("fields").remove("chat_template")))
+        }),
+        &["has no chat template", "chat_template.jinja"],
+    );
+    let ignoring =
+        |copy: &Copy| copy.edit(TOKENIZER, |tokenizer| tokenizer["model"]["ignore_merges"] = true.into());
+    one(told(&ignoring), &["model.ignore_merges is true", "deepseek-v3"]);
+    let stripping =
+        |copy: &Copy| copy.edit(TOKENIZER, |tokenizer| tokenizer["added_tokens"][3]["rstrip"] = true.into());
+    one(told(&stripping), &["<｜User｜>", "rstrip"]);
+    let copy = Copy::new();
+    ignoring(&copy);
+    succeed(&["plan", text(copy.path()), "--strict", "--pre", "llama-bpe"]);
 }
 
 #[test]

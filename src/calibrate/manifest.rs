@@ -7,55 +7,86 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Found;
+use crate::checkpoint::Seen;
 use crate::disk;
-use crate::error::{Error, Result};
-use crate::gguf::beside;
+use crate::error::{Error, Result, Warning};
 use crate::whole;
 
 /// A larger manifest is none.
 const MAX_FILE: u64 = 1 << 20;
 
-#[derive(Serialize, Deserialize)]
-struct Manifest {
+/// What is known of a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
     tool: String,
     /// Stands for everything that the importances depend on.
     work: String,
+    /// How the checkpoint's shards were seen when the work began.
+    #[serde(default)]
+    seen: Seen,
     /// Of the importance matrix.
     sha256: String,
     found: Found,
 }
 
-/// What was found by the work that made the file at `path`; None if it is not there, or is other work's or changed.
+/// What is there.
+#[derive(Debug)]
+pub enum Made {
+    /// The file of this work.
+    Whole(Manifest),
+    /// A file of this work that was changed.
+    Changed,
+    /// Another one, or none.
+    Other,
+}
+
+impl Manifest {
+    /// Of a file that is about to get its name.
+    pub fn new(work: &str, seen: Seen, sha256: String, found: Found) -> Self {
+        let tool = concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned();
+        Self { tool, work: work.to_owned(), seen, sha256, found }
+    }
+
+    /// What was found by the work.
+    pub fn found(&self) -> Found {
+        self.found.clone()
+    }
+
+    /// As it is written.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).expect("plain data is JSON");
+        text.push(b'\n');
+        text
+    }
+
+    /// A warning, if shards are not as they were seen then.
+    pub fn changed(&self, path: &Path, now: &Seen) -> Option<Warning> {
+        self.seen.changed(now, &format!("{} was made", path.display()), "if so, --force makes it anew")
+    }
+
+    /// Keeps it in a folder until its file has its name.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    pub fn promise(&self, path: &Path) -> Result<()> {
+        disk::write_whole(path, &self.bytes()).map_err(|e| Error::io("write", path, e))
+    }
+}
+
+/// Whether the file at `path` is made by the work, as the manifest at `told` says.
 ///
 /// # Errors
 /// If the system cannot read what is there.
-pub fn made(path: &Path, work: &str) -> Result<Option<Found>> {
-    let told = beside(path, ".json");
+pub fn made(path: &Path, told: &Path, work: &str) -> Result<Made> {
     if !path.is_file() || !told.is_file() {
-        return Ok(None);
+        return Ok(Made::Other);
     }
-    let fault = |problem: String| Error::io("read", &told, std::io::Error::other(problem));
-    let Ok(manifest) = serde_json::from_slice::<Manifest>(&whole::read(&told, MAX_FILE, fault)?) else {
-        return Ok(None);
+    let fault = |problem: String| Error::io("read", told, std::io::Error::other(problem));
+    let manifest = serde_json::from_slice::<Manifest>(&whole::read(told, MAX_FILE, fault)?);
+    let Some(manifest) = manifest.ok().filter(|manifest| manifest.work == work) else {
+        return Ok(Made::Other);
     };
     let sha256 =
-        || File::open(path).and_then(|file| disk::sha256(&file)).map_err(|e| Error::io("read", path, e));
-    Ok((manifest.work == work && manifest.sha256 == sha256()?).then_some(manifest.found))
-}
-
-/// Writes the manifest of the file that will be at `path`.
-///
-/// # Errors
-/// If the system cannot.
-pub fn write(path: &Path, work: &str, sha256: &str, found: &Found) -> Result<()> {
-    let manifest = Manifest {
-        tool: concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned(),
-        work: work.to_owned(),
-        sha256: sha256.to_owned(),
-        found: found.clone(),
-    };
-    let mut text = serde_json::to_vec_pretty(&manifest).expect("plain data is JSON");
-    text.push(b'\n');
-    let path = beside(path, ".json");
-    disk::write_whole(&path, &text).map_err(|e| Error::io("write", &path, e))
+        File::open(path).and_then(|file| disk::sha256(&file)).map_err(|e| Error::io("read", path, e))?;
+    Ok(if manifest.sha256 == sha256 { Made::Whole(manifest) } else { Made::Changed })
 }

@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::collector::Collector;
-use super::manifest;
+use super::manifest::{self, Made, Manifest};
 use super::prober::{self, Prober};
+use crate::checkpoint::{Checkpoint, Seen};
 use crate::error::{Error, Result};
-use crate::forward::{Head, Pass, Saved, Weights};
-use crate::gguf::{Output, beside};
+use crate::forward::{Head, MANIFEST, Pass, Saved, Weights};
+use crate::gguf::{ManifestPlace, Output, beside};
+use crate::identity::{Identity, hex};
+use crate::log;
 use crate::model::{Description, Gated, Model, Slices, TensorPlan};
 use crate::moment;
 use crate::recipe::imatrix::{Entry, Imatrix, Layout, Origin, Writer};
@@ -41,8 +44,10 @@ pub struct Calibration<'a> {
     pub force: bool,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
-    /// Stands for the checkpoint, so that another one's unfinished work is not taken up.
-    pub checkpoint: String,
+    /// The checkpoint, whose shards are looked at again at the end.
+    pub checkpoint: &'a Checkpoint,
+    /// What of the work's identity is of the checkpoint, and of the model that it is taken for.
+    pub source: Identity,
     /// Whether the cost of types is measured besides.
     pub probing: Option<Probing<'a>>,
 }
@@ -111,29 +116,68 @@ pub fn run(
     told: &dyn Fn(Step),
 ) -> Result<Found> {
     Output::check(path)?;
-    let work = fingerprint(calibration);
+    let identity = identity(calibration);
+    let work = hex(&identity.work());
+    let now = Seen::of(calibration.checkpoint)?;
     let folder = beside(path, ".calibrating");
-    let made = if calibration.force { None } else { manifest::made(path, &work)? };
+    let made = match calibration.force {
+        true => Made::Other,
+        false => manifest::made(path, &beside(path, ".json"), &work)?,
+    };
     let probed = calibration.probing.as_ref().is_none_or(|probing| probing.made);
-    if let Some(found) = made.clone().filter(|_| probed) {
-        if folder.is_dir() {
-            Saved::open(folder, work)?.remove()?;
+    match &made {
+        Made::Changed => {
+            let problem = "was changed: it does not have its manifest's SHA-256".to_owned();
+            return Err(Error::Remake { file: path.to_owned(), problem });
         }
-        return Ok(Found { already: true, ..found });
-    }
-    if made.is_none() && !calibration.force {
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::Exists(path.to_owned()));
+        Made::Whole(manifest) => {
+            manifest.changed(path, &now).iter().for_each(log::warn);
+            if probed {
+                if folder.is_dir() {
+                    Saved::open(folder, identity, now)?.remove()?;
+                }
+                return Ok(Found { already: true, ..manifest.found() });
+            }
         }
-        Output::check_manifest(path)?;
+        Made::Other => {}
     }
-    let mut folder = Saved::open(folder, work)?;
+    let place = ManifestPlace::beside(path, calibration.force)?;
+    let mut folder = Saved::open(folder, identity, now.clone())?;
+    // A quantization into the same name is locked elsewhere. Each looks when its own lock is held, so one of the two sees it.
+    if Output::is_busy(path) {
+        folder.leave();
+        return Err(Error::Busy(path.to_owned()));
+    }
     if calibration.restart {
         folder.clear()?;
+    } else if let Some(problem) = folder.other_work()? {
+        return Err(Error::Resume { journal: folder.path().to_owned(), problem });
     }
+    // A run that ended between giving the file its name and telling of it.
+    let promised = match manifest::made(path, &folder.file(MANIFEST), &work)? {
+        Made::Whole(manifest) if !calibration.force => Some(manifest),
+        _ => None,
+    };
+    if let Some(manifest) = promised.as_ref().filter(|_| probed) {
+        place.write(&manifest.bytes())?;
+        folder.remove()?;
+        return Ok(Found { already: true, ..manifest.found() });
+    }
+    let is_ours = promised.is_some() || matches!(made, Made::Whole(_));
+    if !is_ours && !calibration.force && path.symlink_metadata().is_ok() {
+        folder.leave();
+        return Err(Error::Exists(path.to_owned()));
+    }
+    let advice = "if so, --restart begins anew, and without it the importances are of both";
+    let changed = folder.seen()?.changed(&now, "this work began", advice);
+    changed.iter().for_each(log::warn);
+    let target = Target { path, work: &work, place: &place, is_ours };
     let mut finished = 0;
-    match layers(weights, model, calibration, path, &folder, made.is_some(), told, &mut finished) {
+    match layers(weights, model, calibration, &target, &folder, told, &mut finished) {
         Ok(found) => {
+            let advice = "if so, the importances are of both, and --force makes them anew";
+            let changed = now.changed(&Seen::of(calibration.checkpoint)?, "this run began", advice);
+            changed.iter().for_each(log::warn);
             folder.remove()?;
             Ok(found)
         }
@@ -148,14 +192,23 @@ pub fn run(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call, of what a run has found out")]
+/// Where the importances go.
+struct Target<'a> {
+    path: &'a Path,
+    /// The digest of the work.
+    work: &'a str,
+    /// Of the manifest.
+    place: &'a ManifestPlace,
+    /// Whether a file of this work is there.
+    is_ours: bool,
+}
+
 fn layers(
     weights: &Weights,
     model: &Description,
     calibration: &Calibration,
-    path: &Path,
+    target: &Target,
     folder: &Saved,
-    is_there: bool,
     told: &dyn Fn(Step),
     finished: &mut usize,
 ) -> Result<Found> {
@@ -192,7 +245,7 @@ fn layers(
     prober.watch(&mut collector, |observer| Head::observe(weights, &mut pass, observer))?;
     prober.keep(&folder.file(&probed(layers)))?;
     keep(&mut collector, &folder.file(&sums(layers)), &origin)?;
-    let found = join(folder, calibration, weights.tensors(), layers, origin, path, is_there)?;
+    let found = join(folder, calibration, weights.tensors(), layers, origin, target)?;
     if let Some(probing) = &calibration.probing {
         let mut all = Probed::default();
         for layer in 0..=layers {
@@ -237,8 +290,7 @@ fn join(
     model: &[TensorPlan],
     layers: usize,
     origin: Origin,
-    path: &Path,
-    is_there: bool,
+    target: &Target,
 ) -> Result<Found> {
     // One tensor of each layer's experts, which has inputs only of the tokens that chose them.
     let down = |tensor: &&TensorPlan| {
@@ -270,17 +322,20 @@ fn join(
         }
     }
     let tensors = entries.len();
-    let writer = Writer::create(path, calibration.layout, &origin, entries)?;
+    let writer = Writer::create(target.path, calibration.layout, &origin, entries)?;
     for (place, (layer, name)) in sources.iter().enumerate() {
         let [sums, counts] = parts[*layer].sums(name).expect("it was there before");
         writer.put(place, &sums, &counts)?;
     }
     let found = Found { already: false, tensors, tokens: calibration.tokens.len(), unreached };
-    // The manifest first: it tells the next run whether the file is the one that it speaks of.
-    manifest::write(path, &fingerprint(calibration), &writer.sha256()?, &found)?;
-    moment::pass("told");
-    writer.finish(calibration.force || is_there)?;
+    // Promised first, so that a run killed in between knows the file for its own; told when the name is won, and so never of
+    // another file.
+    let manifest = Manifest::new(target.work, folder.seen()?, writer.sha256()?, found.clone());
+    manifest.promise(&folder.file(MANIFEST))?;
+    writer.finish(calibration.force || target.is_ours)?;
     moment::pass("joined");
+    target.place.write(&manifest.bytes())?;
+    moment::pass("told");
     Ok(found)
 }
 
@@ -299,16 +354,28 @@ impl Calibration<'_> {
 }
 
 /// Everything that the files depend on.
-fn fingerprint(calibration: &Calibration) -> String {
-    let mut digest = Sha256::new();
-    digest.update(env!("CARGO_PKG_VERSION"));
-    digest.update(&calibration.checkpoint);
-    digest.update(calibration.context.to_le_bytes());
-    digest.update([u8::from(calibration.cover), u8::from(calibration.layout == Layout::Dat)]);
-    digest.update(format!("{:?}", calibration.datasets));
-    for format in calibration.probing.iter().flat_map(|probing| probing.types) {
-        digest.update(format.name());
-    }
-    calibration.tokens.iter().for_each(|token| digest.update(token.to_le_bytes()));
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+fn identity(calibration: &Calibration) -> Identity {
+    let mut tokens = Sha256::new();
+    calibration.tokens.iter().for_each(|token| tokens.update(token.to_le_bytes()));
+    let types: Vec<&str> =
+        calibration.probing.iter().flat_map(|probing| probing.types).map(|t| t.name()).collect();
+    let types = if types.is_empty() { "none".to_owned() } else { types.join(",") };
+    let layout = if calibration.layout == Layout::Dat { "dat" } else { "gguf" };
+    let mut identity = calibration.source.clone();
+    identity.0.extend(
+        Identity::new([
+            ("the tool", concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned()),
+            ("--context", calibration.context.to_string()),
+            ("--cover", calibration.cover.to_string()),
+            ("--format", layout.to_owned()),
+            ("--sensitivity's types", types),
+            ("the texts' names", calibration.datasets.join(", ")),
+            (
+                "the texts with --chunks, as tokens",
+                format!("{} of digest {}", calibration.tokens.len(), hex(&tokens.finalize().into())),
+            ),
+        ])
+        .0,
+    );
+    identity
 }

@@ -46,9 +46,13 @@ impl Config {
     pub fn find<T: DeserializeOwned>(&self, field: &str) -> Result<Option<T>> {
         match self.fields.get(field) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => {
-                T::deserialize(value).map(Some).map_err(|e| self.fault(field, format!("{value}: {e}")))
-            }
+            Some(value) => T::deserialize(value).map(Some).map_err(|e| {
+                let problem = match expected(std::any::type_name::<T>()) {
+                    Some(expected) => format!("is {value}; expected {expected}"),
+                    None => format!("is {value}: {e}"),
+                };
+                self.fault(field, problem)
+            }),
         }
     }
 
@@ -125,5 +129,46 @@ impl Config {
     pub fn fault(&self, field: &str, problem: String) -> Error {
         let (file, path) = self.place.split_once(": ").unwrap_or((&self.place, ""));
         Error::file(file, format!("{path}{field} {problem}"))
+    }
+}
+
+/// What a field of a type of Rust's is, in words.
+fn expected(name: &str) -> Option<&'static str> {
+    Some(match name.rsplit("::").next()? {
+        "u16" | "u32" | "u64" | "usize" => "a whole number, not negative and not absurdly large",
+        "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "bool" => "true or false",
+        "String" => "a text",
+        "String>" if name.contains("Vec<") => "a list of texts",
+        _ if name.contains("Map<") => "an object",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_told_in_words_and_not_in_rusts() {
+        let config = Config::parse(br#"{"list": [0, 1], "text": "x", "number": -1}"#).expect("an object");
+        let said = |error: Error| error.to_string();
+        for (found, words) in [
+            (
+                said(config.get::<u32>("list").expect_err("a list")),
+                "config.json: list is [0,1]; expected a whole number",
+            ),
+            (said(config.get::<bool>("text").expect_err("a text")), "text is \"x\"; expected true or false"),
+            (
+                said(config.get::<u32>("number").expect_err("negative")),
+                "number is -1; expected a whole number",
+            ),
+            (said(config.get::<String>("list").expect_err("a list")), "list is [0,1]; expected a text"),
+            (said(config.get::<Vec<String>>("text").expect_err("a text")), "expected a list of texts"),
+            (said(config.object("list").expect_err("a list")), "list is [0,1]; expected an object"),
+        ] {
+            assert!(found.contains(words), "{found}");
+        }
     }
 }

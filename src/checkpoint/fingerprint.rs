@@ -102,6 +102,15 @@ impl Fingerprint {
         Ok(Self { settings: text(settings), tensors: text(tensors), sample: text(sample) })
     }
 
+    /// What of a work's identity is of the checkpoint.
+    pub fn parts(&self) -> [(&'static str, String); 3] {
+        [
+            ("the checkpoint's configuration and tokenizer", self.settings.clone()),
+            ("the checkpoint's list of tensors", self.tensors.clone()),
+            ("the checkpoint's weights, as sampled", self.sample.clone()),
+        ]
+    }
+
     /// All of it as one digest.
     pub fn sha256(&self) -> String {
         hex(format!("{}\n{}\n{}\n", self.settings, self.tensors, self.sample).as_bytes())

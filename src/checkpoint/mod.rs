@@ -3,6 +3,7 @@
 mod config;
 mod decode;
 mod dtype;
+pub(crate) mod fields;
 mod fingerprint;
 mod gguf;
 mod header;
@@ -10,6 +11,7 @@ mod index;
 mod matrix;
 mod memory;
 mod pairs;
+mod seen;
 mod shards;
 mod source;
 mod stored;
@@ -24,12 +26,13 @@ pub use header::Tensor;
 pub use matrix::{Matrix, Values};
 pub use memory::Memory;
 pub(crate) use pairs::Pairs;
+pub use seen::Seen;
 use source::refuse_stand_in;
 pub use source::{Folder, Source, exists, read_file};
 use stored::Stored;
 pub use stored::{Encoding, LeftOut};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::Metadata;
 
 /// A larger JSON file is refused; R1's index has 8.5 MB, its tokenizer 7.5 MB. Parsed, one takes about eight times its
@@ -198,6 +201,34 @@ impl Checkpoint {
     /// Tensors that no model needs, which are left out by name.
     pub fn left_out(&self) -> &[LeftOut] {
         self.stored.left_out()
+    }
+
+    /// What is suspicious in what is said of how the weights are stored.
+    pub fn warnings(&self) -> &[Warning] {
+        self.stored.warnings()
+    }
+
+    /// Whether two tensors seem to hold the same numbers: dtype, shape and a sample of the bytes are the same.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn look_alike(&self, first: &Tensor, second: &Tensor) -> Result<bool> {
+        const SAMPLES: u64 = 64;
+        const SAMPLE: u64 = 4096;
+        if first.dtype != second.dtype || first.shape != second.shape {
+            return Ok(false);
+        }
+        let size = SAMPLE.min(first.bytes);
+        let (mut a, mut b) = (vec![0; size as usize], vec![0; size as usize]);
+        for sample in 0..SAMPLES {
+            let offset = ((first.bytes - size) as u128 * u128::from(sample) / u128::from(SAMPLES - 1)) as u64;
+            self.read_at(first, offset, &mut a)?;
+            self.read_at(second, offset, &mut b)?;
+            if a != b {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether no model needs a tensor of this name.

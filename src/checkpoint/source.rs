@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use crate::disk;
 use crate::error::{Error, Result};
@@ -31,6 +32,14 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// # Errors
     /// If the folder cannot be read.
     fn files(&self, folder: &str) -> io::Result<Vec<String>>;
+
+    /// When the file was written last, where that is known.
+    ///
+    /// # Errors
+    /// If it is not there, or the system cannot tell.
+    fn changed(&self, _file: &str) -> io::Result<Option<SystemTime>> {
+        Ok(None)
+    }
 
     /// The range will not be read again: whatever is cached of it may go.
     fn forget(&self, _file: &str, _range: Range<u64>) {}
@@ -144,13 +153,7 @@ impl Folder {
         }
         let path = self.root.join(name);
         // Asked before it is opened: opening a pipe would wait for a writer.
-        let metadata = std::fs::metadata(&path).map_err(|e| match std::fs::read_link(&path) {
-            // Not absent: somebody means a file to be there.
-            Ok(target) if e.kind() == io::ErrorKind::NotFound => {
-                io::Error::other(format!("it is a link to {}, which is not there", target.display()))
-            }
-            _ => e,
-        })?;
+        let metadata = std::fs::metadata(&path).map_err(|e| leads_nowhere(&path).unwrap_or(e))?;
         if !metadata.is_file() {
             return Err(io::Error::other("is not a regular file"));
         }
@@ -158,6 +161,12 @@ impl Folder {
         open.insert(name, &file);
         Ok(file)
     }
+}
+
+/// The error of a link whose end is not there, which is not absent: somebody means something to be there.
+fn leads_nowhere(path: &Path) -> Option<io::Error> {
+    let target = std::fs::read_link(path).ok().filter(|_| !path.exists())?;
+    Some(io::Error::other(format!("it is a link to {}, which is not there", target.display())))
 }
 
 impl Source for Folder {
@@ -170,7 +179,8 @@ impl Source for Folder {
     }
 
     fn files(&self, folder: &str) -> io::Result<Vec<String>> {
-        let entries = match std::fs::read_dir(self.root.join(folder)) {
+        let path = self.root.join(folder);
+        let entries = match std::fs::read_dir(&path).map_err(|e| leads_nowhere(&path).unwrap_or(e)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
@@ -185,6 +195,11 @@ impl Source for Folder {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    fn changed(&self, file: &str) -> io::Result<Option<SystemTime>> {
+        // By the name: the shard may have been replaced since it was opened.
+        std::fs::metadata(self.root.join(file))?.modified().map(Some)
     }
 
     fn forget(&self, file: &str, range: Range<u64>) {
@@ -231,5 +246,7 @@ mod tests {
         let cause = std::error::Error::source(&error).expect("a cause").to_string();
         assert!(error.to_string().contains("a.json") && cause.contains("../blobs/0000"), "{error}: {cause}");
         assert!(!exists(&source, "b.json").expect("absent"));
+        assert_eq!(source.files("b.json").expect("absent"), [""; 0]);
+        assert!(source.files("a.json").expect_err("dangling").to_string().contains("../blobs/0000"));
     }
 }

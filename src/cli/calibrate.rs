@@ -15,6 +15,7 @@ use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint, hex};
 use crate::error::Error;
+use crate::identity::Identity;
 use crate::log;
 use crate::model::{Model, Options, Weights};
 use crate::plain::{self, plain};
@@ -103,7 +104,8 @@ impl Calibrate {
             restart: self.restart,
             force: self.force,
             stop: interrupt::flag(),
-            checkpoint: fingerprint(&checkpoint, &model)?,
+            checkpoint: &checkpoint,
+            source: source(&checkpoint, &model)?,
             probing: self.sensitivity.is_some().then_some(probing),
         };
         let quiet = self.quiet;
@@ -184,7 +186,7 @@ impl Calibrate {
             Sampling { store: checkpoint, model, source: &source, imatrix: Some(&imatrix), types, stop };
         let (table, warnings) = measure(&sampling)?;
         warnings.iter().filter(|_| !self.quiet).for_each(log::warn);
-        table.with(probed).save(path)
+        table.with(probed).save(path, self.force)
     }
 }
 
@@ -226,7 +228,9 @@ fn warn(found: &Found, cover: bool) {
     }
 }
 
-/// Stands for the checkpoint, and for the model that it is taken for.
-fn fingerprint(checkpoint: &Checkpoint, model: &Model) -> Result<String, Error> {
-    Ok(hex(format!("{} {:?}", Fingerprint::of(checkpoint)?.sha256(), model.metadata).as_bytes()))
+/// What of the work's identity is of the checkpoint, and of the model that it is taken for.
+fn source(checkpoint: &Checkpoint, model: &Model) -> Result<Identity, Error> {
+    let model = hex(format!("{:?}", model.metadata).as_bytes());
+    let parts = Fingerprint::of(checkpoint)?.parts();
+    Ok(Identity::new(parts.into_iter().chain([("the model's metadata, with --pre", model)])))
 }

@@ -82,9 +82,9 @@ impl Cli {
     /// What a user who has stopped the command may want to know.
     pub fn after_interruption(&self) -> &'static str {
         match self.command {
-            Command::Quantize(_) => "nothing was done that could be kept: the same command begins anew",
-            Command::Calibrate(_) => {
-                "layers that were finished are kept in FILE.calibrating: the same command goes on from there"
+            // What is done of these and kept, their own errors tell.
+            Command::Quantize(_) | Command::Calibrate(_) => {
+                "nothing was done that could be kept: the same command begins anew"
             }
             _ => "nothing is kept: the same command begins anew",
         }
@@ -134,4 +134,20 @@ fn is_hung_up(error: &io::Error) -> bool {
 /// A table or text that already ends its last line.
 fn print_block(text: impl std::fmt::Display) -> Result<()> {
     print(text.to_string().trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_reader_that_is_gone_is_no_error_and_a_full_disk_is_one() {
+        use rustix::io::Errno;
+        let of = |errno: Errno| result(Err(io::Error::from_raw_os_error(errno.raw_os_error())));
+        // A pipe's, and a terminal's.
+        assert!(of(Errno::PIPE).is_ok() && of(Errno::IO).is_ok());
+        let full = of(Errno::NOSPC).expect_err("a full disk");
+        assert_eq!((full.to_string().as_str(), full.exit_code()), ("cannot write to stdout", 1));
+    }
 }

@@ -33,7 +33,8 @@ pub enum Existing {
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     checkpoint: Option<PathBuf>,
-    inputs: Vec<(&'static str, PathBuf)>,
+    /// Files that stay as they are, and who wants them to.
+    inputs: Vec<(String, PathBuf)>,
     outputs: Vec<Output>,
 }
 
@@ -64,7 +65,12 @@ impl Files {
 
     /// The option's files are read.
     pub fn read(&mut self, option: &'static str, paths: impl IntoIterator<Item = impl AsRef<Path>>) {
-        self.inputs.extend(paths.into_iter().map(|path| (option, path.as_ref().to_owned())));
+        self.keep(&format!("{option} reads"), paths);
+    }
+
+    /// The files stay as they are: `whose` says why.
+    pub fn keep(&mut self, whose: &str, paths: impl IntoIterator<Item = impl AsRef<Path>>) {
+        self.inputs.extend(paths.into_iter().map(|path| (whose.to_owned(), path.as_ref().to_owned())));
     }
 
     /// The option's file is written, if there is one.
@@ -93,10 +99,10 @@ impl Files {
                 if let Some((other, ..)) = written.iter().find(|(_, _, known)| *known == identity) {
                     return Err(output.taken(&path, &format!("{} writes", other.option)));
                 }
-                if let Some((option, input)) =
+                if let Some((whose, input)) =
                     self.inputs.iter().find(|input| Identity::of(&input.1) == identity)
                 {
-                    let whose = format!("{option} reads ({})", input.display());
+                    let whose = format!("{whose} ({})", input.display());
                     return Err(output.taken(&path, &whose));
                 }
                 written.push((output, path, identity));
@@ -146,6 +152,11 @@ impl Output {
         if path.file_name().is_none() {
             return refused("names no file");
         }
+        if path.as_os_str().as_encoded_bytes().ends_with(std::path::MAIN_SEPARATOR_STR.as_bytes())
+            && !path.is_dir()
+        {
+            return refused("ends as a folder's name; expected the name of a file");
+        }
         if !disk::folder(path).is_dir() {
             let absent = io::Error::new(io::ErrorKind::NotFound, "there is no such folder");
             return Err(Error::io("create", path, absent));
@@ -155,6 +166,13 @@ impl Output {
         }
         if is_of_the_system(path) || path.metadata().is_ok_and(|found| !found.is_file()) {
             return refused("is no regular file and will not be replaced");
+        }
+        let manifest = beside(path, MANIFEST);
+        if self.beside.contains(&MANIFEST) && manifest.is_dir() {
+            return refused(&format!(
+                "the manifest is written beside it, and {} is a folder",
+                manifest.display()
+            ));
         }
         if let Some((limit, longest)) = self.longest_name() {
             return refused(&format!(
@@ -195,6 +213,9 @@ impl Output {
     }
 }
 
+/// The end of a manifest's name.
+const MANIFEST: &str = ".json";
+
 const THERE: &str = "is there already; --force replaces it";
 
 /// Writes a small file whole or not at all, unless it is there with the same bytes.
@@ -203,6 +224,16 @@ const THERE: &str = "is there already; --force replaces it";
 /// If there are other bytes and it is not to be replaced, or the system cannot.
 pub fn write(option: &str, path: &Path, bytes: &[u8], force: bool) -> Result<Written> {
     match path.symlink_metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !force => {
+            // What comes there in this moment is not replaced either.
+            let written = disk::write_new(path, bytes).map_err(|e| match e.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    Error::Argument(format!("{option} {}: {THERE}", path.display()))
+                }
+                _ => Error::io("write", path, e),
+            });
+            return written.map(|()| Written::Made);
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(Error::io("write", path, e)),
         Ok(found) => {

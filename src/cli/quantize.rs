@@ -115,7 +115,7 @@ impl Quantize {
         let listener = |event| progress.event(event);
         let job = Job {
             store: &planned.checkpoint,
-            shards: planned.checkpoint.shards(),
+            checkpoint: &planned.checkpoint,
             plan: &planned.plan,
             importances: &importances,
             output: &self.output,

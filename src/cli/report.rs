@@ -48,6 +48,8 @@ impl Report {
         subject.run = self.events.as_deref().map(|path| read_run(path, &subject)).transpose()?;
         subject.certificate =
             self.certificate.as_deref().map(|path| read_certificate(path, &subject)).transpose()?;
+        files.keep("the manifest describes", &subject.files);
+        files.check(self.force)?;
         let page = page(&subject);
         let already = match outputs::write("-o", &self.output, page.as_bytes(), self.force)? {
             Written::Already => "already made, ",

@@ -111,7 +111,7 @@ impl Sizing {
             let problem = "leaves no type open, so it has its own size; --size and --bpw want one with type = \"auto\", as the preset auto";
             return Err(Error::Recipe { recipe: wishes.recipe.name.clone(), problem: problem.into() });
         }
-        let dead = wishes.recipe.dead_rules(model);
+        let dead = wishes.recipe.dead_rules(model, wishes.overrides);
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let sampling = Sampling { store: checkpoint, model, source, imatrix, types, stop: interrupt::flag() };
         let (table, warnings) = self.table(&sampling, threads)?;
@@ -132,7 +132,7 @@ impl Sizing {
         }
         let (table, warnings) = on_threads(threads, || measure(sampling))??;
         if let Some(path) = &self.sensitivity {
-            table.save(path)?;
+            table.save(path, false)?;
         }
         Ok((table, warnings))
     }

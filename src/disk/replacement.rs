@@ -75,9 +75,21 @@ fn unfinished(path: &Path) -> PathBuf {
 /// # Errors
 /// If the system cannot.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    written(path, bytes)?.finish(true)
+}
+
+/// Writes a small file whole or not at all, where none is.
+///
+/// # Errors
+/// If the system cannot; `AlreadyExists` if a file is there.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    written(path, bytes)?.finish(false)
+}
+
+fn written(path: &Path, bytes: &[u8]) -> io::Result<Replacement> {
     let replacement = Replacement::create(path)?;
     replacement.file().write_all(bytes)?;
-    replacement.finish(true)
+    Ok(replacement)
 }
 
 #[cfg(test)]

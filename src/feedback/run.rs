@@ -5,10 +5,12 @@ use super::ledger::Ledger;
 use super::press::Press;
 use super::quantized::Quantized;
 use super::written::Written;
+use crate::checkpoint::Seen;
 use crate::covariance::{Covariance, Known, metrics};
 use crate::error::{Error, Result};
 use crate::forward::{Head, Inputs, Observer, Pass, Saved, Weights};
 use crate::gguf::beside;
+use crate::identity::Identity;
 use crate::model::{Description, Half, Input, Role, Slices, TensorPlan};
 use crate::pipeline::{Budget, Job, Method, Session, Stages, Work};
 
@@ -31,7 +33,9 @@ impl Method for Feedback<'_> {
             let problem = "--feedback needs what it made of the layers before; make all parts with --split";
             return Err(Error::Argument(problem.into()));
         }
-        let saved = Saved::open(beside(&session.name, ".feedback"), session.fingerprint())?;
+        // What it is of, and how the shards are seen, the journal tells.
+        let identity = Identity::new([("the run", session.fingerprint())]);
+        let saved = Saved::open(beside(&session.name, ".feedback"), identity, Seen::default())?;
         let (outputs, keeper) = session.parts(job, work);
         let written = Written::new(work, &keeper);
         let mut ledger = Ledger::new(job, work, outputs, keeper, &written);

@@ -17,7 +17,7 @@ mod states;
 
 pub use head::Head;
 pub use pass::Pass;
-pub use saved::Saved;
+pub use saved::{MANIFEST, Saved};
 pub use states::States;
 
 pub use crate::model::Weights;

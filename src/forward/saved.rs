@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::states::States;
+use crate::checkpoint::Seen;
 use crate::disk::{self, Create, Replacement};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::log;
 use crate::moment;
 use crate::whole;
@@ -27,7 +29,9 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Saved {
     path: PathBuf,
-    fingerprint: String,
+    identity: Identity,
+    /// How the shards are seen now.
+    now: Seen,
     lock: File,
 }
 
@@ -35,7 +39,9 @@ pub struct Saved {
 /// promises more than there is.
 #[derive(Serialize, Deserialize)]
 struct Done {
-    fingerprint: String,
+    identity: Identity,
+    /// How the shards were seen when the work began.
+    seen: Seen,
     layers: usize,
     files: BTreeMap<String, Sum>,
 }
@@ -48,17 +54,21 @@ struct Sum {
 }
 
 const DONE: &str = "done.json";
+
+/// The manifest of a result that is about to get its name.
+pub const MANIFEST: &str = "manifest.json";
+
 const LOCK: &str = "lock";
 
 /// A larger marker is none.
 const MAX_DONE: u64 = 1 << 20;
 
 impl Saved {
-    /// The folder at `path`, made if it is not there; `fingerprint` stands for everything that the result depends on.
+    /// The folder at `path`, made if it is not there, for a work, and how its shards are seen now.
     ///
     /// # Errors
     /// If it cannot be created, is a link or no folder of this program's, or another process works in it.
-    pub fn open(path: PathBuf, fingerprint: String) -> Result<Self> {
+    pub fn open(path: PathBuf, identity: Identity, now: Seen) -> Result<Self> {
         loop {
             make(&path)?;
             let lock_path = path.join(LOCK);
@@ -72,9 +82,53 @@ impl Saved {
                 return Err(Error::Busy(path.with_extension("")));
             }
             if disk::is_at(&file, &lock_path) {
-                return Ok(Self { path, fingerprint, lock: file });
+                return Ok(Self { path, identity, now, lock: file });
             }
         }
+    }
+
+    /// Whether another process works in a folder of that name.
+    pub fn is_busy(path: &Path) -> bool {
+        disk::is_locked(&path.join(LOCK))
+    }
+
+    /// Removes such a folder, if there is one of this program's.
+    ///
+    /// # Errors
+    /// If another process works in it, or it cannot be removed.
+    pub fn forget(path: PathBuf) -> Result<()> {
+        if !path.is_dir() {
+            return Ok(());
+        }
+        match Self::open(path, Identity::default(), Seen::default()) {
+            Ok(saved) => saved.remove(),
+            Err(Error::Argument(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What differs, if what was kept is of other work.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn other_work(&self) -> Result<Option<String>> {
+        let done = self.done()?;
+        let marker = self.path.join(DONE);
+        if done.is_none() && marker.exists() {
+            log::warn(format_args!(
+                "{} is not as it was left; the layers are gone through again",
+                marker.display()
+            ));
+        }
+        Ok(done.and_then(|done| done.identity.differences(&self.identity)))
+    }
+
+    /// How the shards were seen when the work began.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn seen(&self) -> Result<Seen> {
+        Ok(self.mine()?.map_or_else(|| self.now.clone(), |done| done.seen))
     }
 
     /// Layers that are finished, of the same work, with all that was kept of them as it was; None if nothing was, or is
@@ -83,7 +137,7 @@ impl Saved {
     /// # Errors
     /// If the folder cannot be read.
     pub fn layers(&self) -> Result<Option<usize>> {
-        let Some(done) = self.done()? else { return Ok(None) };
+        let Some(done) = self.mine()? else { return Ok(None) };
         for (name, sum) in &done.files {
             let path = self.path.join(name);
             match sum_of(&path) {
@@ -109,8 +163,17 @@ impl Saved {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let done = serde_json::from_slice::<Done>(&bytes).ok();
-        Ok(done.filter(|done| done.fingerprint == self.fingerprint))
+        Ok(serde_json::from_slice(&bytes).ok())
+    }
+
+    /// What is done of the same work.
+    fn mine(&self) -> Result<Option<Done>> {
+        Ok(self.done()?.filter(|done| done.identity == self.identity))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A file in the folder.
@@ -125,7 +188,7 @@ impl Saved {
     pub fn keep(&self, layers: usize, states: &mut States, files: &[String]) -> Result<()> {
         let hidden = hidden(layers);
         let sum = self.write_states(&self.path.join(&hidden), states)?;
-        let mut done = self.done()?.unwrap_or_else(|| self.nothing());
+        let mut done = self.mine()?.unwrap_or_else(|| self.nothing());
         let before = std::mem::replace(&mut done.layers, layers);
         self.add(&mut done, files)?;
         done.files.insert(hidden, sum);
@@ -141,7 +204,7 @@ impl Saved {
     }
 
     fn nothing(&self) -> Done {
-        Done { fingerprint: self.fingerprint.clone(), layers: 0, files: BTreeMap::new() }
+        Done { identity: self.identity.clone(), seen: self.now.clone(), layers: 0, files: BTreeMap::new() }
     }
 
     fn add(&self, done: &mut Done, files: &[String]) -> Result<()> {
@@ -197,7 +260,7 @@ impl Saved {
 
     /// The work stopped: the folder stays if anything of it is of use.
     pub fn leave(self) {
-        if matches!(self.done(), Ok(None)) {
+        if matches!(self.mine(), Ok(None)) {
             let _ = self.remove();
         }
     }
@@ -258,6 +321,7 @@ fn is_ours(name: &str) -> bool {
         || numbered("layer-", ".imatrix")
         || numbered("layer-", ".sensitivity")
         || name == DONE
+        || name == MANIFEST
         || name.starts_with(".quantpress-")
 }
 
@@ -270,7 +334,10 @@ fn make(path: &Path) -> Result<()> {
     }
     let io = |e| Error::io("read", path, e);
     let refuse = |what: &str| {
-        let problem = format!("{} {what}; quantpress keeps unfinished work under that name", path.display());
+        let problem = format!(
+            "{} {what}; quantpress keeps unfinished work under that name: remove what is there, or name another output",
+            path.display()
+        );
         Err(Error::Argument(problem))
     };
     if !path.symlink_metadata().map_err(io)?.is_dir() {

@@ -4,6 +4,7 @@
 
 mod contents;
 mod layout;
+mod manifest_place;
 mod metadata;
 mod output;
 mod parts;
@@ -13,6 +14,7 @@ mod value;
 
 pub use contents::{Contents, Entry};
 pub use layout::{ALIGNMENT, Layout, TensorInfo};
+pub use manifest_place::ManifestPlace;
 pub use metadata::Metadata;
 pub use output::{Output, beside};
 pub use parts::{Part, Parts};

@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 use crate::disk::{self, Create};
 use crate::error::{Error, Result};
 
-/// What every manifest begins with.
-const MANIFEST: &[u8] = b"{\n  \"tool\": \"quantpress ";
-
 /// An unfinished file, locked against other processes.
 #[derive(Debug)]
 pub struct Output {
@@ -44,24 +41,14 @@ impl Output {
         }
     }
 
-    /// Checks that the manifest of `path` can be written: what may be there is one of this program's.
-    ///
-    /// # Errors
-    /// If something else is there.
-    pub fn check_manifest(path: &Path) -> Result<()> {
-        let manifest = beside(path, ".json");
-        if manifest.symlink_metadata().is_err() {
-            return Ok(());
-        }
-        let mut found = [0; MANIFEST.len()];
-        let file = disk::open_own(&manifest, Create::Never);
-        let read = file.is_ok_and(|file| disk::read_exact_at(&file, 0, &mut found).is_ok());
-        if read && found == *MANIFEST { Ok(()) } else { Err(Error::Exists(manifest)) }
-    }
-
     /// The name under which `path` is written.
     pub fn part(path: &Path) -> PathBuf {
         beside(path, ".part")
+    }
+
+    /// Whether another process is writing `path`.
+    pub fn is_busy(path: &Path) -> bool {
+        disk::is_locked(&Self::part(path))
     }
 
     /// Creates the unfinished file, empty.

@@ -99,6 +99,7 @@ impl Model {
         };
         let arch::Described { model: mut description, left_out, mut warnings } =
             (family.describe)(checkpoint, options)?;
+        warnings.extend(checkpoint.warnings().iter().cloned());
         let mut builder = arch::Builder::new(checkpoint);
         for (layer, spec) in description.specs() {
             builder.add(layer, &spec)?;

@@ -1,18 +1,19 @@
 //! Whether the work was done before: then there is nothing to do, and a job that is tried again costs nothing.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::Job;
 use super::journal::Journal;
 use super::seal::names;
-use super::session::{identity, journal_name};
-use super::{Job, manifest};
-use crate::checkpoint::hex;
+use super::session::{self, journal_name};
+use crate::checkpoint::{Seen, hex};
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use crate::gguf::beside;
+use crate::identity;
 use crate::whole;
 
 /// A larger manifest is none; R1's has a megabyte.
@@ -21,10 +22,30 @@ const MAX_MANIFEST: u64 = 64 << 20;
 /// Bytes of tensors that are held against their digests: a look, and no proof, which `verify` gives.
 const LOOK: u64 = 64 << 20;
 
+/// What is there of a job's files.
+#[derive(Debug)]
+pub enum Found {
+    /// All of them, whole, with their SHA-256; and what is to be said of them.
+    Made(Vec<String>, Option<Warning>),
+    /// One of this very work that is not as it should be, and why.
+    Damaged(PathBuf, String),
+    /// Something else, or nothing.
+    Other,
+}
+
+/// A file that may be of this work.
+enum File {
+    Whole(Manifest),
+    Damaged(String),
+    Other,
+}
+
 /// A manifest, as far as it tells whose work a file is.
 #[derive(Deserialize)]
 struct Manifest {
     work: String,
+    #[serde(default)]
+    seen: Seen,
     sha256: String,
     /// What looked damaged in the checkpoint: it may have been mended since, where no sample of it looks.
     #[serde(default)]
@@ -34,27 +55,34 @@ struct Manifest {
 
 #[derive(Deserialize)]
 struct Tensor {
+    name: String,
     offset: u64,
     bytes: u64,
     sha256: String,
 }
 
-/// The SHA-256 of every file of the job, if all are there, made by the same work: their manifests say so, and size, header
-/// and the smallest tensors are as they should be. What that work may have left of its journal is removed.
+/// Whether all files of the job are there, made by the same work: their manifests say so, and size, header and the smallest
+/// tensors are as they should be. What that work may have left of its journal is removed.
 ///
 /// # Errors
 /// If the system cannot read what is there.
-pub fn made(job: &Job) -> Result<Option<Vec<String>>> {
+pub fn made(job: &Job) -> Result<Found> {
     if job.force || job.restart {
-        return Ok(None);
+        return Ok(Found::Other);
     }
-    let identity = identity(job);
-    let work = manifest::text(&identity.work());
-    let mut digests = Vec::new();
-    for (name, file) in names(job).zip(job.files()) {
-        match digest(job, &name, file, &work)? {
-            Some(sha256) => digests.push(sha256),
-            None => return Ok(None),
+    let identity = session::identity(job);
+    let work = identity::hex(&identity.work());
+    let (mut digests, mut warning) = (Vec::new(), None);
+    let now = Seen::of(job.checkpoint)?;
+    for (name, number) in names(job).zip(job.files()) {
+        match look(job, &name, number, &work)? {
+            File::Whole(manifest) => {
+                let (since, advice) = advice(&name);
+                warning = warning.or_else(|| manifest.seen.changed(&now, &since, &advice));
+                digests.push(manifest.sha256);
+            }
+            File::Damaged(problem) => return Ok(Found::Damaged(name, problem)),
+            File::Other => return Ok(Found::Other),
         }
     }
     let journal = journal_name(job);
@@ -64,49 +92,63 @@ pub fn made(job: &Job) -> Result<Option<Vec<String>>> {
             journal.remove()?;
         }
     }
-    Ok(Some(digests))
+    Ok(Found::Made(digests, warning))
 }
 
-/// The SHA-256 of a file of the plan, if it is made.
-fn digest(job: &Job, name: &Path, file: usize, work: &str) -> Result<Option<String>> {
-    let layout = &job.plan.files[file].layout;
-    if !name.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == layout.file_size) {
-        return Ok(None);
-    }
+fn advice(name: &Path) -> (String, String) {
+    let name = name.display();
+    let advice = format!("quantpress verify {name} --against CHECKPOINT tells, and --force makes it anew");
+    (format!("{name} was made"), advice)
+}
+
+/// Holds a file of the plan against its manifest.
+fn look(job: &Job, name: &Path, number: usize, work: &str) -> Result<File> {
+    let layout = &job.plan.files[number].layout;
+    let Ok(there) = name.symlink_metadata() else { return Ok(File::Other) };
     let path = beside(name, ".json");
-    if !path.is_file() {
-        return Ok(None);
+    if !there.is_file() || !path.is_file() {
+        return Ok(File::Other);
     }
     let fault = |problem| Error::Gguf { file: path.display().to_string(), problem };
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&whole::read(&path, MAX_MANIFEST, fault)?) else {
-        return Ok(None);
+        return Ok(File::Other);
     };
-    if manifest.work != work || !manifest.warnings.is_empty() {
-        return Ok(None);
+    if manifest.work != work {
+        return Ok(File::Other);
+    }
+    if let Some(first) = manifest.warnings.first() {
+        return Ok(File::Damaged(format!(
+            "of weights that looked damaged and may have been mended since ({first})"
+        )));
+    }
+    if there.len() != layout.file_size {
+        return Ok(File::Damaged(format!("has {} bytes and not {}", there.len(), layout.file_size)));
     }
     let io = |e| Error::io("read", name, e);
     let file = fs::File::open(name).map_err(io)?;
     let mut found = vec![0; layout.header.len()];
     disk::read_exact_at(&file, 0, &mut found).map_err(io)?;
     if found != layout.header {
-        return Ok(None);
+        return Ok(File::Damaged("its header was changed".to_owned()));
     }
-    let mut tensors = manifest.tensors;
+    let mut tensors: Vec<&Tensor> = manifest.tensors.iter().collect();
     tensors.sort_by_key(|tensor| tensor.bytes);
     let mut looked = 0;
-    for Tensor { offset, bytes, sha256 } in tensors {
+    for Tensor { name: tensor, offset, bytes, sha256 } in tensors {
         looked += bytes;
         if looked > LOOK {
             break;
         }
-        if offset.checked_add(bytes).is_none_or(|end| end > layout.file_size) {
-            return Ok(None);
+        if offset.checked_add(*bytes).is_none_or(|end| end > layout.file_size) {
+            return Ok(File::Other);
         }
-        found.resize(bytes as usize, 0);
-        disk::read_exact_at(&file, offset, &mut found).map_err(io)?;
-        if hex(&found) != sha256 {
-            return Ok(None);
+        found.resize(*bytes as usize, 0);
+        disk::read_exact_at(&file, *offset, &mut found).map_err(io)?;
+        if hex(&found) != *sha256 {
+            return Ok(File::Damaged(format!(
+                "tensor \"{tensor}\" was changed: it does not have the manifest's SHA-256"
+            )));
         }
     }
-    Ok(Some(manifest.sha256))
+    Ok(File::Whole(manifest))
 }

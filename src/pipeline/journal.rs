@@ -2,12 +2,13 @@
 //! tells of is durable, so whatever record is readable is true; one that is torn or damaged is as if never written.
 //!
 //! ```text
-//! "quantpress journal 2\n"   number of the run: 16 bytes   bytes of the identity: u32   identity: JSON
+//! "quantpress journal 3\n"   number of the run: 16 bytes   bytes of the work: u32   work: JSON
 //! SHA-256 of all before: 32 bytes
 //! then records of 68 bytes:  number: u32   payload: 56 bytes   checksum: 8 bytes
 //! ```
 //!
-//! The payload of a unit is what is known of it ([`Done`]). Numbers from the top down are those of files, whose payload
+//! The work is its identity, and how the checkpoint's shards were seen when it began. The payload of a unit is what is known
+//! of it ([`Done`]). Numbers from the top down are those of files, whose payload
 //! is their SHA-256, written before they get their final names. A later record of the same number takes the place of an
 //! earlier one. A checksum is the first 8 bytes of the SHA-256 of the head's digest and the record, so records of another
 //! run are not taken for this one's.
@@ -21,31 +22,18 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Done;
+use crate::checkpoint::Seen;
 use crate::disk::{self, Create};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 
-const MAGIC: &[u8] = b"quantpress journal 2\n";
+const MAGIC: &[u8] = b"quantpress journal 3\n";
 
 /// Bytes of a record.
 const RECORD: usize = 4 + Done::BYTES + 8;
 
-/// A longer identity is no identity.
-const MAX_IDENTITY: u32 = 1 << 20;
-
-/// What the work is, part by part: equal parts give equal bytes. The names are those of messages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity(pub Vec<(String, String)>);
-
-impl Identity {
-    /// A digest of the work, whoever does it and whatever part of it: equal digests mean equal bytes of each file.
-    pub fn work(&self) -> [u8; 32] {
-        let parts: Vec<_> = self.0.iter().filter(|(name, _)| name != PART).collect();
-        Sha256::digest(serde_json::to_vec(&parts).expect("pairs of strings are JSON")).into()
-    }
-}
-
-/// The name of the only file of a split that is made, among the parts of an identity.
-pub const PART: &str = "--part";
+/// A longer work is no work.
+const MAX_WORK: u32 = 1 << 20;
 
 /// What a record tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,11 +44,20 @@ pub enum Entry {
     File(u16, [u8; 32]),
 }
 
+/// The work of a journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Work {
+    identity: Identity,
+    seen: Seen,
+}
+
 /// An open journal, locked against other processes.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: File,
+    /// How the shards were when the work began.
+    seen: Seen,
     /// The digest of the head.
     digest: [u8; 32],
     run: [u8; 16],
@@ -80,7 +77,13 @@ impl Journal {
             }
             // The process that had it may have finished meanwhile, and removed the name.
             if disk::is_at(&file, path) {
-                return Ok(Self { path: path.to_owned(), file, digest: [0; 32], run: [0; 16] });
+                return Ok(Self {
+                    path: path.to_owned(),
+                    file,
+                    seen: Seen::default(),
+                    digest: [0; 32],
+                    run: [0; 16],
+                });
             }
         }
     }
@@ -91,15 +94,13 @@ impl Journal {
     /// If the journal is of other work, saying what differs, or its head is damaged.
     pub fn resume(&mut self, identity: &Identity) -> Result<Option<Vec<Entry>>> {
         let io = |action| move |e| (action, e);
+        let bytes = self.bytes()?;
         let fault = |problem| Error::Resume { journal: self.path.clone(), problem };
         let failed = |(action, e)| Error::io(action, &self.path, e);
-        let mut bytes = Vec::new();
-        self.file.seek(SeekFrom::Start(0)).map_err(io("read")).map_err(failed)?;
-        self.file.read_to_end(&mut bytes).map_err(io("read")).map_err(failed)?;
-        let Some(Head { identity: found, run, bytes: length }) = read_head(&bytes).map_err(fault)? else {
+        let Some(Head { work, run, bytes: length }) = read_head(&bytes).map_err(fault)? else {
             return Ok(None);
         };
-        if let Some(problem) = differences(&found, identity) {
+        if let Some(problem) = work.identity.differences(identity) {
             return Err(fault(problem));
         }
         let digest = Sha256::digest(&bytes[..length]).into();
@@ -109,17 +110,32 @@ impl Journal {
         let kept = length + 32 + records * RECORD;
         self.file.set_len(kept as u64).map_err(io("write")).map_err(failed)?;
         self.file.seek(SeekFrom::End(0)).map_err(io("write")).map_err(failed)?;
-        (self.digest, self.run) = (digest, run);
+        (self.digest, self.run, self.seen) = (digest, run, work.seen);
         Ok(Some(entries))
+    }
+
+    /// The number of the run that left the journal, whatever work it was of.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn earlier_run(&mut self) -> Result<Option<[u8; 16]>> {
+        Ok(read_head(&self.bytes()?).ok().flatten().map(|head| head.run))
+    }
+
+    fn bytes(&mut self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.read_to_end(&mut bytes));
+        read.map_err(|e| Error::io("read", &self.path, e))?;
+        Ok(bytes)
     }
 
     /// Begins anew: nothing is done, and the run has a number of its own.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn begin(&mut self, identity: &Identity) -> Result<()> {
-        self.run = random();
-        let head = write_head(identity, &self.run);
+    pub fn begin(&mut self, identity: &Identity, seen: &Seen) -> Result<()> {
+        (self.run, self.seen) = (random(), seen.clone());
+        let head = write_head(&Work { identity: identity.clone(), seen: seen.clone() }, &self.run);
         self.digest = Sha256::digest(&head).into();
         let bytes = [&head[..], &self.digest].concat();
         let mut write = || {
@@ -136,6 +152,11 @@ impl Journal {
     /// What stands for the work and the run, in every record.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
+    }
+
+    /// How the shards were when the work began.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// The number of the run, which is random.
@@ -183,6 +204,16 @@ impl Journal {
         Ok(())
     }
 
+    /// Removes a journal, if it is of that run and no process has it. What cannot be removed stays.
+    pub fn remove_of(path: &Path, run: &[u8; 16]) {
+        if path.exists()
+            && let Ok(mut journal) = Self::open(path)
+            && matches!(journal.earlier_run(), Ok(Some(found)) if found == *run)
+        {
+            let _ = journal.remove();
+        }
+    }
+
     /// Its name.
     pub fn path(&self) -> &Path {
         &self.path
@@ -199,15 +230,15 @@ fn random() -> [u8; 16] {
     bytes
 }
 
-fn write_head(identity: &Identity, run: &[u8; 16]) -> Vec<u8> {
-    let json = serde_json::to_vec(identity).expect("pairs of strings are JSON");
+fn write_head(work: &Work, run: &[u8; 16]) -> Vec<u8> {
+    let json = serde_json::to_vec(work).expect("strings are JSON");
     [MAGIC, run, &(json.len() as u32).to_le_bytes(), &json].concat()
 }
 
 /// What a journal begins with.
 #[derive(Debug, PartialEq)]
 struct Head {
-    identity: Identity,
+    work: Work,
     run: [u8; 16],
     /// Bytes that the digest is of.
     bytes: usize,
@@ -223,27 +254,17 @@ fn read_head(bytes: &[u8]) -> Result<Option<Head>, String> {
     };
     let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
     let length = u32::from_le_bytes(*length);
-    if length > MAX_IDENTITY {
-        return Err(format!("is damaged: its identity would have {length} bytes"));
+    if length > MAX_WORK {
+        return Err(format!("is damaged: its work would have {length} bytes"));
     }
     let Some((json, rest)) = rest.split_at_checked(length as usize) else { return Ok(None) };
     let Some(digest) = rest.first_chunk::<32>() else { return Ok(None) };
     let end = bytes.len() - rest.len();
     if *digest != Sha256::digest(&bytes[..end])[..] {
-        return Err("is damaged: its identity does not have its checksum".into());
+        return Err("is damaged: its work does not have its checksum".into());
     }
-    let identity = serde_json::from_slice(json).map_err(|e| format!("is damaged: {e}"))?;
-    Ok(Some(Head { identity, run: *run, bytes: end }))
-}
-
-/// What differs between the work of a journal and this one.
-fn differences(found: &Identity, wanted: &Identity) -> Option<String> {
-    let differ = wanted.0.iter().filter_map(|(name, now)| {
-        let before = found.0.iter().find(|(other, _)| other == name).map_or("none", |(_, before)| before);
-        (before != now).then(|| format!("{name} was {before}, now {now}"))
-    });
-    let differ: Vec<String> = differ.collect();
-    (!differ.is_empty()).then(|| format!("the unfinished file is of other work: {}", differ.join("; ")))
+    let work = serde_json::from_slice(json).map_err(|e| format!("is damaged: {e}"))?;
+    Ok(Some(Head { work, run: *run, bytes: end }))
 }
 
 /// All records that are whole.
@@ -293,8 +314,8 @@ mod tests {
     use crate::deviation::Deviation;
     use crate::zeros::Zeros;
 
-    fn identity(recipe: &str) -> Identity {
-        Identity(vec![("tool".into(), "quantpress 1".into()), ("recipe".into(), recipe.into())])
+    fn work(recipe: &str) -> Work {
+        Work { identity: Identity::new([("recipe", recipe.to_owned())]), seen: Seen::default() }
     }
 
     const DIGEST: [u8; 32] = [7; 32];
@@ -339,9 +360,9 @@ mod tests {
 
     #[test]
     fn a_head_cut_short_is_none_and_a_changed_one_damage() {
-        let head = write_head(&identity("a"), &[5; 16]);
+        let head = write_head(&work("a"), &[5; 16]);
         let whole = [&head[..], &Sha256::digest(&head)].concat();
-        let expected = Head { identity: identity("a"), run: [5; 16], bytes: head.len() };
+        let expected = Head { work: work("a"), run: [5; 16], bytes: head.len() };
         assert_eq!(read_head(&whole), Ok(Some(expected)));
         for length in 0..whole.len() {
             assert_eq!(read_head(&whole[..length]), Ok(None), "{length} bytes");
@@ -356,21 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_named() {
-        assert_eq!(differences(&identity("a"), &identity("a")), None);
-        let problem = differences(&identity("a"), &identity("b")).expect("they differ");
-        assert!(problem.ends_with(": recipe was a, now b"), "{problem}");
-    }
-
-    #[test]
-    fn parts_are_of_the_same_work_and_runs_have_numbers_of_their_own() {
-        let part = |part: &str| {
-            let mut identity = identity("a");
-            identity.0.push((PART.into(), part.into()));
-            identity.work()
-        };
-        assert_eq!(part("1/2"), part("all"));
-        assert_ne!(part("all"), identity("b").work());
+    fn runs_have_numbers_of_their_own() {
         assert_ne!(random(), random());
     }
 }

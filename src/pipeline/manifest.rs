@@ -1,7 +1,5 @@
 //! `OUT.gguf.json`, the manifest of a file: what was made, of what, how and how well. No paths and no times: the same
-//! work gives the same manifest, and a file of a split has its own, whether its parts are made together or apart.
-
-use std::path::Path;
+//! work gives the same manifest (but for `seen`, by which other shards of the same names are known), and a file of a split has its own, whether its parts are made together or apart.
 
 use serde::Serialize;
 use serde_json::ser::Serializer;
@@ -11,10 +9,10 @@ use super::layout::Lists;
 use super::seal::Digests;
 use super::session::{Session, file_name};
 use super::{Deviation, Job, Work, damage};
-use crate::checkpoint::Shard;
-use crate::disk;
-use crate::error::{Error, Result, Warning};
-use crate::gguf::{File, Split, beside};
+use crate::checkpoint::{Seen, Shard};
+use crate::error::Warning;
+use crate::gguf::{File, Split};
+use crate::identity::hex as text;
 use crate::model::Role;
 use crate::recipe::{Origin, Plan, Tradeoff};
 
@@ -22,7 +20,14 @@ use crate::recipe::{Origin, Plan, Tradeoff};
 const LIST_DEPTH: usize = 4;
 
 /// The manifest of one file of the plan.
-pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digests: &Digests) -> Value {
+pub fn manifest(
+    job: &Job,
+    work: &Work,
+    session: &Session,
+    seen: &Seen,
+    number: usize,
+    digests: &Digests,
+) -> Value {
     let plan = job.plan;
     let file = &plan.files[number];
     let name = file_name(plan, job.output, number);
@@ -70,6 +75,7 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
         "bytes": file.layout.file_size,
         "sha256": text(&digests.file),
         "work": text(&session.work),
+        "seen": seen,
         "split": (plan.split != Split::Whole).then(|| json!({"number": number + 1, "of": plan.files.len()})),
         "architecture": plan.model.arch,
         "recipe": {"name": plan.recipe, "overrides": plan.overrides},
@@ -83,7 +89,7 @@ pub fn manifest(job: &Job, work: &Work, session: &Session, number: usize, digest
             "settings_sha256": plan.source.settings,
             "tensors_sha256": plan.source.tensors,
             "sample_sha256": plan.source.sample,
-            "shards": job.shards.iter().map(shard).collect::<Vec<_>>(),
+            "shards": job.checkpoint.shards().iter().map(shard).collect::<Vec<_>>(),
         },
         "feedback": plan.feedback.as_ref().map(|sha256| json!({"sha256": sha256})),
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
@@ -125,7 +131,7 @@ fn of_unit(session: &Session, number: u32) -> Deviation {
 /// Bytes that the manifests of a job's files have, about: a tensor's entry has 700, an expert's error 12.
 pub fn size(job: &Job) -> u64 {
     let of = |tensor: usize| 1000 + 12 * job.plan.model.tensors[tensor].slices.len() as u64;
-    let shards = job.shards.len() as u64 * 200 * job.files().len() as u64;
+    let shards = job.checkpoint.shards().len() as u64 * 200 * job.files().len() as u64;
     job.tensors().map(of).sum::<u64>() + shards
 }
 
@@ -134,20 +140,11 @@ fn short(number: f64) -> f64 {
     format!("{number:.3e}").parse().unwrap_or(number)
 }
 
-/// Writes the manifest beside its file, whole or not at all.
-///
-/// # Errors
-/// If the system cannot.
-pub fn write(manifest: &Value, output: &Path) -> Result<()> {
+/// The manifest as it is written.
+pub fn bytes(manifest: &Value) -> Vec<u8> {
     let mut text = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut text, Lists::new(LIST_DEPTH));
     manifest.serialize(&mut serializer).expect("a tree of values is JSON");
     text.push(b'\n');
-    let path = beside(output, ".json");
-    disk::write_whole(&path, &text).map_err(|e| Error::io("write", &path, e))
-}
-
-/// A digest in hexadecimal.
-pub fn text(digest: &[u8; 32]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    text
 }

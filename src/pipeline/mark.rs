@@ -7,7 +7,12 @@
 //!
 //! The file is the place in the split. The checksum is the XXH3 of all before it.
 
+use std::fs::{self, File};
+use std::path::Path;
+
 use twox_hash::XxHash3_64;
+
+use crate::disk::{self, Create};
 
 const MAGIC: &[u8; 16] = b"quantpress part\n";
 
@@ -49,14 +54,32 @@ impl Mark {
         match found.first_chunk::<BYTES>() {
             _ if found.iter().all(|&byte| byte == 0) => Owner::Nobody,
             Some(found) if *found == self.0 => Owner::This,
-            Some(found)
-                if found.starts_with(MAGIC)
-                    && XxHash3_64::oneshot(&found[..68]).to_le_bytes() == found[68..] =>
-            {
-                Owner::Other
-            }
+            Some(found) if is_mark(found) => Owner::Other,
             _ => Owner::Unmarked,
         }
+    }
+}
+
+/// Whether the bytes are a mark, whose ever.
+fn is_mark(found: &[u8; BYTES]) -> bool {
+    found.starts_with(MAGIC) && XxHash3_64::oneshot(&found[..68]).to_le_bytes() == found[68..]
+}
+
+/// The number of the run that an unfinished file is of, if it has a mark.
+pub fn run_of(file: &File) -> Option<[u8; 16]> {
+    let mut found = [0; BYTES];
+    disk::read_exact_at(file, 0, &mut found).ok()?;
+    is_mark(&found).then(|| *found[52..].first_chunk().expect("16 bytes"))
+}
+
+/// Removes an unfinished file, if it is of that run and no process is at it. What cannot be removed stays.
+pub fn remove_of(path: &Path, run: &[u8; 16]) {
+    if let Ok(file) = disk::open_own(path, Create::Never)
+        && run_of(&file).is_some_and(|found| found == *run)
+        && matches!(disk::lock(&file), Ok(true))
+        && disk::is_at(&file, path)
+    {
+        let _ = fs::remove_file(path);
     }
 }
 

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::already;
+use super::already::{self, Found};
 use super::damage;
 use super::flow::flow;
 use super::manifest;
 use super::seal::Digests;
 use super::seal::{Examined, examine, names, seal};
-use super::session::{Session, file_name};
+use super::session::{Session, journal_name};
 use super::{Budget, Stages, Unit, Work};
-use crate::checkpoint::Shard;
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result, Warning};
-use crate::gguf::Output;
+use crate::gguf::{ManifestPlace, Output};
+use crate::identity::hex;
 use crate::moment;
 use crate::recipe::{Importances, Plan};
 use crate::store::Store;
@@ -61,8 +62,8 @@ pub type Listener<'a> = &'a (dyn Fn(Event) + Sync);
 pub struct Job<'a> {
     /// Where the weights come from.
     pub store: &'a dyn Store,
-    /// The files of the source, for the manifest.
-    pub shards: &'a [Shard],
+    /// What they are of: its shards are named in the manifest, and looked at for changes.
+    pub checkpoint: &'a Checkpoint,
     /// What to make of it.
     pub plan: &'a Plan,
     /// What counts how much.
@@ -185,17 +186,23 @@ pub fn run_by(job: &Job, method: &dyn Method) -> Result<Made> {
         already: true,
     };
     made.files.iter().chain([&job.output.to_owned()]).try_for_each(|name| Output::check(name))?;
-    if let Some(digests) = already::made(job)? {
-        return Ok(Made { digests, ..made });
+    match already::made(job)? {
+        Found::Made(digests, warning) => {
+            return Ok(Made { digests, warnings: warning.into_iter().collect(), ..made });
+        }
+        // With a journal, the work on it goes on.
+        Found::Damaged(file, problem) if !journal_name(job).exists() => {
+            return Err(Error::Remake { file, problem });
+        }
+        _ => {}
     }
-    if !job.force {
-        made.files.iter().try_for_each(|name| Output::check_manifest(name))?;
-    }
+    let places: Vec<ManifestPlace> =
+        made.files.iter().map(|name| ManifestPlace::beside(name, job.force)).collect::<Result<_>>()?;
     let mut session = Session::open(job, &work)?;
     let recorded = |unit: &Unit| session.done[unit.number as usize].is_some();
     let done = work.all(plan).filter(recorded).map(|unit| unit.weights(plan)).sum();
     (job.listener)(Event::Started { weights, done, bytes: made.bytes, budget });
-    match finish(job, method, &work, &mut session, budget) {
+    match finish(job, method, &work, &mut session, budget, &places) {
         Ok(Finished { stages, sealing, warnings, digests }) => {
             session.journal.remove()?;
             (job.listener)(Event::Finished);
@@ -221,6 +228,7 @@ fn finish(
     work: &Work,
     session: &mut Session,
     budget: Budget,
+    places: &[ManifestPlace],
 ) -> Result<Finished> {
     if method.reads_back() && session.begun() {
         make_good(job, work, session)?;
@@ -231,18 +239,21 @@ fn finish(
         if !session.is_complete() {
             return Err(Error::Interrupted);
         }
-        let warnings = damage::found(job, work, &session.done, job.tensors());
+        let mut warnings = damage::found(job, work, &session.done, job.tensors());
         Warning::refuse(&warnings, job.strict)?;
         (job.listener)(Event::Sealing);
         let start = Instant::now();
         let Some(digests) = make_good(job, work, session)? else { continue };
         seal(job, session, &digests)?;
-        for (number, digests) in job.files().zip(&digests) {
-            let manifest = manifest::manifest(job, work, session, number, digests);
-            manifest::write(&manifest, &file_name(job.plan, job.output, number))?;
+        // After the names are won: a manifest is never of another file.
+        let (seen, changed) = session.seen(job)?;
+        for ((number, digests), place) in job.files().zip(&digests).zip(places) {
+            let manifest = manifest::manifest(job, work, session, seen, number, digests);
+            place.write(&manifest::bytes(&manifest))?;
             moment::pass("told");
         }
-        let digests = digests.iter().map(|digests| manifest::text(&digests.file)).collect();
+        warnings.extend(changed);
+        let digests = digests.iter().map(|digests| hex(&digests.file)).collect();
         return Ok(Finished { stages, sealing: start.elapsed().as_secs_f64(), warnings, digests });
     }
     let lost = std::io::Error::other("the disk does not keep what is written");

@@ -1,16 +1,21 @@
 //! The unfinished files and their journal: found or made, checked, with room on the disk, before any weight is read.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::done::checksum;
-use super::journal::{Entry, Identity, Journal, PART};
+use super::journal::{Entry, Journal};
 use super::mark::{self, Mark, Owner};
+use super::seal::names;
 use super::{Done, Job, Unit, Work, damage};
-use crate::checkpoint::hex;
+use crate::checkpoint::{Seen, hex};
 use crate::disk;
 use crate::error::{Error, Result, Warning};
+use crate::forward::Saved;
 use crate::gguf::{Output, Split, beside};
+use crate::identity::{Identity, PART};
+use crate::log;
 use crate::moment;
 use crate::recipe::Plan;
 
@@ -29,6 +34,9 @@ pub struct Session {
     pub sealed: BTreeMap<usize, [u8; 32]>,
     /// What the work is, for the marks of the files and the manifests.
     pub work: [u8; 32],
+    /// How the shards are seen now, and how those were that the file is of.
+    now: Seen,
+    believed: Seen,
 }
 
 /// The final name of a file of the plan, by its place there.
@@ -55,9 +63,13 @@ impl Session {
     /// If a file cannot be made, another process is at it, what is there is of other work, a finished file is there and
     /// may not be replaced, or the disk is too small. What this call has made is removed then.
     pub fn open(job: &Job, work: &Work) -> Result<Self> {
+        let now = Seen::of(job.checkpoint)?;
         let mut journal = Journal::open(&journal_name(job))?;
         let identity = identity(job);
-        let entries = if job.restart { None } else { journal.resume(&identity)? };
+        let (entries, earlier) = match job.restart {
+            true => (None, journal.earlier_run()?),
+            false => (journal.resume(&identity)?, None),
+        };
         let mut session = Self {
             name: session_name(job),
             journal,
@@ -65,8 +77,10 @@ impl Session {
             done: vec![None; work.units as usize],
             sealed: BTreeMap::new(),
             work: identity.work(),
+            believed: now.clone(),
+            now,
         };
-        match session.prepare(job, work, &identity, entries) {
+        match session.prepare(job, work, &identity, entries, earlier) {
             Ok(()) => Ok(session),
             Err(error) => {
                 session.abandon();
@@ -81,6 +95,7 @@ impl Session {
         work: &Work,
         identity: &Identity,
         entries: Option<Vec<Entry>>,
+        earlier: Option<[u8; 16]>,
     ) -> Result<()> {
         let resumed = entries.is_some();
         for entry in entries.into_iter().flatten() {
@@ -100,8 +115,13 @@ impl Session {
         for file in job.files() {
             found.push((file, self.find(job, work, file, resumed)?));
         }
-        if !resumed {
-            self.journal.begin(identity)?;
+        if resumed {
+            self.believed = self.journal.seen().clone();
+            self.look_at_shards(job, work);
+        } else {
+            let taken: Vec<&Output> = found.iter().filter_map(|(_, output)| output.as_ref()).collect();
+            earlier.map_or(Ok(()), |run| self.forget_run(job, &run, &taken))?;
+            self.journal.begin(identity, &self.now)?;
         }
         for (file, output) in found {
             let output = match output {
@@ -115,10 +135,21 @@ impl Session {
             };
             // Listed first: what is made is removed if the next step fails.
             self.outputs.push(output);
-            if !resumed {
-                self.outputs.last().map_or(Ok(()), Output::clear)?;
+            if !resumed && let Some(output) = self.outputs.last() {
+                // A part that was begun by itself has a journal of its own, which tells of nothing now.
+                let journal = beside(output.path(), ".journal");
+                if journal != self.journal.path()
+                    && let Some(run) = mark::run_of(output.file())
+                {
+                    Journal::remove_of(&journal, &run);
+                }
+                output.clear()?;
             }
             moment::pass("opened");
+        }
+        // A calibration of the same name is locked elsewhere. Each looks when its own lock is held, so one of the two sees it.
+        if let Some(name) = names(job).find(|name| Saved::is_busy(&beside(name, ".calibrating"))) {
+            return Err(Error::Busy(name));
         }
         self.make_room(job, work)?;
         // After the reservation, which writes zeros where the file system cannot reserve without.
@@ -188,6 +219,66 @@ impl Session {
             return Err(Error::Space { output: job.output.to_owned(), needed, free });
         }
         self.outputs.iter().filter(|output| !output.is_renamed()).try_for_each(|o| o.reserve(job.reserve))
+    }
+
+    /// What is done may be of other weights, where the fingerprint does not look. If some shards are others, what was made of
+    /// them is made again; if all are, they are a copy most likely, and the user is told.
+    fn look_at_shards(&mut self, job: &Job, work: &Work) {
+        let others = self.journal.seen().others(&self.now);
+        if others.is_empty() || !self.begun() {
+            return;
+        }
+        if self.now.are_all(&others) || job.plan.feedback.is_some() || !self.sealed.is_empty() {
+            let advice = "if so, --restart begins anew, and without it the file is of both";
+            self.journal.seen().changed(&self.now, "this work began", advice).iter().for_each(log::warn);
+            return;
+        }
+        let of_others = |name: &str| {
+            let Some(stored) = job.store.find(name) else { return false };
+            let beside = stored.beside.map(|(file, _)| file);
+            [Some(stored.file), beside].iter().flatten().any(|file| others.contains(&**file))
+        };
+        let is_touched = |unit: &Unit| {
+            let tensor = &job.plan.model.tensors[unit.tensor];
+            // Without measured importances the norm before it says how a matrix is rounded.
+            of_others(&tensor.slices[unit.slice].tensor)
+                || tensor.input_norm.as_deref().is_some_and(of_others)
+        };
+        let units = work.all(job.plan).filter(is_touched).map(|unit| unit.number);
+        let units: Vec<u32> = units.filter(|&number| self.done[number as usize].is_some()).collect();
+        let first = others.first().copied().unwrap_or_default();
+        log::warn(format_args!(
+            "{first}: {} of the shards were written or replaced since this work began; what was made of them is made again \
+             ({} pieces)",
+            others.len(),
+            units.len()
+        ));
+        self.forget(units);
+        self.believed = self.now.clone();
+    }
+
+    /// How the shards were seen that the file is of, and a warning if they are not so now.
+    pub fn seen(&self, job: &Job) -> Result<(&Seen, Option<Warning>)> {
+        let advice = "if so, the file is of both, and --force makes it anew";
+        let changed = self.now.changed(&Seen::of(job.checkpoint)?, "this run began", advice);
+        Ok((&self.believed, changed))
+    }
+
+    /// Removes what the run has left whose journal is taken over, but the files that are: the unfinished ones of another
+    /// division, which are known by their marks, and the states of feedback.
+    fn forget_run(&self, job: &Job, run: &[u8; 16], taken: &[&Output]) -> Result<()> {
+        let folder = disk::folder(job.output);
+        let entries = fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let is_part = path.as_os_str().as_encoded_bytes().ends_with(b".part");
+            if is_part && !taken.iter().any(|output| disk::is_at(output.file(), &path)) {
+                mark::remove_of(&path, run);
+            }
+        }
+        if job.plan.feedback.is_none() {
+            Saved::forget(beside(&self.name, ".feedback"))?;
+        }
+        Ok(())
     }
 
     /// The mark of a file of the plan, by its place there.
@@ -327,7 +418,8 @@ pub fn identity(job: &Job) -> Identity {
         Split::Count(count) => format!("{count} files"),
     };
     let part = job.part.map_or("all".to_owned(), |part| part.to_string());
-    let parts = [
+    let [settings, tensors, sample] = plan.source.parts();
+    Identity::new([
         ("the tool", concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("the recipe", plan.recipe.clone()),
         ("--override", plan.overrides.join(" ")),
@@ -338,10 +430,9 @@ pub fn identity(job: &Job) -> Identity {
         (PART, part),
         ("--feedback's text", plan.feedback.clone().unwrap_or("none".into())),
         ("the importance matrix", plan.imatrix.clone().unwrap_or("none".into())),
-        ("the checkpoint's configuration and tokenizer", plan.source.settings.clone()),
-        ("the checkpoint's list of tensors", plan.source.tensors.clone()),
-        ("the checkpoint's weights, as sampled", plan.source.sample.clone()),
+        settings,
+        tensors,
+        sample,
         ("the header, with the rules' types", hex(&headers)),
-    ];
-    Identity(parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    ])
 }

@@ -3,26 +3,27 @@
 //! Presets are made for many models and have rules for tensors that some lack. A rule about importances, or about the first
 //! few of a kind, may well come to nothing.
 
-use super::{Layers, Presence, Recipe, Rule};
+use super::{Layers, Override, Presence, Recipe, Rule};
 use crate::error::{Error, Warning};
 use crate::model::{Model, TensorPlan};
 use crate::nearest::nearest;
 
 impl Recipe {
     /// A warning for each rule that a name or layers were given to, and that decides nothing of the model.
-    pub fn dead_rules(&self, model: &Model) -> Vec<Warning> {
+    pub fn dead_rules(&self, model: &Model, overrides: &[Override]) -> Vec<Warning> {
         if !self.of_user {
             return Vec::new();
         }
         let warning = |(index, rule): (usize, &Rule)| {
-            let problem = format!("rule {}{} {}", index + 1, shown(rule), self.death(index, rule, model)?);
+            let problem =
+                format!("rule {}{} {}", index + 1, shown(rule), self.death(index, rule, model, overrides)?);
             Some(Warning::new(Error::Recipe { recipe: self.name.clone(), problem }))
         };
         self.rules.iter().enumerate().filter_map(warning).collect()
     }
 
     /// Why a rule decides nothing, if so.
-    fn death(&self, index: usize, rule: &Rule, model: &Model) -> Option<String> {
+    fn death(&self, index: usize, rule: &Rule, model: &Model, overrides: &[Override]) -> Option<String> {
         let any = |holds: &dyn Fn(&TensorPlan) -> bool| model.tensors.iter().any(holds);
         if let Some(name) = &rule.name
             && !any(&|tensor| name.is_match(&tensor.name))
@@ -55,6 +56,11 @@ impl Recipe {
             Some("has no effect: llama.cpp computes all that it matches in F32".into())
         } else if !any(&|tensor| holds(rule, tensor) && !tensor.is_fixed() && !earlier(tensor)) {
             Some("has no effect: rules before it take all that it matches".into())
+        } else if !any(&|tensor| {
+            let overridden = overrides.iter().any(|o| o.pattern.is_match(&tensor.name));
+            holds(rule, tensor) && !tensor.role.is_f32() && !earlier(tensor) && !overridden
+        }) {
+            Some("has no effect: --override takes all that it matches".into())
         } else {
             None
         }

@@ -104,6 +104,10 @@ impl Plan {
         metadata.set("quantpress.version", env!("CARGO_PKG_VERSION").into());
         metadata.set("quantpress.recipe", recipe.name.as_str().into());
         metadata.set("quantpress.source.sha256", Value::String(source.sha256()));
+        let mut warnings = model.warnings.clone();
+        warnings.extend(recipe.dead_rules(&model, overrides));
+        warnings.extend(without_effect(&choices, imatrix.is_some(), feedback.is_some()));
+        let metadata = &mut model.metadata;
         let overrides: Vec<String> = overrides.iter().map(Override::to_string).collect();
         if !overrides.is_empty() {
             metadata.set("quantpress.overrides", Value::Strings(overrides.clone()));
@@ -145,7 +149,6 @@ impl Plan {
                 return Err(Error::Unsupported(problem));
             }
         }
-        warnings.extend(recipe.dead_rules(&model));
         let recipe = recipe.name.clone();
         Ok(Self {
             model,
@@ -195,4 +198,20 @@ impl Plan {
     pub fn bits_per_weight(&self) -> f64 {
         self.tensor_bytes() as f64 * 8.0 / self.model.weights() as f64
     }
+}
+
+/// What is asked for and changes no weight, because of the types that were chosen.
+fn without_effect(choices: &[Choice], imatrix: bool, feedback: bool) -> Vec<Warning> {
+    let all = |is_one: fn(Format) -> bool| choices.iter().all(|choice| is_one(choice.format));
+    let said = |option: &str, types: &str, why: &str| {
+        Warning::new(Error::Argument(format!("{option} has no effect: all types are {types}, {why}")))
+    };
+    let mut found = Vec::new();
+    if imatrix && all(|format| format.is_float() || format == Format::Q8_0) {
+        found.push(said("--imatrix", "F32, F16, BF16 or Q8_0", "for which no importances are looked at"));
+    }
+    if feedback && all(Format::is_float) {
+        found.push(said("--feedback", "F32, F16 or BF16", "whose errors are not fed back"));
+    }
+    found
 }

@@ -1,6 +1,7 @@
 //! What was measured, as a file that a later plan can use instead of measuring again.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use quant_kernels::Format;
@@ -124,7 +125,7 @@ impl Table {
     pub fn read(path: &Path, source: &Fingerprint, imatrix: Option<&str>) -> Result<Option<Self>> {
         let fault = |problem: String| Error::Argument(format!("{}: {problem}", path.display()));
         let text = match whole::read_text(path, MAX_FILE, fault) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return Ok(None);
             }
             read => read?,
@@ -166,12 +167,20 @@ impl Table {
         Ok(Some(table))
     }
 
-    /// Writes the table, whole or not at all.
+    /// Writes the table, whole or not at all, where no other one is, or in its place if it may `replace` one.
     ///
     /// # Errors
-    /// If the system cannot.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        disk::write_whole(path, self.text().as_bytes()).map_err(|e| Error::io("write", path, e))
+    /// If another one has come there, or the system cannot.
+    pub fn save(&self, path: &Path, replace: bool) -> Result<()> {
+        let text = self.text();
+        let written = if replace { disk::write_whole } else { disk::write_new }(path, text.as_bytes());
+        written.or_else(|e| match e.kind() {
+            ErrorKind::AlreadyExists if std::fs::read(path).is_ok_and(|there| there == text.as_bytes()) => {
+                Ok(())
+            }
+            ErrorKind::AlreadyExists => Err(Error::Exists(path.to_owned())),
+            _ => Err(Error::io("write", path, e)),
+        })
     }
 
     fn text(&self) -> String {
@@ -189,5 +198,31 @@ impl Measured {
     pub fn error(&self, format: Format, feedback: bool) -> Option<f64> {
         let fed = self.with_feedback.get(format.name()).filter(|_| feedback);
         fed.or_else(|| self.errors.get(format.name())).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_has_come_there_meanwhile_is_not_lost() {
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        let path = folder.path().join("table.json");
+        let table = |sample: &str| Table {
+            version: VERSION,
+            tensors_sha256: String::new(),
+            sample_sha256: sample.to_owned(),
+            imatrix_sha256: None,
+            sampled_bytes: 0,
+            blocks: Vec::new(),
+            tensors: Vec::new(),
+        };
+        table("one").save(&path, false).expect("written");
+        assert!(matches!(table("two").save(&path, false), Err(Error::Exists(_))));
+        table("one").save(&path, false).expect("the same");
+        assert!(std::fs::read_to_string(&path).expect("read").contains("one"));
+        table("two").save(&path, true).expect("by force");
+        assert!(std::fs::read_to_string(&path).expect("read").contains("two"));
     }
 }

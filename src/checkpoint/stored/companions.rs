@@ -32,8 +32,17 @@ const FOREIGN: &[(&str, &str)] = &[
     ("bitsandbytes__nf4", "bitsandbytes' 4 bits"),
     ("bitsandbytes__fp4", "bitsandbytes' 4 bits"),
     ("SCB", "bitsandbytes' 8 bits"),
-    ("gate_up_proj_blocks", "MXFP4 of gpt-oss"),
-    ("down_proj_blocks", "MXFP4 of gpt-oss"),
+    ("weight_scales", "packed blocks (MXFP4) or EETQ's 8 bits"),
+    ("scales", "integers of GPTQ, AWQ or MLX"),
+    ("biases", "MLX's integers"),
+    ("compressed", "compressed-tensors' sparse weights"),
+    ("bitmask", "compressed-tensors' sparse weights"),
+    ("row_offsets", "compressed-tensors' sparse weights"),
+    ("pre_quant_scale", "ModelOpt's AWQ, whose inputs are multiplied by it"),
+    ("_data", "quanto's"),
+    ("codebooks", "AQLM's codes"),
+    ("centroids", "VPTQ's codes"),
+    ("Qidxs", "QuIP#'s codes"),
     ("qscale_weight", "Mistral's FP8"),
     ("W_q", "HQQ's integers"),
 ];
@@ -47,7 +56,10 @@ pub fn left_out(name: &str) -> Option<(&'static str, &'static str)> {
 
 /// The format that a tensor of this name belongs to.
 pub fn foreign(name: &str) -> Option<&'static str> {
-    FOREIGN.iter().find(|(part, _)| *part == last(name)).map(|(_, format)| *format)
+    let last = last(name);
+    // gpt-oss has gate_up_proj_blocks, others weight_blocks.
+    let packed = || last.ends_with("_blocks").then_some("packed blocks (MXFP4)");
+    FOREIGN.iter().find(|(part, _)| *part == last).map(|(_, format)| *format).or_else(packed)
 }
 
 fn last(name: &str) -> &str {

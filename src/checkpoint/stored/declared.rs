@@ -3,19 +3,29 @@
 
 use serde_json::Value;
 
+use super::fields;
 use super::fp8::Grain;
+use crate::checkpoint::fields::check;
 use crate::checkpoint::{Config, HF_QUANT_CONFIG, Source, exists, read_file};
-use crate::error::Result;
+use crate::error::{Error, Result, Warning};
 
 /// What is said.
 #[derive(Debug)]
 pub enum Declared {
     /// Nothing: the tensors speak for themselves.
     Nothing,
-    /// FP8, and what its scales may be for, if that is said too.
-    Fp8(Vec<Grain>),
+    /// FP8, and what its scales may be for, if that is said too: exactly, or by the kind alone.
+    Fp8(Vec<Grain>, Vec<Kind>),
     /// Something that cannot be read, as the sentence that refuses it.
     Other(String),
+}
+
+/// What a scale is for, without sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tensor,
+    Row,
+    Block,
 }
 
 /// Names of E4M3, the one FP8 of weights.
@@ -25,43 +35,76 @@ const E4M3: [&str; 4] = ["e4m3", "e4m3fn", "float8_e4m3", "float8_e4m3fn"];
 const FP8_FORMATS: [&str; 3] = ["float-quantized", "naive-quantized", "mxfp8-quantized"];
 
 /// ModelOpt's names of FP8.
-const FP8_ALGORITHMS: [&str; 4] = ["FP8", "FP8_PB_WO", "FP8_PB_REAL", "FP8_PER_CHANNEL_PER_TOKEN"];
+const FP8_ALGORITHMS: [(&str, Kind); 4] = [
+    ("FP8", Kind::Tensor),
+    ("FP8_PB_WO", Kind::Block),
+    ("FP8_PB_REAL", Kind::Block),
+    ("FP8_PER_CHANNEL_PER_TOKEN", Kind::Row),
+];
 
 const READABLE: &str = "FP8 can be read (quant_method \"fp8\", compressed-tensors' float-quantized, modelopt's FP8), and \
                         weights that are not quantized";
 
-/// Finds out.
+/// Finds out. What is not known, or is said in two ways, is a warning.
 ///
 /// # Errors
-/// If a field is missing or of a wrong type.
-pub fn declared(source: &dyn Source, config: &Config) -> Result<Declared> {
+/// If a field is missing or of a wrong type, or has a value that no GGUF file can say.
+pub fn declared(source: &dyn Source, config: &Config) -> Result<(Declared, Vec<Warning>)> {
+    let mut warnings = Vec::new();
     // compressed-tensors' older name of the same.
-    for field in ["quantization_config", "compression_config"] {
-        if config.has(field) {
-            return method(&config.object(field)?);
-        }
+    let fields = ["quantization_config", "compression_config"];
+    let field = fields.into_iter().find(|field| config.has(field));
+    if let [Some(first), Some(second)] = fields.map(|field| config.value(field))
+        && first != second
+    {
+        let problem = "is not what quantization_config says, which counts".to_owned();
+        warnings.push(Warning::new(config.fault(fields[1], problem)));
     }
+    let first = match field {
+        Some(field) => Some(method(&config.object(field)?, &mut warnings)?),
+        None => None,
+    };
+    let mut second = None;
     if exists(source, HF_QUANT_CONFIG)? {
-        let file = Config::parse_as(
-            HF_QUANT_CONFIG,
-            &read_file(source, HF_QUANT_CONFIG, super::super::MAX_SETTINGS)?,
-        )?;
+        let bytes = read_file(source, HF_QUANT_CONFIG, super::super::MAX_SETTINGS)?;
+        let file = Config::parse_as(HF_QUANT_CONFIG, &bytes)?;
         if file.has("quantization") {
-            return modelopt(&file.object("quantization")?);
+            let said = file.object("quantization")?;
+            let found = modelopt(&said, &mut warnings)?;
+            if first.as_ref().is_some_and(|first| !agree(first, &found)) {
+                let found = said.value("quant_algo").map_or("null".to_owned(), Value::to_string);
+                let problem = format!(
+                    "is {found}, which contradicts config.json's {}; what the tensors show counts",
+                    field.unwrap_or_default()
+                );
+                warnings.push(Warning::new(Error::Unsupported(said.says("quant_algo", &problem))));
+            }
+            second = Some(found);
         }
     }
-    Ok(Declared::Nothing)
+    Ok((first.or(second).unwrap_or(Declared::Nothing), warnings))
 }
 
-fn method(config: &Config) -> Result<Declared> {
+/// Whether both may be said of the same weights.
+fn agree(first: &Declared, second: &Declared) -> bool {
+    match (first, second) {
+        (Declared::Fp8(_, first), Declared::Fp8(_, second)) => {
+            first.is_empty() || second.is_empty() || first.iter().any(|kind| second.contains(kind))
+        }
+        (Declared::Fp8(..), Declared::Other(_)) | (Declared::Other(_), Declared::Fp8(..)) => false,
+        _ => true,
+    }
+}
+
+fn method(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
     if !config.has("quant_method") && config.has("quant_algo") {
-        return modelopt(config);
+        return modelopt(config, warnings);
     }
     let method: String = config.get("quant_method")?;
     match method.as_str() {
-        "fp8" => fp8(config),
-        "compressed-tensors" => compressed_tensors(config),
-        "modelopt" => modelopt(config),
+        "fp8" => fp8(config, warnings),
+        "compressed-tensors" => compressed_tensors(config, warnings),
+        "modelopt" => modelopt(config, warnings),
         other => {
             let bits = ["bits", "w_bit", "bnb_4bit_quant_type", "load_in_4bit", "load_in_8bit", "group_size"];
             let said = bits.iter().filter_map(|field| Some(format!("{field} {}", config.value(field)?)));
@@ -72,37 +115,59 @@ fn method(config: &Config) -> Result<Declared> {
     }
 }
 
-fn fp8(config: &Config) -> Result<Declared> {
+fn fp8(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
     if let Some(kind) = config.value("fmt")
         && !kind.as_str().is_some_and(|kind| E4M3.contains(&kind.to_ascii_lowercase().as_str()))
     {
         return Ok(Declared::Other(config.says("fmt", &format!("is {kind}; e4m3 can be read"))));
     }
-    Ok(Declared::Fp8(block(config, "weight_block_size")?.map(Grain::Block).into_iter().collect()))
+    warnings.extend(check(config, &[fields::FP8])?);
+    let block = block(config, "weight_block_size")?;
+    let grains: Vec<Grain> = block.map(Grain::Block).into_iter().collect();
+    let kinds = grains.iter().map(|_| Kind::Block).collect();
+    Ok(Declared::Fp8(grains, kinds))
 }
 
-fn modelopt(config: &Config) -> Result<Declared> {
-    // Null is a model of which only the KV cache is to be quantized.
-    match config.find::<String>("quant_algo")? {
-        None => Ok(Declared::Fp8(Vec::new())),
-        Some(algorithm) if FP8_ALGORITHMS.contains(&algorithm.as_str()) => Ok(Declared::Fp8(Vec::new())),
-        Some(algorithm) => {
+fn modelopt(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+    let algorithm = config.find::<String>("quant_algo")?;
+    let known = algorithm.as_ref().map(|name| FP8_ALGORITHMS.iter().find(|(known, _)| known == name));
+    let kinds = match (known, algorithm) {
+        (Some(None), Some(algorithm)) => {
             let problem = format!("is \"{algorithm}\" (quant_method modelopt); {READABLE}");
-            Ok(Declared::Other(config.says("quant_algo", &problem)))
+            return Ok(Declared::Other(config.says("quant_algo", &problem)));
         }
-    }
+        (Some(Some((_, kind))), _) => vec![*kind],
+        // Null is a model of which only the KV cache is to be quantized.
+        _ => Vec::new(),
+    };
+    warnings.extend(check(config, &[fields::MODELOPT])?);
+    Ok(Declared::Fp8(Vec::new(), kinds))
 }
 
-fn compressed_tensors(config: &Config) -> Result<Declared> {
+fn compressed_tensors(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
     let format: Option<String> = config.find("format")?;
-    let mut grains = Vec::new();
+    let (mut grains, mut kinds) = (Vec::new(), Vec::new());
     let groups = if config.has("config_groups") { Some(config.object("config_groups")?) } else { None };
     let names: Vec<String> = groups.iter().flat_map(Config::names).map(str::to_owned).collect();
+    if let Some(transforms) = part(config, "transform_config")? {
+        warnings.extend(check(&transforms, &[fields::TRANSFORM])?);
+    }
+    if let Some(sparsity) = part(config, "sparsity_config")? {
+        let format = sparsity.find::<String>("format")?.unwrap_or_else(|| "dense".to_owned());
+        if format != "dense" {
+            let problem = format!(
+                "is \"{format}\" (quant_method compressed-tensors); weights that are left out are not read"
+            );
+            return Ok(Declared::Other(sparsity.says("format", &problem)));
+        }
+        warnings.extend(check(&sparsity, &[fields::SPARSITY])?);
+    }
     if names.is_empty()
         && let Some(format) = format.as_deref().filter(|format| !is_fp8(format))
     {
         return Ok(Declared::Other(config.says("format", &unreadable(format, ""))));
     }
+    let mut told = check(config, &[fields::COMPRESSED_TENSORS])?;
     for name in names {
         let group = groups.as_ref().expect("it has the name").object(&name)?;
         if !group.has("weights") {
@@ -116,10 +181,20 @@ fn compressed_tensors(config: &Config) -> Result<Declared> {
         let strategy: Option<String> = weights.find("strategy")?;
         let strategy = strategy.unwrap_or_else(|| "tensor".into());
         let shown = format.clone().unwrap_or_else(|| "not named".into());
-        if kind != "float" || bits != 8 || format.is_some_and(|format| !is_fp8(&format)) {
-            let problem = unreadable(&shown, &format!(", weights are {kind} of {bits} bits"));
+        let numbers = if kind == "int" { "integers".to_owned() } else { format!("{kind}s") };
+        if format.is_some_and(|format| !is_fp8(&format)) {
+            let problem = unreadable(&shown, &format!(", weights are {numbers} of {bits} bits"));
             return Ok(Declared::Other(config.says("format", &problem)));
         }
+        if kind != "float" || bits != 8 {
+            let field = if kind != "float" { "type" } else { "num_bits" };
+            let problem = format!(
+                "says that weights are {numbers} of {bits} bits (quant_method compressed-tensors, format {shown}); {READABLE}"
+            );
+            return Ok(Declared::Other(weights.says(field, &problem)));
+        }
+        told.extend(check(&group, &[fields::GROUP])?);
+        told.extend(check(&weights, &[fields::WEIGHTS])?);
         grains.push(match strategy.as_str() {
             "tensor" => Grain::Tensor,
             "channel" => Grain::Row,
@@ -133,8 +208,19 @@ fn compressed_tensors(config: &Config) -> Result<Declared> {
                 return Ok(Declared::Other(weights.says("strategy", &problem)));
             }
         });
+        kinds.push(match strategy.as_str() {
+            "tensor" => Kind::Tensor,
+            "channel" => Kind::Row,
+            _ => Kind::Block,
+        });
     }
-    Ok(Declared::Fp8(grains))
+    warnings.extend(told);
+    Ok(Declared::Fp8(grains, kinds))
+}
+
+/// A part of the settings, if it is there.
+fn part(config: &Config, field: &str) -> Result<Option<Config>> {
+    if config.has(field) { config.object(field).map(Some) } else { Ok(None) }
 }
 
 fn is_fp8(format: &str) -> bool {

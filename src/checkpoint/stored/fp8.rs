@@ -1,9 +1,11 @@
 //! FP8 weights: E4M3 codes, multiplied by a factor for the tensor, for each row, or for each block.
 
+use std::collections::HashMap;
+
 use fearless_simd::{Level, dispatch};
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor, decode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 
 /// Suffixes of the tensor that holds a weight's factors. Despite the first one's name they are multiplied.
 pub const SUFFIXES: [&str; 2] = ["_scale_inv", "_scale"];
@@ -83,6 +85,10 @@ pub fn block(grains: &[Grain], weight: &Tensor, scale: &Tensor) -> Result<[u64; 
     if let Some(block) = blocks.clone().find(|block| is_grid(&scale.shape, grid(*block))) {
         return Ok(block);
     }
+    // One number can only be for all, whatever is declared.
+    if is_lone(scale) {
+        return Ok(Grain::Tensor.block(extent));
+    }
     let block = blocks.next().expect("not empty");
     fault(format!(
         "is {:?} {:?}; expected F32 {:?}, a scale for each {} x {} block of {:?}",
@@ -93,6 +99,32 @@ pub fn block(grains: &[Grain], weight: &Tensor, scale: &Tensor) -> Result<[u64; 
         block[1],
         weight.shape
     ))
+}
+
+fn is_lone(scale: &Tensor) -> bool {
+    scale.shape.iter().product::<u64>() == 1
+}
+
+/// A warning, if matrices have one scale for the whole, though a scale for each block is declared.
+pub fn lone_scales(grains: &[Grain], tensors: &HashMap<String, Tensor>) -> Option<Warning> {
+    let divided = |weight: &Tensor| {
+        let extent = [weight.rows(), weight.columns()];
+        let mut blocks = grains.iter().map(|grain| grain.block(extent));
+        !grains.is_empty() && blocks.all(|block| extent[0] > block[0] || extent[1] > block[1])
+    };
+    let scale =
+        |weight: &Tensor| SUFFIXES.iter().find_map(|suffix| tensors.get(&format!("{}{suffix}", weight.name)));
+    let lone = |weight: &&Tensor| {
+        weight.dtype == Dtype::F8_E4M3 && divided(weight) && scale(weight).is_some_and(is_lone)
+    };
+    let found: Vec<&Tensor> = tensors.values().filter(lone).collect();
+    let first = found.iter().min_by(|a, b| a.name.cmp(&b.name))?;
+    let more = if found.len() > 1 { format!(" (and {} more)", found.len() - 1) } else { String::new() };
+    let problem = format!(
+        "has one scale for the whole of {:?}{more}, where config.json declares one for each block; it is taken for all",
+        first.shape
+    );
+    Some(Warning::new(Error::tensor(&first.shard, &first.name, problem)))
 }
 
 /// Whether a tensor of this shape can hold that grid: dimensions of one may be left out, or be there besides.

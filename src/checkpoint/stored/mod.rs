@@ -4,6 +4,7 @@
 
 mod companions;
 mod declared;
+mod fields;
 mod fp8;
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use quant_kernels::Format;
 use serde::Serialize;
 
 use super::{Checkpoint, Config, Dtype, Source, Tensor, decode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Warning};
 use companions::foreign;
 pub use companions::left_out;
 use declared::{Declared, declared};
@@ -36,6 +37,7 @@ pub struct Stored {
     /// Of what an FP8 scale may be for, where the configuration says.
     grains: Vec<Grain>,
     left_out: Vec<LeftOut>,
+    warnings: Vec<Warning>,
 }
 
 /// How one tensor is stored.
@@ -57,7 +59,7 @@ pub enum Encoding<'a> {
 impl Stored {
     /// A GGUF file, whose tensors say all of it themselves.
     pub fn gguf() -> Self {
-        Self { grains: Vec::new(), left_out: Vec::new() }
+        Self { grains: Vec::new(), left_out: Vec::new(), warnings: Vec::new() }
     }
 
     /// Reads the declarations and looks at the names of all tensors.
@@ -65,7 +67,7 @@ impl Stored {
     /// # Errors
     /// If a declaration contradicts itself, or weights are stored in a format that cannot be read.
     pub fn read(source: &dyn Source, config: &Config, tensors: &HashMap<String, Tensor>) -> Result<Self> {
-        let declared = declared(source, config)?;
+        let (declared, mut warnings) = declared(source, config)?;
         // The first by name, so that the message does not depend on the order of a hash map.
         let foreign = tensors.values().filter_map(|t| foreign(&t.name).map(|format| (t, format)));
         let foreign = foreign.min_by(|a, b| a.0.name.cmp(&b.0.name));
@@ -74,7 +76,7 @@ impl Stored {
             // What was decompressed and still says so is as good as if it said nothing.
             Declared::Other(_) if foreign.is_none() && tensors.values().all(|t| is_plain(&t)) => Vec::new(),
             Declared::Other(problem) => return Err(Error::Unsupported(problem)),
-            Declared::Fp8(grains) => grains,
+            Declared::Fp8(grains, _) => grains,
             Declared::Nothing => Vec::new(),
         };
         if let Some((tensor, format)) = foreign {
@@ -91,7 +93,13 @@ impl Stored {
             }
         }
         found.sort_by_key(|entry| entry.tensors);
-        Ok(Self { grains, left_out: found })
+        warnings.extend(fp8::lone_scales(&grains, tensors));
+        Ok(Self { grains, left_out: found, warnings })
+    }
+
+    /// What is suspicious in the declarations.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// What is left out because no model needs it.

@@ -1,26 +1,6 @@
-//! Fields of config.json: read, of no effect, or fixed to what a GGUF file can say. One that is on no list is a warning, since
-//! it may change what the model computes. The lists are tables, those of a family beside it.
+//! Fields of config.json that every model may have: tables, those of a family beside it.
 
-use serde_json::Value;
-
-use crate::checkpoint::Config;
-use crate::error::{Error, Result, Warning};
-
-/// A field's name and what is done about it.
-pub type Field = (&'static str, Treatment);
-
-/// What is done about a field.
-#[derive(Clone, Copy, Debug)]
-pub enum Treatment {
-    /// Its value goes into the file, or decides what does.
-    Read,
-    /// It does not change what the model computes, for this reason, which is for readers of the tables.
-    Ignored(#[allow(dead_code)] &'static str),
-    /// Only this value, in JSON, has a GGUF form.
-    Only(&'static str),
-    /// It has no GGUF form at all.
-    Refused,
-}
+pub use crate::checkpoint::fields::{Field, Treatment, check};
 
 use Treatment::{Ignored, Read, Refused};
 
@@ -126,81 +106,9 @@ pub const ROPE: &[Field] = &[
     ("attention_factor", Refused),
 ];
 
-/// Goes through the fields of an object: what is on no list is a warning.
-///
-/// # Errors
-/// If a field has a value that no GGUF file can say.
-pub fn check(config: &Config, lists: &[&[Field]]) -> Result<Vec<Warning>> {
-    let mut warnings = Vec::new();
-    for name in config.names() {
-        let value = config.value(name).unwrap_or(&Value::Null);
-        // The library's own notes begin with an underscore.
-        if name.starts_with('_') {
-            continue;
-        }
-        let known = lists.iter().find_map(|list| list.iter().find(|(field, _)| *field == name));
-        match known.map(|(_, treatment)| *treatment) {
-            Some(Read | Ignored(_)) => {}
-            Some(Treatment::Only(only)) if same(value, only) => {}
-            Some(Treatment::Only(only)) => {
-                let problem = format!("is {}; only {only} has a GGUF form", short(value));
-                return Err(Error::Unsupported(config.says(name, &problem)));
-            }
-            Some(Refused) => {
-                let problem = format!("is {}, which has no GGUF form", short(value));
-                return Err(Error::Unsupported(config.says(name, &problem)));
-            }
-            None => {
-                let problem = format!(
-                    "is {}, and the field is not known here: if it changes what the model computes, the file will be wrong",
-                    short(value)
-                );
-                warnings.push(Warning::new(Error::Unsupported(config.says(name, &problem))));
-            }
-        }
-    }
-    Ok(warnings)
-}
-
-fn same(value: &Value, only: &str) -> bool {
-    let only: Value = serde_json::from_str(only).expect("the tables hold JSON");
-    match (value.as_f64(), only.as_f64()) {
-        (Some(a), Some(b)) => a == b,
-        _ => *value == only,
-    }
-}
-
-/// A value as a message has room for.
-fn short(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn unknown_fields_are_warnings_and_wrong_ones_errors() {
-        let list: &[Field] = &[("a", Read), ("b", Treatment::Only("1")), ("c", Refused)];
-        let check = |json: &str| {
-            let config = Config::parse(json.as_bytes()).expect("an object");
-            check(&config, &[list])
-                .map(|warnings| warnings.iter().map(Warning::to_string).collect::<Vec<_>>())
-        };
-        assert_eq!(check(r#"{"a": 5, "b": 1.0, "c": null, "d": null, "_e": 1}"#).expect("sound").len(), 0);
-        let warnings = check(r#"{"d": [1]}"#).expect("a warning");
-        assert!(warnings[0].contains("config.json: d is [1], and the field is not known"), "{warnings:?}");
-        for (json, words) in
-            [(r#"{"b": 2}"#, "config.json: b is 2; only 1"), (r#"{"c": 0}"#, "c is 0, which has no")]
-        {
-            let error = check(json).expect_err(json);
-            assert!(error.to_string().contains(words) && error.exit_code() == 4, "{error}");
-        }
-    }
 
     #[test]
     fn no_field_is_on_a_list_twice() {

@@ -16,7 +16,27 @@ pub fn warnings(config: &Config) -> Result<Vec<Warning>> {
             warnings.extend(check(&config.object(field)?, &[ROPE])?);
         }
     }
+    // The newer of the two counts, and what it says of rope_theta.
+    if config.has("rope_parameters") {
+        let newer = config.object("rope_parameters")?;
+        if config.has("rope_scaling") {
+            let older = config.object("rope_scaling")?;
+            warnings.extend(older.names().filter_map(|name| contradiction(&older, &newer, name)));
+        }
+        warnings.extend(contradiction(config, &newer, "rope_theta"));
+    }
     Ok(warnings)
+}
+
+/// A warning, if a field has another value in the newer place.
+fn contradiction(older: &Config, newer: &Config, name: &str) -> Option<Warning> {
+    let (before, now) = (older.value(name)?, newer.value(name)?);
+    let is_same = match (before.as_f64(), now.as_f64()) {
+        (Some(before), Some(now)) => before == now,
+        _ => before == now,
+    };
+    let problem = format!("is {before}, but {}", newer.says(name, &format!("is {now}, and counts")));
+    (!is_same).then(|| Warning::new(older.fault(name, problem)))
 }
 
 /// Base of the rotations, and yarn, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`.

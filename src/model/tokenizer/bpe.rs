@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Kind, Vocabulary, added, place, split};
+use super::{Kind, Vocabulary, added, place, pre, split};
 use crate::checkpoint::Pairs;
 use crate::error::{Error, Result};
 
@@ -32,6 +32,12 @@ struct Added {
     content: String,
     #[serde(default)]
     special: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +46,8 @@ struct Bpe {
     kind: Option<String>,
     #[serde(default)]
     byte_fallback: bool,
+    #[serde(default)]
+    ignore_merges: bool,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
     vocab: Pairs<u32>,
@@ -84,6 +92,23 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         None => split::recognise(&rules("pre_tokenizer", file.pre_tokenizer)?)?,
     };
 
+    let mut doubts = Vec::new();
+    if file.model.ignore_merges && !pre::ignores_merges(&splitter.name) {
+        doubts.push(format!(
+            "model.ignore_merges is true, which llama.cpp does not do with pre-tokenizer {}: words that are tokens may be cut \
+             there",
+            splitter.name
+        ));
+    }
+    if let Some(token) =
+        file.added_tokens.iter().find(|token| token.lstrip || token.rstrip || token.single_word)
+    {
+        doubts.push(format!(
+            "the added token {:?} takes blanks beside it, or stands between words only (lstrip, rstrip, single_word), which \
+             llama.cpp does not do",
+            token.content
+        ));
+    }
     let merges: Vec<String> = file.model.merges.into_iter().map(Merge::joined).collect();
     check(&merges, &file.model.vocab)?;
     let mut tokens = vec![None; size as usize];
@@ -102,7 +127,7 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         let (text, kind) = added(token.content, token.special);
         place(FILE, &mut tokens, token.id, text, kind)?;
     }
-    Ok(Vocabulary { tokens, merges, splitter })
+    Ok(Vocabulary { tokens, merges, splitter, doubts })
 }
 
 /// Whether digits and ideographs are split out first; None if the splitting rules are not known, and so not where they end.

@@ -39,6 +39,8 @@ struct Vocabulary {
     tokens: Vec<Option<(String, Kind)>>,
     merges: Vec<String>,
     splitter: split::Splitter,
+    /// What llama.cpp does not do as the file says.
+    doubts: Vec<String>,
 }
 
 /// A byte-level BPE tokenizer, ready to be written.
@@ -54,6 +56,7 @@ pub struct Tokenizer {
     add_bos: bool,
     add_eos: bool,
     templates: Vec<(String, String)>,
+    doubts: Vec<Warning>,
 }
 
 impl Tokenizer {
@@ -102,7 +105,10 @@ impl Tokenizer {
                 config.fault("eos_token", "is missing, and no eos_token_id is in the other files".into())
             );
         }
+        let mut doubts = specials.doubts(&tokens);
+        doubts.extend(vocabulary.doubts.into_iter().map(|problem| Warning::new(Error::file(file, problem))));
         Ok(Self {
+            doubts,
             pre: vocabulary.splitter.name,
             bos,
             eos,
@@ -116,11 +122,16 @@ impl Tokenizer {
         })
     }
 
-    /// What the files do not say, though they should.
+    /// What the files do not say, though they should, and where they do not agree.
     pub fn warnings(&self) -> Vec<Warning> {
-        let problem = format!("no padding token is named, nor in the others of {}", Specials::files());
-        let missing = self.padding.is_none().then(|| Warning::new(Error::file(CONFIG, problem)));
-        missing.into_iter().collect()
+        let missing = |is: bool, problem: String| is.then(|| Warning::new(Error::file(CONFIG, problem)));
+        let padding = format!("no padding token is named, nor in the others of {}", Specials::files());
+        let template = format!(
+            "has no chat template, nor is there one in {}; llama.cpp takes one of its own then",
+            templates::files()
+        );
+        let found = [missing(self.padding.is_none(), padding), missing(self.templates.is_empty(), template)];
+        found.into_iter().flatten().chain(self.doubts.iter().cloned()).collect()
     }
 
     /// The token that begins a text, if texts begin with one.

@@ -19,6 +19,26 @@ const NAMES: &[&str] = &[
     "whitespace", "youtu",
 ];
 
+/// Those with which llama.cpp takes words that are tokens whole, even where merges do not lead to them.
+const IGNORE_MERGES: &[&str] = &[
+    "falcon-h1",
+    "falcon3",
+    "jina-v5-nano",
+    "lfm2",
+    "llama-bpe",
+    "llama-v3",
+    "llama3",
+    "midm-2.0",
+    "pixtral",
+    "tekken",
+    "youtu",
+];
+
+/// Whether llama.cpp takes words that are tokens whole, with this pre-tokenizer.
+pub fn ignores_merges(name: &str) -> bool {
+    IGNORE_MERGES.contains(&name)
+}
+
 /// Checks a name that the user gives.
 ///
 /// # Errors
@@ -39,7 +59,7 @@ mod tests {
 
     #[test]
     fn names_are_llama_cpps() {
-        assert!(NAMES.is_sorted());
+        assert!(NAMES.is_sorted() && IGNORE_MERGES.iter().all(|name| NAMES.contains(name)));
         for name in ["deepseek-v3", "joyai-llm", "kimi-k2", "default"] {
             check(name).expect(name);
         }

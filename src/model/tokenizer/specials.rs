@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::CONFIG;
 use crate::checkpoint::{Checkpoint, Config, GENERATION_CONFIG};
-use crate::error::Result;
+use crate::error::{Result, Warning};
 
 const MAP: &str = "special_tokens_map.json";
 
@@ -67,6 +67,51 @@ impl Specials {
             }
         }
         Ok(None)
+    }
+
+    /// A warning for each token that begins, ends or fills a text and that the files do not agree on. What is named goes before
+    /// what is numbered, and what stands first before the others.
+    pub fn doubts(&self, tokens: &[String]) -> Vec<Warning> {
+        let mut found = Vec::new();
+        for field in ["bos_token", "eos_token", "pad_token"] {
+            let named = self.named.iter().filter_map(|config| Some((config, text(config.value(field)?)?)));
+            let mut named = named.collect::<Vec<_>>().into_iter();
+            let Some((first, counts)) = named.next() else { continue };
+            if let Some((other, text)) = named.find(|(_, text)| *text != counts) {
+                let problem =
+                    format!("is {text:?}, but {} {counts:?}, which counts", first.says(field, "is"));
+                found.push(Warning::new(other.fault(field, problem)));
+            }
+            let field_id = format!("{field}_id");
+            for config in &self.numbered {
+                let ids = config.value(&field_id).map_or(Vec::new(), |value| match value.as_array() {
+                    Some(list) => list.iter().map(Value::as_i64).collect(),
+                    None => vec![value.as_i64()],
+                });
+                let is_token = |id: &Option<i64>| {
+                    id.and_then(|id| usize::try_from(id).ok()).is_some_and(|id| id < tokens.len())
+                };
+                if let Some(id) = ids.iter().find(|id| !is_token(id)) {
+                    let shown = id.map_or("no number".to_owned(), |id| id.to_string());
+                    let problem = format!(
+                        "is {shown}, which is the id of none of {} tokens; {} {counts:?}, which counts",
+                        tokens.len(),
+                        first.says(field, "is")
+                    );
+                    found.push(Warning::new(config.fault(&field_id, problem)));
+                }
+            }
+            // Of config.json's own numbers one should be the token; generation_config.json may well stop at others.
+            let id = tokens.iter().position(|token| token == counts).map(|id| id as u64);
+            let config = &self.numbered[0];
+            if let Some(value) = config.value(&field_id).filter(|_| field != "pad_token")
+                && value.as_u64().is_some_and(|other| other < tokens.len() as u64 && Some(other) != id)
+            {
+                let problem = format!("is {value}; {} {counts:?}, which counts", first.says(field, "is"));
+                found.push(Warning::new(config.fault(&field_id, problem)));
+            }
+        }
+        found
     }
 
     /// Whether one of the files names this text as a special token.

@@ -48,6 +48,11 @@ pub fn read(checkpoint: &Checkpoint, config: &Config) -> Result<Vec<(String, Str
     Ok(templates)
 }
 
+/// The other files that may have one, for messages.
+pub fn files() -> String {
+    format!("{CHAT_TEMPLATE}, {CHAT_TEMPLATES} and {JSON}")
+}
+
 fn many(count: usize) -> String {
     format!("lists {count} templates; at most {MAX_TEMPLATES} are expected")
 }

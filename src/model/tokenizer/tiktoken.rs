@@ -43,7 +43,7 @@ pub fn read(text: &[u8], config: &Config, size: u32, pre: Option<&str>) -> Resul
         let [left, right] = halves(bytes, rank, &by_bytes)?;
         Some(format!("{} {}", alphabet(left), alphabet(right)))
     });
-    Ok(Vocabulary { tokens, merges: merges.collect(), splitter })
+    Ok(Vocabulary { tokens, merges: merges.collect(), splitter, doubts: Vec::new() })
 }
 
 /// The token of each rank, from lines of base64 and rank.

@@ -11,6 +11,8 @@ pub use read::read;
 pub use run::{Run, read_run};
 pub use tensor::Tensor;
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use super::{Estimate, Fallback};
@@ -24,6 +26,8 @@ pub struct Subject {
     pub made: bool,
     /// Name of the file; the architecture's for a plan.
     pub name: String,
+    /// The files that the manifests are of, beside them.
+    pub files: Vec<PathBuf>,
     /// GGUF architecture.
     pub architecture: String,
     /// Name of the recipe.

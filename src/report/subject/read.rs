@@ -85,8 +85,13 @@ struct Digest {
 /// If a file cannot be read, is neither, or says what cannot be; if several are not of one model.
 pub fn read(files: &[PathBuf]) -> Result<Subject> {
     let mut subject: Option<Subject> = None;
+    let mut described = Vec::new();
     for file in files {
         let (next, fault) = (one(file)?, |problem: String| Error::Gguf { file: place(file), problem });
+        if next.made {
+            // By the manifest's name as well: both may have been renamed.
+            described.extend([file.with_file_name(&next.name), file.with_extension("")]);
+        }
         match &mut subject {
             None => subject = Some(next),
             Some(first) => first.add(next).map_err(fault)?,
@@ -95,6 +100,7 @@ pub fn read(files: &[PathBuf]) -> Result<Subject> {
     let Some(mut subject) = subject else {
         return Err(Error::Argument("a report needs a plan or a manifest".into()));
     };
+    subject.files = described;
     let fault = |problem: String| Error::Gguf { file: place(&files[0]), problem };
     subject.check().map_err(fault)?;
     if subject.made {

@@ -7,6 +7,7 @@ use crate::model::arch::fields::{
 
 /// What is done about each.
 pub const FIELDS: &[Field] = &[
+    ("model_type", Read),
     ("hidden_size", Read),
     ("num_hidden_layers", Read),
     ("num_nextn_predict_layers", Read),
@@ -46,9 +47,9 @@ pub const FIELDS: &[Field] = &[
     ("use_mla", Only("true")),
     ("attn_logit_softcapping", Only("null")),
     ("final_logit_softcapping", Only("null")),
-    ("num_key_value_heads", Ignored("all heads share one latent")),
+    ("num_key_value_heads", Read),
     ("head_dim", Ignored("qk_rope_head_dim says it")),
-    ("qk_head_dim", Ignored("the sum of qk_nope_head_dim and qk_rope_head_dim")),
+    ("qk_head_dim", Read),
     ("ep_size", Ignored("how experts are shared out to machines")),
     ("aux_loss_alpha", Ignored("of training")),
     ("seq_aux", Ignored("of training")),
@@ -60,8 +61,11 @@ pub const FIELDS: &[Field] = &[
 /// What a class takes for a field that is absent.
 pub struct Class {
     pub architecture: &'static str,
+    /// Its names in `model_type`.
+    pub types: &'static [&'static str],
     pub scoring: &'static str,
-    pub method: &'static str,
+    /// The first is that of an absent field; no other is computed by the class, whatever is said.
+    pub methods: &'static [&'static str],
     pub normalised: bool,
     /// n_group and topk_group.
     pub groups: Option<[u32; 2]>,
@@ -72,15 +76,17 @@ pub struct Class {
 pub const CLASSES: [Class; 2] = [
     Class {
         architecture: "DeepseekV3ForCausalLM",
+        types: &["deepseek_v3", "kimi_k2"],
         scoring: "sigmoid",
-        method: "noaux_tc",
+        methods: &["noaux_tc"],
         normalised: true,
         groups: Some([8, 4]),
     },
     Class {
         architecture: "DeepseekV2ForCausalLM",
+        types: &["deepseek_v2"],
         scoring: "softmax",
-        method: "greedy",
+        methods: &["greedy", "group_limited_greedy"],
         normalised: false,
         groups: None,
     },

@@ -1,7 +1,9 @@
 //! `deepseek2`: DeepSeek V2, V2-Lite, V3, V3.1, R1, Moonlight, Kimi-K2. Latent attention (MLA), routed experts.
 
+mod doubts;
 mod fields;
 
+use self::doubts::{doubts, stored_mtp};
 use self::fields::{CLASSES, Class, FIELDS};
 use super::fields::{GENERAL, check};
 use super::{Described, Family, rope};
@@ -74,6 +76,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         bos: None,
         experts: Some(Experts { router: Router { bias: false, ..experts.router }, ..experts.clone() }),
     };
+    warnings.extend(doubts(checkpoint, class, &model, numbers.mtp)?);
     Ok(Described { model, left_out: layers + kept..layers + numbers.mtp, warnings })
 }
 
@@ -89,28 +92,29 @@ struct Numbers {
 impl Numbers {
     fn read(checkpoint: &Checkpoint, keep_mtp: bool) -> Result<Self> {
         let config = checkpoint.config();
-        // Where config.json does not say it, what is there counts.
-        let stored_mtp = |layers: u32| {
-            let name = |layer: u32| format!("model.layers.{layer}.eh_proj.weight");
-            (layers..MAX_LAYERS).take_while(|layer| checkpoint.get(&name(*layer)).is_some()).count() as u32
-        };
         let layers = config.count("num_hidden_layers", MAX_LAYERS)?;
         let dense: u32 = config.get("first_k_dense_replace")?;
         if dense > layers {
             let problem = format!("is {dense}, but there are {layers} layers");
             return Err(config.fault("first_k_dense_replace", problem));
         }
-        let every: u32 = config.find("moe_layer_freq")?.unwrap_or(1);
-        if every != 1 {
-            let problem = format!("config.json: moe_layer_freq is {every}; only 1 has a GGUF form");
-            return Err(Error::Unsupported(problem));
+        // One number, or as newer configurations have it, a flag for each layer.
+        let every = config.value("moe_layer_freq").cloned().unwrap_or_else(|| 1.into());
+        let flags = || (0..layers).map(|layer| u32::from(layer >= dense)).collect::<Vec<_>>();
+        if every != 1 && every != serde_json::Value::from(flags()) {
+            let problem = format!(
+                "is {every}; experts in every layer after the first dense ones, which is 1, have a GGUF form"
+            );
+            return Err(Error::Unsupported(config.says("moe_layer_freq", &problem)));
         }
         let activation: String = config.get("hidden_act")?;
         if activation != "silu" {
             let problem = format!("config.json: hidden_act is \"{activation}\"; llama.cpp computes silu");
             return Err(Error::Unsupported(problem));
         }
-        let mtp: u32 = config.find("num_nextn_predict_layers")?.unwrap_or_else(|| stored_mtp(layers));
+        // Where config.json does not say it, what is there counts.
+        let mtp: u32 =
+            config.find("num_nextn_predict_layers")?.unwrap_or_else(|| stored_mtp(checkpoint, layers));
         if mtp > MAX_LAYERS - layers {
             let problem =
                 format!("is {mtp}; with {layers} layers, at most {} fit llama.cpp", MAX_LAYERS - layers);
@@ -126,23 +130,21 @@ impl Numbers {
 
 fn experts(config: &Config, class: &Class) -> Result<Experts> {
     let count = config.count("n_routed_experts", MAX_EXPERTS)?;
-    let scoring: String = config.find("scoring_func")?.unwrap_or_else(|| class.scoring.to_owned());
-    let gating = match scoring.as_str() {
-        "softmax" => Gating::Softmax,
-        "sigmoid" => Gating::Sigmoid,
-        other => {
-            let problem = format!("config.json: scoring_func is \"{other}\"; known are softmax and sigmoid");
-            return Err(Error::Unsupported(problem));
+    // llama.cpp can compute other ways of routing than the class; a file of one of them would be another model.
+    let computes = |field: &str, found: String, known: &[&str]| match known.contains(&found.as_str()) {
+        true => Ok(found),
+        false => {
+            let known = known.join(" or ");
+            let problem =
+                format!("is \"{found}\"; {} computes {known}, whatever is said", class.architecture);
+            Err(Error::Unsupported(config.says(field, &problem)))
         }
     };
-    let method: String = config.find("topk_method")?.unwrap_or_else(|| class.method.to_owned());
-    // llama.cpp scores a group by its two best experts, as noaux_tc does; V2's class takes the best one alone.
-    if !["greedy", "group_limited_greedy", "noaux_tc"].contains(&method.as_str()) {
-        let problem = format!(
-            "config.json: topk_method is \"{method}\"; known are greedy, group_limited_greedy and noaux_tc"
-        );
-        return Err(Error::Unsupported(problem));
-    }
+    let scoring = config.find("scoring_func")?.unwrap_or_else(|| class.scoring.to_owned());
+    let scoring = computes("scoring_func", scoring, &[class.scoring])?;
+    let gating = if scoring == "softmax" { Gating::Softmax } else { Gating::Sigmoid };
+    let method = config.find("topk_method")?.unwrap_or_else(|| class.methods[0].to_owned());
+    let method = computes("topk_method", method, class.methods)?;
     let declared = config.find_count("n_group", count)?;
     let groups = match declared.or(class.groups.map(|[groups, _]| groups)) {
         // Nothing is asked of groups then.
