@@ -3,7 +3,7 @@
 mod arch;
 mod description;
 mod file;
-mod keys;
+pub mod keys;
 pub mod layer;
 mod part;
 mod size_label;
