@@ -25,9 +25,15 @@ fn tokens(chunks: usize) -> Vec<u32> {
     ids
 }
 
-/// All logits.
-fn logits(weights: &Weights, model: &Description, tokens: &[u32], memory: u64) -> Vec<f32> {
-    let mut pass = Pass::new(weights, model, tokens, CONTEXT, memory).expect("embeddings");
+/// All logits of chunks of `context` tokens.
+pub fn logits(
+    weights: &Weights,
+    model: &Description,
+    tokens: &[u32],
+    context: usize,
+    memory: u64,
+) -> Vec<f32> {
+    let mut pass = Pass::new(weights, model, tokens, context, memory).expect("embeddings");
     for layer in 0..model.layers.len() {
         pass.layer(weights, layer, &mut Ignore).expect("computed");
     }
@@ -42,12 +48,12 @@ fn of_checkpoint(tokens: &[u32], memory: u64) -> Vec<f32> {
     let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("sound");
     let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
     let weights = Weights::new(&checkpoint, &model.tensors[..]);
-    logits(&weights, model.describe().expect("known"), tokens, memory)
+    logits(&weights, model.describe().expect("known"), tokens, CONTEXT, memory)
 }
 
 fn of_file(file: &Path, tokens: &[u32]) -> Vec<f32> {
     let file = ModelFile::open(file).expect("sound");
-    logits(&file.weights(), &file.description, tokens, 1 << 30)
+    logits(&file.weights(), &file.description, tokens, CONTEXT, 1 << 30)
 }
 
 /// Norm of the difference over the norm.

@@ -2,20 +2,27 @@
 //! and `read` put it together, since presence, names and defaults of keys differ between architectures.
 
 use super::description::{Description, EMBEDDING, HEAD, Layer, in_layer};
-use super::layer::{Experts, Gating, Groups, Pairing, Rope, Router, Shared, Yarn};
+use super::layer::{Experts, Gating, Grouped, Groups, Pairing, Rope, Router, Shared, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
 
 // llama.cpp's own limits, and bounds that keep every product of sizes inside of u32.
+
+/// Most layers.
 pub const MAX_LAYERS: u32 = 512;
+/// Most experts in a layer.
 pub const MAX_EXPERTS: u32 = 1024;
+/// Most heads.
 pub const MAX_HEADS: u32 = 1 << 12;
-/// Columns of a head.
+/// Most columns of a head.
 pub const MAX_HEAD: u32 = 1 << 13;
+/// Most numbers of a hidden state or between the matrices of an FFN.
 pub const MAX_WIDTH: u32 = 1 << 20;
+/// Most token ids.
 pub const MAX_VOCABULARY: u32 = 1 << 20;
 
 /// Writes keys of one architecture, in the order of the calls.
+#[derive(Debug)]
 pub struct Writer<'a> {
     arch: &'a str,
     metadata: &'a mut Metadata,
@@ -50,9 +57,17 @@ impl<'a> Writer<'a> {
         self.count("feed_forward_length", model.ffn_width);
     }
 
-    /// Position encoding.
+    /// Grouped attention.
+    pub fn grouped(&mut self, grouped: &Grouped, eps: f32) {
+        self.count("attention.head_count", grouped.heads);
+        self.count("attention.head_count_kv", grouped.kv_heads);
+        self.number("attention.layer_norm_rms_epsilon", eps);
+        self.count("attention.key_length", grouped.width);
+        self.count("attention.value_length", grouped.width);
+    }
+
+    /// Position encoding. How many columns are rotated is said where it is not all that a head has.
     pub fn rope(&mut self, rope: &Rope) {
-        self.count("rope.dimension_count", rope.columns);
         self.number("rope.freq_base", rope.theta);
         let Some(yarn) = rope.yarn else { return };
         self.set("rope.scaling.type", "yarn".into());
@@ -180,6 +195,35 @@ impl Reader<'_> {
             layers,
             bos: bos.and_then(|bos| bos.as_u64()).and_then(|bos| u32::try_from(bos).ok()),
         })
+    }
+
+    /// Heads, heads of keys and values, and columns of a head, of grouped attention.
+    ///
+    /// # Errors
+    /// If a key is missing, or keys and values differ in width.
+    pub fn grouped(&self) -> Result<[u32; 3]> {
+        let heads = self.count("attention.head_count", MAX_HEADS)?;
+        let kv_heads = self.find_count("attention.head_count_kv", heads)?.unwrap_or(heads);
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            let key = self.key("attention.head_count_kv");
+            return Err((self.fault)(format!("{key} is {kv_heads}, which does not divide {heads} heads")));
+        }
+        let usual = self.count("embedding_length", MAX_WIDTH)? / heads;
+        let width = self.find_count("attention.key_length", MAX_HEAD)?.unwrap_or(usual);
+        let value = self.find_count("attention.value_length", MAX_HEAD)?.unwrap_or(usual);
+        if value != width || width == 0 {
+            let key = self.key("attention.value_length");
+            return Err((self.fault)(format!("{key} is {value}, and keys have {width} columns")));
+        }
+        Ok([heads, kv_heads, width])
+    }
+
+    /// Columns of a head of `width` that are rotated: all, unless a key says less.
+    ///
+    /// # Errors
+    /// If it says more.
+    pub fn rope_columns(&self, width: u32) -> Result<u32> {
+        Ok(self.find_count("rope.dimension_count", width)?.filter(|columns| *columns > 0).unwrap_or(width))
     }
 
     /// Position encoding of `columns`.

@@ -4,7 +4,7 @@ mod arch;
 mod description;
 mod file;
 mod from_gguf;
-mod keys;
+pub mod keys;
 pub mod layer;
 mod part;
 mod size_label;

@@ -4,6 +4,7 @@ pub mod checkpoint;
 #[cfg(unix)]
 pub mod interrupted;
 pub mod python;
+pub mod qwen;
 pub mod shapes;
 pub mod skipped;
 

@@ -4,6 +4,7 @@
 mod builder;
 mod deepseek2;
 mod fields;
+mod qwen3moe;
 mod rope;
 mod sampling;
 
@@ -40,4 +41,4 @@ pub struct Described {
 }
 
 /// All that are known.
-pub const FAMILIES: &[Family] = &[deepseek2::FAMILY];
+pub const FAMILIES: &[Family] = &[deepseek2::FAMILY, qwen3moe::FAMILY];

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::{Kind, Vocabulary, added, place, pre, split};
 use crate::checkpoint::Pairs;
@@ -83,14 +83,17 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         }
     }
     let normalizer = rules("normalizer", file.normalizer)?;
-    if !is_empty(&normalizer) {
-        let problem = format!("{FILE}: has a normalizer, which llama.cpp does not apply: {normalizer}");
-        return Err(Error::Unsupported(problem));
+    let refusal = format!("{FILE}: has a normalizer, which llama.cpp does not apply: {normalizer}");
+    if !is_empty(&normalizer) && !composes(&normalizer) {
+        return Err(Error::Unsupported(refusal));
     }
     let splitter = match pre {
         Some(name) => split::Splitter::named(name),
         None => split::recognise(&rules("pre_tokenizer", file.pre_tokenizer)?)?,
     };
+    if composes(&normalizer) && splitter.name != split::QWEN {
+        return Err(Error::Unsupported(refusal));
+    }
 
     let mut doubts = Vec::new();
     if file.model.ignore_merges && !pre::ignores_merges(&splitter.name) {
@@ -133,8 +136,10 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
 /// Whether digits and ideographs are split out first; None if the splitting rules are not known, and so not where they end.
 pub fn splits_known(json: &[u8]) -> Option<bool> {
     let file: File = serde_json::from_slice(json).ok()?;
-    let known = is_empty(&rules("normalizer", file.normalizer).ok()?);
+    let normalizer = rules("normalizer", file.normalizer).ok()?;
     let splitter = split::recognise(&rules("pre_tokenizer", file.pre_tokenizer).ok()?).ok()?;
+    // No mark that could be composed with a letter before it stands behind a place where texts are cut.
+    let known = is_empty(&normalizer) || composes(&normalizer);
     known.then_some(splitter.name == split::V3)
 }
 
@@ -176,6 +181,12 @@ impl Merge {
             Self::Pair(sides) => sides.map(|side| side.replace(' ', "\u{120}")).join(" "),
         }
     }
+}
+
+/// Whether it composes letters and marks (NFC) and does no more. Qwen's tokenizers do, and llama.cpp, which does not, is used
+/// with them all the same: nearly every text is composed already.
+fn composes(normalizer: &Value) -> bool {
+    *normalizer == json!({"type": "NFC"})
 }
 
 fn is_empty(normalizer: &Value) -> bool {

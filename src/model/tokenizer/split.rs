@@ -43,6 +43,9 @@ struct Known {
 /// V3's, R1's.
 pub const V3: &str = "deepseek-v3";
 
+/// Qwen's.
+pub const QWEN: &str = "qwen2";
+
 /// Kimi's, whose rules are in Python and not in a file of data.
 pub const KIMI: &str = "kimi-k2";
 
@@ -80,6 +83,14 @@ const KNOWN: &[Known] = &[
         name: "deepseek-coder",
         adds_bos: true,
         steps: &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", DIGIT],
+    },
+    Known {
+        name: QWEN,
+        adds_bos: false,
+        steps: &[concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        )],
     },
     Known { name: KIMI, adds_bos: false, steps: &[] },
 ];

@@ -218,6 +218,7 @@ fn write(model: &Description, keys: &mut Writer) {
     if !model.mtp.is_empty() {
         keys.count("nextn_predict_layers", model.mtp.len() as u32);
     }
+    keys.count("rope.dimension_count", model.rope.columns);
     keys.rope(&model.rope);
 }
 
