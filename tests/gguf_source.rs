@@ -146,6 +146,31 @@ fn what_is_quantized_already_is_not_quantized_again_unasked() {
 }
 
 #[test]
+fn some_tensors_of_a_file_are_made_anew_and_the_others_stay() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let small = quantize_fixture(folder.path(), "small.gguf", &["-r", "q4_0"]);
+    let eights = quantize_fixture(folder.path(), "eights.gguf", &["-r", "q8_0"]);
+    let mended = folder.path().join("mended.gguf");
+    let only = ["--base", text(&small), "--only", "attn_output", "-r", "q8_0", "--quiet"];
+    // From the checkpoint, and from a file of it.
+    for source in [&fixture("tiny-r1"), &eights] {
+        succeed(&[&["quantize", text(source), "-o", text(&mended), "--force"][..], &only].concat());
+        let [small, eights, mended] = [&small, &eights, &mended].map(|file| tensor_hashes(&[file.clone()]));
+        for (name, hash) in &mended {
+            let of = if name.contains("attn_output") { &eights } else { &small };
+            assert_eq!(*hash, of[name], "{name}");
+        }
+    }
+    let contents = Contents::read(&mended).expect("sound");
+    assert_eq!(contents.metadata["general.file_type"], gguf::Value::U32(2));
+    let none = ["--base", text(&small), "--only", "no_such", "-r", "q8_0", "--force", "--quiet"];
+    let said = fail(&[&["quantize", text(&eights), "-o", text(&mended)][..], &none].concat(), 2);
+    assert!(said.contains("--only: matches no tensor"), "{said}");
+    let said = fail(&[&["quantize", text(&eights), "-o", text(&small), "--force"][..], &only].concat(), 2);
+    assert!(said.contains("is the file that --base reads"), "{said}");
+}
+
+#[test]
 fn a_split_source_threads_and_kills_do_not_change_a_byte() {
     let folder = TempDir::new().expect("a temporary folder");
     let whole = quantize_fixture(folder.path(), "whole.gguf", &["-r", "bf16"]);

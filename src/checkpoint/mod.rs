@@ -1,5 +1,6 @@
 //! Stage 1, read: a folder of safetensors shards, its index and configuration, or a GGUF file; and rows of weights as f32.
 
+mod base;
 mod config;
 mod decode;
 mod dtype;
@@ -19,6 +20,7 @@ mod stored;
 use std::collections::HashMap;
 use std::path::Path;
 
+pub use base::BASE;
 pub use config::Config;
 pub use dtype::Dtype;
 pub use fingerprint::{Fingerprint, hex};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rayon::ThreadPoolBuilder;
+use regex::Regex;
 
 use super::machine::MachineArguments;
 use super::outputs::{self, Files};
@@ -11,11 +12,11 @@ use super::size::{self, Part};
 use super::sizing::Sizing;
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::{Error, Result, Warning};
-use crate::gguf::Split;
+use crate::gguf::{Parts, Split};
 use crate::machine::Fit;
 use crate::model::{Model, Options};
 use crate::recipe::{
-    AUTO_PRESET, DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, file_types,
+    AUTO_PRESET, DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, file_types, pattern,
     preset_names,
 };
 
@@ -58,6 +59,14 @@ pub struct Planning {
     /// Keep the tensors whose GGUF name the pattern is found in as they are stored, bit for bit; repeatable
     #[arg(long = "keep", value_name = "REGEX", value_parser = kept)]
     keep: Vec<Override>,
+
+    /// Make only the tensors anew whose GGUF name the pattern is found in; all others are copied from the file of --base
+    #[arg(long, value_name = "REGEX", value_parser = pattern, requires = "base")]
+    only: Option<Regex>,
+
+    /// A GGUF file of the same model, of a split any of its files, that --only mends
+    #[arg(long, value_name = "FILE", requires = "only")]
+    base: Option<PathBuf>,
 
     /// Quantize anew what a GGUF file has in fewer bits than Q8_0, whose errors then add up
     #[arg(long)]
@@ -117,6 +126,7 @@ impl Planning {
         // A preset's name is no file's.
         files.read("--recipe", self.recipe.iter().filter(|name| Path::new(name).exists()));
         files.read("--imatrix", &self.imatrix);
+        files.read("--base", self.base.iter().flat_map(|base| Parts::names(base)));
         self.sizing.files(&mut files);
         files
     }
@@ -131,7 +141,7 @@ impl Planning {
             return Err(Error::Recipe { recipe: recipe.name, problem: problem.into() });
         }
         let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
-        let checkpoint = Checkpoint::open_path(&self.checkpoint)?;
+        let mut checkpoint = Checkpoint::open_path(&self.checkpoint)?;
         let overrides: Vec<Override> = self.keep.into_iter().chain(self.overrides).collect();
         let options = Options {
             keep_mtp: self.keep_mtp,
@@ -139,7 +149,12 @@ impl Planning {
             pre: self.pre,
             allow_requantize: self.allow_requantize,
         };
-        let model = Model::plan(&checkpoint, &options)?;
+        let mut model = Model::plan(&checkpoint, &options)?;
+        if let (Some(only), Some(base)) = (&self.only, &self.base) {
+            let base = Checkpoint::open_gguf(base)?;
+            model = model.over(Model::plan(&base, &options)?, &|name| only.is_match(name))?;
+            checkpoint = checkpoint.over(base);
+        }
         let split = match (self.split, self.part) {
             (_, Some(part)) => Split::Count(part.of),
             (split, None) => split.unwrap_or(Split::Whole),

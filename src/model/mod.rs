@@ -6,6 +6,7 @@ mod file;
 mod from_gguf;
 pub mod keys;
 pub mod layer;
+mod over;
 mod part;
 mod size_label;
 mod spec;

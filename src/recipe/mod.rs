@@ -26,6 +26,7 @@ pub use imatrix::Imatrix;
 pub use importance::{Importances, Origin};
 pub use layers::{Layers, Share};
 pub use overrides::Override;
+pub use pattern::pattern;
 pub use plan::{Plan, Tradeoff, Wishes};
 pub use presets::{AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, file_types, names as preset_names};
 pub use resolved::resolved;

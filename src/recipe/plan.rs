@@ -94,10 +94,13 @@ impl Plan {
         let mut warnings = model.warnings.clone();
         warnings.extend(requantize::check(&model, &choices, options.allow_requantize)?);
 
-        let copied =
-            model.tensors.iter().zip(&choices).all(|(tensor, choice)| tensor.stored == Some(choice.format));
+        // The file type says what most weights are.
+        let pairs = model.tensors.iter().zip(&choices);
+        let copied = pairs.filter(|(tensor, choice)| tensor.stored == Some(choice.format));
+        let copied: u64 = copied.map(|(tensor, _)| tensor.weights()).sum();
+        let most = copied > model.weights() / 2 && model.metadata.get("general.file_type").is_some();
         let metadata = &mut model.metadata;
-        if !copied {
+        if !most {
             metadata.set("general.file_type", Value::U32(recipe.file_type));
         }
         metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));

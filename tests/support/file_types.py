@@ -144,7 +144,7 @@ MODELS = {
     "nemotron-8b": Model("nemotron", 32, 4096, 32, 8, 16384, 256000, gated=False),
     "exaone-7b": Model("exaone", 32, 4096, 32, 8, 14336, 102400),
     "chatglm-6b": Model("chatglm", 28, 4096, 32, 2, 13696, 65024, attention=QKV, gated=FUSED),
-    "jais-13b": Model("jais", 40, 5120, 40, 40, 13653, 84992, attention=QKV),
+    "jais-13b": Model("jais", 40, 5120, 40, 40, 13664, 84992, attention=QKV),
     "mamba-2.8b": Model("mamba", 64, 4096, 1, 0, 0, 50280, attention="none", gated=None, more=SSM, keys=SSM_KEYS),
 }  # fmt: skip
 MODELS["mamba-2.8b"].tensors = lambda: [

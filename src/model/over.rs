@@ -1,0 +1,47 @@
+//! A model of which some tensors are made anew and the others are those of a file that is there.
+
+use std::collections::HashMap;
+
+use super::{Model, TensorPlan};
+use crate::checkpoint::BASE;
+use crate::error::{Error, Result};
+
+impl Model {
+    /// The model of the file `base`, in which the tensors that are `wanted` by name come from this one. Their weights are
+    /// in [`Checkpoint::over`](crate::checkpoint::Checkpoint::over).
+    ///
+    /// # Errors
+    /// If none is wanted, or this model lacks one or has it in another shape.
+    pub fn over(self, base: Self, wanted: &dyn Fn(&str) -> bool) -> Result<Self> {
+        let mut ours: HashMap<String, TensorPlan> =
+            self.tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let mut found = 0;
+        let one = |mut tensor: TensorPlan| {
+            if tensor.kept.is_some() || !wanted(&tensor.name) {
+                tensor.kept = Some("as the file under it has it");
+                for slice in &mut tensor.slices {
+                    slice.tensor = format!("{BASE}{}", slice.tensor).into();
+                }
+                return Ok(tensor);
+            }
+            found += 1;
+            let place = || format!("--only: {}", tensor.name);
+            match ours.remove(&tensor.name) {
+                Some(own) if own.shape == tensor.shape => Ok(own),
+                Some(own) => Err(Error::Argument(format!(
+                    "{} has the shape {:?}, in the file under it {:?}",
+                    place(),
+                    own.shape,
+                    tensor.shape
+                ))),
+                None => Err(Error::Argument(format!("{} is not in the source", place()))),
+            }
+        };
+        let tensors = base.tensors.into_iter().map(one).collect::<Result<Vec<_>>>()?;
+        if found == 0 {
+            return Err(Error::Argument("--only: matches no tensor whose type can be chosen".into()));
+        }
+        let warnings = [self.warnings, base.warnings].concat();
+        Ok(Self { tensors, warnings, description: None, left_out: self.left_out, ..base })
+    }
+}
