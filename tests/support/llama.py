@@ -7,7 +7,8 @@ llama.py logits MODEL IDS.json OUT.f32    raw logits after each of at most CONTE
 llama.py tensors FILE                     {name: [type, shape]} read by the gguf package
 llama.py metadata MODEL                   {key: [GGUF types, value]} read by the gguf package; long arrays by digest
 llama.py generate MODEL PROMPT COUNT      the greedy continuation and the log-probabilities of its tokens
-llama.py quantize SOURCE MATRIX TARGET N  llama.cpp's quantizer to its file type N with an importance matrix (GGUF; or none)
+llama.py quantize SOURCE MATRIX TARGET N [THREADS]   llama.cpp's quantizer to its file type N with an importance matrix
+                                          (GGUF; or none)
 """
 
 import argparse
@@ -188,7 +189,7 @@ def importances(matrix):
     return means
 
 
-def quantize(source, matrix, target, file_type):
+def quantize(source, matrix, target, file_type, threads=1):
     """Whether llama_model_quantize does it. The wheel's parameters have no setter for the importances, so their pointer is
     put where the C structure has it: behind nthread, three types (4 bytes each) and six flags, at the next multiple of 8."""
     import ctypes
@@ -203,7 +204,7 @@ def quantize(source, matrix, target, file_type):
     object_bytes = ctypes.string_at(id(parameters), 128)
     start = object_bytes.find((0x5EED).to_bytes(4, "little") + int(file_type).to_bytes(4, "little"))
     assert start > 0, "the wheel holds its parameters elsewhere"
-    parameters.nthread = 1
+    parameters.nthread = int(threads)
     means = importances(matrix) if matrix != "none" else {}
     entries = [Entry(name.encode(), values.ctypes.data, values.size) for name, values in means.items()]
     entries = (Entry * (len(entries) + 1))(*entries)
