@@ -10,7 +10,7 @@ use crate::recipe::Plan;
 const WIDTH: usize = 64;
 
 /// Roles with the letter and the colour (of 256) that stand for them, in the order of the bar.
-const ROLES: [(Role, char, u8); 9] = [
+const ROLES: [(Role, char, u8); 10] = [
     (Role::Experts, 'E', 32),
     (Role::Attention, 'A', 208),
     (Role::SharedExperts, 'S', 36),
@@ -20,6 +20,7 @@ const ROLES: [(Role, char, u8); 9] = [
     (Role::Mtp, 'M', 136),
     (Role::Router, 'R', 66),
     (Role::Norm, 'N', 103),
+    (Role::Other, 'X', 245),
 ];
 
 /// The drawing; with colours for a terminal, without for files and pipes.

@@ -6,7 +6,7 @@ use super::markup::Fill;
 use crate::model::Role;
 
 /// Role, CSS class, colour; in the order in which charts list them.
-const ROLES: [(Option<Role>, &str, &str); 10] = [
+const ROLES: [(Option<Role>, &str, &str); 11] = [
     (Some(Role::Experts), "r-experts", "#3b76c4"),
     (Some(Role::Attention), "r-attention", "#e07b39"),
     (Some(Role::SharedExperts), "r-shared", "#1f9e8f"),
@@ -16,6 +16,7 @@ const ROLES: [(Option<Role>, &str, &str); 10] = [
     (Some(Role::Mtp), "r-mtp", "#b8860b"),
     (Some(Role::Router), "r-router", "#6f7b8f"),
     (Some(Role::Norm), "r-norm", "#98a2b3"),
+    (Some(Role::Other), "r-other", "#5f8f8a"),
     (None, "r-unknown", "#8a8f98"),
 ];
 
