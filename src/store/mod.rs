@@ -12,6 +12,8 @@
 
 mod checkpoint;
 mod gguf;
+#[cfg(test)]
+mod memory;
 mod slice;
 
 use std::fmt;
@@ -19,6 +21,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use gguf::GgufStore;
+#[cfg(test)]
+pub use memory::InMemory;
 pub use slice::{Buffers, Slice};
 
 use crate::checkpoint::Values;
