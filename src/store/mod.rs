@@ -11,12 +11,16 @@
 //! names a matrix and a [`Slice`] of it, and does not know what stores them.
 
 mod checkpoint;
+#[cfg(test)]
+mod memory;
 mod slice;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(test)]
+pub use memory::InMemory;
 pub use slice::{Buffers, Slice};
 
 use crate::checkpoint::Values;

@@ -184,3 +184,58 @@ impl OpenExperts<'_> {
         Ok(Some(outputs))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Random, model, near, tensors};
+    use super::super::{Attention, Ffn, Gating, Grouped, Ignore, Pairing, Rope};
+    use super::*;
+    use crate::model::Layer;
+
+    #[test]
+    fn shared_experts_are_gated_where_the_model_says_so_and_may_be_missing() {
+        let router = Router {
+            used: 2,
+            groups: None,
+            gating: Gating::Softmax,
+            normalised: true,
+            scale: 1.0,
+            bias: false,
+        };
+        let none = Experts { count: 3, width: 4, router, shared: None };
+        let plain = Experts { shared: Some(Shared { count: 1, width: 6, gated: false }), ..none.clone() };
+        let gated = Experts { shared: Some(Shared { count: 1, width: 6, gated: true }), ..none.clone() };
+        let grouped = Grouped {
+            heads: 1,
+            kv_heads: 1,
+            width: 2,
+            qk_norm: None,
+            biases: false,
+            output_bias: false,
+            window: None,
+            sinks: false,
+            rotated: false,
+        };
+        let attention = Attention::Grouped(grouped);
+        let rope = Rope { columns: 2, theta: 10.0, pairing: Pairing::Halves, yarn: None };
+        let model = model(rope, Layer { attention, ffn: Ffn::Experts(gated.clone()) });
+        let (store, tensors) = tensors(&Ffn::Experts(gated.clone()).specs(model.hidden), 5);
+        let weights = Weights::new(&store, tensors);
+        let inputs = Dense::new(10, Random(1).values(30, 1.0));
+        let of = |experts: &Experts| {
+            let open = experts.open(&weights, &model, 0).expect("there");
+            let routes = open.route(&inputs, &mut Ignore).expect("routed");
+            assert!(routes.iter().all(|route| route.chosen.len() == 2 && route.merits.len() == 3));
+            open.shared(&inputs, &mut Ignore).expect("computed")
+        };
+        assert!(of(&none).is_none());
+        let (plain, gated) = (of(&plain).expect("some"), of(&gated).expect("some"));
+        let gate = store.values("blk.0.ffn_gate_inp_shexp.weight");
+        let expected = (0..3).flat_map(|token| {
+            let product: f64 = inputs.row(token).iter().zip(gate).map(|(x, w)| f64::from(x * w)).sum();
+            let factor = 1.0 / (1.0 + (-product).exp());
+            plain.row(token).iter().map(move |x| f64::from(*x) * factor).collect::<Vec<f64>>()
+        });
+        near(gated.values(), &expected.collect::<Vec<f64>>());
+    }
+}

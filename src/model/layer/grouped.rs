@@ -276,3 +276,143 @@ impl OpenGrouped<'_> {
         mixed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Random, model, near, tensors};
+    use super::super::{Attention, Ignore, Pairing, Rope};
+    use super::*;
+    use crate::model::Layer;
+    use crate::model::layer::Ffn;
+    use crate::store::InMemory;
+
+    const PLAIN: Grouped = Grouped {
+        heads: 4,
+        kv_heads: 4,
+        width: 6,
+        qk_norm: None,
+        biases: false,
+        output_bias: false,
+        window: None,
+        sinks: false,
+        rotated: true,
+    };
+
+    /// The formulas, an output at a time.
+    fn definition(
+        grouped: &Grouped,
+        model: &Description,
+        store: &InMemory,
+        states: &[Vec<f64>],
+    ) -> Vec<Vec<f64>> {
+        let of = |name: &str| -> Vec<f64> {
+            store.values(&format!("blk.0.{name}")).iter().map(|&x| f64::from(x)).collect()
+        };
+        let rms = |x: &[f64], gains: &[f64]| -> Vec<f64> {
+            let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+            x.iter().zip(gains).map(|(x, gain)| x / (mean + f64::from(model.eps)).sqrt() * gain).collect()
+        };
+        let linear = |name: &str, x: &[f64], bias: bool| -> Vec<f64> {
+            let rows = of(&format!("{name}.weight"));
+            let mut out: Vec<f64> =
+                rows.chunks(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect();
+            if bias {
+                out.iter_mut().zip(of(&format!("{name}.bias"))).for_each(|(out, bias)| *out += bias);
+            }
+            out
+        };
+        let (heads, kv_heads, width) =
+            (grouped.heads as usize, grouped.kv_heads as usize, grouped.width as usize);
+        let placed = |mut x: Vec<f64>, norm: &str, position: usize| {
+            match grouped.qk_norm {
+                Some(QkNorm::All) => x = rms(&x, &of(norm)),
+                Some(QkNorm::Head) => x = x.chunks(width).flat_map(|head| rms(head, &of(norm))).collect(),
+                None => {}
+            }
+            let columns = model.rope.columns as usize;
+            for head in x.chunks_mut(width).filter(|_| grouped.rotated) {
+                for pair in 0..columns / 2 {
+                    let (a, b) = match model.rope.pairing {
+                        Pairing::Neighbours => (2 * pair, 2 * pair + 1),
+                        Pairing::Halves => (pair, pair + columns / 2),
+                    };
+                    let theta = f64::from(model.rope.theta);
+                    let angle = position as f64 * theta.powf(-2.0 * pair as f64 / columns as f64);
+                    (head[a], head[b]) = (
+                        head[a] * angle.cos() - head[b] * angle.sin(),
+                        head[a] * angle.sin() + head[b] * angle.cos(),
+                    );
+                }
+            }
+            x
+        };
+        let inputs: Vec<Vec<f64>> = states.iter().map(|x| rms(x, &of("attn_norm.weight"))).collect();
+        let all = |name: &str| -> Vec<Vec<f64>> {
+            inputs.iter().map(|x| linear(name, x, grouped.biases)).collect()
+        };
+        let place = |rows: Vec<Vec<f64>>, norm: &str| -> Vec<Vec<f64>> {
+            rows.into_iter().enumerate().map(|(position, row)| placed(row, norm, position)).collect()
+        };
+        let (queries, keys) = (place(all("attn_q"), Q_NORM), place(all("attn_k"), K_NORM));
+        let values = all("attn_v");
+        let output = |at: usize| {
+            let mut mixed = vec![0.0; heads * width];
+            for head in 0..heads {
+                let kv = head / (heads / kv_heads) * width;
+                let first = grouped.window.map_or(0, |window| (at + 1).saturating_sub(window as usize));
+                let power = |other: usize| {
+                    let products = (0..width).map(|i| queries[at][head * width + i] * keys[other][kv + i]);
+                    (products.sum::<f64>() / (width as f64).sqrt()).exp()
+                };
+                let sink = if grouped.sinks { of(SINKS)[head].exp() } else { 0.0 };
+                let sum = (first..=at).map(power).sum::<f64>() + sink;
+                for other in first..=at {
+                    for i in 0..width {
+                        mixed[head * width + i] += power(other) / sum * values[other][kv + i];
+                    }
+                }
+            }
+            linear("attn_output", &mixed, grouped.output_bias)
+        };
+        (0..states.len()).map(output).collect()
+    }
+
+    #[test]
+    fn every_field_is_what_the_formulas_say() {
+        let group = Grouped { kv_heads: 2, qk_norm: Some(QkNorm::Head), ..PLAIN };
+        let all = Grouped {
+            qk_norm: Some(QkNorm::All),
+            biases: true,
+            output_bias: true,
+            window: Some(3),
+            sinks: true,
+            ..group.clone()
+        };
+        let halves = |columns| Rope { columns, theta: 100.0, pairing: Pairing::Halves, yarn: None };
+        let neighbours = Rope { pairing: Pairing::Neighbours, ..halves(6) };
+        for (grouped, rope) in [
+            (PLAIN, neighbours),
+            (group.clone(), halves(6)),
+            (Grouped { rotated: false, ..group }, halves(6)),
+            (all.clone(), halves(4)),
+            (Grouped { kv_heads: 1, ..all }, neighbours),
+        ] {
+            let attention = Attention::Grouped(grouped.clone());
+            let ffn = Ffn::Dense { width: 8 };
+            let model = model(rope, Layer { attention: attention.clone(), ffn });
+            let (store, tensors) = tensors(&attention.specs(model.hidden, &rope), 7);
+            let weights = Weights::new(&store, tensors);
+            let hidden = model.hidden as usize;
+            let states = Random(3).values(2 * 5 * hidden, 1.0);
+            let turns = attention.turns(&rope, 5);
+            let open = attention.open(&weights, &model, 0).expect("there");
+            let text = Chunks { length: 5, turns: &turns };
+            let found = open.apply(Dense::new(hidden, states.clone()), &text, &mut Ignore).expect("computed");
+            for (chunk, found) in states.chunks(5 * hidden).zip(found.values().chunks(5 * hidden)) {
+                let rows: Vec<Vec<f64>> =
+                    chunk.chunks(hidden).map(|row| row.iter().map(|&x| x.into()).collect()).collect();
+                near(found, &definition(&grouped, &model, &store, &rows).concat());
+            }
+        }
+    }
+}

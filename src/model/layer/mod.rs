@@ -176,3 +176,71 @@ pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
     product(out.view_mut(), Accum::Replace, inputs, weights.view().transposed());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Layer, TensorPlan};
+    use crate::store::InMemory;
+
+    /// SplitMix64, as numbers between plus and minus a bound.
+    pub struct Random(pub u64);
+
+    impl Random {
+        pub fn values(&mut self, count: usize, bound: f32) -> Vec<f32> {
+            let mut value = || {
+                self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+            };
+            (0..count).map(|_| bound * value()).collect()
+        }
+    }
+
+    /// A model of one layer, with hidden states of ten numbers.
+    pub fn model(rope: Rope, layer: Layer) -> Description {
+        Description {
+            arch: "test",
+            vocabulary: 2,
+            hidden: 10,
+            context: 8,
+            eps: 1e-5,
+            ffn_width: 8,
+            rope,
+            tied: false,
+            experts: None,
+            layers: vec![layer],
+            mtp: Vec::new(),
+            bos: None,
+        }
+    }
+
+    /// Random tensors of layer 0, and the store that they are in.
+    pub fn tensors(specs: &[Spec], seed: u64) -> (InMemory, Vec<TensorPlan>) {
+        let (mut store, mut random) = (InMemory::default(), Random(seed));
+        let tensor = |spec: &Spec| {
+            let [rows, columns] = spec.shape.map(u64::from);
+            let slices = match &spec.source {
+                crate::model::Source::Experts { count, .. } => u64::from(*count),
+                _ => 1,
+            };
+            let name = spec.full_name(Some(0));
+            store.add(&name, columns, random.values((rows * columns * slices) as usize, 0.7));
+            let shape = if slices > 1 { vec![columns, rows, slices] } else { vec![columns, rows] };
+            TensorPlan::of_file(name, Some(0), spec.role, spec.part, shape)
+        };
+        let tensors = specs.iter().map(tensor).collect();
+        (store, tensors)
+    }
+
+    /// Asserts that numbers are the expected ones, to a rounding or two of the largest.
+    #[track_caller]
+    pub fn near(found: &[f32], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len());
+        let largest = expected.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 2e-6 * largest, "{found}, {expected}");
+        }
+    }
+}
