@@ -242,7 +242,7 @@ fn speed(card: &Card) {
         let x = OnCard::of(card, x.view()).expect("room");
         let sums = OnCard::of(card, h.view()).expect("room");
         let alone = seconds(|| {
-            x.gram_into(&sums, Accum::Replace).expect("the card multiplies");
+            x.gram_into(&sums).expect("the card multiplies");
             sums.wait().expect("the card multiplies");
         });
         row(&format!("gram {rows} x {n}"), operations, [single, all, copies, alone]);

@@ -86,7 +86,6 @@ static void run_grid(unsigned wide, unsigned high, unsigned count, const std::fu
 
 static inline int min(int a, int b) { return a < b ? a : b; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fsub_rn(float a, float b) { return a - b; }
 static inline double __dadd_rn(double a, double b) { return a + b; }
 static inline double __dmul_rn(double a, double b) { return a * b; }

@@ -114,7 +114,8 @@ impl Calibrate {
             }
         };
         let weights = FromCheckpoint::new(&checkpoint, &model);
-        let found = self.text.on_threads(|| run(&weights, &shape, &calibration, &self.output, &told))??;
+        let found =
+            self.text.compute(quiet, || run(&weights, &shape, &calibration, &self.output, &told))??;
         if self.json {
             let mut value = serde_json::to_value(&found)?;
             value["output"] = json!(plain::path(&self.output));

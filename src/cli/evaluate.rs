@@ -76,7 +76,7 @@ impl Evaluate {
         let context = self.text.context();
         let stop = interrupt::flag();
         let models = [(&weights as &dyn Weights, shape), (&file as &dyn Weights, file_shape)];
-        let certificate = self.text.on_threads(|| {
+        let certificate = self.text.compute(self.quiet, || {
             let [reference, file] = models;
             run(reference, file, &tokens, context, memory, &told, stop)
         })??;

@@ -257,10 +257,12 @@ fn fault(what: &str, error: result::DriverError) -> Fault {
 impl Driver for Cuda {
     fn allocate(&self, bytes: usize) -> Result<u64, Fault> {
         self.bind()?;
-        // SAFETY: nothing reads the memory before something was written there: `Card` sees to it.
+        // SAFETY: nothing reads the memory before something was written there: `Card` sees to it. Other threads may use it: it
+        // is theirs as well when this thread's stream has come to it.
         let place = unsafe {
             if self.context.has_async_alloc() {
                 result::malloc_async(stream(), bytes)
+                    .and_then(|place| result::stream::synchronize(stream()).map(|()| place))
             } else {
                 result::malloc_sync(bytes)
             }

@@ -16,10 +16,9 @@
 // How far rows of a tile lie apart in shared memory: a bit more than they are wide, for the banks.
 #define APART(wide) ((wide) + 4)
 
-// What becomes of the values that are there.
-#define REPLACE 0
-#define ADD 1
-#define LEAVE 2 // what the product leaves of them: own - product
+// What a product gives: itself, or what it leaves of other values.
+#define PRODUCT_ITSELF 0
+#define OWN_LESS_PRODUCT 1
 
 // Columns that are factored together.
 #define BLOCK 128
@@ -133,7 +132,7 @@ template <int HIGH, int WIDE, bool A_NEXT, bool B_NEXT> struct Tile {
     }
 
     __device__ void write(float *out, int apart, const float *own, int own_apart, int rows, int columns, int row, int column,
-                          int become) const {
+                          int outcome) const {
 #pragma unroll
         for (int i = 0; i < HIGH / 16; i++) {
             int down = row + i / 4 * 64 + (int)threadIdx.x / 16 * 4 + i % 4;
@@ -145,10 +144,8 @@ template <int HIGH, int WIDE, bool A_NEXT, bool B_NEXT> struct Tile {
 #pragma unroll
                     for (int l = 0; l < 4; l++) {
                         float sum = sums[i][j + l];
-                        if (become != REPLACE && across + l < columns) {
-                            float there = own[(size_t)down * own_apart + across + l];
-                            sum = become == ADD ? __fadd_rn(there, sum) : __fsub_rn(there, sum);
-                        }
+                        if (outcome == OWN_LESS_PRODUCT && across + l < columns)
+                            sum = __fsub_rn(own[(size_t)down * own_apart + across + l], sum);
                         values[l] = sum;
                     }
                     float *to = out + (size_t)down * apart + across;
@@ -165,26 +162,26 @@ template <int HIGH, int WIDE, bool A_NEXT, bool B_NEXT> struct Tile {
 
 template <int HIGH, int WIDE, bool A_NEXT, bool B_NEXT>
 __device__ void product(float *shared, float *out, int out_apart, const float *own, int own_apart, const float *a, int a_apart,
-                        const float *b, int b_apart, int rows, int columns, int steps, int become, int upper) {
+                        const float *b, int b_apart, int rows, int columns, int steps, int outcome, int upper) {
     int row = (int)blockIdx.y * HIGH, column = (int)blockIdx.x * WIDE;
     // Of a gram matrix only what reaches its diagonal or lies right of it.
     if (upper && row >= column + WIDE)
         return;
     Tile<HIGH, WIDE, A_NEXT, B_NEXT> tile;
     tile.compute(shared, a, a_apart, b, b_apart, rows, columns, steps, row, column);
-    tile.write(out, out_apart, own, own_apart, rows, columns, row, column, become);
+    tile.write(out, out_apart, own, own_apart, rows, columns, row, column, outcome);
 }
 
-// out = a b, own + a b, or own - a b (`own` may be out). `apart`: how far rows lie apart in memory, or for a matrix whose
-// columns lie one after the other (a: "down", b: "across" tells which of its neighbours are neighbours in memory), its columns.
-// Matrices begin at multiples of 16 bytes, and so do their rows; of the last group of four values of a row all four are there.
+// out = a b, or own - a b (`own` may be out). `apart` says how far rows lie apart in memory, of a matrix that is stored by its
+// columns how far these do. Matrices begin at multiples of 16 bytes, and so do their rows; of the last group of four values of
+// a row all four are there.
 #define PRODUCT(NAME, HIGH, WIDE, A_NEXT, B_NEXT, BLOCKS)                                                                      \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                              \
         NAME(float *out, int out_apart, const float *own, int own_apart, const float *a, int a_apart, const float *b,          \
-             int b_apart, int rows, int columns, int steps, int become, int upper) {                                           \
+             int b_apart, int rows, int columns, int steps, int outcome, int upper) {                                          \
         __shared__ float4 shared[2 * STEPS * (APART(HIGH) + APART(WIDE)) / 4];                                                 \
         product<HIGH, WIDE, A_NEXT, B_NEXT>((float *)shared, out, out_apart, own, own_apart, a, a_apart, b, b_apart, rows,     \
-                                            columns, steps, become, upper);                                                    \
+                                            columns, steps, outcome, upper);                                                   \
     }
 
 // Names: the tile; whether the steps of a's rows and those of b's columns are neighbours ("n") or lie apart ("t").

@@ -5,7 +5,6 @@ use super::room::Use;
 use super::{Card, Declined};
 use crate::factor::NotPositive;
 use crate::matrix::{Dense, View};
-use crate::product::Accum;
 
 use Argument::{Number, Place};
 
@@ -15,15 +14,22 @@ const ALIGNED: usize = 4;
 /// Columns that are factored together, as the processor does.
 const BLOCK: usize = 128;
 
+/// Threads of a tile.
+const THREADS: usize = 256;
+
+/// Columns of an inverse that a block makes.
+const COLUMNS: usize = 64;
+
 /// Tiles of 128 x 128 that keep a card busy; of fewer it makes smaller ones.
 const BUSY: usize = 100;
 
-/// What becomes of the values that are there, in the kernels' numbers.
+/// What a product gives, in the kernels' numbers.
 #[derive(Clone, Copy)]
-enum Become {
+enum Outcome {
+    /// Itself.
     Product = 0,
-    Sum = 1,
-    Rest = 2,
+    /// What it leaves of other values.
+    Rest = 1,
 }
 
 /// Memory on the card.
@@ -66,6 +72,23 @@ struct Side {
     place: u64,
     apart: usize,
     next: bool,
+}
+
+/// A product: where it goes, its rows, columns and steps, and its sides.
+struct Product {
+    at: [usize; 2],
+    sizes: [usize; 3],
+    a: Side,
+    b: Side,
+    /// What the product is taken from, if it is not the result itself.
+    own: Option<Side>,
+    /// Whether only what reaches the diagonal or is right of it matters.
+    upper: bool,
+}
+
+/// A number as the kernels take them.
+fn number(n: usize) -> Argument {
+    Number(i32::try_from(n).expect("matrices of less than 2^31 rows and columns"))
 }
 
 impl OnCard {
@@ -171,15 +194,14 @@ impl OnCard {
     pub fn times_into(&self, b: &Self, out: &Self) -> Result<(), Fault> {
         assert_eq!(self.columns(), b.rows(), "columns on the left, rows on the right");
         assert_eq!((out.rows, out.columns, out.turned), (self.rows(), b.columns(), false), "the result");
-        let right = Side { next: b.turned, ..b.side(0, 0) };
-        out.put(
-            [0, 0],
-            [out.rows, out.columns, self.columns()],
-            self.side(0, 0),
-            right,
-            Become::Product,
-            None,
-        )
+        out.put(Product {
+            at: [0, 0],
+            sizes: [out.rows, out.columns, self.columns()],
+            a: self.side(0, 0),
+            b: Side { next: b.turned, ..b.side(0, 0) },
+            own: None,
+            upper: false,
+        })
     }
 
     /// x^T x of x = this one: what is on and right of the diagonal of `out`; what is left of it is of no meaning.
@@ -189,50 +211,27 @@ impl OnCard {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn gram_into(&self, out: &Self, accum: Accum) -> Result<(), Fault> {
+    pub fn gram_into(&self, out: &Self) -> Result<(), Fault> {
         let n = self.columns();
         assert_eq!((out.rows, out.columns, out.turned), (n, n, false), "the result");
-        let side = Side { next: self.turned, ..self.side(0, 0) };
-        let become_ = if accum == Accum::Add { Become::Sum } else { Become::Product };
-        out.start([0, 0], [n, n, self.rows()], side, side, become_, None, true)
+        let x = Side { next: self.turned, ..self.side(0, 0) };
+        out.put(Product { at: [0, 0], sizes: [n, n, self.rows()], a: x, b: x, own: None, upper: true })
     }
 
-    /// A product of so many rows, columns and steps at a row and column of this matrix.
-    fn put(
-        &self,
-        at: [usize; 2],
-        sizes: [usize; 3],
-        a: Side,
-        b: Side,
-        become_: Become,
-        own: Option<Side>,
-    ) -> Result<(), Fault> {
-        self.start(at, sizes, a, b, become_, own, false)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a kernel has them")]
-    fn start(
-        &self,
-        [row, column]: [usize; 2],
-        [rows, columns, steps]: [usize; 3],
-        a: Side,
-        b: Side,
-        become_: Become,
-        own: Option<Side>,
-        upper: bool,
-    ) -> Result<(), Fault> {
+    /// Starts the kernel of a product whose result is a part of this matrix.
+    fn put(&self, product: Product) -> Result<(), Fault> {
+        let Product { at: [row, column], sizes: [rows, columns, steps], a, b, own, upper } = product;
         let tiles = |tile: usize| columns.div_ceil(tile) * rows.div_ceil(tile);
         let tile = if tiles(128) >= BUSY { 128 } else { 64 };
         let letter = |side: Side| if side.next { 'n' } else { 't' };
         let kernel = format!("product_{tile}_{}{}", letter(a), letter(b));
         let out = self.side(row, column);
+        let outcome = if own.is_some() { Outcome::Rest } else { Outcome::Product };
         let own = own.unwrap_or(out);
-        let number =
-            |n: usize| Number(i32::try_from(n).expect("matrices of less than 2^31 rows and columns"));
         self.memory.card.0.driver.launch(
             &kernel,
             [columns.div_ceil(tile), rows.div_ceil(tile)],
-            256,
+            THREADS,
             0,
             &[
                 Place(out.place),
@@ -246,7 +245,7 @@ impl OnCard {
                 number(rows),
                 number(columns),
                 number(steps),
-                Number(become_ as i32),
+                Number(outcome as i32),
                 Number(upper.into()),
             ],
         )
@@ -273,20 +272,18 @@ impl OnCard {
             in_f64: if shared > 0 { None } else { Some(Memory::new(card, in_f64, Use::Work)?) },
             failed: Self::of(card, View::new(1, &[f32::from_bits(NOTHING)]))?,
         };
-        let number =
-            |n: usize| Number(i32::try_from(n).expect("matrices of less than 2^31 rows and columns"));
         for start in (0..n).step_by(BLOCK).rev() {
             let end = n.min(start + BLOCK);
             let width = end - start;
             // What the columns on the right leave of this block's.
-            working.later.put(
-                [0, 0],
-                [end, width, n - end],
-                self.side(0, end),
-                self.side(start, end),
-                Become::Rest,
-                Some(self.side(0, start)),
-            )?;
+            working.later.put(Product {
+                at: [0, 0],
+                sizes: [end, width, n - end],
+                a: self.side(0, end),
+                b: self.side(start, end),
+                own: Some(self.side(0, start)),
+                upper: false,
+            })?;
             card.0.driver.launch(
                 "corner",
                 [1, 1],
@@ -306,8 +303,14 @@ impl OnCard {
                 ],
             )?;
             if start > 0 {
-                let (later, inverse) = (working.later.side(0, 0), working.inverse.side(0, 0));
-                self.put([0, start], [start, width, width], later, inverse, Become::Product, None)?;
+                self.put(Product {
+                    at: [0, start],
+                    sizes: [start, width, width],
+                    a: working.later.side(0, 0),
+                    b: working.inverse.side(0, 0),
+                    own: None,
+                    upper: false,
+                })?;
             }
         }
         Ok(working)
@@ -326,12 +329,10 @@ impl OnCard {
         let card = &self.memory.card;
         let inverse = Self::new(card, n, n, Use::Work)?;
         let in_f64 = Memory::new(card, n * n * 8, Use::Work)?;
-        let number =
-            |n: usize| Number(i32::try_from(n).expect("matrices of less than 2^31 rows and columns"));
         card.0.driver.launch(
             "invert",
-            [n.div_ceil(64), 1],
-            64,
+            [n.div_ceil(COLUMNS), 1],
+            COLUMNS,
             0,
             &[
                 Place(self.memory.place),

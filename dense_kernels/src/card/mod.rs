@@ -302,7 +302,7 @@ impl Card {
         }
         let x = OnCard::of(self, x)?;
         let sums = OnCard::new(self, n, n, Use::Work)?;
-        x.gram_into(&sums, Accum::Replace)?;
+        x.gram_into(&sums)?;
         sums.wait()?;
         let bands = out.0.par_chunks_mut(BAND).enumerate();
         let bands: Vec<Vec<f32>> = bands
