@@ -13,7 +13,8 @@ mod cuda;
 mod driver;
 mod matrix;
 mod room;
-#[cfg(test)]
+// Threads of a block as stacks of their own are made by functions that other systems lack.
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests;
 
 use std::fmt;
@@ -124,14 +125,7 @@ pub(crate) fn on_card(
     if *share == Share::Faster && !worth() {
         return false;
     }
-    match work(card) {
-        Ok(()) => true,
-        Err(Declined::NoRoom) => false,
-        Err(Declined::Fault(fault)) => {
-            card.give_up(fault);
-            false
-        }
-    }
+    card.done(work(card)).is_some()
 }
 
 /// Keeps the right side of products on the card that is used, if there is one and it has room, and the side is large enough.
@@ -141,14 +135,7 @@ pub(crate) fn keep(matrix: View<'_>) -> Option<Arc<Kept>> {
     if matrix.rows() < least || matrix.columns() == 0 {
         return None;
     }
-    match card.kept(matrix) {
-        Ok(kept) => Some(Arc::new(kept)),
-        Err(Declined::NoRoom) => None,
-        Err(Declined::Fault(fault)) => {
-            card.give_up(fault);
-            None
-        }
-    }
+    card.done(card.kept(matrix)).map(Arc::new)
 }
 
 /// Whether a product takes less time on the card, with `moved` values to be brought there and back, than on so many threads.
@@ -175,19 +162,11 @@ impl Kept {
 }
 
 impl Card {
-    /// How many cards there are.
-    ///
-    /// # Errors
-    /// If there is no driver, or no compiler for kernels: what was looked for.
-    pub fn count() -> Result<usize, Fault> {
-        cuda::count()
-    }
-
     /// Opens a card, of whose memory at most so many bytes are used [default: nine tenths of what is free]; `told` hears of
     /// what it fails at later, after which it is not used any more.
     ///
     /// # Errors
-    /// If it cannot be used.
+    /// If there is no driver, no compiler for kernels (what was looked for is said), no such card, or not so much memory.
     pub fn open(ordinal: usize, memory: Option<u64>, told: fn(&Fault)) -> Result<Self, Fault> {
         let count = cuda::count()?;
         if ordinal >= count {
@@ -220,9 +199,17 @@ impl Card {
         self.0.room.bytes()
     }
 
-    fn give_up(&self, fault: Fault) {
-        if self.0.fault.set(fault.clone()).is_ok() {
-            (self.0.told)(&fault);
+    /// What was done; if the card has failed, it is told of, once.
+    fn done<T>(&self, found: Result<T, Declined>) -> Option<T> {
+        match found {
+            Ok(found) => Some(found),
+            Err(Declined::NoRoom) => None,
+            Err(Declined::Fault(fault)) => {
+                if self.0.fault.set(fault.clone()).is_ok() {
+                    (self.0.told)(&fault);
+                }
+                None
+            }
         }
     }
 

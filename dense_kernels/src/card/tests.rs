@@ -1,15 +1,15 @@
 //! The kernels of the card, compiled for this processor, against those of the processor: the same bits.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use super::driver::{Argument, Driver, Fault, Shape};
-use super::{Card, Declined, OnCard};
+use super::{Card, Declined, OnCard, Share, in_use, use_card};
 use crate::product::one_thread;
-use crate::{Accum, Dense, View, gram, product, upper_factor, upper_inverse};
+use crate::{Accum, Dense, Panels, View, gram, product, upper_factor, upper_inverse, with_panels};
 
 /// A card's shared memory, more or less.
 const SHARED: usize = 200 << 10;
@@ -20,27 +20,43 @@ struct Host {
     child: Mutex<Child>,
     /// Bytes of shared memory.
     shared: usize,
+    /// How many it still starts.
+    kernels: AtomicUsize,
 }
 
-impl Host {
-    fn start(shared: usize) -> Self {
+/// The kernels as a program, beside that of the tests; made once a process.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host.cpp");
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("dense_kernels-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let program = std::env::temp_dir().join(name);
+        let tests = std::env::current_exe().expect("this program");
+        let program = tests.with_file_name("dense_kernels_host");
+        let new = tests.with_file_name(format!("dense_kernels_host-{}", std::process::id()));
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
         // The exceptions to the standard are CUDA's: a float4 lies over four floats.
         let made = Command::new(&compiler)
             .args(["-O2", "-std=c++17", "-Wall", "-Werror", "-Wno-unknown-pragmas"])
             .args(["-ffp-contract=off", "-fno-strict-aliasing", "-o"])
-            .args([&program, &source])
+            .args([&new, &source])
             .status();
         let made = made.unwrap_or_else(|e| panic!("{compiler}, a C++ compiler, is needed here: {e}"));
         assert!(made.success(), "{compiler} compiles the kernels");
-        let child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let child = child.expect("the program starts");
-        std::fs::remove_file(&program).expect("the program's file is removed");
-        Self { child: Mutex::new(child), shared }
+        // Whoever else makes it makes the same.
+        std::fs::rename(new, &program).expect("renamed");
+        program
+    })
+}
+
+impl Host {
+    fn start(shared: usize) -> Self {
+        Self::failing(shared, usize::MAX)
+    }
+
+    /// One that starts so many kernels and no more.
+    fn failing(shared: usize, kernels: usize) -> Self {
+        let child = Command::new(program()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let child = Mutex::new(child.expect("the program starts"));
+        Self { child, shared, kernels: AtomicUsize::new(kernels) }
     }
 
     fn say(child: &mut Child, command: char, of: [u64; 3], more: &[u8]) {
@@ -104,6 +120,10 @@ impl Driver for Host {
         _shared: usize,
         arguments: &[Argument],
     ) -> Result<(), Fault> {
+        if self.kernels.fetch_sub(1, Ordering::Relaxed) == 0 {
+            self.kernels.store(0, Ordering::Relaxed);
+            return Err(Fault("it has fallen off the bus".to_owned()));
+        }
         let mut more = kernel.as_bytes().to_vec();
         more.resize(32, 0);
         more.extend((arguments.len() as u64).to_le_bytes());
@@ -236,6 +256,19 @@ fn gram_matrices_have_them_on_and_right_of_the_diagonal() {
     }
 }
 
+#[test]
+fn signs_of_zeros_are_the_processors() {
+    // Of nothing the sum is -0.0, and so is that of negative zeros.
+    let zero = |i: usize| if i.is_multiple_of(3) { -0.0 } else { 0.0 };
+    let mut expected = Dense::new(130, (0..130 * 130).map(zero).collect());
+    (0..130).for_each(|i| expected.row_mut(i)[i] = 2.0);
+    let mut found = expected.clone();
+    same(&card().upper_inverse(found.view()).expect("room"), &upper_inverse(expected.view()), "inverse");
+    upper_factor(&mut expected).expect("positive");
+    card().upper_factor(&mut found).expect("room").expect("positive");
+    same(&found, &expected, "factor");
+}
+
 /// A positive definite matrix.
 fn positive(n: usize) -> Dense {
     let x = numbers(n + n / 2, n, n as u64);
@@ -298,4 +331,70 @@ fn what_has_no_room_is_declined_and_memory_comes_back() {
     drop(kept);
     card.kept(a.view()).expect("room again");
     OnCard::of(&card, a.view()).expect("room again");
+}
+
+#[test]
+fn a_card_that_fails_leaves_what_was_there_and_is_told_of_once() {
+    static TOLD: AtomicU32 = AtomicU32::new(0);
+    let told = |fault: &Fault| {
+        assert!(fault.0.contains("bus"), "{fault}");
+        TOLD.fetch_add(1, Ordering::Relaxed);
+    };
+    // A factor of 300 columns takes eight kernels.
+    for kernels in [0, 1, 5, 7] {
+        let host = Box::new(Host::failing(SHARED, kernels));
+        let card = Card::of_driver("failing".to_owned(), host, 1 << 30, told);
+        let before = positive(300);
+        let mut h = before.clone();
+        let found = card.upper_factor(&mut h);
+        assert!(matches!(found, Err(Declined::Fault(_))), "{found:?}");
+        same(&h, &before, "what was there");
+        let mut out = before.clone();
+        let found = card.product(&mut out.view_mut(), Accum::Add, h.view(), h.view(), 2);
+        same(&out, &before, "what was there");
+        assert!(card.done(found).is_none() && card.done(card.upper_inverse(h.view())).is_none());
+    }
+    assert_eq!(TOLD.load(Ordering::Relaxed), 4);
+}
+
+/// What the crate's functions make, by their names alone.
+fn through_all() -> Vec<Dense> {
+    let (a, b) = (numbers(70, 50, 1), numbers(50, 90, 2));
+    let mut all = vec![numbers(70, 90, 3), numbers(70, 90, 4), numbers(50, 50, 5), positive(200)];
+    product(all[0].view_mut(), Accum::Add, a.view(), b.view());
+    with_panels(all[1].view_mut(), Accum::Add, a.view(), &Panels::new(b.view()));
+    gram(all[2].view_mut(), a.view());
+    for square in &mut all[2..] {
+        (0..square.rows()).for_each(|i| square.row_mut(i)[..i].fill(0.0));
+    }
+    upper_factor(&mut all[3]).expect("positive");
+    all.push(upper_inverse(all[3].view()));
+    all
+}
+
+/// The card is the process's, so this one is another process: the same test, told to use the card.
+#[test]
+fn the_functions_of_the_crate_use_the_card_and_nothing_is_to_be_seen_of_it() {
+    const ON_CARD: &str = "DENSE_KERNELS_ON_CARD";
+    let name = "card::tests::the_functions_of_the_crate_use_the_card_and_nothing_is_to_be_seen_of_it";
+    let print = |all: &[Dense]| {
+        let values = all.iter().flat_map(Dense::values);
+        values.fold(0u64, |hash, x| (hash ^ u64::from(x.to_bits())).wrapping_mul(0x0100_0000_01b3))
+    };
+    if std::env::var_os(ON_CARD).is_some() {
+        let host = Box::new(Host::failing(SHARED, 1000));
+        use_card(Card::of_driver("this processor".to_owned(), host, 1 << 30, |_| ()), Share::All);
+        println!("made {:x}", print(&through_all()));
+        let (card, _) = in_use().expect("it has not failed");
+        println!("by {card:?}");
+        return;
+    }
+    let program = std::env::current_exe().expect("this program");
+    let output = Command::new(program).args(["--exact", name, "--nocapture"]).env(ON_CARD, "1").output();
+    let output = output.expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains(&format!("made {:x}", print(&through_all()))), "{said}");
+    // Two products, two gram matrices, five kernels of a factor, an inverse.
+    assert!(said.contains("kernels: 990"), "{said}");
 }
