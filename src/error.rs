@@ -106,6 +106,9 @@ pub enum Error {
     /// What would otherwise be a warning.
     #[error("{0} (--strict)")]
     Strict(Warning),
+    /// A graphics card that was asked for cannot be used.
+    #[error("{}", plain(.0))]
+    Device(String),
     /// The operating system said no.
     #[error("cannot {action} {}", plain(path.display()))]
     Io {
@@ -140,7 +143,7 @@ impl Error {
     /// The exit code of the program; README lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Io { .. } | Self::Busy(_) | Self::Lost(_) | Self::Space { .. } => 1,
+            Self::Io { .. } | Self::Device(_) | Self::Busy(_) | Self::Lost(_) | Self::Space { .. } => 1,
             Self::Argument(_)
             | Self::Recipe { .. }
             | Self::Resume { .. }
@@ -221,6 +224,7 @@ mod tests {
             Error::Imatrix { file: name.into(), tensor: Some(name.into()), problem: name.into() },
             Error::Gguf { file: name.into(), problem: name.into() },
             Error::Argument(name.into()),
+            Error::Device(name.into()),
             Error::Resume { journal: name.into(), problem: name.into() },
             Error::Unfinished { cause: Box::new(Error::Busy(name.into())), percent: 1, output: name.into() },
             Error::Space { output: name.into(), needed: 2, free: 1 },

@@ -21,6 +21,32 @@ fn calibrate(output: &Path, extra: &[&str]) -> Value {
     serde_json::from_str(&succeed(&arguments)).expect("JSON")
 }
 
+/// With a card as without: auto takes one if there is one, and says so or why not.
+#[test]
+fn a_card_makes_the_same_bytes_and_is_missed_only_by_who_asks_for_it() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let [alone, auto, cuda] = ["alone", "auto", "cuda"].map(|name| folder.path().join(name));
+    calibrate(&alone, &["--chunks", "2"]);
+    calibrate(&auto, &["--chunks", "2", "--device", "auto", "--device-all"]);
+    let bytes = |path| fs::read(path).expect("written");
+    assert!(bytes(&alone) == bytes(&auto), "the same importances");
+
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+    let mut arguments = vec!["calibrate", text(&checkpoint), "-o", text(&cuda), "--text", text(&words)];
+    arguments.extend(["--context", "256", "--chunks", "2", "--device", "cuda"]);
+    let output = quantpress(&arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        assert!(stderr.contains("card 0"), "{stderr}");
+        assert!(bytes(&alone) == bytes(&cuda), "the same importances");
+    } else {
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("--device cuda: "), "{stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        assert!(!cuda.exists());
+    }
+}
+
 #[test]
 fn importances_equal_llama_imatrixs() {
     let folder = TempDir::new().expect("a temporary folder");

@@ -95,7 +95,12 @@ fn an_unknown_architecture_is_quantized_by_names_and_shapes() {
     for kept in ["blk.0.ffn_gate_tid2eid.weight", "blk.1.fours.weight", "blk.1.ffn_up_exps.bias"] {
         assert_eq!(before[kept], after[kept], "{kept}");
     }
-    succeed(&["report", text(&folder.path().join("made.gguf.json")), "-o", text(&folder.path().join("made.html"))]);
+    succeed(&[
+        "report",
+        text(&folder.path().join("made.gguf.json")),
+        "-o",
+        text(&folder.path().join("made.html")),
+    ]);
     // What cannot be decoded is compared byte by byte.
     let mut bytes = fs::read(&made).expect("read");
     let fours = contents.tensor("blk.1.fours.weight").expect("there");

@@ -52,6 +52,13 @@ fn an_option_without_effect_is_an_error() {
         (&["quantize", c, "-o", &new, "--json", "--quiet"], &["cannot be used with"]),
         (&["quantize", c, "-o", &new, "--ram", "2GB"], &["--size auto"]),
         (&["calibrate", c, "-o", &new, "--text", &words, "--types", "q4_k"], &["--sensitivity"]),
+        (&["quantize", c, "-o", &new, "--device", "cpu"], &["--feedback"]),
+        (&["calibrate", c, "-o", &new, "--text", &words, "--device-memory", "1GB"], &["--device"]),
+        (
+            &["calibrate", c, "-o", &new, "--text", &words, "--device", "cpu", "--device-memory", "1GB"],
+            &["--device cpu uses none"],
+        ),
+        (&["evaluate", c, &new, "--text", &words, "--device", "gpu"], &["cuda:N"]),
         (&["inspect", &words, "--json", "--tensors"], &["cannot be used with"]),
         (&["bench", "--blocks", &new], &["--type"]),
         (&["bench", "--blocks", &new, "--type", "q8_0,q4_0"], &["exactly one type"]),

@@ -1,5 +1,6 @@
 //! The triangular factor of a covariance.
 
+use super::card::{on_card, worth};
 use super::matrix::{Dense, View};
 use super::product::{Accum, product};
 
@@ -13,7 +14,8 @@ pub struct NotPositive(pub usize);
 /// R, upper triangular, with H = R R^T, in the place of H. Only what is on and above the diagonal is read or written.
 ///
 /// Cholesky's factorisation from the last column to the first, so that R's columns weigh what comes before them. Blocks of
-/// columns are solved by the inverse of their corner, so that all of the work is products.
+/// columns are solved by the inverse of their corner, so that all of the work is products. On all threads of the pool, or on
+/// the card that is used.
 ///
 /// # Errors
 /// If H is not positive definite, or not by more than its rounding; H is lost.
@@ -23,6 +25,11 @@ pub struct NotPositive(pub usize);
 pub fn upper_factor(h: &mut Dense) -> Result<(), NotPositive> {
     let n = h.columns();
     assert_eq!(h.rows(), n, "rows and columns");
+    let mut factored = Ok(());
+    let faster = || worth((n as f64).powi(3) / 3.0, n * n * 3 / 2, rayon::current_num_threads());
+    if on_card(faster, |card| card.upper_factor(h).map(|found| factored = found)) {
+        return factored;
+    }
     for start in (0..n).step_by(BLOCK).rev() {
         let end = n.min(start + BLOCK);
         let width = end - start;
@@ -79,9 +86,14 @@ fn corner(s: View<'_>) -> Result<(Dense, Dense), usize> {
 /// # Panics
 /// If the matrix is not square.
 pub fn upper_inverse(matrix: View<'_>) -> Dense {
-    assert_eq!(matrix.rows(), matrix.columns(), "rows and columns");
+    let n = matrix.rows();
+    assert_eq!(n, matrix.columns(), "rows and columns");
+    let mut inverted = Dense::default();
+    if on_card(|| n >= BLOCK, |card| card.upper_inverse(matrix).map(|found| inverted = found)) {
+        return inverted;
+    }
     let row = |i: usize| matrix.row(i).iter().map(|&x| f64::from(x)).collect();
-    inverse(&(0..matrix.rows()).map(row).collect::<Vec<Vec<f64>>>())
+    inverse(&(0..n).map(row).collect::<Vec<Vec<f64>>>())
 }
 
 fn inverse(r: &[Vec<f64>]) -> Dense {

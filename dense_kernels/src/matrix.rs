@@ -154,6 +154,11 @@ impl<'a> View<'a> {
         (self.steps[1] == 1).then(|| &self.values[first..first + self.columns])
     }
 
+    /// The values from the first one on, and how far rows lie apart, if a row's values are neighbours.
+    pub(crate) fn lines(&self) -> Option<(&'a [f32], usize)> {
+        (self.steps[1] == 1).then_some((self.values, self.steps[0]))
+    }
+
     /// One value.
     pub fn at(&self, row: usize, column: usize) -> f32 {
         self.values[row * self.steps[0] + column * self.steps[1]]

@@ -1,10 +1,12 @@
 //! Matrices in the order in which the kernel reads them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
+use super::card::{Kept, keep};
 use super::kernel::{LANES, ROWS};
 use super::matrix::View;
 
@@ -15,11 +17,17 @@ pub struct Panels {
     rows: usize,
     columns: usize,
     values: Vec<[f32; LANES]>,
+    kept: Option<Arc<Kept>>,
 }
 
 impl Panels {
-    /// Of a matrix.
+    /// Of a matrix, for many products: if a card is used, it keeps a large one.
     pub fn new(matrix: View<'_>) -> Self {
+        Self { kept: keep(matrix), ..Self::packed(matrix) }
+    }
+
+    /// Of a matrix, for one product.
+    pub(crate) fn packed(matrix: View<'_>) -> Self {
         let mut panels = Self::zeros(matrix);
         if panels.rows > 0 {
             let each = panels.values.chunks_exact_mut(panels.rows).enumerate();
@@ -40,7 +48,7 @@ impl Panels {
 
     fn zeros(matrix: View<'_>) -> Self {
         let (rows, columns) = (matrix.rows(), matrix.columns());
-        Self { rows, columns, values: vec![[0.0; LANES]; columns.div_ceil(LANES) * rows] }
+        Self { rows, columns, values: vec![[0.0; LANES]; columns.div_ceil(LANES) * rows], kept: None }
     }
 
     /// Rows of the matrix.
@@ -51,6 +59,11 @@ impl Panels {
     /// Columns of the matrix.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// The same on the card.
+    pub(crate) fn kept(&self) -> Option<&Kept> {
+        self.kept.as_deref()
     }
 
     /// Some rows of some panels.

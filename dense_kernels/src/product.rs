@@ -6,6 +6,7 @@ use std::ops::Range;
 use fearless_simd::Level;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
+use super::card::{on_card, worth};
 use super::kernel::{LANES, ROWS, Tile, multiply};
 use super::matrix::{Rows, View};
 use super::panels::{Panels, in_strips};
@@ -31,23 +32,38 @@ pub enum Accum {
     Add,
 }
 
-/// `out` = a b, or with [`Accum::Add`] + a b, on all threads of the pool.
+/// `out` = a b, or with [`Accum::Add`] + a b, on all threads of the pool or on the card that is used.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn product(out: Rows<'_>, accum: Accum, a: View<'_>, b: View<'_>) {
+pub fn product(mut out: Rows<'_>, accum: Accum, a: View<'_>, b: View<'_>) {
+    let (m, k, n, threads) = (a.rows(), a.columns(), b.columns(), rayon::current_num_threads());
+    let faster = || worth(operations(m, k, n), m * k + k * n + m * n, threads);
+    if on_card(faster, |card| card.product(&mut out, accum, a, b, threads)) {
+        return;
+    }
     let all = |_: &Range<usize>, _: &Range<usize>| true;
     in_tiles(out, accum, a, b, all);
 }
 
-/// The tiles of `out` += x^T x that reach its diagonal or what is right of it, on all threads of the pool. Values left of
-/// it are of no meaning.
+/// The tiles of `out` += x^T x that reach its diagonal or what is right of it, on all threads of the pool or on the card
+/// that is used. Values left of it are of no meaning.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn gram(out: Rows<'_>, x: View<'_>) {
+pub fn gram(mut out: Rows<'_>, x: View<'_>) {
+    let (rows, n) = (x.rows(), x.columns());
+    let faster = || worth(operations(n, rows, n) / 2.0, rows * n + n * n / 2, rayon::current_num_threads());
+    if on_card(faster, |card| card.gram(&mut out, x)) {
+        return;
+    }
     let upper = |rows: &Range<usize>, columns: &Range<usize>| rows.start < columns.end;
     in_tiles(out, Accum::Add, x.transposed(), x, upper);
+}
+
+/// Of a product: a multiply-add is two.
+fn operations(rows: usize, steps: usize, columns: usize) -> f64 {
+    2.0 * rows as f64 * steps as f64 * columns as f64
 }
 
 /// [`product`] on the calling thread.
@@ -55,14 +71,21 @@ pub fn gram(out: Rows<'_>, x: View<'_>) {
 /// # Panics
 /// If the shapes do not fit.
 pub fn one_thread(out: Rows<'_>, accum: Accum, a: View<'_>, b: View<'_>) {
-    with_panels(out, accum, a, &Panels::new(b));
+    with_panels(out, accum, a, &Panels::packed(b));
 }
 
-/// [`one_thread`] with a right side that is in panels already.
+/// [`one_thread`] with a right side that is in panels already, or on the card that is used.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn with_panels(out: Rows<'_>, accum: Accum, a: View<'_>, b: &Panels) {
+pub fn with_panels(mut out: Rows<'_>, accum: Accum, a: View<'_>, b: &Panels) {
+    if let Some(kept) = b.kept() {
+        let (m, k, n) = (a.rows(), a.columns(), b.columns());
+        let faster = || worth(operations(m, k, n), m * k + m * n, 1);
+        if m > 0 && kept.product(faster, &mut out, accum, a) {
+            return;
+        }
+    }
     at(Level::new(), out, accum, a, b);
 }
 
@@ -226,7 +249,7 @@ mod tests {
         }
         for level in levels {
             let mut out = Dense::zeros(133, 1100);
-            at(level, out.view_mut(), Accum::Replace, a, &Panels::new(b));
+            at(level, out.view_mut(), Accum::Replace, a, &Panels::packed(b));
             assert_eq!(out.values(), expected.values(), "{level:?}");
         }
     }

@@ -116,7 +116,7 @@ impl Calibrate {
         };
         let weights = Weights::new(&checkpoint, &model.tensors[..]);
         let found =
-            self.text.on_threads(|| run(&weights, description, &calibration, &self.output, &told))??;
+            self.text.compute(quiet, || run(&weights, description, &calibration, &self.output, &told))??;
         if self.json {
             let mut value = serde_json::to_value(&found)?;
             value["output"] = json!(plain::path(&self.output));

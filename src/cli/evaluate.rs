@@ -73,7 +73,7 @@ impl Evaluate {
         let (weights, of_file) = (Weights::new(&checkpoint, &model.tensors[..]), file.weights());
         let context = self.text.context();
         let stop = interrupt::flag();
-        let certificate = self.text.on_threads(|| {
+        let certificate = self.text.compute(self.quiet, || {
             let (reference, file) = ((&weights, description), (&of_file, &file.description));
             run(reference, file, &tokens, context, memory, &told, stop)
         })??;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod calibrate;
+mod device;
 mod evaluate;
 mod feedback;
 mod inspect;

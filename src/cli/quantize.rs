@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::device::DeviceArgs;
 use super::feedback::FeedbackArgs;
 use super::outputs::Existing;
 use super::planning::{Planned, Planning, thread_count, threads};
@@ -23,6 +24,7 @@ use crate::report::{Progress, Size, Style, Summary, peak_memory};
 /// Turn a checkpoint into a GGUF file
 #[derive(Debug, Args)]
 #[command(mut_arg("feedback", |argument| argument.requires("texts")))]
+#[command(mut_arg("device", |argument| argument.requires("feedback")))]
 pub struct Quantize {
     #[command(flatten)]
     planning: Planning,
@@ -34,6 +36,9 @@ pub struct Quantize {
 
     #[command(flatten)]
     feedback: FeedbackArgs,
+
+    #[command(flatten)]
+    device: DeviceArgs,
 
     /// Threads [default: all]; the file's bytes do not depend on it
     #[arg(short, long, value_parser = thread_count())]
@@ -131,7 +136,10 @@ impl Quantize {
             listener: &listener,
         };
         let made = match planned.plan.feedback {
-            Some(_) => self.feedback.run(&planned, &job, self.memory, style)?,
+            Some(_) => {
+                self.device.choose(matches!(style, Style::Json | Style::Quiet))?;
+                self.feedback.run(&planned, &job, self.memory, style)?
+            }
             None => run(&job)?,
         };
         let Made { files, bytes, bits_per_weight, stages, sealing, warnings, digests, already } = made;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::device::DeviceArgs;
 use super::planning::{on_threads, thread_count, threads};
 use super::size;
 use crate::checkpoint::Checkpoint;
@@ -34,6 +35,9 @@ pub struct Text {
     /// Threads [default: all]; results do not depend on it
     #[arg(short, long, value_parser = thread_count())]
     threads: Option<u16>,
+
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// How the tokens of a text come to lie in chunks; in both each chunk's first token is replaced by BOS.
@@ -71,8 +75,9 @@ impl Text {
         chunks(&self.texts, self.chunks, self.context(), checkpoint, model, chunking)
     }
 
-    /// Does the work on the threads that were asked for.
-    pub fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+    /// Does the work on the threads and the device that were asked for.
+    pub fn compute<T: Send>(&self, quiet: bool, work: impl FnOnce() -> T + Send) -> Result<T> {
+        self.device.choose(quiet)?;
         on_threads(threads(self.threads), work)
     }
 }
