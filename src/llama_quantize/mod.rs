@@ -3,9 +3,9 @@
 //! The rules ask names, shapes and a few numbers of the model, never what the architecture computes; so they hold for
 //! models that this program does not know. A tensor is put into a category by its name, and the file type's table has a
 //! short list of steps for each category. Some steps are for the first tensors of a category, or for places spread over its
-//! depth; so tensors are numbered as they come. `tests/file_types.py` compares every answer with llama-quantize's own.
+//! depth; so tensors are numbered as they come. `tests/support/file_types.py` compares every answer with llama-quantize's.
 //!
-//! In three places ours are safer on purpose (docs/file-types.md).
+//! docs/file-types.md has the table of places where ours are safer on purpose.
 
 mod file_types;
 mod names;
