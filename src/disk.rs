@@ -1,4 +1,4 @@
-//! What is asked of the file system beyond reading and writing: free space, reservations, the page cache, locks, names.
+//! File system calls beyond reading and writing: free space, reservations, the page cache, locks, names.
 
 mod replacement;
 
@@ -148,7 +148,7 @@ pub fn sync(file: &File) -> io::Result<()> {
 /// [`sync`] of the data and the size alone.
 ///
 /// # Errors
-/// As there.
+/// As for [`sync`].
 pub fn sync_data(file: &File) -> io::Result<()> {
     match file.sync_data() {
         Err(e) if is_unsupported(&e) => Ok(()),

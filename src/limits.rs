@@ -1,4 +1,4 @@
-//! What the system lets a process have.
+//! Limits that the system sets a process.
 
 #[cfg(not(unix))]
 /// What is assumed where the system does not tell.

@@ -1,5 +1,5 @@
-//! Text of others as it may be shown: names and strings of files cannot move the cursor, colour the terminal or fake a
-//! line of their own.
+//! Untrusted text, made safe to print: names and strings from files cannot move the cursor, colour the terminal or
+//! fake a line.
 
 use std::fmt::Display;
 use std::path::Path;

@@ -30,19 +30,20 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// Whether every weight goes to the nearest of levels of which zero is one, so that none comes back worse than zero.
     const NEAREST: bool = false;
 
-    /// How much more large weights count. None where importances are not looked at, and in the ternary formats: their
-    /// three levels cannot follow, and the gain suffers.
+    /// How much more large weights count than their importance says. None in formats that use no importances, and in
+    /// the ternary ones, whose three levels cannot follow large weights, so that the gain suffers.
     const TEMPER: Option<Temper> = Some(Temper::Square(1.0));
 
     /// The weights that a reader of GGUF sees, equal to ggml's to the bit.
     fn dequantize<S: Simd>(&self, simd: S, y: &mut [f32; N]);
 }
 
-/// A root of c + x^2 / mean x^2, by which importances are multiplied: what is lost of a large weight is lost from the
-/// layer's output, what is lost of small ones averages out, so large ones count for more than the squared error says.
+/// Importances are multiplied by a root of c + x^2 / mean x^2. What rounding takes from a large weight is missing in
+/// the layer's output, while errors of small ones average out; so large weights count for more than the squared error
+/// says.
 ///
-/// Which root and which c is a compromise, measured for each format in docs/measurements.md: the larger c, the less the
-/// weighted error; the smaller, the less the divergence of the model.
+/// Which root and which c is a compromise, measured for each format (docs/records/2026-11-weighting.md): the larger
+/// c, the less the weighted error; the smaller, the less the divergence of the model.
 #[derive(Clone, Copy)]
 pub(crate) enum Temper {
     /// The square root, with this c.

@@ -15,16 +15,16 @@ use crate::whole;
 /// A larger manifest is none.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What is known of a file.
+/// The manifest of an importance matrix.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     tool: String,
     /// Stands for everything that the importances depend on.
     work: String,
-    /// How the checkpoint's shards were seen when the work began.
+    /// Sizes and times of the checkpoint's shards when the work began.
     #[serde(default)]
     seen: Seen,
-    /// Of the importance matrix.
+    /// SHA-256 of the importance matrix.
     sha256: String,
     found: Found,
 }
@@ -59,7 +59,7 @@ impl Manifest {
         text
     }
 
-    /// A warning, if shards are not as they were seen then.
+    /// A warning, if shards have changed since then.
     pub fn changed(&self, path: &Path, now: &Seen) -> Option<Warning> {
         self.seen.changed(now, &format!("{} was made", path.display()), "if so, --force makes it anew")
     }

@@ -1,5 +1,6 @@
-//! What is done about the fields of an object of settings: read, of no effect, or fixed to what a GGUF file can say. One that is
-//! on no list is a warning, since it may change what the model computes. The lists are tables beside those who read the object.
+//! How the fields of a JSON object of settings are treated: read, without effect, or allowed one value only, because
+//! GGUF can express no other. A field on no list is a warning, since it may change what the model computes. The lists
+//! are tables beside the code that reads the object.
 
 use serde_json::Value;
 

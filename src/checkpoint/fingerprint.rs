@@ -1,5 +1,5 @@
-//! What a checkpoint holds, in a few digests: equal for equal content wherever it lies and however it is divided into
-//! shards, and read in a moment, since of the weights only a sample is taken.
+//! The fingerprint of a checkpoint's content: digests that are equal for equal content, wherever it lies and however
+//! it is divided into shards. Quick, since only a sample of the weights is read.
 
 use sha2::{Digest, Sha256};
 

@@ -8,13 +8,13 @@ use super::{Dtype, Folder, Shard, Source, Tensor, hex};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Parts};
 
-/// What the headers say.
+/// The model's files and tensors, from their headers.
 pub struct Found {
     /// The folder that the files are in.
     pub source: Box<dyn Source>,
-    /// By name.
+    /// The tensors by name.
     pub tensors: HashMap<String, Tensor>,
-    /// By file.
+    /// The files of the model, in order.
     pub shards: Vec<Shard>,
     /// The file that was named.
     pub listing: String,

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 
 /// All tensors, the files that they are in, and what names the tensors, for messages.
 pub struct Found {
-    /// By name.
+    /// The tensors by name.
     pub tensors: HashMap<String, Tensor>,
-    /// By file.
+    /// The shards, in order.
     pub shards: Vec<Shard>,
     /// The index, or the first file of weights.
     pub listing: String,

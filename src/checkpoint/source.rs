@@ -83,7 +83,7 @@ pub fn refuse_stand_in(file: &str, start: &[u8]) -> Result<()> {
 /// Whether the file exists.
 ///
 /// # Errors
-/// If that cannot be told.
+/// If the system cannot say.
 pub fn exists(source: &dyn Source, file: &str) -> Result<bool> {
     match source.size(file) {
         Ok(_) => Ok(true),

@@ -1,4 +1,4 @@
-//! `quantize --feedback`: the text whose inputs rounding errors are fed back by.
+//! `quantize --feedback`: reads the text that gives the inputs for error feedback.
 
 use std::io::Read;
 use std::path::PathBuf;

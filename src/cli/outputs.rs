@@ -1,5 +1,5 @@
-//! What a command reads and writes, as plain data, held against each other before any work: no output is an input or
-//! another output, by whatever name, and none replaces a file that is there unless the user says --force.
+//! The files that a command reads and writes, as plain data, compared before any work: no output is an input or
+//! another output, by whatever name, and none replaces an existing file unless the user says --force.
 
 use std::fs;
 use std::io;

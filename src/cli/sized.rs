@@ -1,4 +1,4 @@
-//! From expected damages to a plan: of a size that is named, or of the largest that runs well on a machine.
+//! From expected damages to a plan: for a given size, or for the largest that runs well on a machine.
 
 use crate::checkpoint::Fingerprint;
 use crate::error::{Error, Result};

@@ -1,4 +1,5 @@
-//! The arguments that name a size instead of types, shared by `quantize` and `plan`, and what they decide.
+//! The arguments that give a size instead of types, shared by `quantize` and `plan`, and the plan that follows from
+//! them.
 
 use std::path::{Path, PathBuf};
 

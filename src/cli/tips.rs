@@ -1,4 +1,4 @@
-//! Tips for words that other tools have taught their users.
+//! Tips for users who type the options of other tools.
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};

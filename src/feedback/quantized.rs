@@ -1,4 +1,4 @@
-//! The file as far as it is written, as a store: what the next layers' inputs come from.
+//! The unfinished output file as a store, so that the next layers' inputs are computed with the quantized weights.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

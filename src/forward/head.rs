@@ -1,4 +1,4 @@
-//! The head: logits of the whole vocabulary, or of a stretch of it at a time where it would not fit.
+//! The head: logits of the whole vocabulary, or of a part of it at a time where it would not fit.
 
 use std::ops::Range;
 

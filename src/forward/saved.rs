@@ -1,5 +1,5 @@
-//! What is kept between layers, so that interrupted work goes on: a folder beside the output, with the hidden states
-//! after the last finished layer, and whatever else the work wants to find there.
+//! The folder beside the output in which layer-by-layer work keeps its state, so that it can be resumed: the hidden
+//! states after the last finished layer, and other files of the work.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ const CHUNK: usize = 1 << 20;
 pub struct Saved {
     path: PathBuf,
     identity: Identity,
-    /// How the shards are seen now.
+    /// Sizes and times of the shards now.
     now: Seen,
     lock: File,
 }
@@ -60,11 +60,11 @@ pub const MANIFEST: &str = "manifest.json";
 
 const LOCK: &str = "lock";
 
-/// A larger marker is none.
+/// The most bytes that the marker may have.
 const MAX_DONE: u64 = 1 << 20;
 
 impl Saved {
-    /// The folder at `path`, made if it is not there, for a work, and how its shards are seen now.
+    /// Opens or creates the folder at `path` for a work; `now` has sizes and times of its shards.
     ///
     /// # Errors
     /// If it cannot be created, is a link or no folder of this program's, or another process works in it.
@@ -171,7 +171,7 @@ impl Saved {
         Ok(self.done()?.filter(|done| done.identity == self.identity))
     }
 
-    /// The folder.
+    /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,5 @@
-//! What is in a GGUF file: header read, then its tensors checked: no gaps, no overlaps, nothing past the end.
+//! The contents of a GGUF file: the header is read, then its tensors are checked: no gaps, no overlaps, nothing past
+//! the end.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -90,7 +91,7 @@ impl Contents {
     /// The same, and the open file that they are of, whatever comes to have its name.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     pub fn open(path: &Path) -> Result<(Self, File)> {
         let io = |e| Error::io("read", path, e);
         let fault = |problem| Error::Gguf { file: path.display().to_string(), problem };

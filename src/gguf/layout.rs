@@ -1,4 +1,4 @@
-//! Where everything in a GGUF file goes, known before the first byte of data. Pure.
+//! The layout of a GGUF file: header and all offsets, computed before any data exist. Pure.
 
 use quant_kernels::Format;
 

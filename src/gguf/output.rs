@@ -1,5 +1,5 @@
-//! The file being written: `NAME.part` beside the final name, which it takes only when whole. A `.part` stays where it
-//! is until then, so that work on it can go on another day.
+//! The file being written: `NAME.part` until it is whole and gets its final name. A `.part` that an interrupted run
+//! has left can be resumed.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -17,7 +17,7 @@ pub use names::{Category, protected};
 
 use crate::gguf::{Metadata, Value};
 
-/// What the rules ask of a model.
+/// The facts of a model that the rules ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Architecture, as general.architecture has it.
@@ -116,7 +116,7 @@ pub struct Chooser<'a> {
     tied: bool,
     /// Tensors that count as values, whatever decides their types.
     values: u32,
-    /// How many of these came before.
+    /// How many of these have been asked for so far; the others below likewise.
     seen_values: u32,
     seen_down: u32,
     seen_gate: u32,

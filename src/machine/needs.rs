@@ -1,4 +1,4 @@
-//! What a file asks of memory, by layer: what every token reads, experts, KV cache, buffers.
+//! How much memory a file needs, by layer: tensors that every token reads, experts, KV cache, buffers.
 
 use crate::model::{Model, Role, TensorPlan};
 use crate::recipe::{Choice, Plan};
@@ -6,7 +6,7 @@ use crate::recipe::{Choice, Plan};
 /// Tokens that llama.cpp computes at once (its default -ub).
 const UBATCH: u64 = 512;
 
-/// What a file asks of memory.
+/// How much memory a file needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// Bytes of the whole file.

@@ -5,7 +5,7 @@ use super::layer::{Attention, Experts, Ffn, Rope};
 use super::spec::Spec;
 use super::tensor::Role;
 
-/// A whole model.
+/// A whole model: its sizes, position encoding and layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// GGUF's name of the architecture.
@@ -16,7 +16,7 @@ pub struct Description {
     pub hidden: u32,
     /// Tokens of the longest text that the model was made for.
     pub context: u32,
-    /// What norms add to the mean square.
+    /// The epsilon of the norms, added to the mean square.
     pub eps: f32,
     /// Width of the FFN of dense layers; metadata have it where no layer is dense, too.
     pub ffn_width: u32,
@@ -119,7 +119,8 @@ impl Description {
         scratch.max().unwrap_or(0).max(self.vocabulary.into())
     }
 
-    /// What a forward pass depends on, in one spelling: two descriptions of which this is equal compute the same.
+    /// The description without what a forward pass does not depend on, and with defaults spelled out: two models for
+    /// which this is equal compute the same.
     pub fn computed(&self) -> Self {
         let mut computed =
             Self { tied: false, mtp: Vec::new(), experts: None, rope: self.rope.explicit(), ..self.clone() };

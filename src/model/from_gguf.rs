@@ -79,7 +79,7 @@ fn of_arch<'a>(metadata: &'a Metadata, facts: &Facts, key: &str) -> Option<&'a V
     metadata.get(&format!("{}.{key}", facts.arch))
 }
 
-/// Gives tensors the roles and parts that they have in the description.
+/// Gives tensors the roles and parts that the description has for them.
 fn play(description: &Description, tensors: &mut [TensorPlan]) {
     let specs =
         description.specs().enumerate().map(|(order, (layer, spec))| (spec.full_name(layer), (order, spec)));
@@ -117,7 +117,7 @@ fn kv_per_token(number: &dyn Fn(&str) -> u64) -> u64 {
     number("attention.head_count_kv") * (width("attention.key_length") + width("attention.value_length"))
 }
 
-/// A tensor as far as its name tells.
+/// A tensor whose role is read off its name.
 fn by_name(arch: &str, tensor: &Tensor) -> TensorPlan {
     let shape: Vec<u64> = tensor.shape.iter().rev().copied().collect();
     let stored = match tensor.dtype {

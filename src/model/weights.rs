@@ -42,7 +42,7 @@ impl<'a> Weights<'a> {
         Self { stop: Some(stop), ..self }
     }
 
-    /// The tensors.
+    /// The tensors of the model, in the plan's order.
     pub fn tensors(&self) -> &[TensorPlan] {
         &self.tensors
     }

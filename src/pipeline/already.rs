@@ -1,4 +1,4 @@
-//! Whether the work was done before: then there is nothing to do, and a job that is tried again costs nothing.
+//! Recognises work that an earlier run has finished, so that a repeated job ends at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ const MAX_MANIFEST: u64 = 64 << 20;
 /// Bytes of tensors that are held against their digests: a look, and no proof, which `verify` gives.
 const LOOK: u64 = 64 << 20;
 
-/// What is there of a job's files.
+/// What an earlier run has left of a job's files.
 #[derive(Debug)]
 pub enum Found {
-    /// All of them, whole, with their SHA-256; and what is to be said of them.
+    /// All of them are whole: their SHA-256, and a warning about them if there is one.
     Made(Vec<String>, Option<Warning>),
     /// One of this very work that is not as it should be, and why.
     Damaged(PathBuf, String),
@@ -40,7 +40,7 @@ enum File {
     Other,
 }
 
-/// A manifest, as far as it tells whose work a file is.
+/// The fields of a manifest that say which work a file is of.
 #[derive(Deserialize)]
 struct Manifest {
     work: String,

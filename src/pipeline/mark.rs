@@ -1,5 +1,5 @@
-//! What an unfinished file begins with until it is sealed: whose it is. Its journal has the same, so that neither is ever
-//! taken for another run's, whatever their names.
+//! The mark: the first bytes of an unfinished file until it is sealed. It says which work and run the file is of. The
+//! journal has the same, so that neither is ever taken for another run's, whatever their names.
 //!
 //! ```text
 //! "quantpress part\n"   file: u32   digest of the work: 32 bytes   number of the run: 16 bytes   checksum: 8 bytes

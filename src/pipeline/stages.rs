@@ -1,4 +1,4 @@
-//! How busy each stage was: which of reading, quantizing and writing was the limit, and how idle the others were.
+//! How busy each stage was: which of reading, quantizing and writing limited the speed, and how idle the others were.
 
 use std::fmt;
 use std::time::{Duration, Instant};

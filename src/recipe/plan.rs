@@ -1,4 +1,4 @@
-//! The whole decision: every tensor's type, all metadata, every offset. Nothing of it needs a weight to be read.
+//! The plan: every tensor's type, all metadata, every offset, decided before any weight is read.
 
 use quant_kernels::Format;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::model::{Model, Options};
 /// GGML's version of its block formats.
 const QUANTIZATION_VERSION: u32 = 2;
 
-/// What will be written, to the byte.
+/// What will be written: types, header and offsets, to the byte.
 #[derive(Debug)]
 pub struct Plan {
     /// The tensors and where they come from.
@@ -51,7 +51,7 @@ pub struct Tradeoff {
     pub chosen: Candidate,
 }
 
-/// What the user asks for.
+/// The user's choices for a plan.
 #[derive(Clone, Debug)]
 pub struct Wishes<'a> {
     /// Rules for the types.

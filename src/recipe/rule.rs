@@ -62,7 +62,7 @@ pub struct Rule {
     pub first: Option<Share>,
     /// Only when there are importances, or only when there are none.
     pub imatrix: Option<Presence>,
-    /// The type.
+    /// The type that a matching tensor gets.
     #[serde(rename = "type", deserialize_with = "wanted")]
     pub wanted: Wanted,
     /// Where the type is open: none of fewer bits per weight than this.
@@ -75,10 +75,10 @@ pub struct Rule {
     pub reason: String,
 }
 
-/// What a rule says of the type.
+/// The type that a rule gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// This one.
+    /// This type.
     Fixed(Format),
     /// "copy": the one that the source has, bit for bit.
     Copy,

@@ -1,4 +1,4 @@
-//! The most memory that this process has held so far.
+//! The peak memory of this process so far.
 
 /// Peak resident set in bytes; None where the system does not tell.
 pub fn peak_memory() -> Option<u64> {

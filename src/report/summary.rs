@@ -1,4 +1,4 @@
-//! A plan as a table and as JSON: sizes by role and type, what stays in memory, how long it takes, what to beware of.
+//! A plan as a table and as JSON: sizes by role and type, memory that llama.cpp will need, time, warnings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::pipeline::Rate;
 use crate::plain::plain;
 use crate::recipe::{Importances, Plan, Tradeoff};
 
-/// All that is told of a plan.
+/// All that `plan` reports.
 #[derive(Debug, Serialize)]
 pub struct Summary {
     /// GGUF architecture.

@@ -1,8 +1,9 @@
-//! How much more energy a matrix gives its real input than one of the same importances with independent columns. Pure.
+//! Alignment: how many times more energy a matrix gives its real inputs than inputs of the same importances with
+//! independent columns would get. Pure.
 //!
-//! Trained matrices amplify what they are meant for, and an error of quantization does not: so an error that is large beside
-//! the energy of independent columns may be small beside the real output. For gate and up the importances of the down
-//! projection say what came out: the mean square of silu(gate) * up.
+//! Trained matrices amplify the inputs that they are trained for, and errors of quantization are not amplified so: an
+//! error that is large relative to the energy of independent columns may be small relative to the real output. For
+//! gate and up the importances of the down projection say what came out: the mean square of silu(gate) * up.
 
 /// A row of gate and up of one expert.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,7 @@ pub fn alignment(rows: &[Inner]) -> Option<f64> {
         rows.iter().map(product).sum::<f64>()
     };
     let (mut low, mut high) = (LEAST, MOST);
-    // It rises with the factor; 40 halvings of the exponent's range leave less than any use of it can tell.
+    // It rises with the factor; after 40 halvings of the exponent's range the rest is negligible.
     for _ in 0..40 {
         let middle = (low * high).sqrt();
         if expected(middle) > measured { high = middle } else { low = middle }

@@ -64,7 +64,7 @@ pub trait Store: Sync + fmt::Debug {
 
 /// The rows of one open matrix. Loading and decoding are apart, so that one thread can read and others decode.
 pub trait Rows: Send + Sync {
-    /// What the headers say of it.
+    /// The matrix, as headers describe it.
     fn stored(&self) -> &Stored;
 
     /// Reads the stored bytes of `rows` into `raw`, which has their length then.

@@ -1,4 +1,5 @@
-//! A file against the checkpoint that it was made from: the same model, and every slice within its type's error.
+//! Compares a file with the checkpoint that it was made from: it must be the same model, and every slice within its
+//! type's error.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
@@ -16,10 +17,10 @@ use crate::gguf::{Entry, Parts, Value};
 use crate::model::{Model, TensorPlan};
 use crate::recipe::{Choice, Imatrix, Importances};
 
-/// What to compare with.
+/// The input of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Compare<'a> {
-    /// The source.
+    /// The checkpoint or GGUF file that the file was made from.
     pub checkpoint: &'a Checkpoint,
     /// The importance matrix that the file was made with, by which errors are then weighted.
     pub imatrix: Option<&'a Imatrix>,

@@ -1,4 +1,5 @@
-//! What error is expected of each type: measured ceilings, times a margin for weights that are not normal.
+//! The largest error that each type explains: measured ceilings, times a margin for weights that are not normally
+//! distributed.
 
 use quant_kernels::Format;
 
@@ -34,8 +35,9 @@ const NORMAL: [(Format, f64); 25] = [
     (Format::MXFP4, 1.250e-2),
 ];
 
-/// Weights of models have heavier tails than normal ones, and importances are less even. Of the fixture's slices in all
-/// presets the worst has 1.8 times the ceiling, weighted by the importances that it was made with (docs/measurements.md).
+/// Weights of models have heavier tails than normal ones, and importances are less even. Of the fixture's slices in
+/// all presets the worst has 1.8 times the ceiling, weighted by the importances that it was made with
+/// (docs/records/2026-11-checks.md).
 const WEIGHTED_MARGIN: f64 = 4.0;
 
 /// Where those are not known, the worst slice has 8.2 times the ceiling: what no input reaches is free to be wrong.

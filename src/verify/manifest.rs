@@ -25,7 +25,7 @@ pub struct Manifests {
 /// The part of a manifest that can be checked against its file.
 #[derive(Debug, Deserialize)]
 pub struct Manifest {
-    /// Of the whole file.
+    /// SHA-256 of the whole file.
     pub sha256: String,
     tensors: Vec<Listed>,
     /// How and of what the file was made.

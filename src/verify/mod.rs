@@ -1,5 +1,5 @@
-//! Stage 5, verify: a finished file against its format, its manifest and its source. Streams; memory is a few buffers
-//! a thread.
+//! Stage 5, verify: checks a finished file against its format, its manifest and its source. Memory is a few buffers
+//! for each thread.
 
 mod against;
 mod bounds;
@@ -66,7 +66,7 @@ pub enum Hashes {
 /// A file, or the files of a split that are here, and what they showed without their source.
 #[derive(Debug)]
 pub struct Checked {
-    /// The files.
+    /// Their headers.
     pub parts: Parts,
     /// Their manifests.
     pub manifests: Manifests,

@@ -1,4 +1,4 @@
-//! How a file was made: what its metadata says, or of a split without its first file, the manifests.
+//! How a file was made, by its metadata or, for a split without its first file, by the manifests.
 
 use super::Manifests;
 use crate::checkpoint::Checkpoint;
@@ -60,8 +60,8 @@ impl Origin {
         }
     }
 
-    /// Whether the importances that the encoder took are known: the given matrix, or what the norms tell if there was none.
-    /// With error feedback it was covariances, and they are not.
+    /// Whether the importances that the encoder used are known: the given matrix, or those from the norms if there
+    /// was none. With error feedback it used covariances, which are not known.
     ///
     /// # Errors
     /// If the matrix is not that of the file.

@@ -1,4 +1,4 @@
-//! Rows of zeros in a tensor's blocks, which come piece by piece. Pure.
+//! Finds rows of zeros in a tensor's blocks, which are given piece by piece. Pure.
 
 use quant_kernels::{Format, dequantize};
 

@@ -1,5 +1,5 @@
-//! All data of the files that are here, once: no scale that is no number, no matrix of zeros, and the hashes that the
-//! manifests have.
+//! Reads all data of the files that are here once: finds scales that are NaN or infinite and matrices of zeros, and
+//! compares the hashes of the manifests.
 
 use std::sync::atomic::AtomicBool;
 

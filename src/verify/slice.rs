@@ -1,5 +1,5 @@
-//! One expert, head or matrix against its source: its error, and where that is more than its type explains, the error
-//! that our encoder has on the same weights.
+//! Compares one expert, head or matrix with its source: its error and, where that is more than its type explains, the
+//! error that our encoder has on the same weights.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ const FAINTEST: f64 = 1e-12;
 /// Bytes that are compared at a time where nothing can be decoded.
 const CARRIED: u64 = 1 << 20;
 
-/// Rows that are told of a slice.
+/// The most rows that are reported of a slice.
 pub const WORST: usize = 3;
 
 /// A slice with its source, and how it is encoded.

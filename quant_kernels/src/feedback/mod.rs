@@ -1,4 +1,5 @@
-//! Error feedback inside of a block: what rounding one group of weights costs is taken up by the weights to its right.
+//! Error feedback inside of a block (as in GPTQ): the rounding error of one group of weights is taken up by the
+//! weights to its right.
 //!
 //! The scales of the block are given, by [`quantize`](crate::quantize); here the weights get their codes again, group
 //! after group, each on weights that the groups before have moved. A group is what has one code: one weight where a
@@ -33,7 +34,7 @@ pub struct Feed<'a> {
     pub moved: &'a mut [f32],
     /// The block's rows and columns of T, row after row: ones on the diagonal. What is left of it is not looked at.
     pub t: &'a [f32],
-    /// What the weights are worth, R_jj^2: what those to their right cannot make good.
+    /// R_jj^2 of each weight: the cost of its error that weights to its right cannot take up.
     pub importance: &'a [f32],
     /// On return, the weights' own errors: each is what the weight had become less the decoded one. The cost e H e^T of all
     /// errors is the sum of their squares times the importances.

@@ -1,5 +1,5 @@
-//! The slow definition of the formats whose weights have levels of their own, against which the whole of the fast search is
-//! held: every integer of every group under many d (and minimums), each refitted by least squares until nothing changes.
+//! The slow definition of the integer formats, with which tests compare the fast search as a whole: every integer
+//! scale (and minimum) of every group, under many d, each refitted by least squares until nothing changes.
 
 use fearless_simd::{Level, dispatch};
 use half::f16;

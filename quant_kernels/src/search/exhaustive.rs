@@ -1,5 +1,5 @@
-//! The slow definition of the codebook formats, against which the whole of the fast search is held: every entry of every
-//! group at every code of many d.
+//! The slow definition of the codebook formats, with which tests compare the fast search as a whole: every entry of
+//! every group at every code of many d.
 
 use fearless_simd::{Level, dispatch};
 

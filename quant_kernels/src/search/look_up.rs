@@ -1,4 +1,4 @@
-//! Sixteen lanes that each take one of sixteen values.
+//! A table look-up in vectors: sixteen lanes that each take one of sixteen values.
 
 use fearless_simd::{Level, Simd, SimdBase, f32x16, u8x64};
 

@@ -1,5 +1,5 @@
-//! Tensors beside the weights, by the last part of their names: what is never needed, and what shows a format that cannot
-//! be read. Tables.
+//! Tables of tensors beside the weights, by the last part of their names: those that are never needed, and those that
+//! reveal a format that cannot be read.
 
 /// What no model needs: its last part, and what it is.
 const LEFT_OUT: &[(&str, &str)] = &[

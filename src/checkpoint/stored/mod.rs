@@ -1,5 +1,5 @@
-//! How weights are stored: read first, once, from what the configuration declares and from the tensors beside the
-//! weights, before anything is asked of names and shapes. A format that can be read is a file here, a kind of [`Encoding`]
+//! How weights are stored. It is determined once, before names and shapes are used, from what the configuration
+//! declares and from the tensors beside the weights. A format that can be read is a file here, a kind of [`Encoding`]
 //! and of [`Decoder`]; the others are refused by their name.
 
 mod companions;
@@ -31,7 +31,7 @@ pub struct LeftOut {
     pub count: usize,
 }
 
-/// What is known of the whole checkpoint.
+/// How the weights of the whole checkpoint are stored.
 #[derive(Debug)]
 pub struct Stored {
     /// Of what an FP8 scale may be for, where the configuration says.
@@ -47,7 +47,7 @@ pub enum Encoding<'a> {
     Plain,
     /// FP8 with factors.
     Fp8 {
-        /// The factors.
+        /// The tensor of the scales.
         scale: &'a Tensor,
         /// Rows and columns that share one.
         block: [u64; 2],

@@ -42,7 +42,7 @@ pub struct Shared {
 }
 
 impl Experts {
-    /// The tensors.
+    /// The tensors of the experts, shared ones and router included, in the order of use.
     pub fn specs(&self, hidden: u32) -> Vec<Spec> {
         let router = Spec::matrix(ROUTER, Role::Router, "mlp.gate.weight", [self.count, hidden]);
         let mut all = vec![router.reads_stream(FFN_NORM)];

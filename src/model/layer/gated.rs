@@ -1,4 +1,4 @@
-//! A gated FFN: down(silu(gate(x)) up(x)), of a dense layer, of shared experts or of one routed expert.
+//! A gated FFN, down(silu(gate(x)) * up(x)): of a dense layer, of shared experts or of one routed expert.
 
 use dense_kernels::Dense;
 

@@ -52,7 +52,7 @@ pub struct Grouped {
     pub rotated: bool,
 }
 
-/// What a norm of queries or keys takes the mean over.
+/// The numbers that a norm of queries or keys takes the mean over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
     /// Each head by itself, all with the same gains.
@@ -67,7 +67,7 @@ impl Grouped {
         [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * self.width)
     }
 
-    /// The tensors.
+    /// The tensors of the attention, in the order of use.
     pub fn specs(&self, hidden: u32) -> Vec<Spec> {
         let source = |name: &str, suffix: &str| format!("self_attn.{name}.{suffix}");
         let mut specs = Vec::new();
@@ -190,7 +190,7 @@ pub struct OpenGrouped<'a> {
     eps: f32,
     norm: Dense,
     projections: [Projection; 3],
-    /// Of queries and keys.
+    /// Gains of the norms of queries and of keys.
     norms: [Option<Dense>; 2],
     sinks: Option<Dense>,
     output: Projection,
@@ -245,7 +245,7 @@ impl OpenGrouped<'_> {
         rows
     }
 
-    /// What a head makes of a chunk.
+    /// The output of one head for a chunk: a row for each token.
     fn head(&self, head: usize, queries: View<'_>, keys: View<'_>, values: View<'_>) -> Dense {
         let sizes = self.sizes;
         let (length, width) = (queries.rows(), sizes.width as usize);

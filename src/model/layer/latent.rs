@@ -86,8 +86,8 @@ impl Latent {
         self.kv_rank + rope.columns
     }
 
-    /// Numbers of llama.cpp's buffers for a token: queries against the cache, at three stages, beside two hidden states;
-    /// docs/machines.md has the measurement.
+    /// Numbers of llama.cpp's buffers for a token: queries against the cache, at three stages, beside two hidden
+    /// states; docs/records/2026-11-machines.md has the measurement.
     pub fn scratch_per_token(&self, hidden: u32, rope: &Rope) -> u64 {
         3 * u64::from(self.heads) * u64::from(self.cache_per_token(rope)) + 2 * u64::from(hidden)
     }
@@ -154,7 +154,7 @@ struct Sizes {
     rope: usize,
     value: usize,
     eps: f32,
-    /// What products of queries and keys are multiplied by.
+    /// The factor of the products of queries and keys.
     scale: f32,
 }
 
@@ -192,7 +192,7 @@ pub struct OpenLatent {
 }
 
 enum Query {
-    /// Of low rank, with a norm between.
+    /// Two matrices of low rank, with a norm between.
     Low {
         a: Dense,
         norm: Dense,

@@ -1,5 +1,6 @@
-//! Where a text may be cut so that its pieces have the ids of the whole: places at which every step of the splitting rules ends
-//! a match, whatever follows. A text then goes through the tokenizer piece by piece, and memory does not grow with it.
+//! Places where a text may be cut so that the pieces' token ids are those of the whole text: there every step of the
+//! splitting rules ends a match, whatever follows. So a text goes through the tokenizer piece by piece, and memory
+//! does not grow with it.
 
 /// Bytes of a piece that is large enough to be fast and small enough for memory.
 pub const TEXT_PIECE: usize = 1 << 16;

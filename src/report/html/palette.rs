@@ -1,4 +1,4 @@
-//! Colours: one for each role, and a ramp for bits per weight. Both can be told apart on white and on black.
+//! Colours: one for each role, and a ramp for bits per weight. Both can be distinguished on white and on black.
 
 use quant_kernels::Format;
 

@@ -1,4 +1,4 @@
-//! What a text tells of a file: the output of `evaluate --json`, which says by SHA-256 of which file.
+//! The certificate of a file: the output of `evaluate --json`, which names its file by SHA-256.
 
 use std::path::Path;
 

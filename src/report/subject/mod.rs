@@ -54,7 +54,7 @@ pub struct Subject {
     pub estimate: Option<Estimate>,
     /// How long the work took.
     pub run: Option<Run>,
-    /// What a text told of the file.
+    /// What `evaluate` found.
     pub certificate: Option<Certificate>,
 }
 
