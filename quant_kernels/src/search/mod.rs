@@ -5,7 +5,7 @@
 //! gain ([`gain`]). Three kinds follow, each on what stands above it. docs/formats.md says which format uses which,
 //! and what is lost beside exhaustive search.
 //!
-//! **One scale, levels of single weights** ([`scale`]: Q4_0, Q5_0, IQ4_NL, TQ*). Given a scale, each weight takes the
+//! **One scale, levels of single weights** ([`scale`]: Q4_0, Q5_0, IQ4_NL, `TQ*`). Given a scale, each weight takes the
 //! nearest level, and the best scale for these levels follows by least squares. So only scales have to be tried, and
 //! it is enough to try where the largest weight may land. Sixteen lanes are sixteen landings; a weight is broadcast
 //! to all of them.
@@ -24,18 +24,18 @@
 //! group; then a group tries the integers around its best scale as sixteen lanes, so that no scale is chosen that d
 //! cannot express; then d is refitted by least squares with all levels fixed.
 //!
-//! **Codebooks** (IQ1_*, IQ2_*, IQ3_*; [`codebook`]). Four or eight weights together are one entry of a list of
+//! **Codebooks** (`IQ1_*`, `IQ2_*`, `IQ3_*`; [`codebook`]). Four or eight weights together are one entry of a list of
 //! patterns, with signs beside it. Three steps:
 //!
 //! 1. *Which entries can win*: for an entry of values v, P = sum w |x| v and Q = sum w v v do not depend on the scale
 //!    s, and the cost is a constant minus 2 s P - s^2 Q. [`entries`] keeps the best entry for each scale of a ladder.
 //!    They are found by looking at every entry ([`every_entry`]: IQ2_XXS, IQ2_XS), or at those near the rounded
-//!    weights ([`neighbours`]: eights of IQ2_S and IQ1_*; [`near_fours`]: fours of IQ3_*).
+//!    weights ([`neighbours`]: eights of IQ2_S and `IQ1_*`; [`near_fours`]: fours of `IQ3_*`).
 //! 2. *Signs* ([`signs`]): free, or an even number of minus signs; then an odd group turns the sign that costs least.
 //! 3. *d and the scale codes* ([`super_block`], [`scales`]): sixteen d are tried at once with all codes of all
 //!    groups, by the kept entries; the best two are scored exactly, and the better is refitted by least squares.
 //!
-//! [`eights`] (IQ2_*), [`fours`] (IQ3_*) and [`ternary`] (IQ1_*, whose patterns are shifted by an eighth up or down)
+//! [`eights`] (`IQ2_*`), [`fours`] (`IQ3_*`) and [`ternary`] (`IQ1_*`, whose patterns are shifted by an eighth up or down)
 //! put the steps together, one file a shape of codebook: begin with these.
 //!
 //! `every_level` and `exhaustive` are the slow definitions that tests hold the fast searches against; `definition`
