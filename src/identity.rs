@@ -24,7 +24,8 @@ impl Identity {
         Sha256::digest(serde_json::to_vec(&parts).expect("pairs of strings are JSON")).into()
     }
 
-    /// What differs between the unfinished work of this identity and the work that is wanted.
+    /// The differences between the unfinished work of this identity and the work that is wanted, as a message; None
+    /// if there are none.
     pub fn differences(&self, wanted: &Self) -> Option<String> {
         let differ = wanted.0.iter().filter_map(|(name, now)| {
             let before = self.0.iter().find(|(other, _)| other == name).map_or("none", |(_, before)| before);

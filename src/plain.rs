@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-/// The text on one line, with every character that is not seen as itself written out: a line break as `\n`, an escape as
+/// The text on one line, with control and invisible characters written out: a line break as `\n`, an escape as
 /// `\u{1b}`.
 pub fn plain(text: impl Display) -> String {
     escaped(&text.to_string(), "")

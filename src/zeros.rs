@@ -47,7 +47,7 @@ impl Zeros {
         self.rows > 1 && self.longest > 1 && u64::from(self.longest) * u64::from(SHARE) > u64::from(self.rows)
     }
 
-    /// What is suspicious, if anything is.
+    /// The problem, if the rows are suspicious.
     pub fn problem(&self) -> Option<String> {
         match self.is_suspicious() {
             false => None,

@@ -18,7 +18,7 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// Of a matrix.
+    /// The panels of a matrix.
     pub fn new(matrix: View<'_>) -> Self {
         let mut panels = Self::zeros(matrix);
         if panels.rows > 0 {

@@ -22,7 +22,7 @@ const DEPTH: usize = 256;
 /// Columns of the right side that are in panels at once.
 const STRIPE: usize = 2 * WIDTH;
 
-/// What becomes of the values that are there.
+/// Whether a product replaces the values of the result or is added to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accum {
     /// They are replaced.
@@ -143,7 +143,7 @@ fn one(level: Level, out: &mut Rows<'_>, accum: Accum, a: View<'_>, b: &Panels, 
     SCRATCH.with_borrow_mut(|scratch| one_in(scratch, level, out, accum, a, b, columns));
 }
 
-/// What a thread works in, kept: memory that is asked for again and again is cleared each time.
+/// A thread's scratch memory, kept between products: newly allocated memory is cleared each time.
 #[derive(Default)]
 struct Scratch {
     strips: Vec<[f32; ROWS]>,

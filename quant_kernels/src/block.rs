@@ -122,7 +122,7 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
             None => B::quantize(simd, x, importance),
         };
     }
-    // What surely is better than zeros is not looked at again.
+    // Rows that are certainly better than zeros are not checked again.
     if B::NEAREST || !B::SCALES && !importances.spread && peak(simd, x.as_flattened()).abs() >= FAINT_PEAK {
         return;
     }
@@ -199,7 +199,7 @@ struct Sums {
 const FAINT: f64 = 1e-10;
 
 impl Sums {
-    /// Of a row.
+    /// The sums of a row.
     #[inline(always)]
     fn of<const N: usize, B: Block<N>, S: Simd>(
         simd: S,
@@ -218,7 +218,7 @@ impl Sums {
         row
     }
 
-    /// Of a block, with its own importances.
+    /// The sums of a block, with its own importances.
     #[inline(always)]
     fn of_block<const N: usize, B: Block<N>, S: Simd>(
         simd: S,
@@ -245,9 +245,9 @@ impl Sums {
         Self { xx, xy, yy }
     }
 
-    /// What the blocks of a row of so many weights are multiplied by, and whether that surely leaves them better than
-    /// zeros: for sum(w x y) = sum(w x x), unless more would then be wrong than zeros have wrong (where less than half of
-    /// the direction is kept, as of sparse rows). The least squared error is all that can be had there.
+    /// The factor for the blocks of a row of so many weights, and whether the row is then certainly better than
+    /// zeros. The factor gives unit gain, sum(w x y) = sum(w x x), unless the error would then be larger than that of
+    /// zeros (where the squared cosine is below 1/2, as in sparse rows); there the scale of least squares is kept.
     #[inline(always)]
     fn factor(&self, weights: usize) -> (f32, bool) {
         let Self { xx, xy, yy } = *self;

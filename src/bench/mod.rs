@@ -24,10 +24,10 @@ pub struct Rows<'a> {
     pub importance: Option<&'a [f32]>,
 }
 
-/// What encoding gave and how fast it was.
+/// Error and speed of an encoder.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
-    /// The type.
+    /// The type that was measured.
     #[serde(rename = "type")]
     pub format: String,
     /// Bits per weight.

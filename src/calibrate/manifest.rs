@@ -1,5 +1,5 @@
-//! `IMATRIX.json`, the manifest of an importance matrix: what work it is of, and what it holds. By it a job that is tried
-//! again knows that there is nothing to do.
+//! `IMATRIX.json`, the manifest of an importance matrix: what work it is of, and what it holds. By it a repeated job
+//! recognises that there is nothing to do.
 
 use std::fs::File;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub struct Manifest {
     found: Found,
 }
 
-/// What is there.
+/// What an earlier run has left under the file's name.
 #[derive(Debug)]
 pub enum Made {
     /// The file of this work.
@@ -41,18 +41,18 @@ pub enum Made {
 }
 
 impl Manifest {
-    /// Of a file that is about to get its name.
+    /// The manifest of a file that is about to get its name.
     pub fn new(work: &str, seen: Seen, sha256: String, found: Found) -> Self {
         let tool = concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned();
         Self { tool, work: work.to_owned(), seen, sha256, found }
     }
 
-    /// What was found by the work.
+    /// The result of the work that made it.
     pub fn found(&self) -> Found {
         self.found.clone()
     }
 
-    /// As it is written.
+    /// The JSON that is written.
     pub fn bytes(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).expect("plain data is JSON");
         text.push(b'\n');

@@ -23,7 +23,7 @@ use crate::moment;
 use crate::recipe::imatrix::{Entry, Imatrix, Layout, Origin, Writer};
 use crate::sensitivity::Probed;
 
-/// What is to be calibrated.
+/// The input of a calibration.
 #[derive(Clone, Debug)]
 pub struct Calibration<'a> {
     /// Chunks of `context` tokens.
@@ -44,7 +44,7 @@ pub struct Calibration<'a> {
     pub force: bool,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
-    /// The checkpoint, whose shards are looked at again at the end.
+    /// The checkpoint; sizes and times of its shards are compared again at the end.
     pub checkpoint: &'a Checkpoint,
     /// The parts of the work's identity that come from the checkpoint and from the model that it is read as.
     pub source: Identity,
@@ -154,7 +154,7 @@ pub fn run(
     } else if let Some(problem) = folder.other_work()? {
         return Err(Error::Resume { journal: folder.path().to_owned(), problem });
     }
-    // A run that ended between giving the file its name and telling of it.
+    // A run was killed after giving the file its name and before writing its manifest.
     let promised = match manifest::made(path, &folder.file(MANIFEST), &work)? {
         Made::Whole(manifest) if !calibration.force => Some(manifest),
         _ => None,
@@ -193,12 +193,12 @@ pub fn run(
     }
 }
 
-/// Where the importances go.
+/// The file that the importances are written to.
 struct Target<'a> {
     path: &'a Path,
     /// The digest of the work.
     work: &'a str,
-    /// Of the manifest.
+    /// Place of the manifest.
     place: &'a ManifestPlace,
     /// Whether a file of this work is there.
     is_ours: bool,

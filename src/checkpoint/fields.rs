@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::Config;
 use crate::error::{Error, Result, Warning};
 
-/// A field's name and what is done about it.
+/// A field's name and how it is treated.
 pub type Field = (&'static str, Treatment);
 
-/// What is done about a field.
+/// How a field is treated.
 #[derive(Clone, Copy, Debug)]
 pub enum Treatment {
-    /// Its value goes into the file, or decides what does, and is looked at where that happens.
+    /// Its value goes into the file or decides something there, and is checked where that happens.
     Read,
     /// It does not change what the model computes, for this reason, which is for readers of the tables.
     Ignored(#[allow(dead_code)] &'static str),

@@ -102,7 +102,7 @@ impl Fingerprint {
         Ok(Self { settings: text(settings), tensors: text(tensors), sample: text(sample) })
     }
 
-    /// What of a work's identity is of the checkpoint.
+    /// The parts of a work's identity that come from the checkpoint.
     pub fn parts(&self) -> [(&'static str, String); 3] {
         [
             ("the checkpoint's configuration and tokenizer", self.settings.clone()),

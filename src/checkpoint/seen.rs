@@ -16,10 +16,10 @@ use crate::error::{Error, Result, Warning};
 pub struct Seen(BTreeMap<String, String>);
 
 impl Seen {
-    /// Looks at the shards of a checkpoint.
+    /// The shards of a checkpoint as they are now.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// If the system call fails.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let source = checkpoint.source();
         let one = |file: &str| {

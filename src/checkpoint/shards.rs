@@ -92,7 +92,7 @@ fn digits_of(file: &str) -> usize {
     file.rsplit_once("-of-").and_then(|(rest, _)| rest.rsplit_once('-')).map_or(5, |(_, number)| number.len())
 }
 
-/// What is said of a shard that is not there.
+/// The error about a shard that is not there.
 fn gone(source: &dyn Source, shard: &str, missing: usize, of: usize, listed: &str) -> String {
     let verb = if missing == 1 { "is" } else { "are" };
     format!(

@@ -36,7 +36,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// When the file was written last, where that is known.
     ///
     /// # Errors
-    /// If it is not there, or the system cannot tell.
+    /// If it is not there, or the system call fails.
     fn changed(&self, _file: &str) -> io::Result<Option<SystemTime>> {
         Ok(None)
     }
@@ -187,7 +187,7 @@ impl Source for Folder {
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry?;
-            // What has no name that can be written in a message is nobody's checkpoint.
+            // Files whose names are not UTF-8 do not belong to a checkpoint.
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !entry.path().is_dir() {
                 names.push(name);

@@ -77,7 +77,7 @@ pub struct Planning {
     part: Option<Part>,
 }
 
-/// All that is decided, and where the importances are.
+/// The plan, with the checkpoint and the importances that it was made from.
 pub struct Planned {
     pub checkpoint: Checkpoint,
     pub plan: Plan,
@@ -93,7 +93,7 @@ pub struct Planned {
 }
 
 impl Planning {
-    /// A machine is only for the size.
+    /// Checks that a machine is given only with `--size auto`.
     ///
     /// # Errors
     /// If one is named, and not asked for the size.

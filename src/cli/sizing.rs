@@ -123,7 +123,8 @@ impl Sizing {
         Ok(Sized { plan, recipe: found.recipe })
     }
 
-    /// What each type costs each tensor: as it was kept, or measured now, with what seemed to be damaged.
+    /// The table of sensitivities: read if it was kept, else measured now, with warnings about tensors that look
+    /// damaged.
     fn table(&self, sampling: &Sampling, threads: usize) -> Result<(Table, Vec<Warning>)> {
         if let Some(path) = &self.sensitivity {
             let sha256 = sampling.imatrix.map(Imatrix::fingerprint);

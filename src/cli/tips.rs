@@ -3,7 +3,7 @@
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// What is typed, and what it is here.
+/// The option of another tool, and the tip.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("--dry-run", "quantpress plan shows what quantize would write"),
     (

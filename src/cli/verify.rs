@@ -119,7 +119,7 @@ impl Verify {
     }
 }
 
-/// What was found, of what, and what was not looked at.
+/// The verdict: what was found in what, and what was not checked.
 fn verdict(checked: &Checked, compared: bool) -> String {
     let Checked { parts, problems, .. } = checked;
     let hashes = checked.hashes();

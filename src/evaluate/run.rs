@@ -20,7 +20,7 @@ const BATCH: usize = 1024;
 /// Ids whose logits are computed at a time.
 const STRETCH: usize = 8192;
 
-/// How far the hidden states of the two models are apart after a layer.
+/// Distance of the hidden states of the two models after a layer.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LayerError {
     /// Number of the layer, from 0.

@@ -24,7 +24,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Of at least one token.
+    /// The figures of at least one token.
     pub(super) fn new(scored: &[Scored]) -> Self {
         let mean =
             |value: &dyn Fn(&Scored) -> f64| scored.iter().map(value).sum::<f64>() / scored.len() as f64;

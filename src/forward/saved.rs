@@ -22,7 +22,7 @@ use crate::whole;
 /// Tokens whose states are copied at a time.
 const BATCH: usize = 256;
 
-/// Bytes that are looked at together.
+/// Bytes that are read at a time for checksums.
 const CHUNK: usize = 1 << 20;
 
 /// The folder, locked against other processes.
@@ -35,12 +35,12 @@ pub struct Saved {
     lock: File,
 }
 
-/// What is done, and the checksums of the files that it needs: it gets its name last and loses it first, so that it never
-/// promises more than there is.
+/// The marker: what is done, and the checksums of the files that resuming needs. It is renamed last and removed
+/// first, so that it never names files that are not there.
 #[derive(Serialize, Deserialize)]
 struct Done {
     identity: Identity,
-    /// How the shards were seen when the work began.
+    /// Sizes and times of the shards when the work began.
     seen: Seen,
     layers: usize,
     files: BTreeMap<String, Sum>,
@@ -74,7 +74,7 @@ impl Saved {
             let lock_path = path.join(LOCK);
             let file = match disk::open_own(&lock_path, Create::Missing) {
                 Ok(file) => file,
-                // Whoever was here has just finished, and removed the folder.
+                // Another process has just finished and removed the folder.
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 Err(e) => return Err(Error::io("create", lock_path, e)),
             };
@@ -107,7 +107,7 @@ impl Saved {
         }
     }
 
-    /// What differs, if what was kept is of other work.
+    /// The difference, if the folder is of other work.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -123,7 +123,7 @@ impl Saved {
         Ok(done.and_then(|done| done.identity.differences(&self.identity)))
     }
 
-    /// How the shards were seen when the work began.
+    /// Sizes and times of the shards when the work began.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -274,7 +274,7 @@ impl Saved {
             ErrorKind::NotFound => Ok(()),
             _ => Err(Error::io("remove", path, e)),
         };
-        // What promises the others goes first.
+        // The marker is removed before the files that it names.
         let done = self.path.join(DONE);
         fs::remove_file(&done).or_else(|e| io(&done, e))?;
         disk::sync_folder(&done);

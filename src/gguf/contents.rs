@@ -88,7 +88,8 @@ impl Contents {
         Self::open(path).map(|(contents, _)| contents)
     }
 
-    /// The same, and the open file that they are of, whatever comes to have its name.
+    /// As [`read`](Self::read), with the open file, so that later reads are of the same file even if its name is
+    /// given to another.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -170,7 +171,7 @@ impl Contents {
     }
 }
 
-/// What all data begins at multiples of.
+/// The alignment: all data begin at multiples of it.
 fn alignment(metadata: &Metadata) -> Result<u64, Fault> {
     match metadata.get("general.alignment") {
         None => Ok(ALIGNMENT),

@@ -132,7 +132,7 @@ impl Output {
     /// Bytes that the file has.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// If the system call fails.
     pub fn bytes(&self) -> Result<u64> {
         self.file.metadata().map(|file| file.len()).map_err(|e| Error::io("read", self.current(), e))
     }
@@ -140,7 +140,7 @@ impl Output {
     /// Bytes that the disk must still have for it.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// If the system call fails.
     pub fn needed(&self) -> Result<u64> {
         let taken = disk::taken(&self.file).map_err(|e| Error::io("read", &self.part, e))?;
         Ok(self.size.saturating_sub(taken))

@@ -37,12 +37,12 @@ pub struct LayerBytes {
 }
 
 impl Needs {
-    /// Those of the file that a plan makes.
+    /// The needs of the file that a plan makes.
     pub fn of(plan: &Plan) -> Self {
         Self::of_choices(&plan.model, &plan.choices, plan.file_bytes())
     }
 
-    /// Those of a file of so many bytes with these types, in the model's order.
+    /// The needs of a file of so many bytes with these types, in the model's order.
     pub fn of_choices(model: &Model, choices: &[Choice], file: u64) -> Self {
         let mut layers = vec![LayerBytes::default(); model.layers as usize];
         let (mut embedding, mut head) = (0, 0);
@@ -81,7 +81,7 @@ impl Needs {
         self.layers.iter().map(|layer| layer.experts).sum()
     }
 
-    /// Of so many bytes of experts, those that one token reads.
+    /// The bytes that one token reads, of so many bytes of experts.
     pub fn used(&self, experts: u64) -> u64 {
         match self.experts {
             [0, _] => 0,

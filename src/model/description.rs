@@ -84,7 +84,7 @@ impl Description {
         specs
     }
 
-    /// What a layer for multi-token prediction has beside an ordinary one.
+    /// The tensors that a layer for multi-token prediction has beside those of an ordinary one.
     fn prediction(&self) -> [Spec; 6] {
         let norm = |name: &str, source: &str| Spec::vector(name, source, self.hidden);
         let table = [self.vocabulary, self.hidden];

@@ -47,7 +47,8 @@ struct Manifest {
     #[serde(default)]
     seen: Seen,
     sha256: String,
-    /// What looked damaged in the checkpoint: it may have been mended since, where no sample of it looks.
+    /// Matrices of the checkpoint that looked damaged. They may have been mended since, outside of the fingerprint's
+    /// sample.
     #[serde(default)]
     warnings: Vec<String>,
     tensors: Vec<Tensor>,

@@ -23,7 +23,7 @@ pub const BYTES: usize = 76;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(pub [u8; BYTES]);
 
-/// Whose an unfinished file is.
+/// Which run an unfinished file belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// This run's.
@@ -49,7 +49,7 @@ impl Mark {
         Self(bytes)
     }
 
-    /// Whose the file is that begins so.
+    /// The owner of a file that begins with these bytes.
     pub fn owner(&self, found: &[u8]) -> Owner {
         match found.first_chunk::<BYTES>() {
             _ if found.iter().all(|&byte| byte == 0) => Owner::Nobody,

@@ -137,7 +137,7 @@ pub trait Method {
     /// If it cannot be finished; what was written is recorded then.
     fn work(&self, job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Option<Stages>>;
 
-    /// Whether it reads what is in the files already, so that they are looked at before it goes on.
+    /// Whether it reads what is in the files already, so that this is compared with its checksums first.
     fn reads_back(&self) -> bool {
         false
     }
@@ -212,7 +212,7 @@ pub fn run_by(job: &Job, method: &dyn Method) -> Result<Made> {
     }
 }
 
-/// How often pieces are made again that the disk has lost.
+/// How often, at most, pieces that the disk has lost are made again.
 const TRIES: usize = 3;
 
 struct Finished {

@@ -23,7 +23,7 @@ pub struct Digests {
     pub tensors: Vec<[u8; 32]>,
 }
 
-/// What reading back has shown.
+/// The result of reading a file back.
 #[derive(Debug)]
 pub enum Examined {
     /// All is as it was written.

@@ -29,11 +29,11 @@ pub struct Session {
     pub journal: Journal,
     /// The files, by their place among those to be written.
     pub outputs: Vec<Output>,
-    /// What is known of each unit that is done.
+    /// The record of each unit that is done.
     pub done: Vec<Option<Done>>,
     /// SHA-256 of files that were sealed by an earlier run, by their place in the plan.
     pub sealed: BTreeMap<usize, [u8; 32]>,
-    /// What the work is, for the marks of the files and the manifests.
+    /// Digest of the work, for the marks of the files and the manifests.
     pub work: [u8; 32],
     /// Sizes and times of the shards now, and when the work began.
     now: Seen,
@@ -109,9 +109,9 @@ impl Session {
                 Entry::File(number, sha256) => drop(self.sealed.insert(number.into(), sha256)),
             }
         }
-        // What looked damaged may have been mended meanwhile: it is read again.
+        // Matrices that looked damaged may have been mended since: they are read again.
         self.forget(damage::units(job, work, &self.done));
-        // What is there is looked at before anything is changed.
+        // All files that are there are examined before anything is changed.
         let mut found = Vec::new();
         for file in job.files() {
             found.push((file, self.find(job, work, file, resumed)?));
@@ -266,8 +266,8 @@ impl Session {
         Ok((&self.believed, changed))
     }
 
-    /// Removes what the run has left whose journal is taken over, but the files that are: the unfinished ones of another
-    /// division, which are known by their marks, and the states of feedback.
+    /// Removes what else was left by the run whose journal is taken over: unfinished files of another division
+    /// (recognised by their marks) and the states of feedback. The files that are taken over stay.
     fn forget_run(&self, job: &Job, run: &[u8; 16], taken: &[&Output]) -> Result<()> {
         let folder = disk::folder(job.output);
         let entries = fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
@@ -360,12 +360,12 @@ pub struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    /// What is recorded of a unit.
+    /// The record of a unit, if there is one.
     pub fn recorded(&self, number: u32) -> Option<Done> {
         self.done[number as usize]
     }
 
-    /// A unit is written.
+    /// Notes that a unit is written; it is recorded at the next [`record`](Self::record).
     pub fn note(&mut self, number: u32, done: Done, bytes: u64) {
         self.units.push((number, done));
         self.bytes += bytes;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Stages {
     /// Time of the whole flow.
     pub seconds: f64,
-    /// Of one thread that reads.
+    /// Of the one thread that reads.
     pub read: f64,
     /// Of all threads that quantize.
     pub quantize: f64,

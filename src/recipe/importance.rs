@@ -93,7 +93,7 @@ impl<'a> Importances<'a> {
         Ok(Self { imatrix, tensors, warnings })
     }
 
-    /// What is suspicious in the importance matrix.
+    /// Warnings about the importance matrix.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }

@@ -23,21 +23,21 @@ pub struct Plan {
     pub choices: Vec<Choice>,
     /// Overrides as they were given.
     pub overrides: Vec<String>,
-    /// What the checkpoint holds.
+    /// Fingerprint of the checkpoint.
     pub source: Fingerprint,
     /// SHA-256 of the importance matrix.
     pub imatrix: Option<String>,
     /// SHA-256 of the text that rounding errors are fed back by, and of how it is cut.
     pub feedback: Option<String>,
-    /// What the user asked of the model.
+    /// The user's options for the model.
     pub options: Options,
     /// How the model is divided into files.
     pub split: Split,
     /// The files: one, unless it is split.
     pub files: Vec<File>,
-    /// What other sizes would give, where a size was named.
+    /// Sizes and damages of other choices, where a size was given.
     pub tradeoff: Option<Tradeoff>,
-    /// What is suspicious in the checkpoint or the recipe.
+    /// Warnings about the checkpoint and the recipe.
     pub warnings: Vec<Warning>,
 }
 
@@ -62,7 +62,7 @@ pub struct Wishes<'a> {
     pub imatrix: Option<&'a Imatrix>,
     /// SHA-256 of the text for error feedback.
     pub feedback: Option<String>,
-    /// What was asked of the model.
+    /// The user's options for the model.
     pub options: Options,
     /// How to divide the file.
     pub split: Split,
@@ -200,7 +200,7 @@ impl Plan {
     }
 }
 
-/// What is asked for and changes no weight, because of the types that were chosen.
+/// Warnings about options that change no weight with the types that were chosen.
 fn without_effect(choices: &[Choice], imatrix: bool, feedback: bool) -> Vec<Warning> {
     let all = |is_one: fn(Format) -> bool| choices.iter().all(|choice| is_one(choice.format));
     let said = |option: &str, types: &str, why: &str| {

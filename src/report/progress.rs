@@ -191,7 +191,7 @@ impl State {
     }
 }
 
-/// A line on stdout; whoever closed it does not want to know.
+/// A line on stdout. That it is closed is no error.
 fn emit(value: &serde_json::Value) {
     let _ = writeln!(std::io::stdout(), "{value}");
 }

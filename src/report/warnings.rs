@@ -11,9 +11,9 @@ const LOW_BITS: f64 = 3.1;
 /// The facts of one tensor that warnings depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// Its type.
+    /// The tensor's type.
     pub format: Format,
-    /// What it does.
+    /// The tensor's role.
     pub role: Role,
     /// Where its importances come from.
     pub origin: Origin,

@@ -16,7 +16,7 @@ use crate::model::{Gated, Model, Role, TensorPlan};
 use crate::recipe::{Imatrix, Importances, Origin, fitting};
 use crate::store::{Buffers, Slice, Store};
 
-/// What is sampled, and the types that are tried on it.
+/// The input of the measurement: the weights to sample, and the types that are tried on them.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling<'a> {
     /// Where the weights are.
@@ -213,8 +213,8 @@ impl Job<'_> {
         Ok((weights, bytes))
     }
 
-    /// How much a slice's output counts: of a routed expert, the share of tokens that it sees times the squared weight
-    /// that the router gives it (with the weights of a token's experts alike); else 1.
+    /// How much a slice's output counts: for a routed expert, its share of tokens times the squared weight that the
+    /// router gives it (taking the weights of a token's experts as equal); else 1.
     fn share(&self, tensor: &TensorPlan, slice: usize) -> f64 {
         if tensor.role != Role::Experts {
             return 1.0;

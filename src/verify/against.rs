@@ -203,7 +203,7 @@ impl Compared {
         worst(&slices).expect("a tensor has a slice")
     }
 
-    /// What is beyond the bounds of the type; slices before rows, since their words are plainer.
+    /// The problem, if slices or rows are beyond the type's bounds; slices come first, since that message says more.
     fn problem(&self, judged: &[Judged], bounds: Bounds) -> Option<String> {
         let beyond = self.slices.iter().zip(judged).enumerate().filter(|(_, (_, judged))| !judged.within);
         let beyond: Vec<_> = beyond.map(|(index, (slice, _))| (index, slice)).collect();

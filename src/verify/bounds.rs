@@ -40,7 +40,8 @@ const NORMAL: [(Format, f64); 25] = [
 /// (docs/records/2026-11-checks.md).
 const WEIGHTED_MARGIN: f64 = 4.0;
 
-/// Where those are not known, the worst slice has 8.2 times the ceiling: what no input reaches is free to be wrong.
+/// Where those are not known, the worst slice has 8.2 times the ceiling, since columns without inputs may have any
+/// error.
 const PLAIN_MARGIN: f64 = 32.0;
 
 /// Of single rows the worst has 21 times the ceiling. What belongs to other weights has a thousand times.
@@ -52,7 +53,7 @@ const GAINS: [f64; 2] = [0.05, 0.6];
 /// Where our encoder has more than this, a type cannot hold the weights: errors are then compared as they are too.
 const HOPELESS: f64 = 1.0;
 
-/// What a slice of a type may have: its error at unit gain, that of its rows without importances, and its gain.
+/// The bounds of a slice in a type: its error at unit gain, that of its rows without importances, and its gain.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Error at unit gain of the slice.

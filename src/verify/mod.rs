@@ -51,7 +51,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What was compared with the hashes of manifests.
+/// How much was compared with the hashes of manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hashes {
@@ -72,7 +72,7 @@ pub struct Checked {
     pub manifests: Manifests,
     /// At most one of a tensor.
     pub problems: Vec<Problem>,
-    /// What is suspicious and may yet be as it was made: matrices of zeros.
+    /// Warnings: matrices of zeros, which may be as they were made.
     pub warnings: Vec<Warning>,
 }
 
@@ -92,8 +92,8 @@ impl Checked {
     }
 }
 
-/// What needs no source: structure, every split file that is here, no scale that is NaN or infinite, no matrix of zeros,
-/// and the hashes of the manifests.
+/// Checks that need no source: structure, every split file that is here, no scale that is NaN or infinite, no matrix
+/// of zeros, and the hashes of the manifests.
 ///
 /// The answer is the same for any number of threads.
 ///

@@ -15,7 +15,7 @@ use crate::gguf::{Entry, Parts};
 /// Bytes read at a time, about.
 const CHUNK: usize = 1 << 20;
 
-/// What one tensor showed.
+/// The findings about one tensor.
 #[derive(Default)]
 struct Seen {
     problem: Option<Problem>,

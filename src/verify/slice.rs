@@ -40,7 +40,7 @@ pub struct Beside<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// What a slice showed.
+/// The findings about a slice.
 pub struct Judged {
     pub sum: Deviation,
     /// The energy below which its errors are not taken relative to it.
@@ -114,7 +114,7 @@ impl Beside<'_> {
         Ok(Judged { sum: found.sum, floor, slice, worst: rows, within, beyond })
     }
 
-    /// What cannot be decoded must have the source's bytes.
+    /// A type that cannot be decoded must have the source's bytes.
     fn carried(&self) -> Result<Judged> {
         let matrix = self.store.open(&self.plan.slices[self.slice].tensor)?;
         let rows = self.plan.slices[self.slice].rows.clone();

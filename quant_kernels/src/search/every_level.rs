@@ -33,7 +33,7 @@ impl Rounding {
     }
 }
 
-/// How a block is made up: groups with an integer scale each, and an integer minimum where there are any.
+/// The structure of a block: groups with an integer scale each, and in some formats an integer minimum.
 struct Definition {
     groups: usize,
     rounding: Rounding,

@@ -11,7 +11,7 @@ use crate::scale::Scale;
 const ROWS: [f32; 16] = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0];
 const COLUMNS: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0];
 
-/// How a format cuts its super-block, and how hard to look: at W times four integer scales.
+/// How a format divides its super-block, and how many integer scales are tried: W times four.
 pub(crate) struct Plan<const W: usize> {
     /// The highest level.
     pub(crate) top: f32,

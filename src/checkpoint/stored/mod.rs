@@ -25,7 +25,7 @@ use fp8::{Grain, Scales};
 pub struct LeftOut {
     /// The last part of their names.
     pub tensors: &'static str,
-    /// What they are, and so why they are not needed.
+    /// What the tensors are, which is why they are not needed.
     pub reason: &'static str,
     /// How many there are.
     pub count: usize,
@@ -62,7 +62,7 @@ impl Stored {
         Self { grains: Vec::new(), left_out: Vec::new(), warnings: Vec::new() }
     }
 
-    /// Reads the declarations and looks at the names of all tensors.
+    /// Reads the declarations and compares them with the names of all tensors.
     ///
     /// # Errors
     /// If a declaration contradicts itself, or weights are stored in a format that cannot be read.
@@ -73,7 +73,7 @@ impl Stored {
         let foreign = foreign.min_by(|a, b| a.0.name.cmp(&b.0.name));
         let is_plain = |t: &&Tensor| matches!(t.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
         let grains = match declared {
-            // What was decompressed and still says so is as good as if it said nothing.
+            // A declaration that was left after decompressing has no effect.
             Declared::Other(_) if foreign.is_none() && tensors.values().all(|t| is_plain(&t)) => Vec::new(),
             Declared::Other(problem) => return Err(Error::Unsupported(problem)),
             Declared::Fp8(grains, _) => grains,
@@ -97,12 +97,12 @@ impl Stored {
         Ok(Self { grains, left_out: found, warnings })
     }
 
-    /// What is suspicious in the declarations.
+    /// Warnings about the declarations.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// What is left out because no model needs it.
+    /// The tensors that are left out because no model needs them.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
@@ -127,7 +127,7 @@ impl Stored {
     }
 }
 
-/// What turns the stored bytes of one tensor into weights.
+/// Decodes the stored bytes of one tensor.
 #[derive(Debug)]
 pub enum Decoder {
     /// The numbers are the weights.

@@ -32,13 +32,13 @@ pub struct Family {
 
 /// A checkpoint, described.
 pub struct Described {
-    /// What it is.
+    /// The description.
     pub model: Description,
     /// Layers for multi-token prediction that the checkpoint may have and that are left out.
     pub left_out: std::ops::Range<u32>,
-    /// What is suspicious in config.json.
+    /// Warnings about config.json.
     pub warnings: Vec<Warning>,
 }
 
-/// All that are known.
+/// All families.
 pub const FAMILIES: &[Family] = &[deepseek2::FAMILY, qwen3moe::FAMILY];

@@ -44,7 +44,7 @@ pub struct Grouped {
     pub biases: bool,
     /// Whether the output has a bias.
     pub output_bias: bool,
-    /// Tokens that a token sees, itself included; None for all before it.
+    /// Length of the sliding window in tokens, the token itself included; None for all tokens before it.
     pub window: Option<u32>,
     /// Whether each head has a sink: a learnt score that takes a share and gives nothing.
     pub sinks: bool,

@@ -202,7 +202,7 @@ enum Query {
     Full(Dense),
 }
 
-/// What one head makes of one chunk.
+/// The output of one head for one chunk.
 struct HeadOutput {
     /// Latents, weighted by attention: the input of attn_v_b.
     mixed: Option<Dense>,
@@ -314,7 +314,7 @@ impl OpenLatent {
     }
 }
 
-/// Tokens that see each other.
+/// The tokens of one chunk, which attend to each other.
 struct Chunk<'a> {
     start: usize,
     length: usize,

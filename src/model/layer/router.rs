@@ -61,8 +61,8 @@ impl Router {
 
     /// The chosen experts with their weights, best first; of equals the first.
     ///
-    /// With a bias (V3) it is added to choose by but not to weigh by, and a group is as good as its two best experts;
-    /// without (V2) a group is as good as its best one.
+    /// A bias (V3) is added to the scores for choosing, but not to the weights, and a group counts by the sum of its
+    /// two best experts; without one (V2) a group counts by its best expert.
     pub fn choose(&self, scores: &[f32], bias: Option<&[f32]>) -> Vec<(usize, f32)> {
         let mut merit: Vec<f32> = match bias {
             Some(bias) => scores.iter().zip(bias).map(|(score, bias)| score + bias).collect(),

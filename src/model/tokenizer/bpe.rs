@@ -133,7 +133,8 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
     Ok(Vocabulary { tokens, merges, splitter, doubts })
 }
 
-/// Whether digits and ideographs are split out first; None if the splitting rules are not known, and so not where they end.
+/// Whether digits and ideographs are split out first; None if the splitting rules are unknown, so that it cannot be
+/// said where matches end.
 pub fn splits_known(json: &[u8]) -> Option<bool> {
     let file: File = serde_json::from_slice(json).ok()?;
     let normalizer = rules("normalizer", file.normalizer).ok()?;
@@ -161,7 +162,7 @@ fn check(merges: &[String], vocab: &Pairs<u32>) -> Result<()> {
     Ok(())
 }
 
-/// A part of the file that is looked at as it comes.
+/// A part of the file as plain JSON.
 fn rules(field: &str, json: Option<&RawValue>) -> Result<Value> {
     let Some(json) = json.map(RawValue::get) else { return Ok(Value::Null) };
     if json.len() > MAX_RULES {

@@ -9,7 +9,7 @@ pub const TEXT_PIECE: usize = 1 << 16;
 /// a megabyte. (Lines and words are safe places; this is for data without any.)
 const MOST: usize = 1 << 20;
 
-/// A token that is looked for in the text before it is split.
+/// A token that is searched for in the text before it is split.
 #[derive(Clone, Debug)]
 pub struct Literal {
     pub text: String,
@@ -19,12 +19,12 @@ pub struct Literal {
     pub single_word: bool,
 }
 
-/// What is known of a tokenizer's splitting.
+/// Where a tokenizer's splitting rules allow cuts.
 #[derive(Clone, Debug)]
 pub struct Borders {
     /// Whether digits and ideographs are split out before all else.
     pub classes: bool,
-    /// Tokens that are looked for.
+    /// Tokens that are searched for before splitting.
     pub literals: Vec<Literal>,
 }
 
@@ -83,7 +83,7 @@ fn class(c: char) -> u8 {
 /// Cuts a text that comes in parts.
 #[derive(Debug)]
 pub struct Cutter {
-    /// None for splitting rules of which nothing is known: the text stays whole.
+    /// None for unknown splitting rules: the text stays whole.
     borders: Option<Borders>,
     text: String,
     /// Bytes of a character that is not complete yet.

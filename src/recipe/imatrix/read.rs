@@ -30,7 +30,7 @@ pub struct Imatrix {
 struct Entry {
     /// Bytes of the sums: little-endian f32.
     sums: Range<usize>,
-    /// What the sums are divided by: one number for all, or one for each slice.
+    /// The divisor of the sums: one number for all, or one for each slice.
     counts: Counts,
 }
 

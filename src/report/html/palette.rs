@@ -41,7 +41,7 @@ pub fn of_role(role: Option<Role>) -> Fill {
     Fill::Class(ROLES.iter().find(|row| row.0 == role).map_or("r-unknown", |row| row.1))
 }
 
-/// Its name.
+/// The role's name in legends.
 pub fn name(role: Option<Role>) -> &'static str {
     role.map_or("unknown", Role::name)
 }

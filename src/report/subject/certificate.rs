@@ -16,7 +16,7 @@ const MAX_FILE: u64 = 16 << 20;
 /// More layers than a chart can show.
 const MAX_LAYERS: usize = 4096;
 
-/// What is read of the output.
+/// The fields of the output that are shown.
 #[derive(Deserialize)]
 struct Output {
     #[serde(flatten)]
