@@ -97,7 +97,8 @@ impl AddAssign for Deviation {
     }
 }
 
-/// Of weights that are copied as they are: what is no number (a router's bias of minus infinity) differs only from others.
+/// Of weights that are copied as they are: what is no number (a router's bias of minus infinity) differs only from
+/// others.
 fn copied(rows: &[f32], columns: usize, importance: Option<&[f32]>, copies: &[u8]) -> Deviation {
     let mut sum = Deviation::default();
     for (index, (&x, &y)) in rows.iter().zip(copies.as_chunks().0).enumerate() {

@@ -70,8 +70,8 @@ pub fn forget(file: &File, range: Range<u64>) {
     let _ = (file, range, FOLIO);
 }
 
-/// Opens a file of this program's own for reading and writing, creating it if asked. A link is not followed, and what is
-/// no regular file is refused: neither can be such a file, and opening a pipe would wait.
+/// Opens a file of this program's own for reading and writing, creating it if asked. A link is not followed, and what
+/// is no regular file is refused: neither can be such a file, and opening a pipe would wait.
 ///
 /// # Errors
 /// If the system cannot, or it is something else; `AlreadyExists` or `NotFound`, as for any file.

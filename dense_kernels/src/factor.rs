@@ -12,8 +12,8 @@ pub struct NotPositive(pub usize);
 
 /// R, upper triangular, with H = R R^T, in the place of H. Only what is on and above the diagonal is read or written.
 ///
-/// Cholesky's factorisation from the last column to the first, so that R's columns weigh what comes before them. Blocks of
-/// columns are solved by the inverse of their corner, so that all of the work is products.
+/// Cholesky's factorisation from the last column to the first, so that R's columns weigh what comes before them.
+/// Blocks of columns are solved by the inverse of their corner, so that all of the work is products.
 ///
 /// # Errors
 /// If H is not positive definite, or not by more than its rounding; H is lost.

@@ -40,8 +40,8 @@ pub fn product(out: Rows<'_>, accum: Accum, a: View<'_>, b: View<'_>) {
     in_tiles(out, accum, a, b, all);
 }
 
-/// The tiles of `out` += x^T x that reach its diagonal or what is right of it, on all threads of the pool. Values left of
-/// it are of no meaning.
+/// The tiles of `out` += x^T x that reach its diagonal or what is right of it, on all threads of the pool. Values
+/// left of it are of no meaning.
 ///
 /// # Panics
 /// If the shapes do not fit.

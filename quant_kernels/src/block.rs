@@ -27,7 +27,8 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// Whether [`scaled`](Self::scaled) does anything.
     const SCALES: bool = false;
 
-    /// Whether every weight goes to the nearest of levels of which zero is one, so that none comes back worse than zero.
+    /// Whether every weight goes to the nearest of levels of which zero is one, so that none comes back worse than
+    /// zero.
     const NEAREST: bool = false;
 
     /// How much more large weights count than their importance says. None in formats that use no importances, and in

@@ -1,4 +1,5 @@
-//! A GGUF file, whole or split, as a checkpoint: its tensors under their own names, with the types that they have there.
+//! A GGUF file, whole or split, as a checkpoint: its tensors under their own names, with the types that they have
+//! there.
 
 use std::collections::HashMap;
 use std::path::Path;

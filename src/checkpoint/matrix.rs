@@ -55,7 +55,8 @@ impl<'a> Matrix<'a> {
         self.tensor
     }
 
-    /// [`load`](Self::load) and [`decode`](Self::decode): reads `rows` into `out` (row after row), with `raw` as scratch for the stored bytes.
+    /// [`load`](Self::load) and [`decode`](Self::decode): reads `rows` into `out` (row after row), with `raw` as
+    /// scratch for the stored bytes.
     ///
     /// # Errors
     /// If they cannot be read, or hold a value that is not allowed.

@@ -1,4 +1,5 @@
-//! Stage 1, read: a folder of safetensors shards, its index and configuration, or a GGUF file; and rows of weights as f32.
+//! Stage 1, read: a folder of safetensors shards, its index and configuration, or a GGUF file; and rows of weights as
+//! f32.
 
 mod config;
 mod decode;

@@ -16,8 +16,8 @@ pub struct Found {
     pub listing: String,
 }
 
-/// Finds the weights: in the shards of the index, else in model.safetensors, else in a whole set of numbered shards, else
-/// in the only safetensors file that there is.
+/// Finds the weights: in the shards of the index, else in model.safetensors, else in a whole set of numbered shards,
+/// else in the only safetensors file that there is.
 ///
 /// # Errors
 /// If there are none, some are missing or damaged, or two claim a tensor without an index that decides.

@@ -27,7 +27,8 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// `UnexpectedEof` if the file ends before.
     fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// Names of the files directly in a folder of the checkpoint ("" is its own), sorted; none if there is no such folder.
+    /// Names of the files directly in a folder of the checkpoint ("" is its own), sorted; none if there is no such
+    /// folder.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -95,8 +96,8 @@ pub fn exists(source: &dyn Source, file: &str) -> Result<bool> {
 /// More files are never kept open.
 const MOST_OPEN: usize = 512;
 
-/// A folder of the local file system. Files stay open once read, but no more than the system lets a process have: the one
-/// that was not read for longest is closed.
+/// A folder of the local file system. Files stay open once read, but no more than the system lets a process have: the
+/// one that was not read for longest is closed.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,

@@ -22,8 +22,8 @@ use crate::report::{Style, about};
 
 #[derive(Debug, Args)]
 pub struct FeedbackArgs {
-    /// Quantize layer by layer and let the weights still to be rounded take up the errors of the others, by the inputs that a
-    /// text gives (GPTQ); slower by far, and better
+    /// Quantize layer by layer and let the weights still to be rounded take up the errors of the others, by the
+    /// inputs that a text gives (GPTQ); slower by far, and better
     // quantize needs the text for it; a plan is the same for any, but for its digest.
     #[arg(long)]
     feedback: bool,
@@ -50,7 +50,8 @@ impl FeedbackArgs {
         &self.texts
     }
 
-    /// The digest of the text and of how it is cut, if feedback is asked for; without a text one that takes the same bytes.
+    /// The digest of the text and of how it is cut, if feedback is asked for; without a text one that takes the same
+    /// bytes.
     pub fn digest(&self) -> Result<Option<String>, Error> {
         if !self.feedback {
             return Ok(None);

@@ -1,6 +1,6 @@
 //! Ctrl-C, and the SIGTERM and SIGHUP of job schedulers and closed terminals: the first asks the work to stop, the
-//! second ends the program at once, which loses no more than a power failure. Signals that were ignored when the program
-//! began stay ignored: nohup, and a shell that puts a job into the background, mean just that.
+//! second ends the program at once, which loses no more than a power failure. Signals that were ignored when the
+//! program began stay ignored: nohup, and a shell that puts a job into the background, mean just that.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};

@@ -270,8 +270,8 @@ impl Identity {
     }
 }
 
-/// Whether the name, or a link that it leads over, is one of the system's own, as /dev/stdout: the file behind it may be
-/// an ordinary one, but the name is not to be replaced.
+/// Whether the name, or a link that it leads over, is one of the system's own, as /dev/stdout: the file behind it may
+/// be an ordinary one, but the name is not to be replaced.
 fn is_of_the_system(path: &Path) -> bool {
     let mut path = path.to_owned();
     for _ in 0..LINKS {

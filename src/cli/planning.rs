@@ -21,8 +21,8 @@ use crate::recipe::{
 
 #[derive(Debug, Args)]
 pub struct Planning {
-    /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8); or a GGUF file of any
-    /// architecture, of a split any of its files
+    /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8); or a GGUF file of
+    /// any architecture, of a split any of its files
     checkpoint: PathBuf,
 
     /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, or auto where a size is named]

@@ -42,9 +42,9 @@ pub struct Sizing {
 #[derive(Debug, Args)]
 #[group(id = "budget", multiple = false)]
 struct Budget {
-    /// The largest size that the file may have, or all files of a split together: 131GiB, 140GB (GiB are 1024^3 bytes, GB and
-    /// G 1000^3). The types that the recipe leaves open are the best for it. With auto, the largest that runs well on the
-    /// machine of --ram
+    /// The largest size that the file may have, or all files of a split together: 131GiB, 140GB (GiB are 1024^3
+    /// bytes, GB and G 1000^3). The types that the recipe leaves open are the best for it. With auto, the largest
+    /// that runs well on the machine of --ram
     #[arg(
         long,
         value_name = "SIZE|auto",

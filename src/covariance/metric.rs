@@ -96,9 +96,10 @@ impl Covariance {
 /// What encoding with feedback needs of the inputs of one segment of columns: the factor of their covariance, by
 /// steps.
 ///
-/// With H = R R^T, R upper triangular, errors e cost e H e^T = |e R|^2. Let V be R with its columns over their diagonal
-/// elements. Errors left of a step of 256 columns leave e V there, which the step's own weights undo by taking up e V T, T
-/// being the inverse of V's corner on the diagonal. So what is above the corners is kept as the right side of products.
+/// With H = R R^T, R upper triangular, errors e cost e H e^T = |e R|^2. Let V be R with its columns over their
+/// diagonal elements. Errors left of a step of 256 columns leave e V there, which the step's own weights undo by
+/// taking up e V T, T being the inverse of V's corner on the diagonal. So what is above the corners is kept as the
+/// right side of products.
 #[derive(Debug)]
 pub struct Metric {
     /// In the order of the columns.

@@ -96,8 +96,8 @@ pub fn run(
     Ok(Certificate { context, chunks: tokens.len() / context, statistics, layers })
 }
 
-/// Norm of the difference over the norm of the first. Of states that are all zeros nothing can be off in proportion: the
-/// error is 0 if the second's are zeros too, and 1 otherwise, as for a second that is zeros alone.
+/// Norm of the difference over the norm of the first. Of states that are all zeros nothing can be off in proportion:
+/// the error is 0 if the second's are zeros too, and 1 otherwise, as for a second that is zeros alone.
 fn distance(layer: usize, [reference, file]: [&mut States; 2], stop: Stop<'_>) -> Result<f64> {
     let (mut norm, mut difference) = (0.0, 0.0);
     for start in (0..reference.rows()).step_by(BATCH) {

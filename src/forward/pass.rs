@@ -25,7 +25,8 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// The embeddings of `tokens`, chunks of `context` after one another; hidden states beyond `memory` bytes go to disk.
+    /// The embeddings of `tokens`, chunks of `context` after one another; hidden states beyond `memory` bytes go to
+    /// disk.
     ///
     /// # Errors
     /// If they cannot be read.

@@ -289,8 +289,8 @@ impl Saved {
         Ok(())
     }
 
-    /// Removes what this program has made there, and the folder: the work is done. What others have put there stays, and
-    /// the folder with it.
+    /// Removes what this program has made there, and the folder: the work is done. What others have put there stays,
+    /// and the folder with it.
     ///
     /// # Errors
     /// If it cannot be removed.

@@ -1,9 +1,10 @@
 //! llama-quantize's rules: the type that each of its file types gives a tensor, for every architecture. Pure.
 //!
 //! The rules ask names, shapes and a few numbers of the model, never what the architecture computes; so they hold for
-//! models that this program does not know. A tensor is put into a category by its name, and the file type's table has a
-//! short list of steps for each category. Some steps are for the first tensors of a category, or for places spread over its
-//! depth; so tensors are numbered as they come. `tests/support/file_types.py` compares every answer with llama-quantize's.
+//! models that this program does not know. A tensor is put into a category by its name, and the file type's table has
+//! a short list of steps for each category. Some steps are for the first tensors of a category, or for places spread
+//! over its depth; so tensors are numbered as they come. `tests/support/file_types.py` compares every answer with
+//! llama-quantize's.
 //!
 //! docs/file-types.md has the table of places where ours are safer on purpose.
 
@@ -105,8 +106,8 @@ pub fn file_type(name: &str) -> Option<&'static FileType> {
     FILE_TYPES.iter().find(|file_type| file_type.name.eq_ignore_ascii_case(name))
 }
 
-/// The types of tensors, asked for one after another in file order: outside of blocks first, then block by block, each by
-/// name.
+/// The types of tensors, asked for one after another in file order: outside of blocks first, then block by block,
+/// each by name.
 #[derive(Debug)]
 pub struct Chooser<'a> {
     file_type: &'a FileType,

@@ -24,8 +24,8 @@ pub struct Description {
     pub rope: Rope,
     /// Whether the embedding is the head as well.
     pub tied: bool,
-    /// The experts of the layers that have some: all have the same, but for the bias of the router, which is said there.
-    /// Metadata have their sizes even where no layer has experts.
+    /// The experts of the layers that have some: all have the same, but for the bias of the router, which is said
+    /// there. Metadata have their sizes even where no layer has experts.
     pub experts: Option<Experts>,
     /// The layers in order.
     pub layers: Vec<Layer>,
@@ -57,7 +57,8 @@ impl Description {
         self.layers.iter().chain(&self.mtp)
     }
 
-    /// Every tensor in the order in which a forward pass uses them, with its layer: first what is outside of the layers.
+    /// Every tensor in the order in which a forward pass uses them, with its layer: first what is outside of the
+    /// layers.
     pub fn specs(&self) -> impl Iterator<Item = (Option<u32>, Spec)> + '_ {
         let layers = (0..).zip(self.blocks()).flat_map(move |(number, layer)| {
             let mut specs = layer.attention.specs(self.hidden, &self.rope);

@@ -1,8 +1,8 @@
 //! The model that a GGUF file holds: its tensors under their names, its metadata as it is, whatever the architecture.
 //!
-//! Of an architecture that has a description, tensors play the parts that they have there, so that the forward pass runs on
-//! the file. Of all others only names are asked: roles and norms are read off llama.cpp's names, which are alike in all
-//! architectures. What llama-quantize leaves as it is, is carried over bit for bit.
+//! Of an architecture that has a description, tensors play the parts that they have there, so that the forward pass
+//! runs on the file. Of all others only names are asked: roles and norms are read off llama.cpp's names, which are
+//! alike in all architectures. What llama-quantize leaves as it is, is carried over bit for bit.
 
 use std::collections::HashMap;
 

@@ -62,8 +62,8 @@ struct Tensor {
     sha256: String,
 }
 
-/// Whether all files of the job are there, made by the same work: their manifests say so, and size, header and the smallest
-/// tensors are as they should be. What that work may have left of its journal is removed.
+/// Whether all files of the job are there, made by the same work: their manifests say so, and size, header and the
+/// smallest tensors are as they should be. What that work may have left of its journal is removed.
 ///
 /// # Errors
 /// If the system cannot read what is there.

@@ -67,7 +67,8 @@ impl Journal {
     /// Opens the journal, or creates an empty one.
     ///
     /// # Errors
-    /// If the folder is not there or not writable, what is there is no regular file, or another process has the journal.
+    /// If the folder is not there or not writable, what is there is no regular file, or another process has the
+    /// journal.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |e| Error::io("create", path, e);
         loop {

@@ -1,5 +1,5 @@
-//! The end of a run: every file is read back from the disk, each piece held against the checksum that it had when it was
-//! written, and given its final name with the digests of what it holds.
+//! The end of a run: every file is read back from the disk, each piece held against the checksum that it had when it
+//! was written, and given its final name with the digests of what it holds.
 
 use std::sync::atomic::Ordering;
 

@@ -42,9 +42,9 @@ pub fn alignment(rows: &[Inner]) -> Option<f64> {
     Some((low * high).sqrt())
 }
 
-/// Mean of silu(g)^2 for normal g of this variance, to 6 %: v / 2 less the mean of g^2 s (1 - s) with the sigmoid s, which
-/// goes from v / 4 for small v to pi^2 / 3 / sqrt(2 pi v) for large. Only in exactly rounded operations, so that it is
-/// the same on every machine.
+/// Mean of silu(g)^2 for normal g of this variance, to 6 %: v / 2 less the mean of g^2 s (1 - s) with the sigmoid s,
+/// which goes from v / 4 for small v to pi^2 / 3 / sqrt(2 pi v) for large. Only in exactly rounded operations, so
+/// that it is the same on every machine.
 fn silu_squared(variance: f64) -> f64 {
     let wide = 1.0 + 0.331 * variance;
     variance / 2.0 - variance / 4.0 / (wide * wide.sqrt())

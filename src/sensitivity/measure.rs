@@ -33,8 +33,8 @@ pub struct Sampling<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Measures all tensors whose type can be chosen, and says which seem to be damaged. The result does not depend on the number of
-/// threads.
+/// Measures all tensors whose type can be chosen, and says which seem to be damaged. The result does not depend on
+/// the number of threads.
 ///
 /// # Errors
 /// If a sample cannot be read, or holds weights that no format can, or the user stops the work.
@@ -159,8 +159,8 @@ impl Job<'_> {
         Ok((measured, bytes, self.damage(tensor, &zeros, slices as usize)))
     }
 
-    /// The warning for slices of which all sampled rows are zero. Not of embedding and head, which have rows for ids that no
-    /// text has.
+    /// The warning for slices of which all sampled rows are zero. Not of embedding and head, which have rows for ids
+    /// that no text has.
     fn damage(&self, tensor: &TensorPlan, zeros: &[usize], slices: usize) -> Option<Warning> {
         let first = zeros.first().filter(|_| !matches!(tensor.role, Role::Embedding | Role::Output))?;
         let name = &tensor.slices[*first].tensor;

@@ -97,8 +97,8 @@ impl Table {
         table.as_read()
     }
 
-    /// With its numbers as a reader of the file finds them: the reader of JSON may differ from the writer in a number's last
-    /// bit, and the choice must not depend on it.
+    /// With its numbers as a reader of the file finds them: the reader of JSON may differ from the writer in a
+    /// number's last bit, and the choice must not depend on it.
     fn as_read(&self) -> Self {
         serde_json::from_str(&self.text()).expect("what was written is read")
     }

@@ -1,4 +1,5 @@
-//! Rows of named matrices, wherever they are stored: the seam between what a model consists of and the files that hold it.
+//! Rows of named matrices, wherever they are stored: the seam between what a model consists of and the files that
+//! hold it.
 //!
 //! ```text
 //! Source (bytes of files) -> Checkpoint (safetensors, GGUF) ─┐

@@ -81,8 +81,8 @@ pub struct Row {
 /// Compares every tensor of the files that are here with its source.
 ///
 /// # Errors
-/// If the checkpoint or the importance matrix is damaged, the matrix is another than the file says, nothing says how the
-/// file was made, the system cannot read, or the user wants to stop.
+/// If the checkpoint or the importance matrix is damaged, the matrix is another than the file says, nothing says how
+/// the file was made, the system cannot read, or the user wants to stop.
 pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Vec<Problem>)> {
     let parts = &checked.parts;
     let origin = Origin::of(parts, &checked.manifests)?;

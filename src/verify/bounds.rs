@@ -78,7 +78,8 @@ impl Bounds {
         found.unit(floor) <= self.error && (found.gain() - 1.0).abs() <= self.gain
     }
 
-    /// Whether a slice is as near as our encoder comes on the same weights, with the margins that it has on normal ones.
+    /// Whether a slice is as near as our encoder comes on the same weights, with the margins that it has on normal
+    /// ones.
     pub(super) fn hold_beside(&self, found: &Sums, reached: &Sums, floor: f64) -> bool {
         near(found, reached, floor, self.margin, self.error)
             && (found.gain() - reached.gain()).abs() <= self.gain

@@ -22,8 +22,8 @@ struct Seen {
     warning: Option<Warning>,
 }
 
-/// The problems of all tensors in file order, then those of whole files; and what is suspicious. Runs in the current pool
-/// of threads.
+/// The problems of all tensors in file order, then those of whole files; and what is suspicious. Runs in the current
+/// pool of threads.
 pub fn scan(parts: &Parts, manifests: &Manifests, stop: &AtomicBool) -> Result<(Vec<Problem>, Vec<Warning>)> {
     let (tensors, files) = rayon::join(
         || {

@@ -94,7 +94,8 @@ impl Beside<'_> {
         };
         let mut allowed = bounds.row_error;
         if !within || !beyond.is_empty() {
-            // These weights may be such that the type cannot hold them better: sparse, faint, or with a giant among them.
+            // These weights may be such that the type cannot hold them better: sparse, faint, or with a giant among
+            // them.
             let reached = self.measure(|_, weights, blocks| {
                 quant_kernels::quantize(entry.format, weights, columns as usize, self.importance, blocks);
                 Ok(())

@@ -1,5 +1,5 @@
-//! Formats in which weights share entries of a codebook: IQ1_*, IQ2_* and IQ3_*. Eight weights are one group, with one entry
-//! or two of four.
+//! Formats in which weights share entries of a codebook: IQ1_*, IQ2_* and IQ3_*. Eight weights are one group, with
+//! one entry or two of four.
 //!
 //! Where weights that share a scale begin, scale codes near the block's are tried on the moved weights, and the best
 //! is kept.

@@ -185,9 +185,9 @@ impl Definition {
     }
 }
 
-/// What the fast searches leave above the definitions, at most. Sixteen places of one number are tried, and thirty-two or
-/// forty-eight of two, where the definitions try up to 4096 under each of 49 to 101 d: with five and six bits there are so
-/// many that some of them fit by chance. docs/formats.md has what that chance would cost.
+/// What the fast searches leave above the definitions, at most. Sixteen places of one number are tried, and
+/// thirty-two or forty-eight of two, where the definitions try up to 4096 under each of 49 to 101 d: with five and
+/// six bits there are so many that some of them fit by chance. docs/formats.md has what that chance would cost.
 #[test]
 fn whole_searches_are_near_the_definition() {
     use Rounding::{Integers, Listed};

@@ -35,8 +35,8 @@
 //! 3. *d and the scale codes* ([`super_block`], [`scales`]): sixteen d are tried at once with all codes of all
 //!    groups, by the kept entries; the best two are scored exactly, and the better is refitted by least squares.
 //!
-//! [`eights`] (`IQ2_*`), [`fours`] (`IQ3_*`) and [`ternary`] (`IQ1_*`, whose patterns are shifted by an eighth up or down)
-//! put the steps together, one file a shape of codebook: begin with these.
+//! [`eights`] (`IQ2_*`), [`fours`] (`IQ3_*`) and [`ternary`] (`IQ1_*`, whose patterns are shifted by an eighth up or
+//! down) put the steps together, one file a shape of codebook: begin with these.
 //!
 //! `every_level` and `exhaustive` are the slow definitions that tests hold the fast searches against; `definition`
 //! and `test_data` help them.

@@ -30,8 +30,8 @@ const TERNARY: [u16; 256] = {
 
 /// The nearest entries of each pattern.
 pub(crate) struct Neighbours {
-    /// By pattern, near sixteen and far sixteen: where in the tables of [`Sums`] an entry's sums are, of the weights at the
-    /// lowest level among the first four and the last four, then of those at the highest.
+    /// By pattern, near sixteen and far sixteen: where in the tables of [`Sums`] an entry's sums are, of the weights
+    /// at the lowest level among the first four and the last four, then of those at the highest.
     places: Vec<[Places; 2]>,
     /// By pattern: the numbers of the entries.
     entries: Vec<[u16; 32]>,

@@ -1,5 +1,6 @@
 //! The model families: each is one file, and a line here. A family turns config.json into a [`Description`], and says
-//! which metadata keys of its architecture spell that. Tensors, forward pass and all the rest follow from the description.
+//! which metadata keys of its architecture spell that. Tensors, forward pass and all the rest follow from the
+//! description.
 
 mod builder;
 mod deepseek2;

@@ -1,5 +1,5 @@
-//! Routed experts of a layer, with the router that sends a token to a few of them, and shared experts that all tokens go
-//! through. One routed expert is in memory at a time.
+//! Routed experts of a layer, with the router that sends a token to a few of them, and shared experts that all tokens
+//! go through. One routed expert is in memory at a time.
 
 use dense_kernels::Dense;
 

@@ -104,7 +104,8 @@ impl Grouped {
         2 * self.kv_heads * self.width
     }
 
-    /// Numbers of llama.cpp's buffers for a token: queries, their rotated copy and the output, beside two hidden states.
+    /// Numbers of llama.cpp's buffers for a token: queries, their rotated copy and the output, beside two hidden
+    /// states.
     pub fn scratch_per_token(&self, hidden: u32) -> u64 {
         3 * u64::from(self.heads) * u64::from(self.width) + 2 * u64::from(hidden)
     }

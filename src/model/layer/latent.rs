@@ -41,8 +41,8 @@ pub struct Latent {
 }
 
 impl Latent {
-    /// The tensors. A checkpoint has keys and values of a head after one another in one matrix; keys are transposed, since
-    /// llama.cpp multiplies the query by them.
+    /// The tensors. A checkpoint has keys and values of a head after one another in one matrix; keys are transposed,
+    /// since llama.cpp multiplies the query by them.
     pub fn specs(&self, hidden: u32, rope: &Rope) -> Vec<Spec> {
         let queries = self.heads * (self.nope + rope.columns);
         let matrix = |name: &str, source: &str, shape| {

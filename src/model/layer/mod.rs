@@ -1,5 +1,6 @@
-//! The kinds of which layers consist. Each has in its own file the numbers that describe it, its tensors ([`Spec`]), its
-//! mathematics and the memory that llama.cpp needs for it; a new family combines them, and a new kind is a file here.
+//! The kinds of which layers consist. Each has in its own file the numbers that describe it, its tensors ([`Spec`]),
+//! its mathematics and the memory that llama.cpp needs for it; a new family combines them, and a new kind is a file
+//! here.
 //!
 //! | file | kind |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! Position encoding: rotations of pairs of columns, yarn's frequencies. By libm's functions, whose bits do not depend on the
-//! system.
+//! Position encoding: rotations of pairs of columns, yarn's frequencies. By libm's functions, whose bits do not
+//! depend on the system.
 
 use std::f64::consts::PI;
 

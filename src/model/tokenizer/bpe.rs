@@ -184,8 +184,8 @@ impl Merge {
     }
 }
 
-/// Whether it composes letters and marks (NFC) and does no more. Qwen's tokenizers do, and llama.cpp, which does not, is used
-/// with them all the same: nearly every text is composed already.
+/// Whether it composes letters and marks (NFC) and does no more. Qwen's tokenizers do, and llama.cpp, which does not,
+/// is used with them all the same: nearly every text is composed already.
 fn composes(normalizer: &Value) -> bool {
     *normalizer == json!({"type": "NFC"})
 }

@@ -5,8 +5,8 @@
 /// Bytes of a piece that is large enough to be fast and small enough for memory.
 pub const TEXT_PIECE: usize = 1 << 16;
 
-/// A text without a safe place in so many bytes is cut anywhere: its ids then differ from those of the whole around one place in
-/// a megabyte. (Lines and words are safe places; this is for data without any.)
+/// A text without a safe place in so many bytes is cut anywhere: its ids then differ from those of the whole around
+/// one place in a megabyte. (Lines and words are safe places; this is for data without any.)
 const MOST: usize = 1 << 20;
 
 /// A token that is searched for in the text before it is split.
