@@ -1,4 +1,4 @@
-//! From errors of tensors to expected damage of the model, comparable across tensors. Pure; docs/recipes.md derives
+//! From errors of tensors to expected damage of the model, comparable across tensors. Pure; docs/damage.md derives
 //! the formulas.
 
 use super::estimated::Estimated;
