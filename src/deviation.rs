@@ -1,4 +1,5 @@
-//! How far encoded weights are from the source: sums of squares, from decoding what was just encoded. Pure.
+//! How far encoded weights are from their source: sums of squared differences, from decoding what was just encoded.
+//! Pure.
 
 use std::ops::AddAssign;
 
@@ -8,13 +9,13 @@ use quant_kernels::Format;
 /// Sums over weights; added up in the order of units, they do not depend on the number of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Deviation {
-    /// Of squared differences.
+    /// Sum of squared differences.
     pub error: f64,
-    /// Of squared weights.
+    /// Sum of squared weights.
     pub energy: f64,
-    /// Of squared differences times importances.
+    /// Sum of squared differences times importances.
     pub weighted_error: f64,
-    /// Of squared weights times importances.
+    /// Sum of squared weights times importances.
     pub weighted_energy: f64,
 }
 
@@ -28,7 +29,7 @@ const RUN: usize = 16;
 pub const LARGEST_IMPORTANCE: f32 = 1e20;
 
 impl Deviation {
-    /// Of the decoded `blocks` from rows of `columns` weights. `row` is scratch for a decoded row.
+    /// The sums for `blocks`, which encode `rows` of `columns` weights each. `row` is scratch for a decoded row.
     pub fn of(
         format: Format,
         rows: &[f32],
@@ -96,7 +97,8 @@ impl AddAssign for Deviation {
     }
 }
 
-/// Of weights that are copied as they are: what is no number (a router's bias of minus infinity) differs only from others.
+/// Of weights that are copied as they are: what is no number (a router's bias of minus infinity) differs only from
+/// others.
 fn copied(rows: &[f32], columns: usize, importance: Option<&[f32]>, copies: &[u8]) -> Deviation {
     let mut sum = Deviation::default();
     for (index, (&x, &y)) in rows.iter().zip(copies.as_chunks().0).enumerate() {

@@ -1,4 +1,4 @@
-//! What is asked of the file system beyond reading and writing: free space, reservations, the page cache, locks, names.
+//! File system calls beyond reading and writing: free space, reservations, the page cache, locks, names.
 
 mod replacement;
 
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 /// The page cache keeps what it cannot drop whole, and its pieces have up to this size.
 const FOLIO: u64 = 4 << 20;
 
-/// Bytes that an unprivileged writer may still use on the file's disk; None where the system does not tell.
+/// Bytes that an unprivileged writer may still use on the file's disk; None where the system does not say.
 pub fn free(file: &File) -> Option<u64> {
     #[cfg(unix)]
     return rustix::fs::fstatvfs(file).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
@@ -24,7 +24,7 @@ pub fn free(file: &File) -> Option<u64> {
 /// Bytes of the disk that the file takes already.
 ///
 /// # Errors
-/// If the system cannot tell.
+/// If the system call fails.
 pub fn taken(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     #[cfg(unix)]
@@ -70,8 +70,8 @@ pub fn forget(file: &File, range: Range<u64>) {
     let _ = (file, range, FOLIO);
 }
 
-/// Opens a file of this program's own for reading and writing, creating it if asked. A link is not followed, and what is
-/// no regular file is refused: neither can be such a file, and opening a pipe would wait.
+/// Opens a file of this program's own for reading and writing, creating it if asked. A link is not followed, and what
+/// is no regular file is refused: neither can be such a file, and opening a pipe would wait.
 ///
 /// # Errors
 /// If the system cannot, or it is something else; `AlreadyExists` or `NotFound`, as for any file.
@@ -95,7 +95,7 @@ pub fn open_own(path: &Path, create: Create) -> io::Result<File> {
             "is no regular file; this program keeps its own files under such names: remove what is there, or name another output",
         )
     };
-    // The system's words for links, folders and sockets tell nobody what to do.
+    // The system's messages about links, folders and sockets do not help a user.
     let is_other = || path.symlink_metadata().is_ok_and(|found| !found.is_file());
     let file = options.open(path).map_err(|e| if is_other() { foreign() } else { e })?;
     match file.metadata()?.is_file() {
@@ -148,7 +148,7 @@ pub fn sync(file: &File) -> io::Result<()> {
 /// [`sync`] of the data and the size alone.
 ///
 /// # Errors
-/// As there.
+/// As for [`sync`].
 pub fn sync_data(file: &File) -> io::Result<()> {
     match file.sync_data() {
         Err(e) if is_unsupported(&e) => Ok(()),
@@ -277,14 +277,14 @@ pub fn sha256(file: &File) -> io::Result<String> {
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What makes two names the same file.
+/// Identifies a file: two names with equal ids are the same file.
 #[cfg(unix)]
 pub type Id = (u64, u64);
-/// What makes two names the same file.
+/// Identifies a file: two names with equal ids are the same file.
 #[cfg(not(unix))]
 pub type Id = std::path::PathBuf;
 
-/// What makes two names the same file, links followed; None if there is none.
+/// The id of the file at `path`, links followed; None if there is none.
 pub fn id(path: &Path) -> Option<Id> {
     #[cfg(unix)]
     {
@@ -295,7 +295,7 @@ pub fn id(path: &Path) -> Option<Id> {
     path.canonicalize().ok()
 }
 
-/// The most bytes that a name in this folder may have; None where the system does not tell.
+/// The most bytes that a name in this folder may have; None where the system does not say.
 pub fn longest_name(folder: &Path) -> Option<u64> {
     #[cfg(unix)]
     return rustix::fs::statvfs(folder).ok().map(|disk| disk.f_namemax).filter(|&limit| limit > 0);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::plain::{plain, plain_lines};
 
-/// What went wrong; the variant says who can mend it.
+/// An error; the variant says whose fault it is.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -1,5 +1,6 @@
-//! What a work is, part by part: equal parts give equal bytes. It is kept with unfinished and finished work, so that neither is
-//! taken for other work's, and what differs can be named.
+//! The identity of a work: named parts (version, recipe, options, source ...); equal identities give equal bytes. It
+//! is kept with unfinished and finished files, so that neither is taken for another work's, and differences can be
+//! named.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,7 +13,7 @@ pub struct Identity(pub Vec<(String, String)>);
 pub const PART: &str = "--part";
 
 impl Identity {
-    /// Of these parts.
+    /// An identity of these parts.
     pub fn new(parts: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         Self(parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
@@ -23,7 +24,8 @@ impl Identity {
         Sha256::digest(serde_json::to_vec(&parts).expect("pairs of strings are JSON")).into()
     }
 
-    /// What differs between the unfinished work of this identity and the work that is wanted.
+    /// The differences between the unfinished work of this identity and the work that is wanted, as a message; None
+    /// if there are none.
     pub fn differences(&self, wanted: &Self) -> Option<String> {
         let differ = wanted.0.iter().filter_map(|(name, now)| {
             let before = self.0.iter().find(|(other, _)| other == name).map_or("none", |(_, before)| before);

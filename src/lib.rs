@@ -1,18 +1,26 @@
-//! Huge Hugging Face checkpoints to dynamic mixed-precision GGUF files, in one streaming pass.
+//! Hugging Face checkpoints, and GGUF files, to mixed-precision GGUF files, in one streaming pass.
 //!
-//! Data moves one way, and the modules are listed in that order; nothing in an earlier one imports a later one:
+//! Data moves one way, and the modules are listed in that order; nothing in an earlier one imports a later one (but
+//! `feedback/`, which works in `pipeline/`'s session):
 //!
 //! ```text
-//! safetensors shards -> Store -> Model -> Plan -> pieces of rows -> blocks -> GGUF -> Report
-//!    checkpoint/        store/   model/  recipe/    pipeline/    quant_kernels       verify/
+//! safetensors shards, GGUF -> Store -> Model -> Plan -> pieces of rows -> blocks -> GGUF -> Report
+//!       checkpoint/           store/   model/  recipe/    pipeline/    quant_kernels       verify/
 //! ```
 //!
-//! A recipe may leave types open; `sensitivity/` then measures what each would cost, and a budget decides.
+//! - **What is read**: [`checkpoint`] is a folder of safetensors or a GGUF file, [`store`] gives rows of its matrices.
+//! - **What it is**: [`model`] describes a model once, as plain data; tensors, metadata and the forward pass follow.
+//! - **What it becomes**: [`recipe`] chooses types by rules, or by a size, for which [`sensitivity`] measures what each
+//!   type would cost; [`llama_quantize`] has the rules of llama-quantize's file types. [`machine`] says what memory the
+//!   file will need.
+//! - **The work**: [`pipeline`] quantizes and records pieces and seals the file; [`feedback`] does so layer by layer with
+//!   error feedback, by [`covariance`]. `quant_kernels` encodes blocks, [`bench`] measures it.
+//! - **On a text**: [`forward`] takes a text through the model, with `dense_kernels`' products, for [`calibrate`]
+//!   (importances) before the work, [`feedback`] at it and [`evaluate`] after it.
+//! - **After it**: [`verify`] checks a file, [`report`] shows plans, progress and files, [`cli`] joins all into commands.
 //!
-//! Beneath them is `gguf/`, the container format, as `quant_kernels` is the format of blocks. `forward/` takes
-//! a text through the model's layers, with `dense_kernels`' products, for `calibrate/` before the work, `feedback/` at it and `evaluate/` after it.
-//! `machine/` says what a plan needs of memory, `bench/` measures the kernels, `report/` listens to the pipeline's events at
-//! the side, and `cli/` joins the stages into commands.
+//! [`gguf`], the container format, is beneath all of them. docs/architecture.md has the decisions, docs/glossary.md the
+//! words.
 
 pub mod deviation;
 pub mod disk;
@@ -47,8 +55,9 @@ pub mod calibrate;
 
 pub mod bench;
 
-pub mod feedback;
 pub mod pipeline;
+
+pub mod feedback;
 
 pub mod evaluate;
 pub mod verify;

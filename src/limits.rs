@@ -1,7 +1,7 @@
-//! What the system lets a process have.
+//! Limits that the system sets a process.
 
 #[cfg(not(unix))]
-/// What is assumed where the system does not tell.
+/// What is assumed where the system does not say.
 const USUAL: usize = 256;
 
 /// Files that the process may have open at a time.

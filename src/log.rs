@@ -1,5 +1,5 @@
-//! What is said on stderr while work goes on. Nobody has to hear it: a closed terminal, a reader that has gone or a full
-//! disk behind it neither end the work nor change its exit code.
+//! Messages on stderr while work goes on. That they cannot be written (a closed terminal, a reader that has gone, a
+//! full disk) neither ends the work nor changes its exit code.
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -1,8 +1,9 @@
-//! Moments of a run that tests wait for. A test names one, and the program itself is killed or stopped there, so that
-//! no test has to catch a moment by looking at the clock. Builds without debug assertions have none of it.
+//! Named moments of a run at which a test can have the program killed or stopped, so that no test depends on the
+//! clock. Only in builds with debug assertions.
 
-/// The variable that names the moment: `NAME:COUNT:ACTION`, as `recorded:3:kill`. The action happens when the moment is
-/// passed for the COUNT-th time: `kill` is SIGKILL, `stop` is SIGSTOP, after which the test does what it wants and sends SIGCONT.
+/// The variable that names the moment: `NAME:COUNT:ACTION`, as `recorded:3:kill`. The action happens when the moment
+/// is passed for the COUNT-th time: `kill` is SIGKILL, `stop` is SIGSTOP, after which the test does what it wants and
+/// sends SIGCONT.
 pub const VARIABLE: &str = "QUANTPRESS_AT";
 
 /// Passes a moment.

@@ -1,10 +1,10 @@
-//! Text of others as it may be shown: names and strings of files cannot move the cursor, colour the terminal or fake a
-//! line of their own.
+//! Untrusted text, made safe to print: names and strings from files cannot move the cursor, colour the terminal or
+//! fake a line.
 
 use std::fmt::Display;
 use std::path::Path;
 
-/// The text on one line, with every character that is not seen as itself written out: a line break as `\n`, an escape as
+/// The text on one line, with control and invisible characters written out: a line break as `\n`, an escape as
 /// `\u{1b}`.
 pub fn plain(text: impl Display) -> String {
     escaped(&text.to_string(), "")

@@ -1,5 +1,5 @@
-//! Small files that are read whole. What a path says of a file is not believed: the open file must be a regular one,
-//! which a pipe (it would wait for a writer) and a device (it may never end) are not, and no more than a limit is read.
+//! Small files that are read whole. The check is made on the open file, not on its path: it must be a regular file (a
+//! pipe would wait for a writer, a device may never end), and no more than a limit is read.
 
 use std::fs::File;
 use std::io::Read;

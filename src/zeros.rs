@@ -1,4 +1,4 @@
-//! Rows of zeros in a matrix: what an unfinished download, a preallocated file or a lost write leaves. Pure.
+//! Finds rows of zeros in a matrix, as an unfinished download, a preallocated file or a lost write leaves them. Pure.
 
 /// A run of zeros over more than this share of a matrix's rows (one in so many) is suspicious. Real models have single
 /// rows of zeros, and hundreds for the padding tokens of a hundred thousand.
@@ -18,20 +18,20 @@ pub struct Zeros {
 }
 
 impl Zeros {
-    /// Of rows of `columns` weights.
+    /// The rows of zeros among rows of `columns` weights.
     pub fn of(weights: &[f32], columns: usize) -> Self {
         weights.chunks_exact(columns).fold(Self::default(), |seen, row| {
             seen.then(Self::of_row(row.iter().all(|&weight| weight == 0.0)))
         })
     }
 
-    /// Of one row, which is zeros or not.
+    /// One row, which is zeros or not.
     pub fn of_row(zeros: bool) -> Self {
         let zeros = u32::from(zeros);
         Self { rows: 1, leading: zeros, trailing: zeros, longest: zeros }
     }
 
-    /// Of these rows and the `next` ones below them.
+    /// These rows and the `next` ones below them together.
     pub fn then(self, next: Self) -> Self {
         Self {
             rows: self.rows + next.rows,
@@ -47,7 +47,7 @@ impl Zeros {
         self.rows > 1 && self.longest > 1 && u64::from(self.longest) * u64::from(SHARE) > u64::from(self.rows)
     }
 
-    /// What is suspicious, if anything is.
+    /// The problem, if the rows are suspicious.
     pub fn problem(&self) -> Option<String> {
         match self.is_suspicious() {
             false => None,

@@ -1,5 +1,5 @@
-//! Shards that were written again since work of theirs began or was finished, where no sample of the fingerprint looks: it is
-//! told, and a copy of the checkpoint costs nothing.
+//! Shards that were written again since work of theirs began or was finished, where no sample of the fingerprint
+//! looks: it is a warning, and a copy of the checkpoint costs nothing.
 #![cfg(unix)]
 
 use std::fs;

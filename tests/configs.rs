@@ -1,5 +1,5 @@
-//! Fields of config.json that change what the model computes: written, defaulted as the model's own class does, or refused; and
-//! those that nobody knows are told.
+//! Fields of config.json that change what the model computes: written, defaulted as the model's own class does, or
+//! refused; and those that are unknown are warnings.
 
 use quantpress::Result;
 use quantpress::checkpoint::Checkpoint;

@@ -1,4 +1,4 @@
-//! Damage that is legal: matrices and importances of zeros only. It is told, and under --strict refused.
+//! Damage that is legal: matrices and importances of zeros only. It is a warning, and under --strict an error.
 
 use std::fs;
 
@@ -59,7 +59,7 @@ fn quantize_tells_of_matrices_of_zeros_however_often_it_was_interrupted() {
     let forced = [&arguments[..], &["--force"]].concat();
     assert!(killed_at(&forced, "recorded", 120));
     assert_eq!(run(&forced), told);
-    // Who is strict is told as soon as a matrix is complete, and the work is kept.
+    // With --strict the error comes as soon as a matrix is complete, and the work is kept.
     let strict = [&forced[..], &["--strict"]].concat();
     let stderr = fail(&strict, 3);
     for words in ["zeros", shard, "(--strict)", "% of the work is done", "when that is mended"] {

@@ -1,5 +1,5 @@
-//! What is kept of unfinished work beside a result: it is of one work and one process, is not believed when it is damaged,
-//! and is no place for anything of somebody else's.
+//! What is kept of unfinished work beside a result: it is of one work and one process, is not believed when it is
+//! damaged, and is no place for anything of somebody else's.
 #![cfg(unix)]
 
 use std::fs;

@@ -6,7 +6,8 @@ use tempfile::TempDir;
 use crate::support::shapes::{r1_config, tensors, write, write_tokenizer};
 use crate::support::{fail, fixture, succeed, text};
 
-/// R1's layer shapes with two experts, a narrow dense layer and a small vocabulary; all weights are zeros, in sparse files.
+/// R1's layer shapes with two experts, a narrow dense layer and a small vocabulary; all weights are zeros, in sparse
+/// files.
 fn peak(layers: u32, memory: &str) -> u64 {
     let mut config = r1_config();
     for (field, value) in [

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The whole road from a checkpoint to a quantized file beside llama.cpp's: time, bytes written, peak disk and memory.
+"""A whole conversion, from a checkpoint to a quantized file, beside llama.cpp's: time, bytes written, peak disk and memory.
 
 Outside of the test run. Theirs is llama.cpp's converter to BF16, then its quantizer (of the wheel cyllama), with the same
 types and as many threads. The converter is in the source package of llama-cpp-python and needs torch and transformers:

@@ -54,8 +54,8 @@ fn twenty_five_kills_over_one_conversion_leave_the_same_bytes() {
     let mut state = 4;
     let mut sizes = Vec::new();
     for kill in 0..25 {
-        // A few pieces in most runs, killed when they are recorded or in the midst of that; every fifth run is killed while
-        // it looks at what is there.
+        // A few pieces in most runs, killed when they are recorded or in the midst of that; every fifth run is killed
+        // while it looks at what is there.
         let (moment, count) = match kill % 5 {
             4 => ("opened", 1),
             3 => ("recording", 1 + random(&mut state) % 8),

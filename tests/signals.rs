@@ -1,5 +1,5 @@
-//! Signals end long commands with 130 and a word on how to go on; those that were ignored from the start stay ignored.
-//! And nobody has to hear what is said.
+//! Signals end long commands with 130 and a word on how to go on; those that were ignored from the start stay
+//! ignored. Messages that cannot be written change nothing.
 #![cfg(unix)]
 
 use std::fs::File;

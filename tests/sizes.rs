@@ -180,7 +180,7 @@ fn a_machines_size_is_the_largest_that_runs_well_there() {
         let bytes = found["file_bytes"].as_u64().expect("bytes");
         assert!(runs(&found), "{machine:?}: {}", found["fit"]);
         assert_eq!(bytes == largest, most, "{machine:?}: {bytes} of {largest}");
-        // The ordinary road of that size gives the same, and runs well too.
+        // `--size` with that number gives the same file, and it runs well too.
         let named = found["recipe"].as_str().expect("a name").replace("auto for ", "").replace(" bytes", "B");
         let again = with(&named);
         for part in ["file_bytes", "recipe", "fit", "tensor_list", "tradeoff", "chosen"] {

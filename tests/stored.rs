@@ -1,5 +1,5 @@
-//! How weights are stored: FP8 in all of its forms, formats that are refused by name, what is left out, shards without an
-//! index, and files that are not what their names say.
+//! How weights are stored: FP8 in all of its forms, formats that are refused by name, what is left out, shards
+//! without an index, and files that are not what their names say.
 
 use std::collections::BTreeMap;
 use std::fs;

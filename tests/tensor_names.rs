@@ -1,4 +1,4 @@
-//! What a tensor is for stands in its description: outside of `model/` no code asks a tensor's name.
+//! What a tensor is for stands in its description: outside of `model/` and `llama_quantize/` no code asks a tensor's name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,9 @@ fn only_the_model_knows_tensors_by_name() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let all = literals(&root);
     assert!(all.iter().any(|(file, _)| file == "model/layer/latent.rs"), "the search finds none at all");
-    let outside = all.iter().filter(|(file, _)| !file.starts_with("model/"));
+    // llama-quantize's rules are about names, and have a place of their own.
+    let known = |file: &str| file.starts_with("model/") || file.starts_with("llama_quantize/");
+    let outside = all.iter().filter(|(file, _)| !known(file));
     let asked: Vec<_> =
         outside.filter(|(file, text)| !WRITTEN.contains(&(file.as_str(), text.as_str()))).collect();
     assert!(asked.is_empty(), "tensors are asked for by name in {asked:#?}");

@@ -1,5 +1,5 @@
-//! Texts that models are run over: read in pieces that have the ids of the whole, no further than is asked for, and only from
-//! files.
+//! Texts that models are run over: read in pieces that have the ids of the whole, no further than is asked for, and
+//! only from files.
 
 use std::fs;
 

@@ -586,8 +586,8 @@ fn a_run_that_is_to_stop_stops() {
     assert_eq!(Error::Interrupted.exit_code(), 130);
 }
 
-/// Experts that are hard to encode, in every matrix of experts: sparse, with one giant, and too faint for a scale in half
-/// precision.
+/// Experts that are hard to encode, in every matrix of experts: sparse, with one giant, and too faint for a scale in
+/// half precision.
 fn extreme() -> Copy {
     let copy = Copy::new();
     for (layer, matrix) in (1..5).flat_map(|layer| ["gate", "up", "down"].map(|matrix| (layer, matrix))) {

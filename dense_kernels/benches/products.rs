@@ -1,5 +1,5 @@
-//! Products and factors on one thread: `cargo bench -p dense_kernels`. An element is a multiply-add: 100 G of them a second
-//! are 200 GFLOPS.
+//! Products and factors on one thread: `cargo bench -p dense_kernels`. An element is a multiply-add: 100 G of them a
+//! second are 200 GFLOPS.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dense_kernels::{Accum, Dense, Panels, gram, one_thread, upper_factor, with_panels};

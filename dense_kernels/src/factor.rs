@@ -13,9 +13,9 @@ pub struct NotPositive(pub usize);
 
 /// R, upper triangular, with H = R R^T, in the place of H. Only what is on and above the diagonal is read or written.
 ///
-/// Cholesky's factorisation from the last column to the first, so that R's columns weigh what comes before them. Blocks of
-/// columns are solved by the inverse of their corner, so that all of the work is products. On all threads of the pool, or on
-/// the card that is used.
+/// Cholesky's factorisation from the last column to the first, so that R's columns weigh what comes before them.
+/// Blocks of columns are solved by the inverse of their corner, so that all of the work is products. On all threads of
+/// the pool, or on the card that is used.
 ///
 /// # Errors
 /// If H is not positive definite, or not by more than its rounding; H is lost.
@@ -33,7 +33,7 @@ pub fn upper_factor(h: &mut Dense) -> Result<(), NotPositive> {
     for start in (0..n).step_by(BLOCK).rev() {
         let end = n.min(start + BLOCK);
         let width = end - start;
-        // What the columns on the right leave of this block's.
+        // This block less the products of the columns to its right.
         let mut later = Dense::zeros(end, width);
         let right = h.view().some_columns(end..n);
         product(
@@ -81,7 +81,8 @@ fn corner(s: View<'_>) -> Result<(Dense, Dense), usize> {
     Ok((Dense::new(n, r.concat().into_iter().map(|x| x as f32).collect()), inverse))
 }
 
-/// The inverse of a small upper triangular matrix, in f64 but for the result. What is left of the diagonal is not looked at.
+/// The inverse of a small upper triangular matrix, in f64 but for the result. Elements left of the diagonal are not
+/// read.
 ///
 /// # Panics
 /// If the matrix is not square.

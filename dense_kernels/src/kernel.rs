@@ -11,8 +11,8 @@ pub const ROWS: usize = 12;
 /// Sums of a strip and a panel.
 pub type Tile = [[f32; LANES]; ROWS];
 
-/// Adds the products of all strips and all panels, panel after panel, and in it strip after strip, to their tiles. A strip
-/// and a panel have `depth` steps each.
+/// Adds the products of all strips and all panels, panel after panel, and in it strip after strip, to their tiles. A
+/// strip and a panel have `depth` steps each.
 pub fn multiply(
     level: Level,
     depth: usize,

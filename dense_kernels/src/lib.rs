@@ -2,8 +2,8 @@
 //!
 //! Libraries for this choose their kernels by the CPU, and sums then come out differently. Here every element of a
 //! product is one chain of fused multiply-adds, a b first, then its neighbours in the order of the rows of b. Vectors
-//! hold different elements and never parts of one sum, so neither their width nor the tiles that threads work on can be
-//! seen in a result. Nor can a graphics card: it has the same chains ([`card`]).
+//! hold different elements and never parts of one sum, so a result depends neither on their width nor on the tiles
+//! that threads work on. A graphics card makes the same chains ([`card`]).
 
 pub mod card;
 mod factor;

@@ -21,7 +21,7 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// Of a matrix, for many products: if a card is used, it keeps a large one.
+    /// The panels of a matrix, for many products: if a card is used, it keeps a large one.
     pub fn new(matrix: View<'_>) -> Self {
         Self { kept: keep(matrix), ..Self::packed(matrix) }
     }

@@ -23,7 +23,7 @@ const DEPTH: usize = 256;
 /// Columns of the right side that are in panels at once.
 const STRIPE: usize = 2 * WIDTH;
 
-/// What becomes of the values that are there.
+/// Whether a product replaces the values of the result or is added to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accum {
     /// They are replaced.
@@ -46,8 +46,8 @@ pub fn product(mut out: Rows<'_>, accum: Accum, a: View<'_>, b: View<'_>) {
     in_tiles(out, accum, a, b, all);
 }
 
-/// The tiles of `out` += x^T x that reach its diagonal or what is right of it, on all threads of the pool or on the card
-/// that is used. Values left of it are of no meaning.
+/// The tiles of `out` += x^T x that reach its diagonal or what is right of it, on all threads of the pool or on the
+/// card that is used. Values left of it are of no meaning.
 ///
 /// # Panics
 /// If the shapes do not fit.
@@ -166,7 +166,7 @@ fn one(level: Level, out: &mut Rows<'_>, accum: Accum, a: View<'_>, b: &Panels, 
     SCRATCH.with_borrow_mut(|scratch| one_in(scratch, level, out, accum, a, b, columns));
 }
 
-/// What a thread works in, kept: memory that is asked for again and again is cleared each time.
+/// A thread's scratch memory, kept between products: newly allocated memory is cleared each time.
 #[derive(Default)]
 struct Scratch {
     strips: Vec<[f32; ROWS]>,

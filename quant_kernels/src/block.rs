@@ -27,22 +27,24 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// Whether [`scaled`](Self::scaled) does anything.
     const SCALES: bool = false;
 
-    /// Whether every weight goes to the nearest of levels of which zero is one, so that none comes back worse than zero.
+    /// Whether every weight goes to the nearest of levels of which zero is one, so that none comes back worse than
+    /// zero.
     const NEAREST: bool = false;
 
-    /// How much more large weights count. None where importances are not looked at, and in the ternary formats: their
-    /// three levels cannot follow, and the gain suffers.
+    /// How much more large weights count than their importance says. None in formats that use no importances, and in
+    /// the ternary ones, whose three levels cannot follow large weights, so that the gain suffers.
     const TEMPER: Option<Temper> = Some(Temper::Square(1.0));
 
     /// The weights that a reader of GGUF sees, equal to ggml's to the bit.
     fn dequantize<S: Simd>(&self, simd: S, y: &mut [f32; N]);
 }
 
-/// A root of c + x^2 / mean x^2, by which importances are multiplied: what is lost of a large weight is lost from the
-/// layer's output, what is lost of small ones averages out, so large ones count for more than the squared error says.
+/// Importances are multiplied by a root of c + x^2 / mean x^2. What rounding takes from a large weight is missing in
+/// the layer's output, while errors of small ones average out; so large weights count for more than the squared error
+/// says.
 ///
-/// Which root and which c is a compromise, measured for each format in docs/measurements.md: the larger c, the less the
-/// weighted error; the smaller, the less the divergence of the model.
+/// Which root and which c is a compromise, measured for each format (docs/records/2026-11-weighting.md): the larger
+/// c, the less the weighted error; the smaller, the less the divergence of the model.
 #[derive(Clone, Copy)]
 pub(crate) enum Temper {
     /// The square root, with this c.
@@ -121,7 +123,7 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
             None => B::quantize(simd, x, importance),
         };
     }
-    // What surely is better than zeros is not looked at again.
+    // Rows that are certainly better than zeros are not checked again.
     if B::NEAREST || !B::SCALES && !importances.spread && peak(simd, x.as_flattened()).abs() >= FAINT_PEAK {
         return;
     }
@@ -198,7 +200,7 @@ struct Sums {
 const FAINT: f64 = 1e-10;
 
 impl Sums {
-    /// Of a row.
+    /// The sums of a row.
     #[inline(always)]
     fn of<const N: usize, B: Block<N>, S: Simd>(
         simd: S,
@@ -217,7 +219,7 @@ impl Sums {
         row
     }
 
-    /// Of a block, with its own importances.
+    /// The sums of a block, with its own importances.
     #[inline(always)]
     fn of_block<const N: usize, B: Block<N>, S: Simd>(
         simd: S,
@@ -244,9 +246,9 @@ impl Sums {
         Self { xx, xy, yy }
     }
 
-    /// What the blocks of a row of so many weights are multiplied by, and whether that surely leaves them better than
-    /// zeros: for sum(w x y) = sum(w x x), unless more would then be wrong than zeros have wrong (where less than half of
-    /// the direction is kept, as of sparse rows). The least squared error is all that can be had there.
+    /// The factor for the blocks of a row of so many weights, and whether the row is then certainly better than
+    /// zeros. The factor gives unit gain, sum(w x y) = sum(w x x), unless the error would then be larger than that of
+    /// zeros (where the squared cosine is below 1/2, as in sparse rows); there the scale of least squares is kept.
     #[inline(always)]
     fn factor(&self, weights: usize) -> (f32, bool) {
         let Self { xx, xy, yy } = *self;

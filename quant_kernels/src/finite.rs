@@ -1,4 +1,4 @@
-//! Whether blocks stand for numbers: a scale that is NaN or infinite makes all of its weights so.
+//! Whether blocks decode to finite numbers: a scale that is NaN or infinite makes all of its weights so.
 
 use crate::{Format, dequantize};
 
@@ -8,11 +8,11 @@ const WEIGHTS: usize = 1 << 14;
 /// MXFP4's scale of a block that is no number; decoders give large weights for it instead.
 const E8M0_NAN: u8 = 0xff;
 
-/// The index of the first weight that is no finite number, or that belongs to a block whose scale is none. In F32, which has
-/// no scales, -inf is a number: a router's bias shuts an expert out by it.
+/// The index of the first weight that is not finite, or that belongs to a block whose scale is not. In F32, which has
+/// no scales, -inf is allowed: a router's bias excludes an expert by it.
 ///
 /// Every decoder multiplies each weight by the scales above it, and NaN and infinity survive that, times zero too. So
-/// this finds scales at any place in any layout. Of formats that are only carried over nothing is known.
+/// this finds scales at any place in any layout. For formats that are only carried over the answer is None.
 ///
 /// # Panics
 /// If `blocks` are not whole blocks.

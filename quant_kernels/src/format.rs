@@ -152,7 +152,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// A type name that [`Format`] does not know.
+/// The error of parsing a type name that is none of [`Format`]'s.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownFormat(pub String);
 

@@ -24,10 +24,10 @@ pub struct Rows<'a> {
     pub importance: Option<&'a [f32]>,
 }
 
-/// What encoding gave and how fast it was.
+/// Error and speed of an encoder.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
-    /// The type.
+    /// The type that was measured.
     #[serde(rename = "type")]
     pub format: String,
     /// Bits per weight.
@@ -157,8 +157,8 @@ fn sums(rows: Rows, decoded: &[f32]) -> [f64; 3] {
     sums
 }
 
-/// The median time of a run in seconds, of at least three runs and as many as `patience` has room for, fewer if it shall
-/// stop.
+/// The median time of a run in seconds, of at least three runs and as many as `patience` has room for, fewer if it
+/// shall stop.
 fn median(patience: Duration, stop: &AtomicBool, mut run: impl FnMut()) -> f64 {
     let begin = Instant::now();
     let mut times = Vec::new();

@@ -1,4 +1,4 @@
-//! Sums of squared inputs by column, for each matrix of a layer.
+//! An observer that sums squared inputs by column, for each matrix of a layer: the importances.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,9 @@ use crate::model::{Slices, TensorPlan};
 /// With `--cover` every expert is shown at least so many tokens.
 pub const LEAST_TOKENS: usize = 32;
 
-/// What a token counts that did not choose the expert it is shown to. Their inputs are of the same layer, so they are
-/// far better than nothing, but not what the expert will see: as soon as it has tokens of its own, those decide.
+/// The weight of a token that did not choose the expert it is shown to. Such inputs are of the same layer, so they
+/// are far better than none, but not those that the expert will get: as soon as it has tokens of its own, those
+/// decide.
 pub const EXTRA_WEIGHT: f32 = 1.0 / 16.0;
 
 /// Columns that a thread sums.

@@ -1,5 +1,5 @@
-//! `IMATRIX.json`, the manifest of an importance matrix: what work it is of, and what it holds. By it a job that is tried
-//! again knows that there is nothing to do.
+//! `IMATRIX.json`, the manifest of an importance matrix: what work it is of, and what it holds. By it a repeated job
+//! recognises that there is nothing to do.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,21 +15,21 @@ use crate::whole;
 /// A larger manifest is none.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What is known of a file.
+/// The manifest of an importance matrix.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     tool: String,
     /// Stands for everything that the importances depend on.
     work: String,
-    /// How the checkpoint's shards were seen when the work began.
+    /// Sizes and times of the checkpoint's shards when the work began.
     #[serde(default)]
     seen: Seen,
-    /// Of the importance matrix.
+    /// SHA-256 of the importance matrix.
     sha256: String,
     found: Found,
 }
 
-/// What is there.
+/// What an earlier run has left under the file's name.
 #[derive(Debug)]
 pub enum Made {
     /// The file of this work.
@@ -41,25 +41,25 @@ pub enum Made {
 }
 
 impl Manifest {
-    /// Of a file that is about to get its name.
+    /// The manifest of a file that is about to get its name.
     pub fn new(work: &str, seen: Seen, sha256: String, found: Found) -> Self {
         let tool = concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned();
         Self { tool, work: work.to_owned(), seen, sha256, found }
     }
 
-    /// What was found by the work.
+    /// The result of the work that made it.
     pub fn found(&self) -> Found {
         self.found.clone()
     }
 
-    /// As it is written.
+    /// The JSON that is written.
     pub fn bytes(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).expect("plain data is JSON");
         text.push(b'\n');
         text
     }
 
-    /// A warning, if shards are not as they were seen then.
+    /// A warning, if shards have changed since then.
     pub fn changed(&self, path: &Path, now: &Seen) -> Option<Warning> {
         self.seen.changed(now, &format!("{} was made", path.display()), "if so, --force makes it anew")
     }

@@ -1,4 +1,4 @@
-//! Before the road, measure: the importances of every matrix, from its inputs on a text.
+//! Importances of every matrix, measured on a text before quantizing.
 
 mod collector;
 mod manifest;

@@ -1,4 +1,5 @@
-//! What types cost, block by block, beside the importances: the covariances of the sampled slices' inputs.
+//! Measures what types cost (`--sensitivity`) while the importances are collected, by the covariances of sampled
+//! slices' inputs.
 
 use std::path::Path;
 
@@ -42,7 +43,7 @@ impl<'a> Prober<'a> {
         Ok(())
     }
 
-    /// Something whose inputs are to be seen.
+    /// Runs `work` with an observer that collects importances and, if types are measured, covariances.
     pub fn watch(
         &mut self,
         collector: &mut Collector<'_>,
@@ -70,7 +71,7 @@ pub fn read(path: &Path) -> Result<Probed> {
     serde_json::from_slice(&text).map_err(|e| Error::io("read", path, e.into()))
 }
 
-/// Shows both what is seen.
+/// An observer that passes inputs on to two others.
 struct Both<'a, C, W> {
     collector: &'a mut C,
     watcher: &'a mut W,

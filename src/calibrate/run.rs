@@ -23,7 +23,7 @@ use crate::moment;
 use crate::recipe::imatrix::{Entry, Imatrix, Layout, Origin, Writer};
 use crate::sensitivity::Probed;
 
-/// What is to be calibrated.
+/// The input of a calibration.
 #[derive(Clone, Debug)]
 pub struct Calibration<'a> {
     /// Chunks of `context` tokens.
@@ -44,22 +44,22 @@ pub struct Calibration<'a> {
     pub force: bool,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
-    /// The checkpoint, whose shards are looked at again at the end.
+    /// The checkpoint; sizes and times of its shards are compared again at the end.
     pub checkpoint: &'a Checkpoint,
-    /// What of the work's identity is of the checkpoint, and of the model that it is taken for.
+    /// The parts of the work's identity that come from the checkpoint and from the model that it is read as.
     pub source: Identity,
     /// Whether the cost of types is measured besides.
     pub probing: Option<Probing<'a>>,
 }
 
-/// What the cost of types is measured for.
+/// What `--sensitivity` measures while a text is calibrated.
 #[derive(Clone, Copy)]
 pub struct Probing<'a> {
-    /// The tensors.
+    /// The model whose tensors are measured.
     pub model: &'a Model,
-    /// The types.
+    /// The types that are tried.
     pub types: &'a [Format],
-    /// Whether an earlier run has told of them.
+    /// Whether an earlier run has written the table already.
     pub made: bool,
     /// Takes what was found, when the importance matrix is written.
     pub done: &'a (dyn Fn(Probed) -> Result<()> + Sync),
@@ -71,25 +71,25 @@ impl fmt::Debug for Probing<'_> {
     }
 }
 
-/// How far it is.
+/// Progress of a calibration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Layers that are finished, and all.
     pub layers: [usize; 2],
-    /// Of those, finished by an earlier run.
+    /// Layers that an earlier run had finished.
     pub earlier: usize,
 }
 
 /// Experts of a layer that no token of the text chose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreached {
-    /// The layer.
+    /// Number of the layer, from 0.
     pub layer: usize,
     /// Their numbers.
     pub experts: Vec<usize>,
 }
 
-/// What was found.
+/// The result of a calibration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     /// Whether an earlier run had made the file already.
@@ -143,7 +143,8 @@ pub fn run(
     }
     let place = ManifestPlace::beside(path, calibration.force)?;
     let mut folder = Saved::open(folder, identity, now.clone())?;
-    // A quantization into the same name is locked elsewhere. Each looks when its own lock is held, so one of the two sees it.
+    // A quantization into the same name holds another lock. Each checks the other's after taking its own, so at least
+    // one of the two notices.
     if Output::is_busy(path) {
         folder.leave();
         return Err(Error::Busy(path.to_owned()));
@@ -153,7 +154,7 @@ pub fn run(
     } else if let Some(problem) = folder.other_work()? {
         return Err(Error::Resume { journal: folder.path().to_owned(), problem });
     }
-    // A run that ended between giving the file its name and telling of it.
+    // A run was killed after giving the file its name and before writing its manifest.
     let promised = match manifest::made(path, &folder.file(MANIFEST), &work)? {
         Made::Whole(manifest) if !calibration.force => Some(manifest),
         _ => None,
@@ -192,12 +193,12 @@ pub fn run(
     }
 }
 
-/// Where the importances go.
+/// The file that the importances are written to.
 struct Target<'a> {
     path: &'a Path,
     /// The digest of the work.
     work: &'a str,
-    /// Of the manifest.
+    /// Place of the manifest.
     place: &'a ManifestPlace,
     /// Whether a file of this work is there.
     is_ours: bool,
@@ -314,7 +315,7 @@ fn join(
                     unreached.push(Unreached { layer, experts });
                 }
             }
-            // The older layout has no way to say that nothing was seen.
+            // The older layout cannot express that an expert had no tokens.
             if seen || calibration.layout == Layout::Gguf {
                 entries.push(Entry { name: name.to_owned(), values: sums.len() / matrices, matrices });
                 sources.push((layer, name.to_owned()));
@@ -328,8 +329,8 @@ fn join(
         writer.put(place, &sums, &counts)?;
     }
     let found = Found { already: false, tensors, tokens: calibration.tokens.len(), unreached };
-    // Promised first, so that a run killed in between knows the file for its own; told when the name is won, and so never of
-    // another file.
+    // The manifest is noted in the folder first, so that a run killed in between recognises the file as its own. It
+    // is written beside the file after the file has its name, and so never describes another one.
     let manifest = Manifest::new(target.work, folder.seen()?, writer.sha256()?, found.clone());
     manifest.promise(&folder.file(MANIFEST))?;
     writer.finish(calibration.force || target.is_ours)?;

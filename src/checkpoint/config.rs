@@ -14,7 +14,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Of a checkpoint that has none.
+    /// The configuration of a checkpoint that has no config.json.
     pub(super) fn empty() -> Self {
         Self { place: "config.json: ".into(), fields: Map::new() }
     }
@@ -56,7 +56,7 @@ impl Config {
         }
     }
 
-    /// The field.
+    /// The field's value as this type.
     ///
     /// # Errors
     /// If it is not there, or of another type.

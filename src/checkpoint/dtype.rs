@@ -74,8 +74,8 @@ impl Dtype {
         }
     }
 
-    /// Bytes of a tensor of this shape, the last dimension contiguous; None if that is not whole bytes or blocks, or more
-    /// than can be counted.
+    /// Bytes of a tensor of this shape, the last dimension contiguous; None if that is not whole bytes or blocks, or
+    /// more than can be counted.
     pub fn bytes(self, shape: &[u64]) -> Option<u64> {
         let numbers = shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim))?;
         if let Gguf(format) = self {

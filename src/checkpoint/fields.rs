@@ -1,18 +1,19 @@
-//! What is done about the fields of an object of settings: read, of no effect, or fixed to what a GGUF file can say. One that is
-//! on no list is a warning, since it may change what the model computes. The lists are tables beside those who read the object.
+//! How the fields of a JSON object of settings are treated: read, without effect, or allowed one value only, because
+//! GGUF can express no other. A field on no list is a warning, since it may change what the model computes. The lists
+//! are tables beside the code that reads the object.
 
 use serde_json::Value;
 
 use super::Config;
 use crate::error::{Error, Result, Warning};
 
-/// A field's name and what is done about it.
+/// A field's name and how it is treated.
 pub type Field = (&'static str, Treatment);
 
-/// What is done about a field.
+/// How a field is treated.
 #[derive(Clone, Copy, Debug)]
 pub enum Treatment {
-    /// Its value goes into the file, or decides what does, and is looked at where that happens.
+    /// Its value goes into the file or decides something there, and is checked where that happens.
     Read,
     /// It does not change what the model computes, for this reason, which is for readers of the tables.
     Ignored(#[allow(dead_code)] &'static str),

@@ -1,5 +1,5 @@
-//! What a checkpoint holds, in a few digests: equal for equal content wherever it lies and however it is divided into
-//! shards, and read in a moment, since of the weights only a sample is taken.
+//! The fingerprint of a checkpoint's content: digests that are equal for equal content, wherever it lies and however
+//! it is divided into shards. Quick, since only a sample of the weights is read.
 
 use sha2::{Digest, Sha256};
 
@@ -102,7 +102,7 @@ impl Fingerprint {
         Ok(Self { settings: text(settings), tensors: text(tensors), sample: text(sample) })
     }
 
-    /// What of a work's identity is of the checkpoint.
+    /// The parts of a work's identity that come from the checkpoint.
     pub fn parts(&self) -> [(&'static str, String); 3] {
         [
             ("the checkpoint's configuration and tokenizer", self.settings.clone()),

@@ -1,4 +1,5 @@
-//! A GGUF file, whole or split, as a checkpoint: its tensors under their own names, with the types that they have there.
+//! A GGUF file, whole or split, as a checkpoint: its tensors under their own names, with the types that they have
+//! there.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,13 +9,13 @@ use super::{Dtype, Folder, Shard, Source, Tensor, hex};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Parts};
 
-/// What the headers say.
+/// The model's files and tensors, from their headers.
 pub struct Found {
     /// The folder that the files are in.
     pub source: Box<dyn Source>,
-    /// By name.
+    /// The tensors by name.
     pub tensors: HashMap<String, Tensor>,
-    /// By file.
+    /// The files of the model, in order.
     pub shards: Vec<Shard>,
     /// The file that was named.
     pub listing: String,

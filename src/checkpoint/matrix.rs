@@ -19,7 +19,7 @@ pub enum Values {
 }
 
 impl Values {
-    /// What a file's type can hold.
+    /// The values that a type of the output can hold.
     pub fn of(format: Format) -> Self {
         if format == Format::F32 { Self::Any } else { Self::Bounded }
     }
@@ -32,7 +32,7 @@ impl Values {
     }
 }
 
-/// A tensor seen as rows of its last dimension.
+/// A tensor as rows of its last dimension.
 #[derive(Debug)]
 pub struct Matrix<'a> {
     checkpoint: &'a Checkpoint,
@@ -55,7 +55,8 @@ impl<'a> Matrix<'a> {
         self.tensor
     }
 
-    /// [`load`](Self::load) and [`decode`](Self::decode): reads `rows` into `out` (row after row), with `raw` as scratch for the stored bytes.
+    /// [`load`](Self::load) and [`decode`](Self::decode): reads `rows` into `out` (row after row), with `raw` as
+    /// scratch for the stored bytes.
     ///
     /// # Errors
     /// If they cannot be read, or hold a value that is not allowed.

@@ -1,4 +1,5 @@
-//! Stage 1, read: a folder of safetensors shards, its index and configuration, or a GGUF file; and rows of weights as f32.
+//! Stage 1, read: a folder of safetensors shards, its index and configuration, or a GGUF file; and rows of weights as
+//! f32.
 
 mod base;
 mod config;
@@ -54,7 +55,7 @@ pub(crate) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// The folder of further ones.
 pub(crate) const CHAT_TEMPLATES: &str = "additional_chat_templates";
 
-/// What ModelOpt says of how it stored the weights.
+/// ModelOpt's file on how it stored the weights.
 pub(crate) const HF_QUANT_CONFIG: &str = "hf_quant_config.json";
 
 /// The one file of an unsharded checkpoint.
@@ -69,7 +70,7 @@ pub struct Checkpoint {
     metadata: Option<Metadata>,
     tensors: HashMap<String, Tensor>,
     shards: Vec<Shard>,
-    /// What names the tensors, for messages.
+    /// The file that lists the tensors, for messages.
     listing: String,
     stored: Stored,
 }
@@ -175,7 +176,7 @@ impl Checkpoint {
     /// If the checkpoint does not have it.
     pub fn tensor(&self, name: &str) -> Result<&Tensor> {
         self.get(name).ok_or_else(|| {
-            // A prefix too many or too few is what names usually differ by.
+            // Names usually differ by a prefix too many or too few.
             let alike = |other: &&str| {
                 let longer = |a: &str, b: &str| a.strip_suffix(b).is_some_and(|rest| rest.ends_with('.'));
                 longer(other, name) || longer(name, other)
@@ -187,7 +188,7 @@ impl Checkpoint {
         })
     }
 
-    /// What names the checkpoint's tensors: its index, or the first file of weights.
+    /// The file that lists the checkpoint's tensors: its index, or the first file of weights.
     pub fn listing(&self) -> &str {
         &self.listing
     }
@@ -205,7 +206,7 @@ impl Checkpoint {
         self.stored.left_out()
     }
 
-    /// What is suspicious in what is said of how the weights are stored.
+    /// Warnings about the declarations of how weights are stored.
     pub fn warnings(&self) -> &[Warning] {
         self.stored.warnings()
     }

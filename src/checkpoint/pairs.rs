@@ -1,4 +1,4 @@
-//! A JSON object as a list of its members in order, so that a key given twice is seen and not dropped.
+//! A JSON object as a list of its members in order, so that a key given twice is noticed and not dropped.
 
 use std::fmt;
 use std::marker::PhantomData;

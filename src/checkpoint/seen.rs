@@ -1,5 +1,6 @@
-//! How the shards were seen: size and time of change of each. A fingerprint looks at few of the weights; this tells whether any
-//! of the others may have been written since, and costs nothing. It proves nothing: a copied shard has another time as well.
+//! Size and time of change of each shard, as they were at some moment. A fingerprint reads few of the weights;
+//! comparing these shows whether any of the others may have been written since, and costs nothing. It proves nothing:
+//! a copied shard has another time as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -15,10 +16,10 @@ use crate::error::{Error, Result, Warning};
 pub struct Seen(BTreeMap<String, String>);
 
 impl Seen {
-    /// Looks at the shards of a checkpoint.
+    /// The shards of a checkpoint as they are now.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// If the system call fails.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let source = checkpoint.source();
         let one = |file: &str| {
@@ -44,7 +45,7 @@ impl Seen {
         others.len() == self.0.len()
     }
 
-    /// A warning, if some are others: `since` says since when, `advice` what to do.
+    /// A warning, if some have changed: `since` says since when, `advice` what to do.
     pub fn changed(&self, now: &Self, since: &str, advice: &str) -> Option<Warning> {
         let others = self.others(now);
         let first = others.first()?;

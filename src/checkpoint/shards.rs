@@ -8,16 +8,16 @@ use crate::error::{Error, Result};
 
 /// All tensors, the files that they are in, and what names the tensors, for messages.
 pub struct Found {
-    /// By name.
+    /// The tensors by name.
     pub tensors: HashMap<String, Tensor>,
-    /// By file.
+    /// The shards, in order.
     pub shards: Vec<Shard>,
     /// The index, or the first file of weights.
     pub listing: String,
 }
 
-/// Finds the weights: in the shards of the index, else in model.safetensors, else in a whole set of numbered shards, else
-/// in the only safetensors file that there is.
+/// Finds the weights: in the shards of the index, else in model.safetensors, else in a whole set of numbered shards,
+/// else in the only safetensors file that there is.
 ///
 /// # Errors
 /// If there are none, some are missing or damaged, or two claim a tensor without an index that decides.
@@ -92,7 +92,7 @@ fn digits_of(file: &str) -> usize {
     file.rsplit_once("-of-").and_then(|(rest, _)| rest.rsplit_once('-')).map_or(5, |(_, number)| number.len())
 }
 
-/// What is said of a shard that is not there.
+/// The error about a shard that is not there.
 fn gone(source: &dyn Source, shard: &str, missing: usize, of: usize, listed: &str) -> String {
     let verb = if missing == 1 { "is" } else { "are" };
     format!(

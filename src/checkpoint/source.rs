@@ -27,7 +27,8 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// `UnexpectedEof` if the file ends before.
     fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// Names of the files directly in a folder of the checkpoint ("" is its own), sorted; none if there is no such folder.
+    /// Names of the files directly in a folder of the checkpoint ("" is its own), sorted; none if there is no such
+    /// folder.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -36,7 +37,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// When the file was written last, where that is known.
     ///
     /// # Errors
-    /// If it is not there, or the system cannot tell.
+    /// If it is not there, or the system call fails.
     fn changed(&self, _file: &str) -> io::Result<Option<SystemTime>> {
         Ok(None)
     }
@@ -83,7 +84,7 @@ pub fn refuse_stand_in(file: &str, start: &[u8]) -> Result<()> {
 /// Whether the file exists.
 ///
 /// # Errors
-/// If that cannot be told.
+/// If the system cannot say.
 pub fn exists(source: &dyn Source, file: &str) -> Result<bool> {
     match source.size(file) {
         Ok(_) => Ok(true),
@@ -95,8 +96,8 @@ pub fn exists(source: &dyn Source, file: &str) -> Result<bool> {
 /// More files are never kept open.
 const MOST_OPEN: usize = 512;
 
-/// A folder of the local file system. Files stay open once read, but no more than the system lets a process have: the one
-/// that was not read for longest is closed.
+/// A folder of the local file system. Files stay open once read, but no more than the system lets a process have: the
+/// one that was not read for longest is closed.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
@@ -187,7 +188,7 @@ impl Source for Folder {
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry?;
-            // What has no name that can be written in a message is nobody's checkpoint.
+            // Files whose names are not UTF-8 do not belong to a checkpoint.
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !entry.path().is_dir() {
                 names.push(name);

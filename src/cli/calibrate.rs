@@ -30,7 +30,8 @@ pub struct Calibrate {
     /// Folder of the checkpoint, or a GGUF file of it
     checkpoint: PathBuf,
 
-    /// The importance matrix to write. What is finished is kept in FILE.calibrating until then; the same command goes on
+    /// The importance matrix to write. What is finished is kept in FILE.calibrating until then; the same command goes
+    /// on
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
@@ -45,8 +46,8 @@ pub struct Calibrate {
     #[arg(long)]
     cover: bool,
 
-    /// Write besides what each type would cost each tensor on the inputs that the text gives, with feedback and without:
-    /// for --sensitivity of plan and quantize. One covariance comes on top of --memory
+    /// Write besides what each type would cost each tensor on the inputs that the text gives, with feedback and
+    /// without: for --sensitivity of plan and quantize. One covariance comes on top of --memory
     #[arg(long, value_name = "FILE")]
     sensitivity: Option<PathBuf>,
 

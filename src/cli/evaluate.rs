@@ -90,7 +90,7 @@ impl Evaluate {
     }
 }
 
-/// What binds a certificate to the files that it is of.
+/// SHA-256 of the files, by which a certificate is bound to them.
 fn digests(parts: &Parts, stop: &AtomicBool) -> Result<Vec<String>, Error> {
     parts.files.iter().map(|part| part.sha256(stop)).collect()
 }

@@ -1,4 +1,4 @@
-//! `quantize --feedback`: the text whose inputs rounding errors are fed back by.
+//! `quantize --feedback`: reads the text that gives the inputs for error feedback.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ use crate::report::{Style, about};
 
 #[derive(Debug, Args)]
 pub struct FeedbackArgs {
-    /// Quantize layer by layer and let the weights still to be rounded take up the errors of the others, by the inputs that a
-    /// text gives (GPTQ); slower by far, and better
+    /// Quantize layer by layer and let the weights still to be rounded take up the errors of the others, by the
+    /// inputs that a text gives (GPTQ); slower by far, and better
     // quantize needs the text for it; a plan is the same for any, but for its digest.
     #[arg(long)]
     feedback: bool,
@@ -50,7 +50,8 @@ impl FeedbackArgs {
         &self.texts
     }
 
-    /// The digest of the text and of how it is cut, if feedback is asked for; without a text one that takes the same bytes.
+    /// The digest of the text and of how it is cut, if feedback is asked for; without a text one that takes the same
+    /// bytes.
     pub fn digest(&self) -> Result<Option<String>, Error> {
         if !self.feedback {
             return Ok(None);
@@ -95,7 +96,7 @@ impl FeedbackArgs {
             Style::Quiet | Style::Bar => {}
             Style::Json => {
                 let seconds = start.elapsed().as_secs_f64();
-                // Whoever closed it does not want to know.
+                // That stdout is closed is no error.
                 let _ = print(json!({"event": "layer", "layer": done, "layers": layers, "seconds": seconds}));
             }
             Style::Lines => {
@@ -109,9 +110,10 @@ impl FeedbackArgs {
     }
 }
 
-/// A text should have so many tokens for each column of the widest input. A covariance of n columns has n (n + 1) / 2 numbers,
-/// and with fewer tokens than columns it says nothing of most directions: errors are then fed into them for nothing. On the
-/// test model a text of 2/3 of a token for each column makes the file worse than none, one of 10 makes it better.
+/// A text should have so many tokens for each column of the widest input. A covariance of n columns has n (n + 1) / 2
+/// numbers, and with fewer tokens than columns it has no data for most directions: errors are then moved into them at
+/// random. On the test model a text of 2/3 of a token for each column makes the file worse than none, one of 10 makes
+/// it better.
 const TOKENS_PER_COLUMN: usize = 4;
 
 /// Columns of the widest input of a matrix.
@@ -120,7 +122,7 @@ fn widest_input(model: &Model) -> usize {
     matrices.map(|tensor| tensor.columns() as usize).max().unwrap_or(0)
 }
 
-/// What is to be said of a text with few tokens.
+/// A warning about a text with few tokens.
 fn too_little(tokens: usize, widest: usize) -> Option<String> {
     let wanted = widest * TOKENS_PER_COLUMN;
     (tokens < wanted).then(|| {

@@ -1,6 +1,6 @@
 //! Ctrl-C, and the SIGTERM and SIGHUP of job schedulers and closed terminals: the first asks the work to stop, the
-//! second ends the program at once, which loses no more than a power failure. Signals that were ignored when the program
-//! began stay ignored: nohup, and a shell that puts a job into the background, mean just that.
+//! second ends the program at once, which loses no more than a power failure. Signals that were ignored when the
+//! program began stay ignored: nohup, and a shell that puts a job into the background, mean just that.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
@@ -19,8 +19,8 @@ static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
     let stop = Arc::new(AtomicBool::new(false));
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     for signal in SIGNALS.into_iter().filter(|&signal| !is_ignored(signal, &status)) {
-        // In this order: the first signal finds the flag down, and raises it. A signal that cannot be handled ends the
-        // program, as it does without us.
+        // In this order: at the first signal the flag is not set yet, and is set. A signal that cannot be handled
+        // ends the program, as usual.
         let _ = register_conditional_shutdown(signal, Error::Interrupted.exit_code().into(), stop.clone());
         let _ = register(signal, stop.clone());
     }
@@ -32,7 +32,7 @@ pub fn flag() -> &'static AtomicBool {
     &STOP
 }
 
-/// Whether the signal is ignored, by what Linux says of this process; other systems do not tell without unsafe calls.
+/// Whether the signal is ignored, according to Linux's /proc; other systems need unsafe calls for that.
 fn is_ignored(signal: i32, status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The machine that a file shall run on, as arguments.
+//! The arguments that describe the machine a file is to run on.
 
 use clap::Args;
 

@@ -68,7 +68,7 @@ impl Cli {
         };
         let printed = error.print().and_then(|()| io::stdout().flush());
         if error.use_stderr() {
-            // Nobody has to hear it.
+            // That stderr is closed is no error.
             return Err(ExitCode::from(2));
         }
         match result(printed) {
@@ -80,10 +80,10 @@ impl Cli {
         }
     }
 
-    /// What a user who has stopped the command may want to know.
+    /// What is said to a user who has stopped the command.
     pub fn after_interruption(&self) -> &'static str {
         match self.command {
-            // What is done of these and kept, their own errors tell.
+            // The errors of these say what was kept.
             Command::Quantize(_) | Command::Calibrate(_) => {
                 "nothing was done that could be kept: the same command begins anew"
             }
@@ -109,12 +109,12 @@ impl Cli {
     }
 }
 
-/// Writes a result to stdout. A reader that has seen enough is no error.
+/// Writes a result to stdout. A reader that has closed the pipe is no error.
 fn print(text: impl std::fmt::Display) -> Result<()> {
     Ok(result(writeln!(io::stdout(), "{text}"))?)
 }
 
-/// What came of writing to stdout.
+/// The result of writing to stdout.
 fn result(written: io::Result<()>) -> Result<(), Error> {
     match written {
         Err(e) if e.kind() != ErrorKind::BrokenPipe && !is_hung_up(&e) => {

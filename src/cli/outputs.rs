@@ -1,5 +1,5 @@
-//! What a command reads and writes, as plain data, held against each other before any work: no output is an input or
-//! another output, by whatever name, and none replaces a file that is there unless the user says --force.
+//! The files that a command reads and writes, as plain data, compared before any work: no output is an input or
+//! another output, by whatever name, and none replaces an existing file unless the user says --force.
 
 use std::fs;
 use std::io;
@@ -10,22 +10,22 @@ use crate::error::{Error, Result};
 use crate::gguf::{Parts, beside};
 use crate::plain;
 
-/// What a file of the checkpoint's folder is not, by the end of its name: this program writes such files there.
+/// Endings of names that are not the checkpoint's: this program writes such files into its folder.
 const NOT_OF_THE_CHECKPOINT: [&str; 7] =
     [".gguf", ".gguf.json", ".part", ".journal", ".dat", ".toml", ".html"];
 
-/// Folders within the checkpoint's that are looked into.
+/// How deep folders within the checkpoint's are searched.
 const DEPTH: usize = 4;
 
 /// Steps from a link to a link.
 const LINKS: usize = 40;
 
-/// What decides over a file that is there already.
+/// What happens to a file that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// It is refused.
     Refused,
-    /// The work does, which knows whether it has made it.
+    /// The work decides, which recognises its own files.
     Known,
 }
 
@@ -135,7 +135,7 @@ impl Files {
         found
     }
 
-    /// What is to be written by now is written: it may be there when others are looked at.
+    /// Says that the outputs so far are written: they may exist when later ones are checked.
     pub fn now_written(&mut self) {
         self.outputs.iter_mut().for_each(|output| output.existing = Existing::Known);
     }
@@ -225,7 +225,7 @@ const THERE: &str = "is there already; --force replaces it";
 pub fn write(option: &str, path: &Path, bytes: &[u8], force: bool) -> Result<Written> {
     match path.symlink_metadata() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !force => {
-            // What comes there in this moment is not replaced either.
+            // A file that appears there in this moment is not replaced either.
             let written = disk::write_new(path, bytes).map_err(|e| match e.kind() {
                 io::ErrorKind::AlreadyExists => {
                     Error::Argument(format!("{option} {}: {THERE}", path.display()))
@@ -270,8 +270,8 @@ impl Identity {
     }
 }
 
-/// Whether the name, or a link that it leads over, is one of the system's own, as /dev/stdout: the file behind it may be
-/// an ordinary one, but the name is not to be replaced.
+/// Whether the name, or a link that it leads over, is one of the system's own, as /dev/stdout: the file behind it may
+/// be an ordinary one, but the name is not to be replaced.
 fn is_of_the_system(path: &Path) -> bool {
     let mut path = path.to_owned();
     for _ in 0..LINKS {
@@ -287,7 +287,7 @@ fn is_of_the_system(path: &Path) -> bool {
     false
 }
 
-/// Calls `look` with each file of the checkpoint's folder until it has seen enough.
+/// Calls `look` with each file of the checkpoint's folder until it returns false. Whether it never did.
 fn for_each_file(folder: &Path, depth: usize, look: &mut dyn FnMut(&Path) -> bool) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries {

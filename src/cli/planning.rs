@@ -22,8 +22,8 @@ use crate::recipe::{
 
 #[derive(Debug, Args)]
 pub struct Planning {
-    /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8); or a GGUF file of any
-    /// architecture, of a split any of its files
+    /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8); or a GGUF file of
+    /// any architecture, of a split any of its files
     checkpoint: PathBuf,
 
     /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, or auto where a size is named]
@@ -86,7 +86,7 @@ pub struct Planning {
     part: Option<Part>,
 }
 
-/// All that is decided, and where the importances are.
+/// The plan, with the checkpoint and the importances that it was made from.
 pub struct Planned {
     pub checkpoint: Checkpoint,
     pub plan: Plan,
@@ -102,7 +102,7 @@ pub struct Planned {
 }
 
 impl Planning {
-    /// A machine is only for the size.
+    /// Checks that a machine is given only with `--size auto`.
     ///
     /// # Errors
     /// If one is named, and not asked for the size.

@@ -90,7 +90,7 @@ impl Quantize {
         let mut files = self.planning.files();
         files.read("--text", self.feedback.texts());
         let mut before = files.clone();
-        // The files of a split are not known yet, but that their journal has this name.
+        // The names of a split's files are not known yet; that of their journal is.
         let ends: &[&str] = if self.planning.is_split() { &[".journal", ".feedback"] } else { BESIDE };
         before.write("-o", Some(&self.output), ends, Existing::Known);
         before.check(self.force)?;

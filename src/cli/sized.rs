@@ -1,4 +1,4 @@
-//! From expected damages to a plan: of a size that is named, or of the largest that runs well on a machine.
+//! From expected damages to a plan: for a given size, or for the largest that runs well on a machine.
 
 use crate::checkpoint::Fingerprint;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ const POINTS: u64 = 48;
 /// The largest size that runs well is found to this share.
 const TOLERANCE: u64 = 1000;
 
-/// All plans of a model between the smallest and the largest.
+/// The plans of a model from the smallest size to the largest.
 pub struct Road<'a> {
     model: &'a Model,
     source: &'a Fingerprint,
@@ -27,7 +27,7 @@ pub struct Road<'a> {
     besides: u64,
 }
 
-/// A plan and how it came about.
+/// A plan, with the choice of types behind it.
 pub struct Found {
     pub plan: Plan,
     /// The recipe that makes it, as TOML.
@@ -109,7 +109,7 @@ impl<'a> Road<'a> {
         Ok(fit.well && (fit.read_per_token == 0 || !held))
     }
 
-    /// What other sizes than that of the plan would give.
+    /// Sizes and damages of other plans, for the report.
     pub fn tradeoff(&self, found: &Found) -> Tradeoff {
         let bytes = found.plan.file_bytes();
         let besides = bytes - found.open.bytes;

@@ -1,4 +1,5 @@
-//! The arguments that name a size instead of types, shared by `quantize` and `plan`, and what they decide.
+//! The arguments that give a size instead of types, shared by `quantize` and `plan`, and the plan that follows from
+//! them.
 
 use std::path::{Path, PathBuf};
 
@@ -41,9 +42,9 @@ pub struct Sizing {
 #[derive(Debug, Args)]
 #[group(id = "budget", multiple = false)]
 struct Budget {
-    /// The largest size that the file may have, or all files of a split together: 131GiB, 140GB (GiB are 1024^3 bytes, GB and
-    /// G 1000^3). The types that the recipe leaves open are the best for it. With auto, the largest that runs well on the
-    /// machine of --ram
+    /// The largest size that the file may have, or all files of a split together: 131GiB, 140GB (GiB are 1024^3
+    /// bytes, GB and G 1000^3). The types that the recipe leaves open are the best for it. With auto, the largest
+    /// that runs well on the machine of --ram
     #[arg(
         long,
         value_name = "SIZE|auto",
@@ -122,7 +123,8 @@ impl Sizing {
         Ok(Sized { plan, recipe: found.recipe })
     }
 
-    /// What each type costs each tensor: as it was kept, or measured now, with what seemed to be damaged.
+    /// The table of sensitivities: read if it was kept, else measured now, with warnings about tensors that look
+    /// damaged.
     fn table(&self, sampling: &Sampling, threads: usize) -> Result<(Table, Vec<Warning>)> {
         if let Some(path) = &self.sensitivity {
             let sha256 = sampling.imatrix.map(Imatrix::fingerprint);

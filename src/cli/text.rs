@@ -159,7 +159,7 @@ pub fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(io)
 }
 
-/// What is to be said of chunks that are longer than the model's context.
+/// A warning about chunks that are longer than the model's context.
 pub fn beyond_context(context: usize, model: &Description) -> Option<String> {
     let limit = model.context;
     (context > limit as usize).then(|| format!(

@@ -1,9 +1,9 @@
-//! Tips for words that other tools have taught their users.
+//! Tips for users who type the options of other tools.
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// What is typed, and what it is here.
+/// The option of another tool, and the tip.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("--dry-run", "quantpress plan shows what quantize would write"),
     (

@@ -16,7 +16,7 @@ use crate::recipe::Imatrix;
 use crate::report::{Size, grouped};
 use crate::verify::{Checked, Compare, Compared, Hashes, Manifest, against, check};
 
-/// Problems that are told one by one, except in JSON.
+/// The most problems that are listed one by one, except in JSON.
 const SHOWN: usize = 20;
 
 /// Files that are named in the last line.
@@ -119,7 +119,7 @@ impl Verify {
     }
 }
 
-/// What was found, of what, and what was not looked at.
+/// The verdict: what was found in what, and what was not checked.
 fn verdict(checked: &Checked, compared: bool) -> String {
     let Checked { parts, problems, .. } = checked;
     let hashes = checked.hashes();

@@ -1,4 +1,4 @@
-//! One matrix to blocks, with feedback from block to block.
+//! Encodes a matrix with error feedback from block to block, from left to right.
 
 use dense_kernels::{Accum, Dense, one_thread, with_panels};
 use quant_kernels::{Feed, Format, LARGEST};
@@ -7,14 +7,15 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::metric::{Metric, Step};
 
-/// Rows that a thread takes at a time: as many as share one way of the panels through its caches. A row's blocks do not depend
-/// on the others.
+/// Rows that a thread encodes at a time, so that panels are loaded into its caches once for all of them. A row's
+/// blocks do not depend on the other rows.
 const BAND: usize = 128;
 
-/// The blocks of a matrix whose inputs have these metrics, segment after segment.
+/// Encodes `weights`, whose inputs have these metrics, one for each segment of the columns. Returns the blocks, row
+/// after row.
 ///
-/// The error is least when rows come out a little smaller than they were, which costs a model more than the error: each
-/// row is brought back to the gain 1, x H y = x H x.
+/// Minimising the error shrinks each row slightly, and the shrinkage hurts the model more than the error does; so
+/// each row is rescaled to unit gain, x H y = x H x.
 ///
 /// # Panics
 /// If segments are no whole blocks, or do not add up to the rows.
@@ -32,7 +33,7 @@ pub fn encode(format: Format, weights: &Dense, metrics: &[Metric]) -> Vec<u8> {
     blocks
 }
 
-/// Some rows.
+/// Encodes some rows.
 fn band(format: Format, weights: &[f32], columns: usize, metrics: &[Metric], blocks: &mut [u8]) {
     let rows = weights.len() / columns;
     let row_bytes = blocks.len() / rows;
@@ -62,8 +63,8 @@ fn band(format: Format, weights: &[f32], columns: usize, metrics: &[Metric], blo
 
 /// Rows of a segment on their way from left to right.
 struct Segment {
-    /// The errors as far as they are known, then, in as many rows, the weights: what is to their left goes into both
-    /// e R and x R.
+    /// Two matrices of equal size, one above the other: the errors of the columns encoded so far, then the weights.
+    /// Both are multiplied by the same part of R, for e R and x R.
     both: Dense,
 }
 

@@ -1,4 +1,4 @@
-//! The covariance of a matrix's inputs, and the factor that feedback goes by.
+//! The covariance H of a matrix's inputs, and the triangular factor by which errors are fed back.
 
 use std::ops::Range;
 
@@ -7,15 +7,16 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
 
-/// What is added to the diagonal, relative to its mean: inputs that never vary would else be free to go anywhere.
+/// What is added to the diagonal, relative to its mean (GPTQ's own default). Without it, weights of inputs that never
+/// vary could become anything.
 const DAMPING: f32 = 0.01;
 
-/// Where a few inputs are so much larger than the others that rounding takes more than that, ten times as much is added,
-/// and so on, at most up to this.
+/// Where that is not enough for a factor to exist, because a few inputs are far larger than the others, ten times as
+/// much is added, and so on up to this.
 const MOST_DAMPING: f32 = 10.0;
 
-/// Columns whose covariance is known together, at most: what memory and time are spent on grows with its square and cube.
-/// Errors are not fed back from one segment to the next.
+/// The most columns with one covariance: memory grows with the square of it and time with its cube. Errors are not
+/// fed back from one segment to the next.
 const SEGMENT: usize = 8192;
 
 /// Columns that are encoded together; segments begin where they do.
@@ -35,7 +36,7 @@ fn segments(columns: usize) -> Vec<usize> {
 }
 
 impl Covariance {
-    /// Of no rows yet.
+    /// An empty covariance of so many columns.
     pub fn new(columns: usize) -> Self {
         Self {
             sums: segments(columns).into_iter().map(|width| Dense::zeros(width, width)).collect(),
@@ -71,8 +72,8 @@ impl Covariance {
         self.sums
     }
 
-    /// The mean, drawn towards what all experts of the layer see (or, if that is not known, towards its own diagonal)
-    /// as if that had been seen in `strength` rows.
+    /// The mean, drawn towards the mean of all the layer's experts (or, if that is not given, towards its own
+    /// diagonal) as if `strength` rows of it had been added.
     pub fn shrunk(self, layer: Option<&Self>, strength: f32) -> Vec<Dense> {
         let own = self.count as f32 / (self.count as f32 + strength);
         let mut mean = self.mean();
@@ -92,11 +93,13 @@ impl Covariance {
     }
 }
 
-/// How weights of a segment of the columns answer errors of others.
+/// What encoding with feedback needs of the inputs of one segment of columns: the factor of their covariance, by
+/// steps.
 ///
-/// With H = R R^T, R upper triangular, errors e cost e H e^T = |e R|^2. Let V be R with its columns over their diagonal
-/// elements. Errors left of a step of 256 columns leave e V there, which the step's own weights undo by taking up e V T, T
-/// being the inverse of V's corner on the diagonal. So what is above the corners is kept as the right side of products.
+/// With H = R R^T, R upper triangular, errors e cost e H e^T = |e R|^2. Let V be R with its columns over their
+/// diagonal elements. Errors left of a step of 256 columns leave e V there, which the step's own weights undo by
+/// taking up e V T, T being the inverse of V's corner on the diagonal. So what is above the corners is kept as the
+/// right side of products.
 #[derive(Debug)]
 pub struct Metric {
     /// In the order of the columns.
@@ -116,7 +119,7 @@ pub struct Step {
     pub corner: Panels,
     /// The inverse of the corner.
     pub inverse: Dense,
-    /// What the weights are worth, R_jj^2: what the ones to their right cannot make good.
+    /// R_jj^2 of each column: the cost of an error there that columns to its right cannot take up.
     pub importance: Vec<f32>,
 }
 

@@ -1,4 +1,4 @@
-//! What the inputs of a matrix have in common, and how its weights answer each other's errors by that.
+//! Covariances H of a matrix's inputs, their Cholesky factors, and GPTQ-style encoding with them.
 //!
 //! ```text
 //! inputs -> Covariance -> Metric -> encode (errors taken up by later weights), energies (of what rows give)

@@ -1,4 +1,4 @@
-//! Sees the inputs of a block's matrices, and hands out the metrics of them.
+//! An observer that sums the covariances of a block's inputs, factors them, and hands the factors out slice by slice.
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
@@ -7,25 +7,25 @@ use crate::error::Result;
 use crate::forward::{Inputs, Observer};
 use crate::model::{Input, Part, Role, Slices, TensorPlan};
 
-/// An expert's own inputs count as much as the layer's when it has seen so many.
+/// The number of tokens at which an expert's own covariance counts as much as the layer's.
 const STRENGTH: f32 = 128.0;
 
-/// A slice of a tensor whose inputs are known.
+/// A slice of a tensor, with the covariances of its inputs factored.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
     /// The tensor's place in the model.
     pub tensor: usize,
     /// Expert or head.
     pub slice: usize,
-    /// Tokens that it has seen.
+    /// Tokens whose inputs are in the covariance.
     pub tokens: usize,
-    /// Of its inputs, segment after segment.
+    /// The factored covariances of its inputs, one for each segment of the columns.
     pub metrics: &'a [Metric],
 }
 
-/// Does something with slices whose inputs are known.
+/// Uses the factored covariances of slices: to encode them, or to measure errors.
 pub trait Taker {
-    /// Whether it is of use to know a slice's inputs.
+    /// Whether the covariance of a slice's inputs is needed.
     fn wants(&self, tensor: usize, slice: usize) -> bool;
 
     /// Takes slices, among them some that it does not want.
@@ -54,7 +54,7 @@ impl Seen {
         self.covariance.bytes() * 3 / 2
     }
 
-    /// With what encoding needs of the inputs.
+    /// Factors the covariance. Those of experts are blended with the layer's first.
     fn factor(self, model: &[TensorPlan], layer: Option<&Covariance>) -> Result<Factored> {
         let Self { tensors, slice, covariance } = self;
         let (Part { slices, input, .. }, tokens) = (model[tensors[0]].part, covariance.count());
@@ -68,7 +68,7 @@ impl Seen {
     }
 }
 
-/// What became of it.
+/// The same with the covariance factored.
 struct Factored {
     tensors: Vec<usize>,
     slice: usize,
@@ -86,25 +86,25 @@ fn fitting(seen: &[Seen], memory: u64) -> usize {
     seen.iter().position(beyond).unwrap_or(seen.len()).max(1)
 }
 
-/// Collects covariances; those of experts are handed out when as many are known as memory has room for, so that one thread
-/// can factor one expert's while others do others'.
+/// Collects covariances and hands them out factored. Experts are handed out as many at once as memory has room for,
+/// so that threads can factor them side by side.
 pub struct Watcher<'a, T> {
     model: &'a [TensorPlan],
     taker: T,
     memory: u64,
     seen: Vec<Seen>,
-    /// Of all inputs of the layer's experts.
+    /// The covariance of all inputs of the layer's experts.
     layer: Option<Covariance>,
     expert: Option<usize>,
 }
 
 impl<'a, T: Taker> Watcher<'a, T> {
-    /// Has seen nothing yet; `memory` bounds what is factored at once.
+    /// Without inputs yet; `memory` bounds how many bytes of covariances are factored at once.
     pub fn new(model: &'a [TensorPlan], taker: T, memory: u64) -> Self {
         Self { model, taker, memory, seen: Vec::new(), layer: None, expert: None }
     }
 
-    /// Hands out what was seen, as many covariances being factored at once as memory has room for.
+    /// Hands out what was collected, as many covariances being factored at once as memory has room for.
     fn flush(&mut self) -> Result<()> {
         let mut rest = std::mem::take(&mut self.seen);
         while !rest.is_empty() {

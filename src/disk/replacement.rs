@@ -1,5 +1,5 @@
-//! A file that takes its name when it is whole. Until then it is written under another name beside it, which follows
-//! from its own, so that what a killed run left there is found and removed, and nothing gathers.
+//! A small file that gets its name only when it is whole. Until then it has another name beside it, which follows
+//! from its own, so that the next run finds and removes what a killed run left.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};

@@ -1,4 +1,4 @@
-//! In which sizes two models differ, in words. Pure.
+//! The sizes in which two models differ, as a message. Pure.
 
 use crate::model::Description;
 

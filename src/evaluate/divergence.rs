@@ -1,5 +1,5 @@
-//! Two distributions over the vocabulary, seen a stretch of logits at a time: surprise of the token that came, and the
-//! Kullback-Leibler divergence. Pure.
+//! Two distributions over the vocabulary, given some logits at a time: negative log-likelihood of the next token, and
+//! the Kullback-Leibler divergence. Pure.
 
 /// One distribution so far.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ impl Distribution {
     }
 }
 
-/// What is known of one place in the text.
+/// The two distributions of one place in the text.
 #[derive(Clone, Copy, Debug)]
 pub struct Divergence {
     reference: Distribution,

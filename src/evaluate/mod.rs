@@ -1,4 +1,4 @@
-//! After the road, compare: a finished file with the checkpoint it came from, both layer by layer over the same text.
+//! Compares a finished file with the checkpoint it came from: both run over the same text, layer by layer.
 
 mod differing;
 mod divergence;

@@ -1,4 +1,5 @@
-//! The comparison itself: a layer of one model, the same layer of the other, then both heads, a stretch at a time.
+//! The comparison: a layer of one model, the same layer of the other, and so on; then both heads, some of the
+//! vocabulary at a time.
 
 use std::sync::atomic::AtomicBool;
 
@@ -19,16 +20,16 @@ const BATCH: usize = 1024;
 /// Ids whose logits are computed at a time.
 const STRETCH: usize = 8192;
 
-/// How far the hidden states of the two models are apart after a layer.
+/// Distance of the hidden states of the two models after a layer.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LayerError {
-    /// The layer.
+    /// Number of the layer, from 0.
     pub layer: usize,
     /// Norm of the difference over the norm of the checkpoint's states, all tokens together.
     pub error: f64,
 }
 
-/// What a text tells of a file.
+/// How far a file is from its checkpoint on a text.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Certificate {
     /// Tokens in a chunk, the first of which is BOS; the second half is scored.
@@ -42,7 +43,8 @@ pub struct Certificate {
     pub layers: Vec<LayerError>,
 }
 
-/// Compares `file` with `reference` on `tokens`, chunks of `context` tokens that begin with BOS; `told` hears of layers.
+/// Compares `file` with `reference` on `tokens`, chunks of `context` tokens that begin with BOS; `told` is called
+/// after every layer.
 ///
 /// # Errors
 /// If the two are not the same model, weights cannot be read, hidden states are no numbers, or `stop` became true.
@@ -94,8 +96,8 @@ pub fn run(
     Ok(Certificate { context, chunks: tokens.len() / context, statistics, layers })
 }
 
-/// Norm of the difference over the norm of the first. Of states that are all zeros nothing can be off in proportion: the
-/// error is 0 if the second's are zeros too, and 1 otherwise, as for a second that is zeros alone.
+/// Norm of the difference over the norm of the first. Of states that are all zeros nothing can be off in proportion:
+/// the error is 0 if the second's are zeros too, and 1 otherwise, as for a second that is zeros alone.
 fn distance(layer: usize, [reference, file]: [&mut States; 2], stop: Stop<'_>) -> Result<f64> {
     let (mut norm, mut difference) = (0.0, 0.0);
     for start in (0..reference.rows()).step_by(BATCH) {
@@ -126,7 +128,7 @@ fn relative(difference: f64, norm: f64) -> f64 {
     }
 }
 
-/// Scores the second half of every chunk: place i - 1 tells of token i.
+/// Scores the second half of every chunk: the logits at place i - 1 predict token i.
 fn score(
     weights: &[Weights<'_>; 2],
     model: &Description,

@@ -15,16 +15,16 @@ pub struct Statistics {
     pub perplexity: f64,
     /// Kullback-Leibler divergence of the file from the checkpoint, in nats: mean.
     pub kl_mean: f64,
-    /// Its median.
+    /// Median of the divergence.
     pub kl_median: f64,
-    /// Its 99th percentile.
+    /// 99th percentile of the divergence.
     pub kl_p99: f64,
     /// Share of tokens where both hold the same one for the likeliest.
     pub same_top: f64,
 }
 
 impl Statistics {
-    /// Of at least one token.
+    /// The figures of at least one token.
     pub(super) fn new(scored: &[Scored]) -> Self {
         let mean =
             |value: &dyn Fn(&Scored) -> f64| scored.iter().map(value).sum::<f64>() / scored.len() as f64;

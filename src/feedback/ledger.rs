@@ -1,4 +1,4 @@
-//! What is still to be quantized, and how it is written and recorded.
+//! Keeps account of which slices are still to be quantized, and writes and records those that are.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! One slice at a time: read from the checkpoint, quantized with feedback or without, written.
+//! Reads slices from the checkpoint, quantizes them with feedback or without, and writes them.
 
 use std::ops::Range;
 
@@ -17,16 +17,16 @@ const THREADS_OF_A_MATRIX: usize = 4;
 
 /// Reads and quantizes.
 pub struct Press<'a> {
-    /// What is to be made.
+    /// The plan of the file.
     pub plan: &'a Plan,
-    /// For what has no feedback.
+    /// Importances for the tensors that are quantized without feedback.
     pub importances: &'a Importances<'a>,
     /// The weights that are quantized.
     pub original: Weights<'a>,
 }
 
 impl<'a> Press<'a> {
-    /// Quantizes into `ledger` what it sees the inputs of.
+    /// A watcher that quantizes into `ledger` every slice whose inputs it has collected.
     pub fn watcher<'b, 'c>(&'b self, ledger: &'b mut Ledger<'c>, memory: u64) -> Watcher<'b, Pressing<'b, 'c>>
     where
         'a: 'b,
@@ -34,8 +34,8 @@ impl<'a> Press<'a> {
         Watcher::new(&self.plan.model.tensors, Pressing { press: self, ledger }, memory)
     }
 
-    /// Slices whose inputs are known, as far as they are open. A few of them are worked on together, since the rows of one
-    /// do not keep many threads busy.
+    /// Quantizes with feedback those of the slices that are not written yet. A few are encoded at once, since the
+    /// rows of one slice do not keep many threads busy.
     pub fn with_feedback(&self, ledger: &mut Ledger, slices: &[Known]) -> Result<()> {
         let mut bands: Vec<(usize, usize, Range<u64>, &[Metric])> = Vec::new();
         for &Known { tensor, slice, metrics, .. } in slices {
@@ -58,7 +58,7 @@ impl<'a> Press<'a> {
         Ok(())
     }
 
-    /// What is open of the tensors that `which` picks, as without feedback.
+    /// Quantizes without feedback what is not written yet of the tensors that `which` picks.
     pub fn plainly(&self, ledger: &mut Ledger, which: impl Fn(&TensorPlan, Format) -> bool) -> Result<()> {
         for (tensor, plan) in self.plan.model.tensors.iter().enumerate() {
             let format = self.plan.format(tensor);
@@ -90,11 +90,11 @@ impl<'a> Press<'a> {
     }
 }
 
-/// Quantizes what becomes known.
+/// Quantizes the slices whose covariances have been collected and factored.
 pub struct Pressing<'a, 'b> {
-    /// By this.
+    /// Reads and encodes slices.
     pub press: &'a Press<'a>,
-    /// Into this.
+    /// Writes them and records what was written.
     pub ledger: &'a mut Ledger<'b>,
 }
 

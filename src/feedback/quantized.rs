@@ -1,4 +1,4 @@
-//! The file as far as it is written, as a store: what the next layers' inputs come from.
+//! The unfinished output file as a store, so that the next layers' inputs are computed with the quantized weights.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -12,8 +12,8 @@ use crate::pipeline::{Work, checksum};
 use crate::recipe::Plan;
 use crate::store::{Rows, Store, Stored};
 
-/// Reads back what was written. A slice is held against its checksums before it is first used: what the file has lost
-/// meanwhile must not become the inputs of later layers.
+/// Reads the unfinished file. A slice is compared with its checksums before it is first used: data that the disk has
+/// lost must not become the inputs of later layers.
 #[derive(Debug)]
 pub struct Quantized<'a> {
     plan: &'a Plan,

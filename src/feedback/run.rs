@@ -1,5 +1,5 @@
-//! The order of the work: a block of a layer is watched with its original weights, quantized, and computed again with
-//! what it became.
+//! The order of the work: each half of a layer runs with its original weights to collect covariances, is quantized,
+//! and runs again with the quantized weights.
 
 use super::ledger::Ledger;
 use super::press::Press;
@@ -33,7 +33,7 @@ impl Method for Feedback<'_> {
             let problem = "--feedback needs what it made of the layers before; make all parts with --split";
             return Err(Error::Argument(problem.into()));
         }
-        // What it is of, and how the shards are seen, the journal tells.
+        // The work and the state of the shards are recorded in the journal.
         let identity = Identity::new([("the run", session.fingerprint())]);
         let saved = Saved::open(beside(&session.name, ".feedback"), identity, Seen::default())?;
         let (outputs, keeper) = session.parts(job, work);
@@ -124,10 +124,10 @@ impl Observer for Passer<'_, '_> {
     }
 }
 
-/// The embedding. It has no inputs, but readers: an error in a row costs what the first layer's matrices make of it. The
-/// metric is the sum of W^T W over them, columns times the gains of the norm between; routed experts, which read what
-/// the shared ones read, are left out. Later layers and the head read what the first ones have made of it: with them in
-/// the sum the divergence was higher (docs/measurements.md).
+/// The embedding. It has no inputs; the cost of an error in a row is what the first layer's matrices make of it. So
+/// in the place of the covariance is the sum of W^T W over these matrices, columns times the gains of the norm
+/// between; routed experts, which read the same as the shared ones, are left out. Later layers and the head are left
+/// out too: with them in the sum the divergence was higher (docs/records/2026-11-feedback.md).
 fn embedding(press: &Press, model: &Description, ledger: &mut Ledger) -> Result<()> {
     let tensors = &press.plan.model.tensors;
     let is_embedding = |tensor: &TensorPlan| tensor.role == Role::Embedding && tensor.layer.is_none();

@@ -1,4 +1,4 @@
-//! Which units are in the file, and with what checksum: recorded ones, and those that are still to be recorded.
+//! The units that are in the file and their checksums, recorded in the journal or about to be.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! The head: logits of the whole vocabulary, or of a stretch of it at a time where it would not fit.
+//! The head: logits of the whole vocabulary, or of a part of it at a time where it would not fit.
 
 use std::ops::Range;
 
@@ -35,8 +35,8 @@ impl Head {
         Ok(Self { norm, tensor, vocabulary, hidden, eps: model.eps })
     }
 
-    /// Shows an observer the inputs of the head for the final states of a pass. An embedding that is the head as well is not
-    /// shown: its type is not chosen by what it does as head.
+    /// Shows an observer the inputs of the head for the final states of a pass. An embedding that is the head as well
+    /// is not shown: its type is not chosen by what it does as head.
     ///
     /// # Errors
     /// If the norm or the states cannot be read, and those of the observer.

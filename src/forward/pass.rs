@@ -1,4 +1,4 @@
-//! The layers in order: hidden states of the whole text go through one block of weights after another.
+//! The layers in order: the hidden states of the whole text go through one half of a layer after another.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::model::{Description, EMBEDDING, Half, Weights};
 /// Tokens that go through a block together, rounded to whole chunks. Fixed, so that no result depends on the machine.
 const BATCH: usize = 2048;
 
-/// A text on its way through a model.
+/// The forward pass of a text: its hidden states, and how far they have come.
 #[derive(Debug)]
 pub struct Pass {
     model: Description,
@@ -25,7 +25,8 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// The embeddings of `tokens`, chunks of `context` after one another; hidden states beyond `memory` bytes go to disk.
+    /// The embeddings of `tokens`, chunks of `context` after one another; hidden states beyond `memory` bytes go to
+    /// disk.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -126,7 +127,8 @@ impl Pass {
         }
     }
 
-    /// Computes what is added to the states of each batch of tokens, whose first is told, and adds it if it is to be kept.
+    /// Calls `compute` with the first token and the states of each batch; adds what it returns to the states if
+    /// `keep` is set.
     fn each(
         &mut self,
         keep: bool,

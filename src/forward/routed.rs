@@ -1,4 +1,4 @@
-//! The tokens of a text on their way through routed experts: one expert at a time, and none is read that no token chose.
+//! Runs the tokens of a text through routed experts, one expert at a time; an expert that no token chose is not read.
 
 use dense_kernels::Dense;
 

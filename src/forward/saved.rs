@@ -1,5 +1,5 @@
-//! What is kept between layers, so that interrupted work goes on: a folder beside the output, with the hidden states
-//! after the last finished layer, and whatever else the work wants to find there.
+//! The folder beside the output in which layer-by-layer work keeps its state, so that it can be resumed: the hidden
+//! states after the last finished layer, and other files of the work.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use crate::whole;
 /// Tokens whose states are copied at a time.
 const BATCH: usize = 256;
 
-/// Bytes that are looked at together.
+/// Bytes that are read at a time for checksums.
 const CHUNK: usize = 1 << 20;
 
 /// The folder, locked against other processes.
@@ -30,17 +30,17 @@ const CHUNK: usize = 1 << 20;
 pub struct Saved {
     path: PathBuf,
     identity: Identity,
-    /// How the shards are seen now.
+    /// Sizes and times of the shards now.
     now: Seen,
     lock: File,
 }
 
-/// What is done, and the checksums of the files that it needs: it gets its name last and loses it first, so that it never
-/// promises more than there is.
+/// The marker: what is done, and the checksums of the files that resuming needs. It is renamed last and removed
+/// first, so that it never names files that are not there.
 #[derive(Serialize, Deserialize)]
 struct Done {
     identity: Identity,
-    /// How the shards were seen when the work began.
+    /// Sizes and times of the shards when the work began.
     seen: Seen,
     layers: usize,
     files: BTreeMap<String, Sum>,
@@ -60,11 +60,11 @@ pub const MANIFEST: &str = "manifest.json";
 
 const LOCK: &str = "lock";
 
-/// A larger marker is none.
+/// The most bytes that the marker may have.
 const MAX_DONE: u64 = 1 << 20;
 
 impl Saved {
-    /// The folder at `path`, made if it is not there, for a work, and how its shards are seen now.
+    /// Opens or creates the folder at `path` for a work; `now` has sizes and times of its shards.
     ///
     /// # Errors
     /// If it cannot be created, is a link or no folder of this program's, or another process works in it.
@@ -74,7 +74,7 @@ impl Saved {
             let lock_path = path.join(LOCK);
             let file = match disk::open_own(&lock_path, Create::Missing) {
                 Ok(file) => file,
-                // Whoever was here has just finished, and removed the folder.
+                // Another process has just finished and removed the folder.
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 Err(e) => return Err(Error::io("create", lock_path, e)),
             };
@@ -107,7 +107,7 @@ impl Saved {
         }
     }
 
-    /// What differs, if what was kept is of other work.
+    /// The difference, if the folder is of other work.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -123,7 +123,7 @@ impl Saved {
         Ok(done.and_then(|done| done.identity.differences(&self.identity)))
     }
 
-    /// How the shards were seen when the work began.
+    /// Sizes and times of the shards when the work began.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -171,7 +171,7 @@ impl Saved {
         Ok(self.done()?.filter(|done| done.identity == self.identity))
     }
 
-    /// The folder.
+    /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -274,7 +274,7 @@ impl Saved {
             ErrorKind::NotFound => Ok(()),
             _ => Err(Error::io("remove", path, e)),
         };
-        // What promises the others goes first.
+        // The marker is removed before the files that it names.
         let done = self.path.join(DONE);
         fs::remove_file(&done).or_else(|e| io(&done, e))?;
         disk::sync_folder(&done);
@@ -289,8 +289,8 @@ impl Saved {
         Ok(())
     }
 
-    /// Removes what this program has made there, and the folder: the work is done. What others have put there stays, and
-    /// the folder with it.
+    /// Removes what this program has made there, and the folder: the work is done. What others have put there stays,
+    /// and the folder with it.
     ///
     /// # Errors
     /// If it cannot be removed.

@@ -1,4 +1,5 @@
-//! What is in a GGUF file: header read, then its tensors checked: no gaps, no overlaps, nothing past the end.
+//! The contents of a GGUF file: the header is read, then its tensors are checked: no gaps, no overlaps, nothing past
+//! the end.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -87,10 +88,11 @@ impl Contents {
         Self::open(path).map(|(contents, _)| contents)
     }
 
-    /// The same, and the open file that they are of, whatever comes to have its name.
+    /// As [`read`](Self::read), with the open file, so that later reads are of the same file even if its name is
+    /// given to another.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     pub fn open(path: &Path) -> Result<(Self, File)> {
         let io = |e| Error::io("read", path, e);
         let fault = |problem| Error::Gguf { file: path.display().to_string(), problem };
@@ -169,7 +171,7 @@ impl Contents {
     }
 }
 
-/// What all data begins at multiples of.
+/// The alignment: all data begin at multiples of it.
 fn alignment(metadata: &Metadata) -> Result<u64, Fault> {
     match metadata.get("general.alignment") {
         None => Ok(ALIGNMENT),

@@ -1,4 +1,4 @@
-//! Where everything in a GGUF file goes, known before the first byte of data. Pure.
+//! The layout of a GGUF file: header and all offsets, computed before any data exist. Pure.
 
 use quant_kernels::Format;
 
@@ -78,7 +78,7 @@ impl Layout {
     }
 }
 
-/// What all data begins at multiples of: general.alignment, if it is one.
+/// The alignment: all data begin at multiples of it. By general.alignment, if that is valid.
 pub(super) fn alignment(metadata: &Metadata) -> u64 {
     match metadata.get("general.alignment") {
         Some(&Value::U32(n)) if n.is_power_of_two() => n.into(),

@@ -1,5 +1,5 @@
-//! `FILE.json`, the place of a file's manifest: what is there when the work begins may be an older manifest and nothing else,
-//! and what comes there meanwhile is not replaced.
+//! `FILE.json`, the place of a file's manifest. Only an older manifest may be there when the work begins, and a file
+//! that appears there during the work is not replaced.
 
 use std::path::{Path, PathBuf};
 

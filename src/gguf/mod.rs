@@ -1,6 +1,6 @@
 //! The GGUF container, version 3: metadata, offsets computed before any data, and reading back.
 //!
-//! A format, as `quant_kernels` is: it knows nothing of models or checkpoints.
+//! A format, as blocks are in `quant_kernels`: nothing here depends on models or checkpoints.
 
 mod contents;
 mod layout;

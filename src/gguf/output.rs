@@ -1,5 +1,5 @@
-//! The file being written: `NAME.part` beside the final name, which it takes only when whole. A `.part` stays where it
-//! is until then, so that work on it can go on another day.
+//! The file being written: `NAME.part` until it is whole and gets its final name. A `.part` that an interrupted run
+//! has left can be resumed.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -132,7 +132,7 @@ impl Output {
     /// Bytes that the file has.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// If the system call fails.
     pub fn bytes(&self) -> Result<u64> {
         self.file.metadata().map(|file| file.len()).map_err(|e| Error::io("read", self.current(), e))
     }
@@ -140,7 +140,7 @@ impl Output {
     /// Bytes that the disk must still have for it.
     ///
     /// # Errors
-    /// If the system cannot tell.
+    /// If the system call fails.
     pub fn needed(&self) -> Result<u64> {
         let taken = disk::taken(&self.file).map_err(|e| Error::io("read", &self.part, e))?;
         Ok(self.size.saturating_sub(taken))

@@ -47,7 +47,7 @@ impl Parts {
         }
     }
 
-    /// The same of the files of a split that are here: others may be where they were made.
+    /// As [`read`](Self::read) for the files of a split that are here; others may be on other machines.
     ///
     /// # Errors
     /// If one is damaged or holds more than its tensors, or belongs to another model.
@@ -216,7 +216,7 @@ impl Part {
         }
     }
 
-    /// What is wrong with this file.
+    /// The error about this file.
     pub fn fault(&self, problem: String) -> Error {
         Error::Gguf { file: self.path.display().to_string(), problem }
     }

@@ -1,4 +1,4 @@
-//! The bytes of a header, read within bounds: nothing in them is believed before it is checked.
+//! Reads the bytes of a header within bounds: no length or count is trusted before it is checked.
 
 use std::io::{self, Read};
 

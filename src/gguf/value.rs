@@ -132,7 +132,7 @@ impl From<&str> for Value {
     }
 }
 
-/// What lies in a header: numbers little-endian, texts after their length.
+/// A value in a header: numbers little-endian, strings after their length.
 pub(super) trait Field: Sized {
     /// The fewest bytes that one takes.
     const LEAST: u64;

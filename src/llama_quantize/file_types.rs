@@ -1,7 +1,7 @@
 //! The table: llama-quantize's file types, one entry each.
 //!
-//! A tensor gets the type of the first step of its category that holds, else the file type's base. Where a cell of the
-//! fact sheet says "-", a list here is empty.
+//! A tensor gets the type of the first step of its category whose conditions hold, else the file type's base. An empty
+//! list means the base.
 
 use quant_kernels::Format::{self, *};
 
@@ -15,7 +15,7 @@ pub struct FileType {
     pub name: &'static str,
     /// Its number, as general.file_type has it.
     pub number: u32,
-    /// The type of all tensors that no step is about.
+    /// The type of every tensor for which no step holds.
     pub base: Format,
     /// output.weight, or the embedding of a model that has no head of its own.
     pub(super) output: Format,
@@ -33,7 +33,7 @@ pub struct FileType {
     pub(super) gate_up: &'static [Step],
     /// attn_output of a model of exactly eight experts.
     pub(super) attn_output_of_eight: Option<Format>,
-    /// Whether it is one of IQ1 and IQ2, which llama-quantize has rules of their own for.
+    /// Whether it is one of the IQ1 and IQ2 types, for which llama-quantize has rules of their own.
     pub(super) low: bool,
 }
 

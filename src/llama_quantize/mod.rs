@@ -1,11 +1,12 @@
 //! llama-quantize's rules: the type that each of its file types gives a tensor, for every architecture. Pure.
 //!
 //! The rules ask names, shapes and a few numbers of the model, never what the architecture computes; so they hold for
-//! models that this program does not know. A tensor is put into a category by its name, and the file type's table has a
-//! short list of steps for each category. Some steps are for the first tensors of a category, or for places spread over its
-//! depth; so tensors are numbered as they come. `tests/file_types.py` compares every answer with llama-quantize's own.
+//! models that this program does not know. A tensor is put into a category by its name, and the file type's table has
+//! a short list of steps for each category. Some steps are for the first tensors of a category, or for places spread
+//! over its depth; so tensors are numbered as they come. `tests/support/file_types.py` compares every answer with
+//! llama-quantize's.
 //!
-//! In three places ours are safer on purpose (docs/file-types.md).
+//! docs/file-types.md has the table of places where ours are safer on purpose.
 
 mod file_types;
 mod names;
@@ -17,7 +18,7 @@ pub use names::{Category, protected};
 
 use crate::gguf::{Metadata, Value};
 
-/// What the rules ask of a model.
+/// The facts of a model that the rules ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Architecture, as general.architecture has it.
@@ -105,8 +106,8 @@ pub fn file_type(name: &str) -> Option<&'static FileType> {
     FILE_TYPES.iter().find(|file_type| file_type.name.eq_ignore_ascii_case(name))
 }
 
-/// The types of tensors, asked for one after another in file order: outside of blocks first, then block by block, each by
-/// name.
+/// The types of tensors, asked for one after another in file order: outside of blocks first, then block by block,
+/// each by name.
 #[derive(Debug)]
 pub struct Chooser<'a> {
     file_type: &'a FileType,
@@ -116,7 +117,7 @@ pub struct Chooser<'a> {
     tied: bool,
     /// Tensors that count as values, whatever decides their types.
     values: u32,
-    /// How many of these came before.
+    /// How many of these have been asked for so far; the others below likewise.
     seen_values: u32,
     seen_down: u32,
     seen_gate: u32,

@@ -116,8 +116,8 @@ const PROTECTED_GLM5_NEXT: [&str; 14] = [
     "attn_v_b",
 ];
 
-/// What llama-quantize would quantize, and what converters keep at 16 or 32 bits for its effect: small matrices that mix
-/// streams or choose positions. (docs/file-types.md has the table.)
+/// What llama-quantize would quantize, and what converters keep at 16 or 32 bits for its effect: small matrices that
+/// mix streams or choose positions. (docs/file-types.md has the table.)
 const PROTECTED_BY_US: [&str; 5] =
     ["indexer.proj", "indexer_compressor_", "attn_compressor_ape", "hc_attn_fn", "hc_ffn_fn"];
 

@@ -1,4 +1,4 @@
-//! Where the parts of a file go on a machine, how fast its disk lets it run, and how large a file may be. Pure.
+//! Where the tensors of a file go on a machine, how fast its disk lets it run, and how large a file may be. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ pub const RESERVE: u64 = 1_000_000_000;
 /// How a file runs on a machine.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Fit {
-    /// The machine.
+    /// The machine that the file is to run on.
     pub machine: Machine,
     /// What goes to the graphics card.
     pub placement: Placement,

@@ -1,5 +1,5 @@
-//! What llama.cpp needs of a machine to run a file, and the largest file that runs well there. Pure; the model of memory
-//! is stated in docs/machines.md.
+//! What llama.cpp needs of a machine to run a file, and the largest file that runs well there. Pure; the model of
+//! memory is stated in docs/machines.md.
 
 mod command;
 mod fit;

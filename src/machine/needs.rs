@@ -1,4 +1,4 @@
-//! What a file asks of memory, by layer: what every token reads, experts, KV cache, buffers.
+//! How much memory a file needs, by layer: tensors that every token reads, experts, KV cache, buffers.
 
 use crate::model::{Model, Role, TensorPlan};
 use crate::recipe::{Choice, Plan};
@@ -6,7 +6,7 @@ use crate::recipe::{Choice, Plan};
 /// Tokens that llama.cpp computes at once (its default -ub).
 const UBATCH: u64 = 512;
 
-/// What a file asks of memory.
+/// How much memory a file needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// Bytes of the whole file.
@@ -37,12 +37,12 @@ pub struct LayerBytes {
 }
 
 impl Needs {
-    /// Those of the file that a plan makes.
+    /// The needs of the file that a plan makes.
     pub fn of(plan: &Plan) -> Self {
         Self::of_choices(&plan.model, &plan.choices, plan.file_bytes())
     }
 
-    /// Those of a file of so many bytes with these types, in the model's order.
+    /// The needs of a file of so many bytes with these types, in the model's order.
     pub fn of_choices(model: &Model, choices: &[Choice], file: u64) -> Self {
         let mut layers = vec![LayerBytes::default(); model.layers as usize];
         let (mut embedding, mut head) = (0, 0);
@@ -81,7 +81,7 @@ impl Needs {
         self.layers.iter().map(|layer| layer.experts).sum()
     }
 
-    /// Of so many bytes of experts, those that one token reads.
+    /// The bytes that one token reads, of so many bytes of experts.
     pub fn used(&self, experts: u64) -> u64 {
         match self.experts {
             [0, _] => 0,

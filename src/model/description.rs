@@ -5,7 +5,7 @@ use super::layer::{Attention, Experts, Ffn, Rope};
 use super::spec::Spec;
 use super::tensor::Role;
 
-/// A whole model.
+/// A whole model: its sizes, position encoding and layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// GGUF's name of the architecture.
@@ -16,7 +16,7 @@ pub struct Description {
     pub hidden: u32,
     /// Tokens of the longest text that the model was made for.
     pub context: u32,
-    /// What norms add to the mean square.
+    /// The epsilon of the norms, added to the mean square.
     pub eps: f32,
     /// Width of the FFN of dense layers; metadata have it where no layer is dense, too.
     pub ffn_width: u32,
@@ -24,8 +24,8 @@ pub struct Description {
     pub rope: Rope,
     /// Whether the embedding is the head as well.
     pub tied: bool,
-    /// The experts of the layers that have some: all have the same, but for the bias of the router, which is said there.
-    /// Metadata have their sizes even where no layer has experts.
+    /// The experts of the layers that have some: all have the same, but for the bias of the router, which is said
+    /// there. Metadata have their sizes even where no layer has experts.
     pub experts: Option<Experts>,
     /// The layers in order.
     pub layers: Vec<Layer>,
@@ -57,7 +57,8 @@ impl Description {
         self.layers.iter().chain(&self.mtp)
     }
 
-    /// Every tensor in the order in which a forward pass uses them, with its layer: first what is outside of the layers.
+    /// Every tensor in the order in which a forward pass uses them, with its layer: first what is outside of the
+    /// layers.
     pub fn specs(&self) -> impl Iterator<Item = (Option<u32>, Spec)> + '_ {
         let layers = (0..).zip(self.blocks()).flat_map(move |(number, layer)| {
             let mut specs = layer.attention.specs(self.hidden, &self.rope);
@@ -84,7 +85,7 @@ impl Description {
         specs
     }
 
-    /// What a layer for multi-token prediction has beside an ordinary one.
+    /// The tensors that a layer for multi-token prediction has beside those of an ordinary one.
     fn prediction(&self) -> [Spec; 6] {
         let norm = |name: &str, source: &str| Spec::vector(name, source, self.hidden);
         let table = [self.vocabulary, self.hidden];
@@ -119,7 +120,8 @@ impl Description {
         scratch.max().unwrap_or(0).max(self.vocabulary.into())
     }
 
-    /// What a forward pass depends on, in one spelling: two descriptions of which this is equal compute the same.
+    /// The description without what a forward pass does not depend on, and with defaults spelled out: two models for
+    /// which this is equal compute the same.
     pub fn computed(&self) -> Self {
         let mut computed =
             Self { tied: false, mtp: Vec::new(), experts: None, rope: self.rope.explicit(), ..self.clone() };

@@ -1,4 +1,4 @@
-//! A model in a GGUF file: what its metadata describe, and its tensors with the parts that they play.
+//! A model in a GGUF file: the description that its metadata give, and its tensors with their parts.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::gguf::{Metadata, Value};
 /// A GGUF file, whole or split, of an architecture that has a description.
 #[derive(Debug)]
 pub struct ModelFile {
-    /// What it is.
+    /// The model that the metadata describe.
     pub description: Description,
     model: Model,
     store: Checkpoint,
@@ -33,7 +33,7 @@ impl ModelFile {
         Ok(Self { description, model, store })
     }
 
-    /// Its weights.
+    /// The weights, by tensor name.
     pub fn weights(&self) -> Weights<'_> {
         Weights::new(&self.store, &self.model.tensors[..])
     }

@@ -1,8 +1,8 @@
 //! The model that a GGUF file holds: its tensors under their names, its metadata as it is, whatever the architecture.
 //!
-//! Of an architecture that has a description, tensors play the parts that they have there, so that the forward pass runs on
-//! the file. Of all others only names are asked: roles and norms are read off llama.cpp's names, which are alike in all
-//! architectures. What llama-quantize leaves as it is, is carried over bit for bit.
+//! Of an architecture that has a description, tensors play the parts that they have there, so that the forward pass
+//! runs on the file. Of all others only names are asked: roles and norms are read off llama.cpp's names, which are
+//! alike in all architectures. What llama-quantize leaves as it is, is carried over bit for bit.
 
 use std::collections::HashMap;
 
@@ -79,7 +79,7 @@ fn of_arch<'a>(metadata: &'a Metadata, facts: &Facts, key: &str) -> Option<&'a V
     metadata.get(&format!("{}.{key}", facts.arch))
 }
 
-/// Gives tensors the roles and parts that they have in the description.
+/// Gives tensors the roles and parts that the description has for them.
 fn play(description: &Description, tensors: &mut [TensorPlan]) {
     let specs =
         description.specs().enumerate().map(|(order, (layer, spec))| (spec.full_name(layer), (order, spec)));
@@ -117,7 +117,7 @@ fn kv_per_token(number: &dyn Fn(&str) -> u64) -> u64 {
     number("attention.head_count_kv") * (width("attention.key_length") + width("attention.value_length"))
 }
 
-/// A tensor as far as its name tells.
+/// A tensor whose role is read off its name.
 fn by_name(arch: &str, tensor: &Tensor) -> TensorPlan {
     let shape: Vec<u64> = tensor.shape.iter().rev().copied().collect();
     let stored = match tensor.dtype {

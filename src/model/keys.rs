@@ -29,27 +29,27 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Into these metadata.
+    /// A writer of an architecture's keys into these metadata.
     pub fn new(arch: &'a str, metadata: &'a mut Metadata) -> Self {
         Self { arch, metadata }
     }
 
-    /// A key after the architecture's name.
+    /// Sets a key; the architecture's name is put before it.
     pub fn set(&mut self, key: &str, value: Value) {
         self.metadata.set(format!("{}.{key}", self.arch), value);
     }
 
-    /// A whole number.
+    /// Sets a whole number.
     pub fn count(&mut self, key: &str, count: u32) {
         self.set(key, Value::U32(count));
     }
 
-    /// A number.
+    /// Sets a floating-point number.
     pub fn number(&mut self, key: &str, number: f32) {
         self.set(key, Value::F32(number));
     }
 
-    /// What every architecture begins with.
+    /// Writes the keys that every architecture has.
     pub fn general(&mut self, model: &Description) {
         self.count("block_count", model.blocks().count() as u32);
         self.count("context_length", model.context);
@@ -112,7 +112,7 @@ impl Reader<'_> {
         Ok(Some(number as f32))
     }
 
-    /// A number.
+    /// Reads a floating-point number.
     ///
     /// # Errors
     /// If it is missing, or something else.
@@ -161,7 +161,7 @@ impl Reader<'_> {
         (self.fault)(format!("{} is missing or no number", self.key(key)))
     }
 
-    /// What every architecture has; `layer` makes the kinds of a layer from its number.
+    /// Reads the keys that every architecture has; `layer` makes the kinds of a layer from its number.
     ///
     /// # Errors
     /// If a key is missing.

@@ -32,7 +32,7 @@ use keys::Writer;
 use size_label::size_label;
 use tokenizer::Tokenizer;
 
-/// What the user may ask of the plan.
+/// The user's options for a plan of the model.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Keep the layers for multi-token prediction.
@@ -66,7 +66,7 @@ pub struct Model {
     pub kv_per_token: u32,
     /// Tensors that no model needs and that are left out by name.
     pub left_out: Vec<LeftOut>,
-    /// What is suspicious in the checkpoint.
+    /// Warnings about the checkpoint.
     pub warnings: Vec<Warning>,
 }
 

@@ -1,5 +1,5 @@
-//! The part that a tensor plays in the model: all that planning, observing, choosing types and reports ask of it. So no
-//! other module has to know what a name means.
+//! What a tensor is for, as fields that planning, observers, the choice of types and reports read. So no other module
+//! has to know what a tensor's name means.
 
 /// What a tensor is for, besides its [`Role`](super::Role).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub struct Part {
     pub half: Option<Half>,
     /// What its slices are.
     pub slices: Slices,
-    /// What it multiplies.
+    /// Where its inputs come from.
     pub input: Input,
     /// Whether its output is added to the residual stream.
     pub writes_stream: bool,
@@ -47,7 +47,7 @@ pub enum Slices {
     Experts,
 }
 
-/// What a tensor multiplies.
+/// Where the inputs of a tensor come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Input {
     /// Nothing: it is a table (the embedding), or is added or multiplied element by element (norms, biases).
@@ -63,10 +63,10 @@ pub enum Input {
 /// A place in a gated FFN: down(silu(gate(x)) * up(x)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gated {
-    /// The gate.
+    /// The gate projection.
     Gate,
-    /// What the gate is multiplied by.
+    /// The up projection: its output is multiplied by silu of the gate's.
     Up,
-    /// What the product goes through.
+    /// The down projection: its input is the product of the other two.
     Down,
 }

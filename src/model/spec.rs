@@ -11,9 +11,9 @@ use super::tensor::Role;
 pub struct Spec {
     /// Name in GGUF.
     pub name: String,
-    /// What it does.
+    /// Its role, for recipes and reports.
     pub role: Role,
-    /// What it is for.
+    /// Its part in the model, for observers and the choice of types.
     pub part: Part,
     /// Whether it is a vector, whose `shape` is `[1, length]`.
     pub vector: bool,
@@ -131,7 +131,7 @@ impl Spec {
         self.with(|part| part.one_type = true)
     }
 
-    /// Does this.
+    /// Has this role.
     #[must_use]
     pub fn role(self, role: Role) -> Self {
         Self { role, ..self }

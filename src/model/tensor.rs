@@ -69,7 +69,7 @@ impl fmt::Display for Role {
 pub struct TensorPlan {
     /// Name in the GGUF file.
     pub name: String,
-    /// What it does.
+    /// Its role.
     pub role: Role,
     /// Layer (`blk.N`), None for tensors outside of the layers.
     pub layer: Option<u32>,
@@ -79,7 +79,7 @@ pub struct TensorPlan {
     pub slices: Vec<Slice>,
     /// Name in the store of the norm whose output is this tensor's input, where there is one.
     pub input_norm: Option<String>,
-    /// What it is for.
+    /// Its part in the model.
     pub part: Part,
     /// The type that all its weights have in the store, where that is one of GGUF's.
     pub stored: Option<Format>,

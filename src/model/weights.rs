@@ -42,7 +42,7 @@ impl<'a> Weights<'a> {
         Self { stop: Some(stop), ..self }
     }
 
-    /// The tensors.
+    /// The tensors of the model, in the plan's order.
     pub fn tensors(&self) -> &[TensorPlan] {
         &self.tensors
     }
@@ -151,7 +151,7 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// What the weights of a tensor may be.
+/// The values that the weights of a tensor may have.
 fn values(tensor: &TensorPlan) -> Values {
     if tensor.is_fixed() { Values::Any } else { Values::Bounded }
 }

@@ -1,4 +1,4 @@
-//! Whether the work was done before: then there is nothing to do, and a job that is tried again costs nothing.
+//! Recognises work that an earlier run has finished, so that a repeated job ends at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ const MAX_MANIFEST: u64 = 64 << 20;
 /// Bytes of tensors that are held against their digests: a look, and no proof, which `verify` gives.
 const LOOK: u64 = 64 << 20;
 
-/// What is there of a job's files.
+/// What an earlier run has left of a job's files.
 #[derive(Debug)]
 pub enum Found {
-    /// All of them, whole, with their SHA-256; and what is to be said of them.
+    /// All of them are whole: their SHA-256, and a warning about them if there is one.
     Made(Vec<String>, Option<Warning>),
     /// One of this very work that is not as it should be, and why.
     Damaged(PathBuf, String),
@@ -40,14 +40,15 @@ enum File {
     Other,
 }
 
-/// A manifest, as far as it tells whose work a file is.
+/// The fields of a manifest that say which work a file is of.
 #[derive(Deserialize)]
 struct Manifest {
     work: String,
     #[serde(default)]
     seen: Seen,
     sha256: String,
-    /// What looked damaged in the checkpoint: it may have been mended since, where no sample of it looks.
+    /// Matrices of the checkpoint that looked damaged. They may have been mended since, outside of the fingerprint's
+    /// sample.
     #[serde(default)]
     warnings: Vec<String>,
     tensors: Vec<Tensor>,
@@ -61,8 +62,8 @@ struct Tensor {
     sha256: String,
 }
 
-/// Whether all files of the job are there, made by the same work: their manifests say so, and size, header and the smallest
-/// tensors are as they should be. What that work may have left of its journal is removed.
+/// Whether all files of the job are there, made by the same work: their manifests say so, and size, header and the
+/// smallest tensors are as they should be. What that work may have left of its journal is removed.
 ///
 /// # Errors
 /// If the system cannot read what is there.

@@ -3,7 +3,7 @@
 use super::units::Needs;
 use crate::error::{Error, Result};
 
-/// What buffers may take unless `--memory` says otherwise: this much,
+/// Memory for buffers without `--memory`: this much,
 const BASE: u64 = 32_000_000;
 
 /// and this much for each thread.

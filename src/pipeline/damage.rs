@@ -1,4 +1,4 @@
-//! Matrices of the checkpoint that look damaged, from what is known of the units that are done.
+//! Finds matrices of the checkpoint that look damaged (zeros), from the records of the units that are done.
 
 use std::ops::Range;
 

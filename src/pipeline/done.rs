@@ -1,4 +1,4 @@
-//! What is known of a unit that is in the file.
+//! The record of a unit that is in the file: errors, rows of zeros, checksum.
 
 use twox_hash::XxHash3_64;
 
@@ -43,7 +43,7 @@ impl Done {
     }
 }
 
-/// XXH3 of blocks: it tells damage, at the speed of memory.
+/// XXH3 of blocks: it detects damage, at the speed of memory.
 pub fn checksum(blocks: &[u8]) -> u64 {
     XxHash3_64::oneshot(blocks)
 }

@@ -23,7 +23,7 @@ use crate::zeros::Zeros;
 /// Written bytes after which they are made durable, however short the time.
 const SYNC_BYTES: u64 = 64 << 20;
 
-/// A piece on its way, and the buffers that stay when it is done.
+/// A unit on its way through the stages, with its buffers, which are used again for later ones.
 #[derive(Default)]
 struct Piece<'a> {
     /// Set by the reader.
@@ -35,18 +35,18 @@ struct Piece<'a> {
     done: Done,
 }
 
-/// What is in the file, but not yet durable.
+/// A unit that is in the file, but not yet durable.
 struct Written {
     number: u32,
     done: Done,
     bytes: u64,
 }
 
-/// What all threads see.
+/// The state that all threads share.
 struct Shared<'a> {
     job: &'a Job<'a>,
     work: &'a Work,
-    /// The first error; whoever has one stops the others.
+    /// The first error; it stops all threads.
     error: Mutex<Option<Error>>,
     failed: AtomicBool,
 }

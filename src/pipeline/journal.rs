@@ -1,5 +1,5 @@
-//! The journal of an unfinished file: what work it is of, and which units are done. A record is written when what it
-//! tells of is durable, so whatever record is readable is true; one that is torn or damaged is as if never written.
+//! The journal of an unfinished file: which work it is of, and which units are done. A record is written after its
+//! unit is durable, so every readable record is true; a torn or damaged one counts as not written.
 //!
 //! ```text
 //! "quantpress journal 3\n"   number of the run: 16 bytes   bytes of the work: u32   work: JSON
@@ -7,11 +7,11 @@
 //! then records of 68 bytes:  number: u32   payload: 56 bytes   checksum: 8 bytes
 //! ```
 //!
-//! The work is its identity, and how the checkpoint's shards were seen when it began. The payload of a unit is what is known
-//! of it ([`Done`]). Numbers from the top down are those of files, whose payload
-//! is their SHA-256, written before they get their final names. A later record of the same number takes the place of an
-//! earlier one. A checksum is the first 8 bytes of the SHA-256 of the head's digest and the record, so records of another
-//! run are not taken for this one's.
+//! The work is its identity, and the sizes and times of the checkpoint's shards when it began. The payload of a unit
+//! is its record ([`Done`]). Numbers from the top down are those of files, whose payload is their SHA-256, written
+//! before they get their final names. A later record of the same number takes the place of an earlier one. A checksum
+//! is the first 8 bytes of the SHA-256 of the head's digest and the record, so records of another run are not taken
+//! for this one's.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -32,10 +32,10 @@ const MAGIC: &[u8] = b"quantpress journal 3\n";
 /// Bytes of a record.
 const RECORD: usize = 4 + Done::BYTES + 8;
 
-/// A longer work is no work.
+/// The most bytes that the identity of a work may have.
 const MAX_WORK: u32 = 1 << 20;
 
-/// What a record tells.
+/// The content of a record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Entry {
     /// A unit is in the file.
@@ -67,7 +67,8 @@ impl Journal {
     /// Opens the journal, or creates an empty one.
     ///
     /// # Errors
-    /// If the folder is not there or not writable, what is there is no regular file, or another process has the journal.
+    /// If the folder is not there or not writable, what is there is no regular file, or another process has the
+    /// journal.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |e| Error::io("create", path, e);
         loop {
@@ -174,7 +175,7 @@ impl Journal {
         u64::from(records) * RECORD as u64 + (1 << 12)
     }
 
-    /// Adds records durably. What they tell of is durable already.
+    /// Appends records durably. The data of their units must be durable already.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -214,7 +215,7 @@ impl Journal {
         }
     }
 
-    /// Its name.
+    /// The journal's path.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,5 +1,6 @@
 //! `OUT.gguf.json`, the manifest of a file: what was made, of what, how and how well. No paths and no times: the same
-//! work gives the same manifest (but for `seen`, by which other shards of the same names are known), and a file of a split has its own, whether its parts are made together or apart.
+//! work gives the same manifest (but for `seen`, which has a digest of the shards' sizes and times), and a file of a
+//! split has its own, whether its parts are made together or apart.
 
 use serde::Serialize;
 use serde_json::ser::Serializer;

@@ -1,5 +1,5 @@
-//! What an unfinished file begins with until it is sealed: whose it is. Its journal has the same, so that neither is ever
-//! taken for another run's, whatever their names.
+//! The mark: the first bytes of an unfinished file until it is sealed. It says which work and run the file is of. The
+//! journal has the same, so that neither is ever taken for another run's, whatever their names.
 //!
 //! ```text
 //! "quantpress part\n"   file: u32   digest of the work: 32 bytes   number of the run: 16 bytes   checksum: 8 bytes
@@ -23,7 +23,7 @@ pub const BYTES: usize = 76;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(pub [u8; BYTES]);
 
-/// Whose an unfinished file is.
+/// Which run an unfinished file belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// This run's.
@@ -49,7 +49,7 @@ impl Mark {
         Self(bytes)
     }
 
-    /// Whose the file is that begins so.
+    /// The owner of a file that begins with these bytes.
     pub fn owner(&self, found: &[u8]) -> Owner {
         match found.first_chunk::<BYTES>() {
             _ if found.iter().all(|&byte| byte == 0) => Owner::Nobody,

@@ -1,4 +1,4 @@
-//! A run from beginning to end: what is there is looked at, the rest is done, the files are sealed.
+//! A run from beginning to end: it finds what an earlier run has left, does the rest, and seals the files.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,14 +21,14 @@ use crate::moment;
 use crate::recipe::{Importances, Plan};
 use crate::store::Store;
 
-/// What happens, for those who report it.
+/// Progress of a run, for whoever reports it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
-    /// The work is known.
+    /// The work is planned and begins.
     Started {
         /// Weights to quantize.
         weights: u64,
-        /// Of which an earlier run has done these.
+        /// Those of them that an earlier run has done.
         done: u64,
         /// Bytes of the files.
         bytes: u64,
@@ -37,14 +37,14 @@ pub enum Event {
     },
     /// A piece is in the file.
     Written {
-        /// Its weights.
+        /// Weights in it.
         weights: u64,
         /// Bytes that were read for it.
         read: u64,
         /// Bytes that it takes in the file.
         written: u64,
     },
-    /// All pieces are; the files are being read back.
+    /// All pieces are written; the files are being read back.
     Sealing,
     /// The disk does not have some pieces as they were written; they are made again.
     Lost {
@@ -55,18 +55,18 @@ pub enum Event {
     Finished,
 }
 
-/// Hears of events, from any thread.
+/// A function that is called with each event, from any thread.
 pub type Listener<'a> = &'a (dyn Fn(Event) + Sync);
 
-/// All that a run needs to know.
+/// The input of a run.
 pub struct Job<'a> {
     /// Where the weights come from.
     pub store: &'a dyn Store,
-    /// What they are of: its shards are named in the manifest, and looked at for changes.
+    /// The checkpoint: its shards are named in the manifest, and their sizes and times are compared.
     pub checkpoint: &'a Checkpoint,
-    /// What to make of it.
+    /// Types, header and offsets of the files to be made.
     pub plan: &'a Plan,
-    /// What counts how much.
+    /// Importances of the input columns, by tensor and slice.
     pub importances: &'a Importances<'a>,
     /// The name of the file, or from which the names of split files are made.
     pub output: &'a Path,
@@ -80,7 +80,7 @@ pub struct Job<'a> {
     pub restart: bool,
     /// Replace finished files that are there.
     pub force: bool,
-    /// Stop at what looks damaged.
+    /// Whether a matrix that looks damaged ends the run.
     pub strict: bool,
     /// Reserve the disk's space before the work.
     pub reserve: bool,
@@ -88,14 +88,14 @@ pub struct Job<'a> {
     pub sync: Duration,
     /// Becomes true when the user wants to stop.
     pub stop: &'a AtomicBool,
-    /// Hears how it goes.
+    /// Is called with each event.
     pub listener: Listener<'a>,
 }
 
-/// What was made.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Made {
-    /// The files.
+    /// Paths of the files, in order.
     pub files: Vec<PathBuf>,
     /// Bytes of all of them.
     pub bytes: u64,
@@ -105,7 +105,7 @@ pub struct Made {
     pub stages: Option<Stages>,
     /// Seconds for reading the files back.
     pub sealing: f64,
-    /// What looks damaged in the checkpoint.
+    /// Warnings about matrices of the checkpoint that look damaged.
     pub warnings: Vec<Warning>,
     /// SHA-256 of the files.
     pub digests: Vec<String>,
@@ -137,7 +137,7 @@ pub trait Method {
     /// If it cannot be finished; what was written is recorded then.
     fn work(&self, job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Option<Stages>>;
 
-    /// Whether it reads what is in the files already, so that they are looked at before it goes on.
+    /// Whether it reads what is in the files already, so that this is compared with its checksums first.
     fn reads_back(&self) -> bool {
         false
     }
@@ -212,7 +212,7 @@ pub fn run_by(job: &Job, method: &dyn Method) -> Result<Made> {
     }
 }
 
-/// How often pieces are made again that the disk has lost.
+/// How often, at most, pieces that the disk has lost are made again.
 const TRIES: usize = 3;
 
 struct Finished {

@@ -1,5 +1,5 @@
-//! The end of a run: every file is read back from the disk, each piece held against the checksum that it had when it was
-//! written, and given its final name with the digests of what it holds.
+//! The end of a run: every file is read back from the disk, each piece held against the checksum that it had when it
+//! was written, and given its final name with the digests of what it holds.
 
 use std::sync::atomic::Ordering;
 
@@ -17,13 +17,13 @@ use crate::moment;
 /// SHA-256 of a file and of its tensors' data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digests {
-    /// Of the whole file.
+    /// SHA-256 of the whole file.
     pub file: [u8; 32],
-    /// Of each tensor's data, without padding, in the file's order.
+    /// SHA-256 of each tensor's data, without padding, in the file's order.
     pub tensors: Vec<[u8; 32]>,
 }
 
-/// What reading back has shown.
+/// The result of reading a file back.
 #[derive(Debug)]
 pub enum Examined {
     /// All is as it was written.
@@ -123,8 +123,8 @@ fn read_back(
     Ok(Digests { file: whole.finalize().into(), tensors })
 }
 
-/// Makes sure that the file has these bytes there, those of the mark at its beginning aside, and adds them to the digest.
-/// A file that has its final name is not changed: its digest tells what it has.
+/// Makes sure that the file has these bytes there, those of the mark at its beginning aside, and adds them to the
+/// digest. A file that has its final name is not changed: its digest says what it holds.
 fn fixed(output: &Output, at: u64, bytes: &[u8], whole: &mut Sha256) -> Result<()> {
     let mut found = vec![0; bytes.len()];
     read(output, at, &mut found)?;
@@ -140,7 +140,7 @@ fn fixed(output: &Output, at: u64, bytes: &[u8], whole: &mut Sha256) -> Result<(
     Ok(())
 }
 
-/// Fills `bytes`, with zeros where the file has ended: it was cut short, and its units will tell.
+/// Fills `bytes`, with zeros after the end of a file that was cut short; the checksums of its units will then differ.
 fn read(output: &Output, at: u64, bytes: &mut [u8]) -> Result<()> {
     let there = output.bytes()?.saturating_sub(at).min(bytes.len() as u64) as usize;
     bytes[there..].fill(0);

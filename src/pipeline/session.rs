@@ -1,4 +1,5 @@
-//! The unfinished files and their journal: found or made, checked, with room on the disk, before any weight is read.
+//! Opens or creates the unfinished files and their journal, checks them, and reserves the disk's space, before any
+//! weight is read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,22 +20,22 @@ use crate::log;
 use crate::moment;
 use crate::recipe::Plan;
 
-/// What is being written, and what of it is done.
+/// The unfinished files of a run and the units that are done.
 #[derive(Debug)]
 pub struct Session {
     /// The name that all other names are made from: the output's, or that of the only part.
     pub name: PathBuf,
-    /// The journal.
+    /// The journal of the run.
     pub journal: Journal,
     /// The files, by their place among those to be written.
     pub outputs: Vec<Output>,
-    /// What is known of each unit that is done.
+    /// The record of each unit that is done.
     pub done: Vec<Option<Done>>,
     /// SHA-256 of files that were sealed by an earlier run, by their place in the plan.
     pub sealed: BTreeMap<usize, [u8; 32]>,
-    /// What the work is, for the marks of the files and the manifests.
+    /// Digest of the work, for the marks of the files and the manifests.
     pub work: [u8; 32],
-    /// How the shards are seen now, and how those were that the file is of.
+    /// Sizes and times of the shards now, and when the work began.
     now: Seen,
     believed: Seen,
 }
@@ -108,9 +109,9 @@ impl Session {
                 Entry::File(number, sha256) => drop(self.sealed.insert(number.into(), sha256)),
             }
         }
-        // What looked damaged may have been mended meanwhile: it is read again.
+        // Matrices that looked damaged may have been mended since: they are read again.
         self.forget(damage::units(job, work, &self.done));
-        // What is there is looked at before anything is changed.
+        // All files that are there are examined before anything is changed.
         let mut found = Vec::new();
         for file in job.files() {
             found.push((file, self.find(job, work, file, resumed)?));
@@ -136,7 +137,7 @@ impl Session {
             // Listed first: what is made is removed if the next step fails.
             self.outputs.push(output);
             if !resumed && let Some(output) = self.outputs.last() {
-                // A part that was begun by itself has a journal of its own, which tells of nothing now.
+                // A part that was begun by itself has a journal of its own, which is not valid any more.
                 let journal = beside(output.path(), ".journal");
                 if journal != self.journal.path()
                     && let Some(run) = mark::run_of(output.file())
@@ -147,7 +148,8 @@ impl Session {
             }
             moment::pass("opened");
         }
-        // A calibration of the same name is locked elsewhere. Each looks when its own lock is held, so one of the two sees it.
+        // A calibration of the same name holds another lock. Each checks the other's after taking its own, so at
+        // least one of the two notices.
         if let Some(name) = names(job).find(|name| Saved::is_busy(&beside(name, ".calibrating"))) {
             return Err(Error::Busy(name));
         }
@@ -221,8 +223,8 @@ impl Session {
         self.outputs.iter().filter(|output| !output.is_renamed()).try_for_each(|o| o.reserve(job.reserve))
     }
 
-    /// What is done may be of other weights, where the fingerprint does not look. If some shards are others, what was made of
-    /// them is made again; if all are, they are a copy most likely, and the user is told.
+    /// What is done may be of other weights than those in the fingerprint's sample. If some shards have changed, what
+    /// was made of them is made again; if all have, they are most likely a copy, and a warning says so.
     fn look_at_shards(&mut self, job: &Job, work: &Work) {
         let others = self.journal.seen().others(&self.now);
         if others.is_empty() || !self.begun() {
@@ -257,15 +259,15 @@ impl Session {
         self.believed = self.now.clone();
     }
 
-    /// How the shards were seen that the file is of, and a warning if they are not so now.
+    /// Sizes and times of the shards when the work began, and a warning if they have changed.
     pub fn seen(&self, job: &Job) -> Result<(&Seen, Option<Warning>)> {
         let advice = "if so, the file is of both, and --force makes it anew";
         let changed = self.now.changed(&Seen::of(job.checkpoint)?, "this run began", advice);
         Ok((&self.believed, changed))
     }
 
-    /// Removes what the run has left whose journal is taken over, but the files that are: the unfinished ones of another
-    /// division, which are known by their marks, and the states of feedback.
+    /// Removes what else was left by the run whose journal is taken over: unfinished files of another division
+    /// (recognised by their marks) and the states of feedback. The files that are taken over stay.
     fn forget_run(&self, job: &Job, run: &[u8; 16], taken: &[&Output]) -> Result<()> {
         let folder = disk::folder(job.output);
         let entries = fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
@@ -345,7 +347,7 @@ impl Session {
     }
 }
 
-/// Records pieces: first what is written is made durable, then the journal tells of it.
+/// Records pieces: first the data are made durable, then the records are appended to the journal.
 pub struct Keeper<'a> {
     job: &'a Job<'a>,
     work: &'a Work,
@@ -358,12 +360,12 @@ pub struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    /// What is recorded of a unit.
+    /// The record of a unit, if there is one.
     pub fn recorded(&self, number: u32) -> Option<Done> {
         self.done[number as usize]
     }
 
-    /// A unit is written.
+    /// Notes that a unit is written; it is recorded at the next [`record`](Self::record).
     pub fn note(&mut self, number: u32, done: Done, bytes: u64) {
         self.units.push((number, done));
         self.bytes += bytes;

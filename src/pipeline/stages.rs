@@ -1,4 +1,4 @@
-//! How busy each stage was: which of reading, quantizing and writing was the limit, and how idle the others were.
+//! How busy each stage was: which of reading, quantizing and writing limited the speed, and how idle the others were.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Stages {
     /// Time of the whole flow.
     pub seconds: f64,
-    /// Of one thread that reads.
+    /// Of the one thread that reads.
     pub read: f64,
     /// Of all threads that quantize.
     pub quantize: f64,

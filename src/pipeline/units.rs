@@ -1,5 +1,5 @@
-//! The pieces of work: some rows of one slice of an output tensor, small enough that memory does not grow with the
-//! model, and numbered so that the number means the same in every run.
+//! Units, the pieces of work: some rows of one slice of an output tensor, small enough that memory does not grow with
+//! the model, and numbered so that a number means the same unit in every run.
 
 use std::ops::Range;
 

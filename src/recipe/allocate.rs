@@ -1,8 +1,8 @@
 //! A type for each group under a budget of bytes: least damage in all. Pure, and the same answer every time.
 //!
 //! The lower convex hull of each group's (bytes, damage) gives steps of falling worth per byte, and the steps of all
-//! groups in the order of their worth give an optimum for each size that they reach (the Lagrangian relaxation's). Between
-//! these sizes groups are exchanged, alone and in pairs, as long as the damage falls.
+//! groups in the order of their worth give an optimum for each size that they reach (the Lagrangian relaxation's).
+//! Between these sizes groups are exchanged, alone and in pairs, as long as the damage falls.
 
 use std::cmp::Ordering;
 

@@ -1,7 +1,7 @@
-//! Rules of a user's recipe that decide nothing of a model: most likely a slip in a name.
+//! Rules of a user's recipe that decide no tensor's type: most likely a slip in a name.
 //!
-//! Presets are made for many models and have rules for tensors that some lack. A rule about importances, or about the first
-//! few of a kind, may well come to nothing.
+//! Presets are made for many models and have rules for tensors that some lack. A rule about importances, or about the
+//! first few of a kind, may well come to nothing.
 
 use super::{Layers, Override, Presence, Recipe, Rule};
 use crate::error::{Error, Warning};

@@ -1,4 +1,4 @@
-//! What a tensor gets whose rows do not divide into the wanted type's blocks, as llama-quantize decides it.
+//! The type for a tensor whose rows do not divide into the wanted type's blocks, as llama-quantize chooses it.
 
 use quant_kernels::Format::{self, *};
 

@@ -1,8 +1,8 @@
-//! The candidates of a group that can be best at some price of a byte, and what sizes they give. Pure.
+//! The lower convex hull of a group's candidates (bytes, damage), and the sizes that they can give. Pure.
 
 use serde::Serialize;
 
-/// What one type does to a group, or a choice of types to all.
+/// Bytes and damage: of a group in one type, or of all groups with a choice of types.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Candidate {
     /// Bytes that the tensors take.
@@ -101,7 +101,7 @@ fn worth(from: &Candidate, to: &Candidate) -> f64 {
 pub struct Step {
     /// Damage that a byte more saves.
     worth: f64,
-    /// The group.
+    /// Index of the group.
     pub group: usize,
     /// The place of the candidate that it leads to.
     pub to: usize,

@@ -1,4 +1,5 @@
-//! The importances of every slice: measured ones, the layer's mean for experts without data, or what the norms tell.
+//! The importances of every slice: measured ones, the layer's mean for experts without data, or the squared gains of
+//! the norm.
 
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ impl<'a> Importances<'a> {
     /// [`prepare`](Self::prepare) for the tensors that are `needed`, in the model's order.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`prepare`](Self::prepare).
     pub fn of(
         store: &dyn Store,
         model: &Model,
@@ -92,7 +93,7 @@ impl<'a> Importances<'a> {
         Ok(Self { imatrix, tensors, warnings })
     }
 
-    /// What is suspicious in the importance matrix.
+    /// Warnings about the importance matrix.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }

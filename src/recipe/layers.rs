@@ -1,4 +1,4 @@
-//! Which layers a rule is about: "3-8", "first 1/8", "first 1/10 of the MoE layers", "more bits".
+//! The layers that a rule applies to: "3-8", "first 1/8", "first 1/10 of the MoE layers", "more bits".
 
 use std::str::FromStr;
 

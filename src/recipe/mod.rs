@@ -47,12 +47,12 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// What a recipe says of one tensor.
+/// A recipe's decision about one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Its type.
+    /// It gets this type.
     Fixed(Choice),
-    /// That a budget decides.
+    /// A size decides, between these bounds.
     Open {
         /// No type of fewer bits per weight.
         min: Option<Format>,

@@ -1,4 +1,4 @@
-//! The whole decision: every tensor's type, all metadata, every offset. Nothing of it needs a weight to be read.
+//! The plan: every tensor's type, all metadata, every offset, decided before any weight is read.
 
 use quant_kernels::Format;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::model::{Model, Options};
 /// GGML's version of its block formats.
 const QUANTIZATION_VERSION: u32 = 2;
 
-/// What will be written, to the byte.
+/// What will be written: types, header and offsets, to the byte.
 #[derive(Debug)]
 pub struct Plan {
     /// The tensors and where they come from.
@@ -23,21 +23,21 @@ pub struct Plan {
     pub choices: Vec<Choice>,
     /// Overrides as they were given.
     pub overrides: Vec<String>,
-    /// What the checkpoint holds.
+    /// Fingerprint of the checkpoint.
     pub source: Fingerprint,
     /// SHA-256 of the importance matrix.
     pub imatrix: Option<String>,
     /// SHA-256 of the text that rounding errors are fed back by, and of how it is cut.
     pub feedback: Option<String>,
-    /// What the user asked of the model.
+    /// The user's options for the model.
     pub options: Options,
     /// How the model is divided into files.
     pub split: Split,
     /// The files: one, unless it is split.
     pub files: Vec<File>,
-    /// What other sizes would give, where a size was named.
+    /// Sizes and damages of other choices, where a size was given.
     pub tradeoff: Option<Tradeoff>,
-    /// What is suspicious in the checkpoint or the recipe.
+    /// Warnings about the checkpoint and the recipe.
     pub warnings: Vec<Warning>,
 }
 
@@ -51,7 +51,7 @@ pub struct Tradeoff {
     pub chosen: Candidate,
 }
 
-/// What the user asks for.
+/// The user's choices for a plan.
 #[derive(Clone, Debug)]
 pub struct Wishes<'a> {
     /// Rules for the types.
@@ -62,7 +62,7 @@ pub struct Wishes<'a> {
     pub imatrix: Option<&'a Imatrix>,
     /// SHA-256 of the text for error feedback.
     pub feedback: Option<String>,
-    /// What was asked of the model.
+    /// The user's options for the model.
     pub options: Options,
     /// How to divide the file.
     pub split: Split,
@@ -107,7 +107,6 @@ impl Plan {
         metadata.set("quantpress.version", env!("CARGO_PKG_VERSION").into());
         metadata.set("quantpress.recipe", recipe.name.as_str().into());
         metadata.set("quantpress.source.sha256", Value::String(source.sha256()));
-        let mut warnings = model.warnings.clone();
         warnings.extend(recipe.dead_rules(&model, overrides));
         warnings.extend(without_effect(&choices, imatrix.is_some(), feedback.is_some()));
         let metadata = &mut model.metadata;
@@ -203,7 +202,7 @@ impl Plan {
     }
 }
 
-/// What is asked for and changes no weight, because of the types that were chosen.
+/// Warnings about options that change no weight with the types that were chosen.
 fn without_effect(choices: &[Choice], imatrix: bool, feedback: bool) -> Vec<Warning> {
     let all = |is_one: fn(Format) -> bool| choices.iter().all(|choice| is_one(choice.format));
     let said = |option: &str, types: &str, why: &str| {

@@ -1,4 +1,4 @@
-//! Quantizing what is quantized already: refused, unless the user accepts what it costs. Pure.
+//! Quantizing tensors that are quantized already: an error, unless the user accepts the loss. Pure.
 
 use quant_kernels::Format;
 

@@ -22,7 +22,8 @@ use crate::whole;
 /// A recipe file is small; a larger one is a mistake.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Each rule may hold a compiled pattern; presets have up to twelve rules, a saved choice one for each tensor (R1: 1086).
+/// Each rule may hold a compiled pattern; presets have up to twelve rules, a saved choice one for each tensor (R1:
+/// 1086).
 const MAX_RULES: usize = 2000;
 
 /// Rules for the types of a model's tensors.
@@ -39,7 +40,8 @@ pub struct Recipe {
     /// The rules in order.
     #[serde(rename = "rule", deserialize_with = "rules")]
     pub rules: Vec<Rule>,
-    /// Whether it is a user's file, whose rules are meant for the model at hand, and not a preset or what a size came to.
+    /// Whether it is a user's file, whose rules are meant for the model at hand, and not a preset or what a size came
+    /// to.
     #[serde(skip)]
     pub of_user: bool,
     /// llama-quantize's file type that decides in place of the rules, which are none then.
@@ -62,7 +64,7 @@ pub struct Rule {
     pub first: Option<Share>,
     /// Only when there are importances, or only when there are none.
     pub imatrix: Option<Presence>,
-    /// The type.
+    /// The type that a matching tensor gets.
     #[serde(rename = "type", deserialize_with = "wanted")]
     pub wanted: Wanted,
     /// Where the type is open: none of fewer bits per weight than this.
@@ -75,10 +77,10 @@ pub struct Rule {
     pub reason: String,
 }
 
-/// What a rule says of the type.
+/// The type that a rule gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// This one.
+    /// This type.
     Fixed(Format),
     /// "copy": the one that the source has, bit for bit.
     Copy,

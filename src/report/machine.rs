@@ -18,7 +18,7 @@ impl fmt::Display for Memory<'_> {
     }
 }
 
-/// The lines.
+/// The lines below a plan about a machine.
 pub struct Told<'a>(pub &'a Fit);
 
 impl fmt::Display for Told<'_> {

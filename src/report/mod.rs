@@ -1,4 +1,4 @@
-//! At the side, listen: what was decided and how the work goes, for people and for programs.
+//! Reports for people and for programs: what was decided, how the work goes, what came out. Nothing depends on it.
 
 mod html;
 mod machine;

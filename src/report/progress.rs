@@ -1,4 +1,4 @@
-//! How the work goes: a bar on a terminal, lines elsewhere, JSON events for programs, or nothing.
+//! Progress of the work: a bar on a terminal, lines elsewhere, JSON events for programs, or nothing.
 
 use std::io::Write;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use super::{Size, grouped};
 use crate::log;
 use crate::pipeline::Event;
 
-/// How progress is told.
+/// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// A bar on stderr.
@@ -24,7 +24,7 @@ pub enum Style {
     Quiet,
 }
 
-/// Counts events and tells of them.
+/// Counts events and reports progress.
 #[derive(Debug)]
 pub struct Progress {
     style: Style,
@@ -191,7 +191,7 @@ impl State {
     }
 }
 
-/// A line on stdout; whoever closed it does not want to know.
+/// A line on stdout. That it is closed is no error.
 fn emit(value: &serde_json::Value) {
     let _ = writeln!(std::io::stdout(), "{value}");
 }

@@ -1,4 +1,4 @@
-//! A plan as a table and as JSON: sizes by role and type, what stays in memory, how long it takes, what to beware of.
+//! A plan as a table and as JSON: sizes by role and type, memory that llama.cpp will need, time, warnings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::pipeline::Rate;
 use crate::plain::plain;
 use crate::recipe::{Importances, Plan, Tradeoff};
 
-/// All that is told of a plan.
+/// All that `plan` reports.
 #[derive(Debug, Serialize)]
 pub struct Summary {
     /// GGUF architecture.
@@ -79,12 +79,12 @@ pub struct PlannedFile {
 /// Tensors of one role and type.
 #[derive(Debug, Serialize)]
 pub struct Group {
-    /// What they do.
+    /// The role of the tensors.
     pub role: Role,
     /// Their type.
     #[serde(rename = "type")]
     pub format: String,
-    /// How many.
+    /// Number of tensors.
     pub tensors: usize,
     /// Their weights.
     pub weights: u64,
@@ -99,7 +99,7 @@ pub struct Group {
 pub struct Resident {
     /// Tensors that every token reads: all but the routed experts and the embedding.
     pub always: u64,
-    /// Of the routed experts, what one token reads.
+    /// Bytes of the routed experts that one token reads.
     pub experts_per_token: u64,
     /// All routed experts, streamed from disk as far as they do not fit.
     pub experts: u64,

@@ -1,4 +1,4 @@
-//! What a user should know of a plan or a file: types of few bits without importances, experts that nobody saw.
+//! Warnings about a plan or a file: types of few bits without importances, experts that no token reached.
 
 use quant_kernels::Format;
 
@@ -8,12 +8,12 @@ use crate::recipe::Origin;
 /// Types of fewer bits are poor without importances; llama-quantize refuses most of them.
 const LOW_BITS: f64 = 3.1;
 
-/// What a warning depends on, of one tensor.
+/// The facts of one tensor that warnings depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// Its type.
+    /// The tensor's type.
     pub format: Format,
-    /// What it does.
+    /// The tensor's role.
     pub role: Role,
     /// Where its importances come from.
     pub origin: Origin,

@@ -1,8 +1,9 @@
-//! How much more energy a matrix gives its real input than one of the same importances with independent columns. Pure.
+//! Alignment: how many times more energy a matrix gives its real inputs than inputs of the same importances with
+//! independent columns would get. Pure.
 //!
-//! Trained matrices amplify what they are meant for, and an error of quantization does not: so an error that is large beside
-//! the energy of independent columns may be small beside the real output. For gate and up the importances of the down
-//! projection say what came out: the mean square of silu(gate) * up.
+//! Trained matrices amplify the inputs that they are trained for, and errors of quantization are not amplified so: an
+//! error that is large relative to the energy of independent columns may be small relative to the real output. For
+//! gate and up the importances of the down projection say what came out: the mean square of silu(gate) * up.
 
 /// A row of gate and up of one expert.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,7 @@ pub fn alignment(rows: &[Inner]) -> Option<f64> {
         rows.iter().map(product).sum::<f64>()
     };
     let (mut low, mut high) = (LEAST, MOST);
-    // It rises with the factor; 40 halvings of the exponent's range leave less than any use of it can tell.
+    // It rises with the factor; after 40 halvings of the exponent's range the rest is negligible.
     for _ in 0..40 {
         let middle = (low * high).sqrt();
         if expected(middle) > measured { high = middle } else { low = middle }
@@ -41,9 +42,9 @@ pub fn alignment(rows: &[Inner]) -> Option<f64> {
     Some((low * high).sqrt())
 }
 
-/// Mean of silu(g)^2 for normal g of this variance, to 6 %: v / 2 less the mean of g^2 s (1 - s) with the sigmoid s, which
-/// goes from v / 4 for small v to pi^2 / 3 / sqrt(2 pi v) for large. Only in exactly rounded operations, so that it is
-/// the same on every machine.
+/// Mean of silu(g)^2 for normal g of this variance, to 6 %: v / 2 less the mean of g^2 s (1 - s) with the sigmoid s,
+/// which goes from v / 4 for small v to pi^2 / 3 / sqrt(2 pi v) for large. Only in exactly rounded operations, so
+/// that it is the same on every machine.
 fn silu_squared(variance: f64) -> f64 {
     let wide = 1.0 + 0.331 * variance;
     variance / 2.0 - variance / 4.0 / (wide * wide.sqrt())

@@ -8,8 +8,8 @@ use crate::gguf::ALIGNMENT;
 use crate::model::{Model, Role, TensorPlan};
 use crate::recipe::{Candidate, Choice, Decision, Impossible, allocate, curve, range};
 
-/// The types that are tried: those on the lower hull of size and error for Gaussian weights, and three that measured rows
-/// put there at times.
+/// The types that are tried: those on the lower hull of size and error for Gaussian weights, and three that measured
+/// rows put there at times.
 pub const DEFAULT_TYPES: [Format; 13] =
     [IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, Q2_K, IQ3_XXS, IQ3_S, IQ4_XS, Q4_K, Q5_K, Q6_K, Q8_0];
 

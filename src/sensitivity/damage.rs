@@ -1,12 +1,13 @@
-//! From errors of tensors to damage of the model, comparable across tensors. Pure; docs/recipes.md derives the formulas.
+//! From errors of tensors to expected damage of the model, comparable across tensors. Pure; docs/damage.md derives
+//! the formulas.
 
 use super::estimated::Estimated;
 use super::seen::Seen;
 use super::{Measured, Table};
 use crate::model::{Half, Model, TensorPlan};
 
-/// What a tensor's relative error is multiplied by to give its expected damage, in the model's order; 0 for tensors
-/// that the table does not have.
+/// The factors from relative errors of tensors to expected damage, in the model's order; 0 for tensors that the table
+/// does not have.
 pub fn coefficients(model: &Model, table: &Table) -> Vec<f64> {
     let entries: Vec<Entry> =
         model.tensors.iter().filter_map(|tensor| Some((tensor, table.get(&tensor.name)?))).collect();

@@ -1,17 +1,17 @@
-//! Damage as far as importances tell.
+//! Expected damage from the importance matrix alone, where no text was run.
 
 use super::Measured;
 use super::damage::{Block, Entry, block};
 use crate::model::{Role, TensorPlan};
 
-/// What the blocks add to the residual stream.
+/// Estimates of what the blocks add to the residual stream.
 ///
 /// A block (attention or FFN) of energy E, added to a residual stream of energy R, with a relative error r, leaves a
-/// relative error r E / R there, which the normalised later blocks neither grow nor heal.
+/// relative error r E / R there. We assume that later blocks, which normalise the stream, pass it on unchanged.
 pub struct Estimated {
     /// Energy of the embedding.
     first: f64,
-    /// Of a block that was not measured.
+    /// Energy that is assumed of a block without measured importances.
     mean: f64,
     list: Vec<Part>,
 }
@@ -19,14 +19,14 @@ pub struct Estimated {
 struct Part {
     block: Block,
     role: Role,
-    /// With independent columns, as errors are.
+    /// Energy that inputs with independent columns would give, as errors have it.
     energy: f64,
-    /// How many times that the signal has.
+    /// How many times that energy the real output has.
     alignment: f64,
 }
 
 impl Estimated {
-    /// Of all tensors.
+    /// For the tensors of a table.
     pub fn new(entries: &[Entry]) -> Self {
         let energy = |entry: &Measured| entry.energy.filter(|e| *e > 0.0);
         let known: Vec<f64> = entries
@@ -40,7 +40,8 @@ impl Estimated {
         let first =
             embedding.and_then(|(_, entry)| energy(entry)).filter(|_| !known.is_empty()).unwrap_or(mean);
 
-        // The alignment of what a block adds is not to be seen in the importances; that of its inner tensors is.
+        // The alignment of the matrices that write to the stream cannot be estimated from importances; that of the
+        // inner ones can.
         let aligned = || entries.iter().filter_map(|(tensor, entry)| Some((tensor, entry.alignment?)));
         let usual = match aligned().count() {
             0 => 1.0,
@@ -56,19 +57,19 @@ impl Estimated {
         Self { first, mean, list: entries.iter().filter_map(part).collect() }
     }
 
-    /// Of one tensor.
+    /// The factor from a tensor's relative error to its expected damage.
     pub fn coefficient(&self, tensor: &TensorPlan, entry: &Measured) -> f64 {
         let Some(block) = block(tensor) else { return 1.0 };
         self.energy(block, tensor.role) / entry.alignment.unwrap_or(1.0) / self.residual(block)
     }
 
-    /// Of the part of a block.
+    /// Energy of the routed, the shared or the only part of a block.
     fn energy(&self, block: Block, role: Role) -> f64 {
         let part = self.list.iter().find(|part| (part.block, part.role) == (block, role));
         part.map_or(self.mean, |part| part.energy)
     }
 
-    /// Of the residual stream after a block.
+    /// Energy of the residual stream after a block.
     fn residual(&self, block: Block) -> f64 {
         let before = self.list.iter().filter(|part| part.block <= block);
         self.first + before.map(|part| part.energy * part.alignment).sum::<f64>()

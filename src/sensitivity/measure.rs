@@ -16,7 +16,7 @@ use crate::model::{Gated, Model, Role, TensorPlan};
 use crate::recipe::{Imatrix, Importances, Origin, fitting};
 use crate::store::{Buffers, Slice, Store};
 
-/// What is sampled, and the types that are tried on it.
+/// The input of the measurement: the weights to sample, and the types that are tried on them.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling<'a> {
     /// Where the weights are.
@@ -33,8 +33,8 @@ pub struct Sampling<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Measures all tensors whose type can be chosen, and says which seem to be damaged. The result does not depend on the number of
-/// threads.
+/// Measures all tensors whose type can be chosen, and says which seem to be damaged. The result does not depend on
+/// the number of threads.
 ///
 /// # Errors
 /// If a sample cannot be read, or holds weights that no format can, or the user stops the work.
@@ -159,8 +159,8 @@ impl Job<'_> {
         Ok((measured, bytes, self.damage(tensor, &zeros, slices as usize)))
     }
 
-    /// The warning for slices of which all sampled rows are zero. Not of embedding and head, which have rows for ids that no
-    /// text has.
+    /// The warning for slices of which all sampled rows are zero. Not of embedding and head, which have rows for ids
+    /// that no text has.
     fn damage(&self, tensor: &TensorPlan, zeros: &[usize], slices: usize) -> Option<Warning> {
         let first = zeros.first().filter(|_| !matches!(tensor.role, Role::Embedding | Role::Output))?;
         let name = &tensor.slices[*first].tensor;
@@ -213,8 +213,8 @@ impl Job<'_> {
         Ok((weights, bytes))
     }
 
-    /// How much a slice's output counts: of a routed expert, the share of tokens that it sees times the squared weight
-    /// that the router gives it (with the weights of a token's experts alike); else 1.
+    /// How much a slice's output counts: for a routed expert, its share of tokens times the squared weight that the
+    /// router gives it (taking the weights of a token's experts as equal); else 1.
     fn share(&self, tensor: &TensorPlan, slice: usize) -> f64 {
         if tensor.role != Role::Experts {
             return 1.0;

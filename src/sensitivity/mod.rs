@@ -1,5 +1,5 @@
-//! Between choosing and working: what each type would cost each tensor, measured on a sample of its rows, and a choice of
-//! types under a budget.
+//! Between choosing and working: what each type would cost each tensor, measured on a sample of its rows, and a
+//! choice of types under a budget.
 
 mod alignment;
 mod choice;

@@ -1,4 +1,5 @@
-//! What types cost on the covariances of real inputs, with feedback, while a text goes through the model.
+//! Errors of sampled rows in every type on the covariances of real inputs, with feedback and without, while a text
+//! goes through the model.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,7 +19,7 @@ use crate::model::{Half, Model};
 /// Tokens whose states are compared at a time.
 const BATCH: usize = 256;
 
-/// What a text says of some layers.
+/// What was measured on a text in some layers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probed {
     /// Their blocks.

@@ -1,25 +1,26 @@
-//! Damage where a text was run: what blocks add to the residual stream, and how matrices answer their real inputs.
+//! Expected damage from what `calibrate --sensitivity` measured: what blocks add to the residual stream, and how much
+//! matrices amplify their real inputs.
 
 use super::damage::{Block, Entry, block};
 use super::{Added, Measured, Table};
 use crate::model::{Half, Input, Role, TensorPlan};
 
-/// What the text said.
+/// Expected damage from what `calibrate --sensitivity` measured.
 ///
-/// A relative error r of a matrix with alignment A is an error r / A of what it really gives, and the block's share of that
-/// reaches the stream, to stay as it is: what the weights make of their inputs is like a signal to the later blocks.
+/// A relative error r of a matrix with alignment A is a relative error r / A of its real output. The block adds its
+/// share of that to the residual stream, and we assume that later blocks pass it on unchanged.
 pub struct Seen<'a> {
     blocks: &'a [Added],
     entries: &'a [Entry<'a>],
 }
 
 impl<'a> Seen<'a> {
-    /// Of all tensors; None if no text was run.
+    /// For the tensors of a table; None if no text was run.
     pub fn new(table: &'a Table, entries: &'a [Entry<'a>]) -> Option<Self> {
         (!table.blocks.is_empty()).then_some(Self { blocks: &table.blocks, entries })
     }
 
-    /// Of one tensor.
+    /// The factor from a tensor's relative error to its expected damage.
     pub fn coefficient(&self, tensor: &TensorPlan, entry: &Measured) -> f64 {
         let Some(block) = block(tensor) else {
             return if tensor.role == Role::Embedding { self.first() } else { 1.0 / alignment(entry) };
@@ -37,7 +38,7 @@ impl<'a> Seen<'a> {
         if all > 0.0 { share * own / all } else { share }
     }
 
-    /// What the down projection leaves of errors of gate and up, beside what it makes of their product.
+    /// For gate and up: how much less the down projection amplifies their errors than their product. Else 1.
     fn through(&self, tensor: &TensorPlan) -> f64 {
         let inner = |(_, half): &Block| *half == Half::Ffn && !tensor.part.writes_stream;
         let Some(block) = block(tensor).filter(inner) else { return 1.0 };
@@ -45,8 +46,8 @@ impl<'a> Seen<'a> {
         down.map_or(1.0, |(_, entry)| 1.0 / alignment(entry))
     }
 
-    /// What the first block leaves of errors of the embedding. They are like no signal, so it answers them as much less as
-    /// its first matrices would one with independent columns.
+    /// What the first block leaves of errors of the embedding: its first matrices amplify them as inputs with
+    /// independent columns, so 1 / A times as much as the signal.
     fn first(&self) -> f64 {
         let Some(added) = self.blocks.first() else { return 1.0 };
         let readers = self.of(added.block()).filter(|(tensor, _)| tensor.part.input == Input::Stream);
@@ -63,7 +64,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// How much more energy a matrix gives its real input than an independent one.
+/// The alignment of a tensor; 1 if it was not measured.
 fn alignment(entry: &Measured) -> f64 {
     entry.alignment.filter(|a| *a > 0.0).unwrap_or(1.0)
 }

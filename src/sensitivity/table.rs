@@ -1,4 +1,4 @@
-//! What was measured, as a file that a later plan can use instead of measuring again.
+//! The table of measured errors, as a file that a later plan can use instead of measuring again.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -24,7 +24,7 @@ const MAX_FILE: u64 = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// Of this file's form.
+    /// Version of the file's schema.
     pub version: u32,
     /// SHA-256 of the checkpoint's list of tensors.
     pub tensors_sha256: String,
@@ -40,13 +40,13 @@ pub struct Table {
     pub tensors: Vec<Measured>,
 }
 
-/// A block of a layer, as a text saw it.
+/// What one block of a layer added to the residual stream of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Added {
-    /// The layer.
+    /// Number of the layer, from 0.
     pub layer: u32,
-    /// Its FFN, or its attention.
+    /// Whether it is the FFN; else it is attention.
     pub ffn: bool,
     /// Energy of what the block adds to the residual stream, relative to the stream's after it: the mean over tokens.
     pub share: f64,
@@ -68,12 +68,12 @@ pub struct Measured {
     /// Mean squared norm of what the tensor gives for a token, with all columns of the input as independent; of routed
     /// experts, their share in the sum that the layer gives. None without measured importances.
     pub energy: Option<f64>,
-    /// How many times the energy the output really has: by the covariance of the inputs, or as far as the importances of
-    /// what follows tell.
+    /// The energy of the real output over `energy`: from the covariance of the inputs, or estimated from the
+    /// importances of the matrix that follows.
     pub alignment: Option<f64>,
     /// Error of that output in each type, squared and relative to the energy.
     pub errors: BTreeMap<String, f64>,
-    /// The same of blocks made with feedback; empty if no text was run.
+    /// The same for rows encoded with feedback; empty if no text was run.
     pub with_feedback: BTreeMap<String, f64>,
 }
 
@@ -97,13 +97,13 @@ impl Table {
         table.as_read()
     }
 
-    /// With its numbers as a reader of the file finds them: the reader of JSON may differ from the writer in a number's last
-    /// bit, and the choice must not depend on it.
+    /// With its numbers as a reader of the file finds them: the reader of JSON may differ from the writer in a
+    /// number's last bit, and the choice must not depend on it.
     fn as_read(&self) -> Self {
         serde_json::from_str(&self.text()).expect("what was written is read")
     }
 
-    /// With what a text said of its tensors.
+    /// The table with what was measured on a text.
     #[must_use]
     pub fn with(mut self, probed: Probed) -> Self {
         for tensor in &mut self.tensors {

@@ -1,4 +1,5 @@
-//! Rows of named matrices, wherever they are stored: the seam between what a model consists of and the files that hold it.
+//! Rows of named matrices, wherever they are stored: the seam between what a model consists of and the files that
+//! hold it.
 //!
 //! ```text
 //! Source (bytes of files) -> Checkpoint (safetensors, GGUF) ─┐
@@ -68,7 +69,7 @@ pub trait Store: Sync + fmt::Debug {
 
 /// The rows of one open matrix. Loading and decoding are apart, so that one thread can read and others decode.
 pub trait Rows: Send + Sync {
-    /// What the headers say of it.
+    /// The matrix, as headers describe it.
     fn stored(&self) -> &Stored;
 
     /// Reads the stored bytes of `rows` into `raw`, which has their length then.

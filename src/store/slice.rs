@@ -83,7 +83,8 @@ impl Slice {
         self.decode(matrix, rows, &buffers.raw, values, &mut buffers.stored, out)
     }
 
-    /// Reads single rows of the slice into `out`, in the order of the list, and gives the bytes that were read for them.
+    /// Reads single rows of the slice into `out`, in the order of the list, and gives the bytes that were read for
+    /// them.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -113,8 +114,8 @@ impl Slice {
         Ok(rows.len() as u64 * matrix.stored().row_bytes)
     }
 
-    /// Calls `each` with rows of the slice and their weights, from the first row to the last, about a million weights at a
-    /// time. `rows` and `columns` are the slice's.
+    /// Calls `each` with rows of the slice and their weights, from the first row to the last, about a million weights
+    /// at a time. `rows` and `columns` are the slice's.
     ///
     /// # Errors
     /// As [`read`](Self::read), and those of `each`.

@@ -1,4 +1,5 @@
-//! A file against the checkpoint that it was made from: the same model, and every slice within its type's error.
+//! Compares a file with the checkpoint that it was made from: it must be the same model, and every slice within its
+//! type's error.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
@@ -16,10 +17,10 @@ use crate::gguf::{Entry, Parts, Value};
 use crate::model::{Model, TensorPlan};
 use crate::recipe::{Choice, Imatrix, Importances};
 
-/// What to compare with.
+/// The input of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Compare<'a> {
-    /// The source.
+    /// The checkpoint or GGUF file that the file was made from.
     pub checkpoint: &'a Checkpoint,
     /// The importance matrix that the file was made with, by which errors are then weighted.
     pub imatrix: Option<&'a Imatrix>,
@@ -80,8 +81,8 @@ pub struct Row {
 /// Compares every tensor of the files that are here with its source.
 ///
 /// # Errors
-/// If the checkpoint or the importance matrix is damaged, the matrix is another than the file says, nothing says how the
-/// file was made, the system cannot read, or the user wants to stop.
+/// If the checkpoint or the importance matrix is damaged, the matrix is another than the file says, nothing says how
+/// the file was made, the system cannot read, or the user wants to stop.
 pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Vec<Problem>)> {
     let parts = &checked.parts;
     let origin = Origin::of(parts, &checked.manifests)?;
@@ -202,7 +203,7 @@ impl Compared {
         worst(&slices).expect("a tensor has a slice")
     }
 
-    /// What is beyond the bounds of the type; slices before rows, since their words are plainer.
+    /// The problem, if slices or rows are beyond the type's bounds; slices come first, since that message says more.
     fn problem(&self, judged: &[Judged], bounds: Bounds) -> Option<String> {
         let beyond = self.slices.iter().zip(judged).enumerate().filter(|(_, (_, judged))| !judged.within);
         let beyond: Vec<_> = beyond.map(|(index, (slice, _))| (index, slice)).collect();

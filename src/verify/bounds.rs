@@ -1,4 +1,5 @@
-//! What error is expected of each type: measured ceilings, times a margin for weights that are not normal.
+//! The largest error that each type explains: measured ceilings, times a margin for weights that are not normally
+//! distributed.
 
 use quant_kernels::Format;
 
@@ -34,11 +35,13 @@ const NORMAL: [(Format, f64); 25] = [
     (Format::MXFP4, 1.250e-2),
 ];
 
-/// Weights of models have heavier tails than normal ones, and importances are less even. Of the fixture's slices in all
-/// presets the worst has 1.8 times the ceiling, weighted by the importances that it was made with (docs/measurements.md).
+/// Weights of models have heavier tails than normal ones, and importances are less even. Of the fixture's slices in
+/// all presets the worst has 1.8 times the ceiling, weighted by the importances that it was made with
+/// (docs/records/2026-11-checks.md).
 const WEIGHTED_MARGIN: f64 = 4.0;
 
-/// Where those are not known, the worst slice has 8.2 times the ceiling: what no input reaches is free to be wrong.
+/// Where those are not known, the worst slice has 8.2 times the ceiling, since columns without inputs may have any
+/// error.
 const PLAIN_MARGIN: f64 = 32.0;
 
 /// Of single rows the worst has 21 times the ceiling. What belongs to other weights has a thousand times.
@@ -50,7 +53,7 @@ const GAINS: [f64; 2] = [0.05, 0.6];
 /// Where our encoder has more than this, a type cannot hold the weights: errors are then compared as they are too.
 const HOPELESS: f64 = 1.0;
 
-/// What a slice of a type may have: its error at unit gain, that of its rows without importances, and its gain.
+/// The bounds of a slice in a type: its error at unit gain, that of its rows without importances, and its gain.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Error at unit gain of the slice.
@@ -75,7 +78,8 @@ impl Bounds {
         found.unit(floor) <= self.error && (found.gain() - 1.0).abs() <= self.gain
     }
 
-    /// Whether a slice is as near as our encoder comes on the same weights, with the margins that it has on normal ones.
+    /// Whether a slice is as near as our encoder comes on the same weights, with the margins that it has on normal
+    /// ones.
     pub(super) fn hold_beside(&self, found: &Sums, reached: &Sums, floor: f64) -> bool {
         near(found, reached, floor, self.margin, self.error)
             && (found.gain() - reached.gain()).abs() <= self.gain

@@ -11,7 +11,7 @@ pub struct Deviation {
     pub plain: Sums,
 }
 
-/// What errors are made of.
+/// The sums that errors are computed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sums {
     /// w x x

@@ -25,7 +25,7 @@ pub struct Manifests {
 /// The part of a manifest that can be checked against its file.
 #[derive(Debug, Deserialize)]
 pub struct Manifest {
-    /// Of the whole file.
+    /// SHA-256 of the whole file.
     pub sha256: String,
     tensors: Vec<Listed>,
     /// How and of what the file was made.
@@ -35,7 +35,7 @@ pub struct Manifest {
     places: HashMap<String, usize>,
 }
 
-/// What all files of a split have in common.
+/// The fields that all files of a split have in common.
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct Made {
@@ -49,7 +49,7 @@ pub struct Made {
     pub source: Source,
     /// The importance matrix's.
     pub imatrix: Value,
-    /// Of the text that errors were fed back on.
+    /// SHA-256 of the text for error feedback.
     pub feedback: Value,
 }
 
@@ -123,7 +123,7 @@ impl Manifests {
 }
 
 impl Made {
-    /// What the files of a split should have had in common.
+    /// The first field in which files of a split differ and should not.
     fn differing(&self, other: &Self) -> Option<&'static str> {
         let pairs = [
             ("version of the program", &self.tool, &other.tool),
@@ -173,7 +173,7 @@ impl Manifest {
 }
 
 impl Listed {
-    /// What differs from the file's tensor.
+    /// A message about what differs from the file's tensor.
     pub fn problem(&self, entry: &Entry, sha256: &str) -> Option<String> {
         let format = entry.format.name();
         if (self.format.as_str(), self.bytes) != (format, entry.bytes) {

@@ -1,5 +1,5 @@
-//! Stage 5, verify: a finished file against its format, its manifest and its source. Streams; memory is a few buffers
-//! a thread.
+//! Stage 5, verify: checks a finished file against its format, its manifest and its source. Memory is a few buffers
+//! for each thread.
 
 mod against;
 mod bounds;
@@ -51,7 +51,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What was compared with the hashes of manifests.
+/// How much was compared with the hashes of manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hashes {
@@ -66,13 +66,13 @@ pub enum Hashes {
 /// A file, or the files of a split that are here, and what they showed without their source.
 #[derive(Debug)]
 pub struct Checked {
-    /// The files.
+    /// Their headers.
     pub parts: Parts,
     /// Their manifests.
     pub manifests: Manifests,
     /// At most one of a tensor.
     pub problems: Vec<Problem>,
-    /// What is suspicious and may yet be as it was made: matrices of zeros.
+    /// Warnings: matrices of zeros, which may be as they were made.
     pub warnings: Vec<Warning>,
 }
 
@@ -92,8 +92,8 @@ impl Checked {
     }
 }
 
-/// What needs no source: structure, every split file that is here, no scale that is NaN or infinite, no matrix of zeros,
-/// and the hashes of the manifests.
+/// Checks that need no source: structure, every split file that is here, no scale that is NaN or infinite, no matrix
+/// of zeros, and the hashes of the manifests.
 ///
 /// The answer is the same for any number of threads.
 ///

@@ -1,4 +1,4 @@
-//! How a file was made: what its metadata says, or of a split without its first file, the manifests.
+//! How a file was made, by its metadata or, for a split without its first file, by the manifests.
 
 use super::Manifests;
 use crate::checkpoint::Checkpoint;
@@ -7,7 +7,7 @@ use crate::gguf::{Parts, Value};
 use crate::model::{Model, Options};
 use crate::recipe::Imatrix;
 
-/// What has to be known of it to compare its weights.
+/// The facts of a file that a comparison of its weights needs.
 #[derive(Debug)]
 pub struct Origin {
     keep_mtp: bool,
@@ -21,7 +21,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Of these files.
+    /// The origin of these files.
     ///
     /// # Errors
     /// If the first file of a split is not here, and no other has a manifest.
@@ -60,8 +60,8 @@ impl Origin {
         }
     }
 
-    /// Whether the importances that the encoder took are known: the given matrix, or what the norms tell if there was none.
-    /// With error feedback it was covariances, and they are not.
+    /// Whether the importances that the encoder used are known: the given matrix, or those from the norms if there
+    /// was none. With error feedback it used covariances, which are not known.
     ///
     /// # Errors
     /// If the matrix is not that of the file.
@@ -80,7 +80,7 @@ impl Origin {
         }
     }
 
-    /// What a problem's words end with, where the importances that would explain errors are not given.
+    /// The advice at the end of a problem, where the importances that might explain errors are not given.
     pub fn hint(&self, imatrix: Option<&Imatrix>) -> &'static str {
         match (&self.imatrix, imatrix) {
             (Some(_), None) => "; it was made with an importance matrix, and --imatrix with it tells more",

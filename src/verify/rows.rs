@@ -1,4 +1,4 @@
-//! Rows of zeros in a tensor's blocks, which come piece by piece. Pure.
+//! Finds rows of zeros in a tensor's blocks, which are given piece by piece. Pure.
 
 use quant_kernels::{Format, dequantize};
 
@@ -8,15 +8,15 @@ use crate::zeros::Zeros;
 /// Weights decoded at a time. Nearly every row ends the search at its first ones.
 const WEIGHTS: usize = 256;
 
-/// What is known of the rows so far.
+/// The rows of zeros so far.
 pub struct ZeroRows {
     format: Format,
     row_bytes: u64,
     rows: u64,
     slices: u64,
-    /// Bytes of the row that is being looked at, and whether all its weights were zeros.
+    /// Bytes of the current row so far, and whether all its weights were zeros.
     row: (u64, bool),
-    /// Of the slice that is being looked at.
+    /// The rows of the current slice.
     slice: Zeros,
     done: u64,
     /// The first slice that is suspicious with what it has, and how many are.
@@ -68,7 +68,7 @@ impl ZeroRows {
         self.done += 1;
     }
 
-    /// What is suspicious, if anything is.
+    /// The problem, if the rows are suspicious.
     pub fn problem(self) -> Option<String> {
         let (slice, problem) = self.found?;
         Some(match (self.slices, self.suspicious) {

@@ -1,5 +1,5 @@
-//! All data of the files that are here, once: no scale that is no number, no matrix of zeros, and the hashes that the
-//! manifests have.
+//! Reads all data of the files that are here once: finds scales that are NaN or infinite and matrices of zeros, and
+//! compares the hashes of the manifests.
 
 use std::sync::atomic::AtomicBool;
 
@@ -15,15 +15,15 @@ use crate::gguf::{Entry, Parts};
 /// Bytes read at a time, about.
 const CHUNK: usize = 1 << 20;
 
-/// What one tensor showed.
+/// The findings about one tensor.
 #[derive(Default)]
 struct Seen {
     problem: Option<Problem>,
     warning: Option<Warning>,
 }
 
-/// The problems of all tensors in file order, then those of whole files; and what is suspicious. Runs in the current pool
-/// of threads.
+/// The problems of all tensors in file order, then those of whole files; and what is suspicious. Runs in the current
+/// pool of threads.
 pub fn scan(parts: &Parts, manifests: &Manifests, stop: &AtomicBool) -> Result<(Vec<Problem>, Vec<Warning>)> {
     let (tensors, files) = rayon::join(
         || {

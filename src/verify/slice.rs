@@ -1,5 +1,5 @@
-//! One expert, head or matrix against its source: its error, and where that is more than its type explains, the error
-//! that our encoder has on the same weights.
+//! Compares one expert, head or matrix with its source: its error and, where that is more than its type explains, the
+//! error that our encoder has on the same weights.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ const FAINTEST: f64 = 1e-12;
 /// Bytes that are compared at a time where nothing can be decoded.
 const CARRIED: u64 = 1 << 20;
 
-/// Rows that are told of a slice.
+/// The most rows that are reported of a slice.
 pub const WORST: usize = 3;
 
 /// A slice with its source, and how it is encoded.
@@ -40,7 +40,7 @@ pub struct Beside<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// What a slice showed.
+/// The findings about a slice.
 pub struct Judged {
     pub sum: Deviation,
     /// The energy below which its errors are not taken relative to it.
@@ -94,7 +94,8 @@ impl Beside<'_> {
         };
         let mut allowed = bounds.row_error;
         if !within || !beyond.is_empty() {
-            // These weights may be such that the type cannot hold them better: sparse, faint, or with a giant among them.
+            // These weights may be such that the type cannot hold them better: sparse, faint, or with a giant among
+            // them.
             let reached = self.measure(|_, weights, blocks| {
                 quant_kernels::quantize(entry.format, weights, columns as usize, self.importance, blocks);
                 Ok(())
@@ -114,7 +115,7 @@ impl Beside<'_> {
         Ok(Judged { sum: found.sum, floor, slice, worst: rows, within, beyond })
     }
 
-    /// What cannot be decoded must have the source's bytes.
+    /// A type that cannot be decoded must have the source's bytes.
     fn carried(&self) -> Result<Judged> {
         let matrix = self.store.open(&self.plan.slices[self.slice].tensor)?;
         let rows = self.plan.slices[self.slice].rows.clone();

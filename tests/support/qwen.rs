@@ -55,7 +55,8 @@ fn tensors() -> Vec<(String, Vec<u64>)> {
     list
 }
 
-/// Weights of a tensor as BF16: multiples of a power of two, so that any program finds the same. Gains of norms are near 1.
+/// Weights of a tensor as BF16: multiples of a power of two, so that any program finds the same. Gains of norms are
+/// near 1.
 fn weights(name: &str, count: u64) -> impl Iterator<Item = [u8; 2]> {
     // FNV-1a of the name, then SplitMix64 of the places.
     let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -1,5 +1,5 @@
-//! Tests that cannot be made on this machine: without a network or without root. They pass, so they are told of below the
-//! line of results, where nobody misses them.
+//! Tests that cannot be made on this machine: without a network or without root. They pass, so they are listed below
+//! the line of results, where nobody misses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

@@ -1,8 +1,8 @@
-//! Formats in which weights share entries of a codebook: IQ1_*, IQ2_* and IQ3_*. Eight weights are one group, with one entry
-//! or two of four.
+//! Formats in which weights share entries of a codebook: IQ1_*, IQ2_* and IQ3_*. Eight weights are one group, with
+//! one entry or two of four.
 //!
-//! Before the first of the weights that share a scale, the codes near the block's are tried on the weights as the
-//! feedback left them, and the best is kept.
+//! Where weights that share a scale begin, scale codes near the block's are tried on the moved weights, and the best
+//! is kept.
 
 use fearless_simd::{Level, Simd, dispatch};
 use half::f16;
@@ -56,7 +56,7 @@ fn layout(format: Format) -> Option<Layout> {
     })
 }
 
-/// What groups share: the scale code, and in IQ1_S the shift (true is down).
+/// What groups have in common: the scale code, and in IQ1_S the shift (true is down).
 #[derive(Clone, Copy)]
 struct Shared {
     code: u8,
@@ -215,7 +215,7 @@ fn d(format: Format, block: &[u8]) -> f32 {
     f16::from_bits(bits).to_f32()
 }
 
-/// What the b-th groups that share a scale have.
+/// Scale code and shift of the b-th groups that share a scale.
 fn shared(format: Format, block: &[u8], b: usize) -> Shared {
     let nibble = |byte: u8, high: usize| byte >> (4 * high) & 15;
     let code = match format {

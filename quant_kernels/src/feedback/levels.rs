@@ -1,4 +1,4 @@
-//! Formats in which each weight has a level of its own: the nearest level to the weight as the feedback left it.
+//! Formats in which each weight has a level of its own: the level nearest to the moved weight is taken.
 
 use fearless_simd::{Level, Simd, dispatch};
 
@@ -30,8 +30,8 @@ pub(super) fn feed(level: Level, format: Format, top: usize, block: &mut [u8], w
 #[inline(always)]
 fn feed_at<S: Simd>(simd: S, format: Format, top: usize, block: &mut [u8], weights: &mut Feed<'_>) {
     let n = weights.moved.len();
-    // What each weight is at its lowest level and at the highest (or at all levels): the scales of the block as the
-    // decoder sees them, whatever the format.
+    // The decoded value of each weight at its lowest level and at the highest (or at all levels). So the scales are
+    // those of the decoder, whatever the format.
     let decoded_at = |block: &mut [u8], level: usize| {
         (0..n).for_each(|i| set(format, block, i, level));
         let mut y = [0.0; 256];

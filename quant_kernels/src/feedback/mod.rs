@@ -1,8 +1,9 @@
-//! Error feedback inside of a block: what rounding one group of weights costs is taken up by the weights to its right.
+//! Error feedback inside of a block (as in GPTQ): the rounding error of one group of weights is taken up by the
+//! weights to its right.
 //!
-//! The scales of the block are given, by [`quantize`](crate::quantize); here the weights get their codes again, group
-//! after group, each on weights that the groups before have moved. A group is what has one code: one weight where a
-//! weight has a level of its own, four or eight where they share an entry of a codebook.
+//! The scales of the block are given by [`quantize`](crate::quantize); here the codes of the weights are chosen
+//! again, group after group, each for weights that the errors of the groups before have moved. A group has one code:
+//! it is one weight in integer formats, and four or eight weights that share a codebook entry in the others.
 
 mod books;
 mod levels;
@@ -17,26 +18,26 @@ use crate::Format;
 /// Lanes of the vectors in which weights are moved.
 const LANES: usize = 16;
 
-/// Whether [`feed`] knows the format. The others keep the codes that they have.
+/// Whether [`feed`] supports the format. In the others it leaves the codes as they are.
 pub fn feeds(format: Format) -> bool {
     levels::top(format).is_some() || books::knows(format)
 }
 
 /// The weights of one block, and what moves them.
 ///
-/// The covariance of the inputs is H = R R^T with R upper triangular, and T is the inverse of R with its rows times the
-/// diagonal of R. If the weight k comes out off by an error that is its own, not one that it had from others, the weights j
-/// to the right are best lessened by that error times T_kj.
+/// The covariance of the inputs is H = R R^T with R upper triangular, and T is the inverse of R with its rows times
+/// the diagonal of R. For an error of weight k that is its own (not moved there from others), the cost is least if
+/// the weights j to the right are reduced by that error times T_kj.
 #[derive(Debug)]
 pub struct Feed<'a> {
-    /// The weights as the errors of the blocks before have moved them. On return of no use.
+    /// The weights, moved by the errors of the blocks before. Overwritten.
     pub moved: &'a mut [f32],
-    /// The block's rows and columns of T, row after row: ones on the diagonal. What is left of it is not looked at.
+    /// The block's rows and columns of T, row after row: ones on the diagonal. Elements left of it are not read.
     pub t: &'a [f32],
-    /// What the weights are worth, R_jj^2: what those to their right cannot make good.
+    /// R_jj^2 of each weight: the cost of its error that weights to its right cannot take up.
     pub importance: &'a [f32],
-    /// On return, the weights' own errors: each is what the weight had become less the decoded one. The cost e H e^T of all
-    /// errors is the sum of their squares times the importances.
+    /// On return, the weights' own errors: the moved weight less the decoded one. The cost e H e^T of all errors is
+    /// the sum of their squares times the importances.
     pub errors: &'a mut [f32],
 }
 
@@ -69,8 +70,9 @@ pub fn feed_at(level: Level, format: Format, block: &mut [u8], mut weights: Feed
     }
 }
 
-/// Multiplies the weights of whole blocks by a factor near 1: a row encoded with feedback comes out smaller than it was,
-/// as after any search for the least error, and is brought back to its gain. Does nothing in formats without such scales.
+/// Multiplies the weights of whole blocks by a factor near 1: a row encoded with feedback is smaller than it was, as
+/// after any search for the least error, and is brought back to unit gain. Does nothing in formats without such
+/// scales.
 ///
 /// # Panics
 /// If `blocks` are no whole blocks.
@@ -117,8 +119,8 @@ impl Feed<'_> {
         }
     }
 
-    /// Moves the weights of some vectors by some errors. What is settled moves too where it shares a vector with others,
-    /// which nothing sees.
+    /// Moves the weights of some vectors by some errors. Weights that are already encoded move too where they share a
+    /// vector with others; that has no effect.
     #[inline(always)]
     fn spread<S: Simd>(&mut self, simd: S, errors: Range<usize>, vectors: Range<usize>) {
         let (moved, _) = self.moved.as_chunks_mut::<LANES>();

@@ -1,10 +1,12 @@
 //! IQ1_M: eight weights as one of 2048 ternary patterns with a shift, a 3-bit scale for each 16. 1.75 bits per weight.
 //!
+//! ```text
 //! byte   0..32                      32..48                             48..56
 //!        qs: 32 x entry bits 0..8   qh: 32 nibbles, low first (entry   scales: 4 x u16 (four 3-bit codes from bit 0,
 //!                                   bits 8..11, bit 3: shift down)     a nibble of d's f16 on top, lowest first)
 //!
 //! weight[i] = d * (1 + 2 code) * (entry[i % 8] + shift), shift 1/8 up or down
+//! ```
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;

@@ -1,10 +1,12 @@
 //! IQ1_S: eight weights as one of 2048 ternary patterns, a 3-bit scale and a shift for each 32. 1.5625 bits per weight.
 //!
+//! ```text
 //! byte   0..2     2..34                      34..50
 //!        d: f16   qs: 32 x entry bits 0..8   qh: 8 x u16 (four times entry bits 8..11 from bit 0, code in bits 12..15,
 //!                                            bit 15: shift down)
 //!
 //! weight[i] = d * (1 + 2 code) * (entry[i % 8] + shift), shift 1/8 up or down
+//! ```
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;

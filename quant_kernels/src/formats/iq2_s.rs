@@ -1,11 +1,13 @@
 //! IQ2_S: eight weights as one of 1024 magnitude patterns and free signs, a 4-bit scale for each 16. 2.5625 bits per
 //! weight.
 //!
+//! ```text
 //! byte   0..2     2..34                      34..66        66..74                  74..82
 //!        d: f16   qs: 32 x entry bits 0..8   signs: 32     qh: entry bits 8..10,   scales: 16 codes, low nibble first
 //!                                                          four groups a byte
 //!
 //! weight[i] = d * (1/2 + code) / 4 * entry[i % 8] * sign
+//! ```
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;

@@ -1,10 +1,12 @@
 //! IQ2_XS: eight weights as one of 512 magnitude patterns and even signs, a 4-bit scale for each 16. 2.3125 bits per
 //! weight.
 //!
+//! ```text
 //! byte   0..2     2..66                                                     66..74
 //!        d: f16   qs: 32 x u16 (entry in bits 0..9, 7 signs in bits 9..16)  scales: 16 codes, low nibble first
 //!
 //! weight[i] = d * (1/2 + code) / 4 * entry[i % 8] * sign; the eighth sign makes the number of minus signs even
+//! ```
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;

@@ -1,10 +1,12 @@
 //! IQ2_XXS: eight weights as one of 256 magnitude patterns and even signs, a 4-bit scale for each 32. 2.0625 bits per
 //! weight.
 //!
+//! ```text
 //! byte   0..2     2..66
 //!        d: f16   8 x (4 entries: u8, then a u32: four times 7 signs from bit 0, code in bits 28..32)
 //!
 //! weight[i] = d * (1/2 + code) / 4 * entry[i % 8] * sign; the eighth sign makes the number of minus signs even
+//! ```
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;

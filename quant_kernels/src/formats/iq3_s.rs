@@ -1,10 +1,12 @@
 //! IQ3_S: four weights as one of 512 magnitude patterns, free signs, a 4-bit scale for each 32. 3.4375 bits per weight.
 //!
+//! ```text
 //! byte   0..2     2..66                      66..74                       74..106     106..110
 //!        d: f16   qs: 64 x entry bits 0..8   qh: entry bit 8, eight       signs: 32   scales: 8 codes, low nibble
 //!                                            entries a byte                           first
 //!
 //! weight[i] = d * (1 + 2 code) * entry[i % 4] * sign
+//! ```
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;

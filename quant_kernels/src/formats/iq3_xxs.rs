@@ -1,10 +1,12 @@
 //! IQ3_XXS: four weights as one of 256 magnitude patterns, even signs of eight, a 4-bit scale for each 32. 3.0625 bits
 //! per weight.
 //!
+//! ```text
 //! byte   0..2     2..66            66..98
 //!        d: f16   qs: 64 entries   words: 8 x u32 (four times 7 signs from bit 0, code in bits 28..32)
 //!
 //! weight[i] = d * (1/2 + code) / 2 * entry[i % 4] * sign; the eighth sign makes the number of minus signs even
+//! ```
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;

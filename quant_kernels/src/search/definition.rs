@@ -1,4 +1,4 @@
-//! What the searches approximate, by trying everything; and numbers to try it on.
+//! Exhaustive definitions of what the small searches approximate, and random numbers to compare them on.
 
 /// The least weighted squared error of a group at a scale among all entries. With `signed` values the weights keep
 /// their signs; otherwise signs are free, but with `turned` exactly one has to be wrong.

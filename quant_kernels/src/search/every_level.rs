@@ -1,5 +1,5 @@
-//! The slow definition of the formats whose weights have levels of their own, against which the whole of the fast search is
-//! held: every integer of every group under many d (and minimums), each refitted by least squares until nothing changes.
+//! The slow definition of the integer formats, with which tests compare the fast search as a whole: every integer
+//! scale (and minimum) of every group, under many d, each refitted by least squares until nothing changes.
 
 use fearless_simd::{Level, dispatch};
 use half::f16;
@@ -33,7 +33,7 @@ impl Rounding {
     }
 }
 
-/// How a block is made up: groups with an integer scale each, and an integer minimum where there are any.
+/// The structure of a block: groups with an integer scale each, and in some formats an integer minimum.
 struct Definition {
     groups: usize,
     rounding: Rounding,
@@ -185,9 +185,9 @@ impl Definition {
     }
 }
 
-/// What the fast searches leave above the definitions, at most. Sixteen places of one number are tried, and thirty-two or
-/// forty-eight of two, where the definitions try up to 4096 under each of 49 to 101 d: with five and six bits there are so
-/// many that some of them fit by chance. docs/formats.md has what that chance would cost.
+/// What the fast searches leave above the definitions, at most. Sixteen places of one number are tried, and
+/// thirty-two or forty-eight of two, where the definitions try up to 4096 under each of 49 to 101 d: with five and
+/// six bits there are so many that some of them fit by chance. docs/formats.md has what that chance would cost.
 #[test]
 fn whole_searches_are_near_the_definition() {
     use Rounding::{Integers, Listed};

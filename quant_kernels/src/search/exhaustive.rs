@@ -1,5 +1,5 @@
-//! The slow definition of the codebook formats, against which the whole of the fast search is held: every entry of every
-//! group at every code of many d.
+//! The slow definition of the codebook formats, with which tests compare the fast search as a whole: every entry of
+//! every group at every code of many d.
 
 use fearless_simd::{Level, dispatch};
 
@@ -79,7 +79,7 @@ fn hull(mut lines: Vec<Line>) -> Vec<Line> {
     hull
 }
 
-/// What a block can do.
+/// The values that a block can have.
 enum Choices {
     /// Groups, each with its lines.
     Eights(Vec<Vec<Line>>),
@@ -183,7 +183,7 @@ fn shifted(one: bool, x: &[f32], w: &[f32]) -> Choices {
     Choices::Shifted(x.chunks(8).zip(w.chunks(8)).map(group).collect(), one)
 }
 
-/// How a format's super-block is made up.
+/// The structure of a format's super-block.
 struct Definition {
     /// Blocks in it.
     blocks: usize,

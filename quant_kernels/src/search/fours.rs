@@ -29,7 +29,7 @@ struct Pair {
     odd: bool,
 }
 
-/// What a pair takes at a scale.
+/// The entries that a pair of groups takes at a scale.
 struct Best {
     /// For each half its entries, with a sign turned or not, and which of them.
     halves: [(Entries, usize); 2],

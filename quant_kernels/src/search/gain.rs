@@ -1,7 +1,7 @@
 //! The last step of every search: the scale at unit gain.
 //!
-//! Least squares shrinks the weights: what is lost to rounding is lost from their length, all outputs of the layer
-//! shrink with them, and a model minds that more than the same error in random directions. So a block's scales are
+//! Least squares shrinks the weights: what rounding loses is missing from their length. All outputs of the layer
+//! shrink with them, which costs the model more than the same error in random directions. So a block's scales are
 //! raised until sum(w x y) = sum(w x^2), after the levels were chosen at the least-squares scale.
 
 use fearless_simd::{f32x16, prelude::*};

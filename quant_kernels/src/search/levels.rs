@@ -1,4 +1,4 @@
-//! What weights are rounded to before the scale: integers between two ends, or listed values.
+//! The levels that weights are rounded to before scaling: integers between two ends, or listed values.
 
 use fearless_simd::{f32x16, i32x16, prelude::*};
 

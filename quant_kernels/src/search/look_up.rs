@@ -1,4 +1,4 @@
-//! Sixteen lanes that each take one of sixteen values.
+//! A table look-up in vectors: sixteen lanes that each take one of sixteen values.
 
 use fearless_simd::{Level, Simd, SimdBase, f32x16, u8x64};
 
@@ -13,7 +13,7 @@ pub(crate) fn look_up<S: Simd>(
     places: &Places,
     quarter: usize,
 ) -> [f32x16<S>; 2] {
-    // What the library does there is a dozen instructions for what these CPUs have one for.
+    // The library's way takes a dozen instructions; these CPUs have one for it.
     #[cfg(target_arch = "x86_64")]
     if let Level::Avx2(token) = simd.level() {
         let [a, b] = tables.map(|table| table.to_array());

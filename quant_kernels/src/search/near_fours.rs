@@ -16,9 +16,10 @@ use super::super_block::first_largest;
 const PATTERNS: usize = 4096;
 /// Entries in a list, and as many again for the final choice.
 const LIST: usize = 16;
-/// Lists looked at, each for two neighbouring scales.
+/// Lists that are searched, each for two neighbouring scales.
 const LISTS: usize = KEPT / 2;
-/// The scales that are searched, over the middle one; closer than for coarser formats, whose error says less of the scale.
+/// The scales that are searched, over the middle one; closer than for coarser formats, whose error says less of the
+/// scale.
 const SCALES: [f32; KEPT] = [0.62, 0.72, 0.82, 0.92, 1.03, 1.16, 1.34, 1.6];
 
 /// The nearest entries of each pattern.
@@ -63,8 +64,8 @@ impl NearFours {
 
     /// The entries with the largest P - s Q / 2 at the scales of the ladder, in the lists of the rounded magnitudes.
     ///
-    /// With `turned` one sign must be the opposite of the weight's, so that P loses 2 min(w x v). It is looked for near
-    /// the pattern where the weight that adds least to the norm is as small as it can be.
+    /// With `turned` one sign must be the opposite of the weight's, so that P loses 2 min(w x v). The search is then
+    /// near the pattern in which the weight that adds least to the norm is as small as possible.
     #[inline(always)]
     pub fn search<S: Simd>(&self, simd: S, target: &Magnitudes, turned: bool, middle: f32) -> Entries {
         let scales = times(&SCALES, middle);

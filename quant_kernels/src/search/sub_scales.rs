@@ -7,12 +7,12 @@ use super::levels::Levels;
 use super::scale::{LANES, first_largest, peak, sums};
 use crate::scale::Scale;
 
-/// How a format cuts its super-block, and how hard to look.
+/// How a format divides its super-block, and how many scales are tried.
 pub(crate) struct Plan<const SIGNS: usize> {
     /// The end of the integer scales that is further from zero: -32 or -128; the other end is one short of it.
     pub(crate) end: f32,
-    /// A group's scale is looked for around the one that lands its largest weight here, as a part of the largest
-    /// level; groups that gain by clipping it take a lower scale.
+    /// A group's scale is searched around the one at which its largest weight is at this part of the largest level;
+    /// groups that gain by clipping it take a lower scale.
     pub(crate) landing: f32,
     /// The super-block's scale, in units of the one that gives the largest group the largest integer.
     pub(crate) head: f32,

@@ -4,8 +4,8 @@
 //! unit gain. What shrinks the weights is taken back per row, see `block.rs`.
 //!
 //! Each block is scored on a geometric grid of scales that all blocks share. With d on the same grid a code is an
-//! offset into a block's scores, so that sixteen d are tried at once, the lanes, with all their codes. The best few are
-//! scored exactly; from the best of those on, d is refitted by least squares and the codes are chosen again.
+//! offset into a block's scores, so that sixteen d are tried at once, the lanes, with all their codes. The best few
+//! are scored exactly; at the best of those, d is refitted by least squares and the codes are chosen again.
 
 use fearless_simd::{Simd, SimdBase, SimdMask, f32x16};
 use half::f16;
@@ -29,7 +29,7 @@ pub(crate) struct Fit<const B: usize> {
 
 /// How many d of the grid are scored again, exactly: the grid is as coarse as the scores of neighbouring d differ.
 const PROBES: usize = 2;
-/// Least squares and new codes, at most this often.
+/// How often, at most, d is refitted by least squares and the codes are chosen again.
 const REFITS: usize = 1;
 
 /// Chooses d and for each block its code.

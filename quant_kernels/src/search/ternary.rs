@@ -87,7 +87,7 @@ pub(crate) fn encode_shifted_groups<S: Simd>(
     encode::<S, false, 2, 16, 3>(simd, &[0.75, 1.0, 1.35], x, importance)
 }
 
-/// Entries are sought at the `rungs` times a block's typical scale; small blocks need more of them.
+/// Entries are sought at `rungs`, multiples of a block's typical scale.
 #[inline(always)]
 fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize, const L: usize>(
     simd: S,

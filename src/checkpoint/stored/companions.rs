@@ -1,7 +1,7 @@
-//! Tensors beside the weights, by the last part of their names: what is never needed, and what shows a format that cannot
-//! be read. Tables.
+//! Tables of tensors beside the weights, by the last part of their names: those that are never needed, and those that
+//! reveal a format that cannot be read.
 
-/// What no model needs: its last part, and what it is.
+/// Tensors that no model needs: the last part of the name, and what they are.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("input_scale", "scales of activations, which a GGUF file does not quantize"),
     ("input_scale_ub", "bounds of the scales of activations"),
@@ -14,7 +14,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("inv_freq", "frequencies of the position encoding, which follow from config.json"),
 ];
 
-/// What shows that weights are stored in another format.
+/// Tensors that show that weights are stored in another format.
 const FOREIGN: &[(&str, &str)] = &[
     ("weight_packed", "packed codes of compressed-tensors (INT4, NVFP4 or MXFP4)"),
     ("weight_shape", "packed codes of compressed-tensors"),

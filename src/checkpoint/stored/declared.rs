@@ -1,4 +1,4 @@
-//! What the configuration says of how weights are stored: `quantization_config` of config.json, or ModelOpt's
+//! How weights are stored according to the configuration: `quantization_config` of config.json, or ModelOpt's
 //! hf_quant_config.json.
 
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::checkpoint::fields::check;
 use crate::checkpoint::{Config, HF_QUANT_CONFIG, Source, exists, read_file};
 use crate::error::{Error, Result, Warning};
 
-/// What is said.
+/// The declared format.
 #[derive(Debug)]
 pub enum Declared {
     /// Nothing: the tensors speak for themselves.
@@ -45,7 +45,7 @@ const FP8_ALGORITHMS: [(&str, Kind); 4] = [
 const READABLE: &str = "FP8 can be read (quant_method \"fp8\", compressed-tensors' float-quantized, modelopt's FP8), and \
                         weights that are not quantized";
 
-/// Finds out. What is not known, or is said in two ways, is a warning.
+/// Reads the declarations. Unknown fields and contradictions are warnings.
 ///
 /// # Errors
 /// If a field is missing or of a wrong type, or has a value that no GGUF file can say.

@@ -10,7 +10,7 @@ const TENSORS: &str = "tensors show what is quantized";
 const CACHE: &str = "of the KV cache, whose type is chosen when the model runs";
 const HISTORY: &str = "how the weights came about, and not what they are";
 
-/// Of DeepSeek's and transformers' FP8.
+/// Fields of DeepSeek's and transformers' FP8.
 pub const FP8: &[Field] = &[
     ("quant_method", Read),
     ("fmt", Read),
@@ -28,7 +28,7 @@ pub const FP8: &[Field] = &[
     ("is_checkpoint_fp8_serialized", Ignored(TENSORS)),
 ];
 
-/// Of compressed-tensors.
+/// Fields of compressed-tensors.
 pub const COMPRESSED_TENSORS: &[Field] = &[
     ("quant_method", Read),
     ("format", Read),
@@ -44,7 +44,7 @@ pub const COMPRESSED_TENSORS: &[Field] = &[
     ("dequantize", Ignored("says how it is loaded")),
 ];
 
-/// Of one of its groups.
+/// Fields of one of its groups.
 pub const GROUP: &[Field] = &[
     ("weights", Read),
     ("format", Read),
@@ -53,7 +53,7 @@ pub const GROUP: &[Field] = &[
     ("output_activations", Ignored(ACTIVATIONS)),
 ];
 
-/// Of a group's weights.
+/// Fields of a group's weights.
 pub const WEIGHTS: &[Field] = &[
     ("num_bits", Read),
     ("type", Read),
@@ -69,10 +69,10 @@ pub const WEIGHTS: &[Field] = &[
     ("zp_dtype", Ignored("there are no zero points")),
 ];
 
-/// Of rotations that are computed beside the weights.
+/// Fields of rotations that are computed beside the weights.
 pub const TRANSFORM: &[Field] = &[("config_groups", Only("{}"))];
 
-/// Of weights that are left out.
+/// Fields of sparse weights.
 pub const SPARSITY: &[Field] = &[
     ("format", Only("\"dense\"")),
     ("targets", Ignored(TENSORS)),
@@ -82,7 +82,7 @@ pub const SPARSITY: &[Field] = &[
     ("registry_requires_subclass", Ignored(HISTORY)),
 ];
 
-/// Of ModelOpt.
+/// Fields of ModelOpt.
 pub const MODELOPT: &[Field] = &[
     ("quant_method", Read),
     ("quant_algo", Read),

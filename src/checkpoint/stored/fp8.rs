@@ -13,12 +13,12 @@ pub const SUFFIXES: [&str; 2] = ["_scale_inv", "_scale"];
 /// Sizes of blocks in use, for grids whose configuration does not say.
 const USUAL: [u64; 3] = [128, 64, 32];
 
-/// What one factor is for.
+/// The weights that one scale is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
     /// The whole tensor.
     Tensor,
-    /// A row.
+    /// One row.
     Row,
     /// So many rows and columns; at the edges fewer.
     Block([u64; 2]),

@@ -1,5 +1,5 @@
-//! How weights are stored: read first, once, from what the configuration declares and from the tensors beside the
-//! weights, before anything is asked of names and shapes. A format that can be read is a file here, a kind of [`Encoding`]
+//! How weights are stored. It is determined once, before names and shapes are used, from what the configuration
+//! declares and from the tensors beside the weights. A format that can be read is a file here, a kind of [`Encoding`]
 //! and of [`Decoder`]; the others are refused by their name.
 
 mod companions;
@@ -25,13 +25,13 @@ use fp8::{Grain, Scales};
 pub struct LeftOut {
     /// The last part of their names.
     pub tensors: &'static str,
-    /// What they are, and so why they are not needed.
+    /// What the tensors are, which is why they are not needed.
     pub reason: &'static str,
     /// How many there are.
     pub count: usize,
 }
 
-/// What is known of the whole checkpoint.
+/// How the weights of the whole checkpoint are stored.
 #[derive(Debug)]
 pub struct Stored {
     /// Of what an FP8 scale may be for, where the configuration says.
@@ -47,7 +47,7 @@ pub enum Encoding<'a> {
     Plain,
     /// FP8 with factors.
     Fp8 {
-        /// The factors.
+        /// The tensor of the scales.
         scale: &'a Tensor,
         /// Rows and columns that share one.
         block: [u64; 2],
@@ -62,7 +62,7 @@ impl Stored {
         Self { grains: Vec::new(), left_out: Vec::new(), warnings: Vec::new() }
     }
 
-    /// Reads the declarations and looks at the names of all tensors.
+    /// Reads the declarations and compares them with the names of all tensors.
     ///
     /// # Errors
     /// If a declaration contradicts itself, or weights are stored in a format that cannot be read.
@@ -73,7 +73,7 @@ impl Stored {
         let foreign = foreign.min_by(|a, b| a.0.name.cmp(&b.0.name));
         let is_plain = |t: &&Tensor| matches!(t.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
         let grains = match declared {
-            // What was decompressed and still says so is as good as if it said nothing.
+            // A declaration that was left after decompressing has no effect.
             Declared::Other(_) if foreign.is_none() && tensors.values().all(|t| is_plain(&t)) => Vec::new(),
             Declared::Other(problem) => return Err(Error::Unsupported(problem)),
             Declared::Fp8(grains, _) => grains,
@@ -97,12 +97,12 @@ impl Stored {
         Ok(Self { grains, left_out: found, warnings })
     }
 
-    /// What is suspicious in the declarations.
+    /// Warnings about the declarations.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// What is left out because no model needs it.
+    /// The tensors that are left out because no model needs them.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
@@ -127,7 +127,7 @@ impl Stored {
     }
 }
 
-/// What turns the stored bytes of one tensor into weights.
+/// Decodes the stored bytes of one tensor.
 #[derive(Debug)]
 pub enum Decoder {
     /// The numbers are the weights.

@@ -9,7 +9,7 @@ const SAMPLING: Treatment = Ignored("of sampling; generation_config.json counts"
 const CODE: Treatment = Ignored("says which code, and not what it computes");
 const HEADS: Treatment = Ignored("of other heads than a language model's");
 
-/// What transformers writes into every config.json, of today and of old.
+/// Fields that transformers writes into every config.json, in old versions and new.
 pub const GENERAL: &[Field] = &[
     ("architectures", Read),
     ("bos_token_id", Read),
@@ -89,7 +89,7 @@ pub const GENERAL: &[Field] = &[
     ("begin_suppress_tokens", SAMPLING),
 ];
 
-/// What `rope_scaling` and `rope_parameters` may say.
+/// Fields of `rope_scaling` and `rope_parameters`.
 pub const ROPE: &[Field] = &[
     ("type", Read),
     ("rope_type", Read),

@@ -1,5 +1,6 @@
 //! The model families: each is one file, and a line here. A family turns config.json into a [`Description`], and says
-//! which metadata keys of its architecture spell that. Tensors, forward pass and all the rest follow from the description.
+//! which metadata keys of its architecture spell that. Tensors, forward pass and all the rest follow from the
+//! description.
 
 mod builder;
 mod deepseek2;
@@ -32,13 +33,13 @@ pub struct Family {
 
 /// A checkpoint, described.
 pub struct Described {
-    /// What it is.
+    /// The description.
     pub model: Description,
     /// Layers for multi-token prediction that the checkpoint may have and that are left out.
     pub left_out: std::ops::Range<u32>,
-    /// What is suspicious in config.json.
+    /// Warnings about config.json.
     pub warnings: Vec<Warning>,
 }
 
-/// All that are known.
+/// All families.
 pub const FAMILIES: &[Family] = &[deepseek2::FAMILY, qwen3moe::FAMILY];

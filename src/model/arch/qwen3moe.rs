@@ -1,5 +1,5 @@
-//! `qwen3moe`: Qwen3-30B-A3B, 235B-A22B, Coder. Grouped attention with normalised queries and keys; every layer has routed
-//! experts, and none is shared.
+//! `qwen3moe`: Qwen3-30B-A3B, 235B-A22B, Coder. Grouped attention with normalised queries and keys; every layer has
+//! routed experts, and none is shared.
 
 use super::fields::{
     Field, GENERAL,

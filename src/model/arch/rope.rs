@@ -5,7 +5,7 @@ use crate::checkpoint::Config;
 use crate::error::{Error, Result, Warning};
 use crate::model::layer::Yarn;
 
-/// What is not known of the position encoding's fields.
+/// Warnings about unknown fields of the position encoding.
 ///
 /// # Errors
 /// If one has a value that no GGUF file can say.
@@ -88,7 +88,7 @@ pub fn log_multiplier(config: &Config) -> Result<f32> {
     if !(0.0..=100.0).contains(&mscale) {
         return Err(scaling.fault("mscale_all_dim", format!("is {mscale}; expected 0 to 100")));
     }
-    // What rotated parts are multiplied by besides, the ratio of the two, has no key: llama.cpp takes it for 1.
+    // Rotated parts are also multiplied by the ratio of the two. There is no key for that: llama.cpp takes it for 1.
     let rotated: f32 = scaling.find("mscale")?.unwrap_or(1.0);
     if scaling.positive("factor")? > 1.0 && rotated != mscale {
         let problem =

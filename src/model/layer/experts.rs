@@ -1,5 +1,5 @@
-//! Routed experts of a layer, with the router that sends a token to a few of them, and shared experts that all tokens go
-//! through. One routed expert is in memory at a time.
+//! Routed experts of a layer, with the router that sends a token to a few of them, and shared experts that all tokens
+//! go through. One routed expert is in memory at a time.
 
 use dense_kernels::Dense;
 
@@ -33,7 +33,7 @@ pub struct Experts {
 /// Experts that every token uses, stored as one FFN.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shared {
-    /// How many they are said to be.
+    /// Their number, as the metadata have it.
     pub count: u32,
     /// Numbers between their matrices, all together.
     pub width: u32,
@@ -42,7 +42,7 @@ pub struct Shared {
 }
 
 impl Experts {
-    /// The tensors.
+    /// The tensors of the experts, shared ones and router included, in the order of use.
     pub fn specs(&self, hidden: u32) -> Vec<Spec> {
         let router = Spec::matrix(ROUTER, Role::Router, "mlp.gate.weight", [self.count, hidden]);
         let mut all = vec![router.reads_stream(FFN_NORM)];
@@ -130,7 +130,7 @@ impl Experts {
     }
 }
 
-/// What every token goes through, in memory.
+/// The parts that every token goes through, in memory: router and shared experts.
 pub struct OpenExperts<'a> {
     router: &'a Router,
     gate: Dense,
@@ -144,7 +144,7 @@ pub struct OpenExperts<'a> {
 pub struct Route {
     /// The experts with their weights, best first.
     pub chosen: Vec<(usize, f32)>,
-    /// How well each expert suits the token: what is chosen by.
+    /// The scores by which the token's experts are chosen, one for each expert.
     pub merits: Vec<f32>,
 }
 

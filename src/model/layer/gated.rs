@@ -1,4 +1,4 @@
-//! A gated FFN: down(silu(gate(x)) up(x)), of a dense layer, of shared experts or of one routed expert.
+//! A gated FFN, down(silu(gate(x)) * up(x)): of a dense layer, of shared experts or of one routed expert.
 
 use dense_kernels::Dense;
 
@@ -11,7 +11,7 @@ use crate::model::part::Gated;
 use crate::model::spec::Spec;
 use crate::model::tensor::Role;
 
-/// What the three are called: in GGUF, and in a checkpoint.
+/// The names of the three matrices, in GGUF and in a checkpoint.
 pub(super) const THREE: [(Gated, &str, &str); 3] =
     [(Gated::Gate, "gate", "gate_proj"), (Gated::Up, "up", "up_proj"), (Gated::Down, "down", "down_proj")];
 
@@ -29,7 +29,7 @@ pub(super) fn shape(gated: Gated, hidden: u32, width: u32) -> [u32; 2] {
     if gated == Gated::Down { [hidden, width] } else { [width, hidden] }
 }
 
-/// What one of the three reads and writes.
+/// Sets where one of the three reads its inputs and writes its output.
 pub(super) fn placed(spec: Spec, gated: Gated) -> Spec {
     let spec = spec.gated(gated);
     match gated {
@@ -71,7 +71,7 @@ impl OpenGated {
         Ok(Self { inner: [gate_place, up_place], down_place, slice, gate, up, down })
     }
 
-    /// Its output for rows of normalised states.
+    /// The output for rows of normalised states, a row for each.
     ///
     /// # Errors
     /// Those of the observer.

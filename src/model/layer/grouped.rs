@@ -44,7 +44,7 @@ pub struct Grouped {
     pub biases: bool,
     /// Whether the output has a bias.
     pub output_bias: bool,
-    /// Tokens that a token sees, itself included; None for all before it.
+    /// Length of the sliding window in tokens, the token itself included; None for all tokens before it.
     pub window: Option<u32>,
     /// Whether each head has a sink: a learnt score that takes a share and gives nothing.
     pub sinks: bool,
@@ -52,7 +52,7 @@ pub struct Grouped {
     pub rotated: bool,
 }
 
-/// What a norm of queries or keys takes the mean over.
+/// The numbers that a norm of queries or keys takes the mean over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
     /// Each head by itself, all with the same gains.
@@ -67,7 +67,7 @@ impl Grouped {
         [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * self.width)
     }
 
-    /// The tensors.
+    /// The tensors of the attention, in the order of use.
     pub fn specs(&self, hidden: u32) -> Vec<Spec> {
         let source = |name: &str, suffix: &str| format!("self_attn.{name}.{suffix}");
         let mut specs = Vec::new();
@@ -104,7 +104,8 @@ impl Grouped {
         2 * self.kv_heads * self.width
     }
 
-    /// Numbers of llama.cpp's buffers for a token: queries, their rotated copy and the output, beside two hidden states.
+    /// Numbers of llama.cpp's buffers for a token: queries, their rotated copy and the output, beside two hidden
+    /// states.
     pub fn scratch_per_token(&self, hidden: u32) -> u64 {
         3 * u64::from(self.heads) * u64::from(self.width) + 2 * u64::from(hidden)
     }
@@ -190,7 +191,7 @@ pub struct OpenGrouped<'a> {
     eps: f32,
     norm: Dense,
     projections: [Projection; 3],
-    /// Of queries and keys.
+    /// Gains of the norms of queries and of keys.
     norms: [Option<Dense>; 2],
     sinks: Option<Dense>,
     output: Projection,
@@ -245,7 +246,7 @@ impl OpenGrouped<'_> {
         rows
     }
 
-    /// What a head makes of a chunk.
+    /// The output of one head for a chunk: a row for each token.
     fn head(&self, head: usize, queries: View<'_>, keys: View<'_>, values: View<'_>) -> Dense {
         let sizes = self.sizes;
         let (length, width) = (queries.rows(), sizes.width as usize);

@@ -41,8 +41,8 @@ pub struct Latent {
 }
 
 impl Latent {
-    /// The tensors. A checkpoint has keys and values of a head after one another in one matrix; keys are transposed, since
-    /// llama.cpp multiplies the query by them.
+    /// The tensors. A checkpoint has keys and values of a head after one another in one matrix; keys are transposed,
+    /// since llama.cpp multiplies the query by them.
     pub fn specs(&self, hidden: u32, rope: &Rope) -> Vec<Spec> {
         let queries = self.heads * (self.nope + rope.columns);
         let matrix = |name: &str, source: &str, shape| {
@@ -86,8 +86,8 @@ impl Latent {
         self.kv_rank + rope.columns
     }
 
-    /// Numbers of llama.cpp's buffers for a token: queries against the cache, at three stages, beside two hidden states;
-    /// docs/machines.md has the measurement.
+    /// Numbers of llama.cpp's buffers for a token: queries against the cache, at three stages, beside two hidden
+    /// states; docs/records/2026-11-machines.md has the measurement.
     pub fn scratch_per_token(&self, hidden: u32, rope: &Rope) -> u64 {
         3 * u64::from(self.heads) * u64::from(self.cache_per_token(rope)) + 2 * u64::from(hidden)
     }
@@ -154,7 +154,7 @@ struct Sizes {
     rope: usize,
     value: usize,
     eps: f32,
-    /// What products of queries and keys are multiplied by.
+    /// The factor of the products of queries and keys.
     scale: f32,
 }
 
@@ -192,7 +192,7 @@ pub struct OpenLatent {
 }
 
 enum Query {
-    /// Of low rank, with a norm between.
+    /// Two matrices of low rank, with a norm between.
     Low {
         a: Dense,
         norm: Dense,
@@ -202,7 +202,7 @@ enum Query {
     Full(Dense),
 }
 
-/// What one head makes of one chunk.
+/// The output of one head for one chunk.
 struct HeadOutput {
     /// Latents, weighted by attention: the input of attn_v_b.
     mixed: Option<Dense>,
@@ -314,7 +314,7 @@ impl OpenLatent {
     }
 }
 
-/// Tokens that see each other.
+/// The tokens of one chunk, which attend to each other.
 struct Chunk<'a> {
     start: usize,
     length: usize,

@@ -1,5 +1,6 @@
-//! The kinds of which layers consist. Each has in its own file the numbers that describe it, its tensors ([`Spec`]), its
-//! mathematics and the memory that llama.cpp needs for it; a new family combines them, and a new kind is a file here.
+//! The kinds of which layers consist. Each has in its own file the numbers that describe it, its tensors ([`Spec`]),
+//! its mathematics and the memory that llama.cpp needs for it; a new family combines them, and a new kind is a file
+//! here.
 //!
 //! | file | kind |
 //! |---|---|
@@ -66,14 +67,14 @@ pub enum Ffn {
 
 /// Attention with its weights in memory.
 pub trait Attend {
-    /// What it adds to the hidden states of whole chunks of a text.
+    /// The output that is added to the hidden states of whole chunks of a text, a row for each token.
     ///
     /// # Errors
     /// Those of the observer.
     fn apply(&self, states: Dense, text: &Chunks, observer: &mut dyn Observer) -> Result<Dense>;
 }
 
-/// How a text is divided: tokens see those of their chunk, up to themselves.
+/// How a text is divided: a token attends to the tokens of its chunk up to itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunks<'a> {
     /// Tokens in a chunk.
@@ -170,7 +171,7 @@ impl Ffn {
     }
 }
 
-/// What a layer with these weights, a row for each output, makes of rows of inputs.
+/// Products of rows of inputs with weights that have a row for each output.
 pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
     let mut out = Dense::zeros(inputs.rows(), weights.rows());
     product(out.view_mut(), Accum::Replace, inputs, weights.view().transposed());

@@ -27,7 +27,8 @@ pub fn gate(gate: &mut Dense, up: &Dense) {
     }
 }
 
-/// The softmax of scores times `scale`, in their place. A sink takes part as one more score, unscaled and without a value.
+/// The softmax of scores times `scale`, in their place. A sink takes part as one more score, unscaled and without a
+/// value.
 pub fn softmax(scores: &mut [f32], scale: f32, sink: Option<f32>) {
     let largest = scores.iter().copied().fold(sink.map_or(f32::NEG_INFINITY, |sink| sink / scale), f32::max);
     let mut sum = 0.0;

@@ -1,4 +1,4 @@
-//! Who is shown the inputs of every matrix while a model is computed.
+//! The observer of a forward pass: it is shown the inputs of every matrix.
 
 use dense_kernels::View;
 

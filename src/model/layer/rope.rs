@@ -1,5 +1,5 @@
-//! Position encoding: rotations of pairs of columns, yarn's frequencies. By libm's functions, whose bits do not depend on the
-//! system.
+//! Position encoding: rotations of pairs of columns, yarn's frequencies. By libm's functions, whose bits do not
+//! depend on the system.
 
 use std::f64::consts::PI;
 
@@ -56,7 +56,7 @@ impl Rope {
         Self { yarn: self.yarn.map(explicit), ..*self }
     }
 
-    /// What rotated columns are multiplied by where no log multiplier says otherwise: llama.cpp's 1 + 0.1 ln factor.
+    /// The factor of rotated columns where no log multiplier is given: llama.cpp's 1 + 0.1 ln factor.
     pub fn magnitude(&self) -> f32 {
         match self.yarn {
             Some(yarn) if yarn.factor > 1.0 => 1.0 + 0.1 * libm::logf(yarn.factor),
@@ -66,7 +66,7 @@ impl Rope {
 }
 
 impl Yarn {
-    /// What the scale of latent attention is multiplied by.
+    /// The factor of latent attention's scale.
     pub fn attention(&self) -> f32 {
         let multiplier = self.log_multiplier.unwrap_or(0.0);
         let growth = if self.factor > 1.0 { multiplier * libm::logf(self.factor) } else { 0.0 };

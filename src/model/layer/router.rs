@@ -1,4 +1,4 @@
-//! Which experts a token goes to, and how much each counts. Pure: logits in, choice out.
+//! The router: which experts a token uses and with which weights. Pure: logits in, choice out.
 
 use super::exp::exp;
 
@@ -9,11 +9,11 @@ pub struct Router {
     pub used: u32,
     /// Groups of experts, of which a token may use some only.
     pub groups: Option<Groups>,
-    /// What scores are.
+    /// How scores follow from the logits.
     pub gating: Gating,
     /// Whether the weights of the chosen are divided by their sum.
     pub normalised: bool,
-    /// What the weights are multiplied by.
+    /// The factor of the experts' weights.
     pub scale: f32,
     /// Whether a learnt bias is added to the scores when experts are chosen.
     pub bias: bool,
@@ -28,7 +28,7 @@ pub struct Groups {
     pub used: u32,
 }
 
-/// What a router's scores are, with GGUF's numbers (`expert_gating_func`).
+/// How a router's scores follow from its logits, with GGUF's numbers (`expert_gating_func`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gating {
     /// The softmax of the logits.
@@ -61,8 +61,8 @@ impl Router {
 
     /// The chosen experts with their weights, best first; of equals the first.
     ///
-    /// With a bias (V3) it is added to choose by but not to weigh by, and a group is as good as its two best experts;
-    /// without (V2) a group is as good as its best one.
+    /// A bias (V3) is added to the scores for choosing, but not to the weights, and a group counts by the sum of its
+    /// two best experts; without one (V2) a group counts by its best expert.
     pub fn choose(&self, scores: &[f32], bias: Option<&[f32]>) -> Vec<(usize, f32)> {
         let mut merit: Vec<f32> = match bias {
             Some(bias) => scores.iter().zip(bias).map(|(score, bias)| score + bias).collect(),

@@ -110,8 +110,8 @@ fn contradiction(token: &Added, file: &str, content: &str, id: u32) -> Error {
     Error::file(token.file, problem)
 }
 
-/// Puts them among the tokens that `file` gives, by transformers' order of precedence: what added_tokens_decoder says of a
-/// token counts more than the tokenizer's own file, and that more than added_tokens.json.
+/// Puts them among the tokens that `file` gives, by transformers' order of precedence: what added_tokens_decoder says
+/// of a token counts more than the tokenizer's own file, and that more than added_tokens.json.
 ///
 /// # Errors
 /// If an id has another text there, a text another id, or an id is none of the model.

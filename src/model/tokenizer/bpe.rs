@@ -133,7 +133,8 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
     Ok(Vocabulary { tokens, merges, splitter, doubts })
 }
 
-/// Whether digits and ideographs are split out first; None if the splitting rules are not known, and so not where they end.
+/// Whether digits and ideographs are split out first; None if the splitting rules are unknown, so that it cannot be
+/// said where matches end.
 pub fn splits_known(json: &[u8]) -> Option<bool> {
     let file: File = serde_json::from_slice(json).ok()?;
     let normalizer = rules("normalizer", file.normalizer).ok()?;
@@ -161,7 +162,7 @@ fn check(merges: &[String], vocab: &Pairs<u32>) -> Result<()> {
     Ok(())
 }
 
-/// A part of the file that is looked at as it comes.
+/// A part of the file as plain JSON.
 fn rules(field: &str, json: Option<&RawValue>) -> Result<Value> {
     let Some(json) = json.map(RawValue::get) else { return Ok(Value::Null) };
     if json.len() > MAX_RULES {
@@ -183,8 +184,8 @@ impl Merge {
     }
 }
 
-/// Whether it composes letters and marks (NFC) and does no more. Qwen's tokenizers do, and llama.cpp, which does not, is used
-/// with them all the same: nearly every text is composed already.
+/// Whether it composes letters and marks (NFC) and does no more. Qwen's tokenizers do, and llama.cpp, which does not,
+/// is used with them all the same: nearly every text is composed already.
 fn composes(normalizer: &Value) -> bool {
     *normalizer == json!({"type": "NFC"})
 }

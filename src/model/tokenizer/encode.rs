@@ -55,7 +55,7 @@ impl Encoder {
                     .single_word(token.single_word)
                     .normalized(token.normalized)
             });
-        // What is written as a control token is none of the text, whatever its file says of it.
+        // The text of a control token is never matched in a text, whatever the tokenizer's file says.
         let controls = |mut token: AddedToken| {
             token.special = added(token.content.clone(), token.special).1 == Kind::Control;
             token
@@ -98,7 +98,8 @@ impl Encoder {
 fn library(file: &str, json: &[u8]) -> Result<tokenizers::Tokenizer> {
     let fault = |e| Error::file(file, format!("cannot be used to read text: {e}"));
     let mut tokenizer = tokenizers::Tokenizer::from_bytes(json).map_err(fault)?;
-    // What training left there is not asked for: a text is read whole, as it is, and the same each time.
+    // Truncation, padding and dropout that training left in the file are switched off: a text is read whole, and
+    // alike each time.
     tokenizer.with_truncation(None).map_err(fault)?;
     tokenizer.with_padding(None);
     if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
@@ -118,7 +119,7 @@ fn borders(json: &[u8], tokenizer: &tokenizers::Tokenizer) -> Option<Borders> {
     bpe::splits_known(json).map(|classes| Borders { classes, literals: literals(tokenizer) })
 }
 
-/// The tokens that are looked for in a text.
+/// The tokens that are searched for in a text before it is split.
 fn literals(tokenizer: &tokenizers::Tokenizer) -> Vec<Literal> {
     let tokens = tokenizer.get_added_tokens_decoder();
     let looked_for = tokens.into_values().filter(|token| !token.special);

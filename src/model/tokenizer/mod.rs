@@ -23,7 +23,7 @@ use specials::Specials;
 
 const CONFIG: &str = "tokenizer_config.json";
 
-/// What GGUF says of a token.
+/// GGUF's kinds of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Normal = 1,
@@ -39,7 +39,7 @@ struct Vocabulary {
     tokens: Vec<Option<(String, Kind)>>,
     merges: Vec<String>,
     splitter: split::Splitter,
-    /// What llama.cpp does not do as the file says.
+    /// Rules of the file that llama.cpp does not follow, as warnings.
     doubts: Vec<String>,
 }
 
@@ -122,7 +122,7 @@ impl Tokenizer {
         })
     }
 
-    /// What the files do not say, though they should, and where they do not agree.
+    /// Warnings about what the files leave out or contradict each other in.
     pub fn warnings(&self) -> Vec<Warning> {
         let missing = |is: bool, problem: String| is.then(|| Warning::new(Error::file(CONFIG, problem)));
         let padding = format!("no padding token is named, nor in the others of {}", Specials::files());

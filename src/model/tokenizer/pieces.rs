@@ -1,14 +1,15 @@
-//! Where a text may be cut so that its pieces have the ids of the whole: places at which every step of the splitting rules ends
-//! a match, whatever follows. A text then goes through the tokenizer piece by piece, and memory does not grow with it.
+//! Places where a text may be cut so that the pieces' token ids are those of the whole text: there every step of the
+//! splitting rules ends a match, whatever follows. So a text goes through the tokenizer piece by piece, and memory
+//! does not grow with it.
 
 /// Bytes of a piece that is large enough to be fast and small enough for memory.
 pub const TEXT_PIECE: usize = 1 << 16;
 
-/// A text without a safe place in so many bytes is cut anywhere: its ids then differ from those of the whole around one place in
-/// a megabyte. (Lines and words are safe places; this is for data without any.)
+/// A text without a safe place in so many bytes is cut anywhere: its ids then differ from those of the whole around
+/// one place in a megabyte. (Lines and words are safe places; this is for data without any.)
 const MOST: usize = 1 << 20;
 
-/// A token that is looked for in the text before it is split.
+/// A token that is searched for in the text before it is split.
 #[derive(Clone, Debug)]
 pub struct Literal {
     pub text: String,
@@ -18,12 +19,12 @@ pub struct Literal {
     pub single_word: bool,
 }
 
-/// What is known of a tokenizer's splitting.
+/// Where a tokenizer's splitting rules allow cuts.
 #[derive(Clone, Debug)]
 pub struct Borders {
     /// Whether digits and ideographs are split out before all else.
     pub classes: bool,
-    /// Tokens that are looked for.
+    /// Tokens that are searched for before splitting.
     pub literals: Vec<Literal>,
 }
 
@@ -82,7 +83,7 @@ fn class(c: char) -> u8 {
 /// Cuts a text that comes in parts.
 #[derive(Debug)]
 pub struct Cutter {
-    /// None for splitting rules of which nothing is known: the text stays whole.
+    /// None for unknown splitting rules: the text stays whole.
     borders: Option<Borders>,
     text: String,
     /// Bytes of a character that is not complete yet.

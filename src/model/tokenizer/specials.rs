@@ -1,5 +1,5 @@
-//! Which tokens begin, end and fill a text: by their text in tokenizer_config.json or special_tokens_map.json, else by number
-//! in config.json or generation_config.json.
+//! Which tokens begin, end and fill a text: by their text in tokenizer_config.json or special_tokens_map.json, else
+//! by number in config.json or generation_config.json.
 
 use serde_json::Value;
 
@@ -69,8 +69,8 @@ impl Specials {
         Ok(None)
     }
 
-    /// A warning for each token that begins, ends or fills a text and that the files do not agree on. What is named goes before
-    /// what is numbered, and what stands first before the others.
+    /// A warning for each token that begins, ends or fills a text and that the files do not agree on. What is named
+    /// goes before what is numbered, and what stands first before the others.
     pub fn doubts(&self, tokens: &[String]) -> Vec<Warning> {
         let mut found = Vec::new();
         for field in ["bos_token", "eos_token", "pad_token"] {

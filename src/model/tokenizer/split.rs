@@ -22,7 +22,8 @@ impl Splitter {
 }
 
 impl Splitter {
-    /// What each step of a known splitter splits out, in order: a pattern, or [`DIGIT`]. None where that is not known whole.
+    /// What each step of a known splitter splits out, in order: a pattern, or [`DIGIT`]. None where that is not known
+    /// whole.
     pub fn steps(name: &str) -> Option<&'static [&'static str]> {
         let whole = |known: &&Known| {
             known.name == name

@@ -30,7 +30,7 @@ pub struct Imatrix {
 struct Entry {
     /// Bytes of the sums: little-endian f32.
     sums: Range<usize>,
-    /// What the sums are divided by: one number for all, or one for each slice.
+    /// The divisor of the sums: one number for all, or one for each slice.
     counts: Counts,
 }
 
@@ -142,8 +142,8 @@ impl Imatrix {
                 return Err(fault(format!("slice {slice}, column {column} is {value}; expected 0 or more")));
             }
         }
-        // llama-imatrix stores exactly 1 in the legacy layout for an expert without a token. And no input is always zero in
-        // every column: such values were never measured, or have been lost.
+        // llama-imatrix stores exactly 1 in the legacy layout for an expert without a token. And no input is always
+        // zero in every column: such values were never measured, or have been lost.
         let ones = matches!(entry.counts, Counts::Calls(_)) && slices > 1 && values.iter().all(|&v| v == 1.0);
         let unseen = ones || values.iter().all(|&v| v == 0.0);
         Ok((!unseen).then_some(values))

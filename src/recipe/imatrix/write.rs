@@ -17,7 +17,7 @@ pub enum Layout {
     Dat,
 }
 
-/// What there will be for one tensor.
+/// The sizes of one tensor's entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Name of the tensor.
@@ -28,7 +28,7 @@ pub struct Entry {
     pub matrices: usize,
 }
 
-/// What the matrix was made from.
+/// The texts and chunks that the matrix was made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// Names of the texts.

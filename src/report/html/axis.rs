@@ -1,4 +1,4 @@
-//! Axes: where a value stands, and the round numbers beside it.
+//! Axes of charts: from values to pixels, and the round numbers beside them.
 
 use super::svg::{Anchor, Svg};
 

@@ -1,4 +1,4 @@
-//! What a text told of the file: perplexities, divergence, and how far the hidden states are off after each layer.
+//! The chart of `evaluate --json`: perplexities, divergence, and the error of the hidden states after each layer.
 
 use super::axis::{Axis, layer_ticks};
 use super::markup::{Fill, escaped, figure};

@@ -1,4 +1,4 @@
-//! Colours: one for each role, and a ramp for bits per weight. Both can be told apart on white and on black.
+//! Colours: one for each role, and a ramp for bits per weight. Both can be distinguished on white and on black.
 
 use quant_kernels::Format;
 
@@ -42,7 +42,7 @@ pub fn of_role(role: Option<Role>) -> Fill {
     Fill::Class(ROLES.iter().find(|row| row.0 == role).map_or("r-unknown", |row| row.1))
 }
 
-/// Its name.
+/// The role's name in legends.
 pub fn name(role: Option<Role>) -> &'static str {
     role.map_or("unknown", Role::name)
 }

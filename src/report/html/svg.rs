@@ -54,7 +54,7 @@ impl Svg {
         );
     }
 
-    /// A line.
+    /// A straight line between two points.
     pub fn line(&mut self, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2], class: &'static str) {
         let [x1, y1, x2, y2] = [x1, y1, x2, y2].map(short);
         let _ = writeln!(
@@ -104,7 +104,7 @@ impl Svg {
         );
     }
 
-    /// The element.
+    /// The finished SVG element.
     pub fn finish(self) -> String {
         let [width, height] = [self.width, self.height].map(short);
         format!(

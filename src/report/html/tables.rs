@@ -1,4 +1,4 @@
-//! What is better read than drawn: warnings, types by role, every tensor.
+//! Tables of the report: warnings, types by role, every tensor.
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ const RIGHT: f64 = 640.0;
 const WIDTH: f64 = 1000.0;
 const ROW: f64 = 26.0;
 
-/// The figures of what is known.
+/// The charts of the times that the subject has.
 pub fn section(subject: &Subject) -> String {
     let planned = subject.estimate.as_ref().map_or(String::new(), |estimate| of_types(subject, estimate));
     let run = subject.run.as_ref().map_or(String::new(), of_stages);

@@ -1,4 +1,4 @@
-//! Whether figures are of the files that a report shows: by the SHA-256 of each.
+//! Checks by SHA-256 that figures belong to the files that a report shows.
 
 use super::Subject;
 

@@ -1,4 +1,4 @@
-//! What a text tells of a file: the output of `evaluate --json`, which says by SHA-256 of which file.
+//! The certificate of a file: the output of `evaluate --json`, which names its file by SHA-256.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ const MAX_FILE: u64 = 16 << 20;
 /// More layers than a chart can show.
 const MAX_LAYERS: usize = 4096;
 
-/// What is read of the output.
+/// The fields of the output that are shown.
 #[derive(Deserialize)]
 struct Output {
     #[serde(flatten)]

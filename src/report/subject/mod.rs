@@ -42,7 +42,7 @@ pub struct Subject {
     pub tensors: Vec<Tensor>,
     /// Types that do not fit.
     pub fallbacks: Vec<Fallback>,
-    /// What to beware of.
+    /// Warnings.
     pub warnings: Vec<String>,
     /// Expected damage at other sizes, smallest first.
     pub tradeoff: Vec<Point>,
@@ -54,14 +54,14 @@ pub struct Subject {
     pub estimate: Option<Estimate>,
     /// How long the work took.
     pub run: Option<Run>,
-    /// What a text told of the file.
+    /// What `evaluate` found.
     pub certificate: Option<Certificate>,
 }
 
 /// A size and the damage that is expected at it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 pub struct Point {
-    /// Of the whole file.
+    /// Bytes of the whole file.
     pub bytes: u64,
     /// Expected damage, in the allocation's own measure; less is better.
     pub damage: f64,

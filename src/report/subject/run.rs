@@ -17,15 +17,15 @@ const MAX_FILE: u64 = 256 << 20;
 /// The last event of a run.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Run {
-    /// From the first read to the final name.
+    /// Seconds from the first read to the final name.
     pub seconds: f64,
     /// How busy each stage was.
     pub busy: Stages,
-    /// For reading the files back.
+    /// Seconds for reading the files back.
     pub sealing_seconds: f64,
     /// Peak of the process.
     pub peak_memory_bytes: Option<u64>,
-    /// SHA-256 of each file that was made, where the events tell.
+    /// SHA-256 of each file that was made, if the events have them.
     pub files_sha256: Option<Vec<String>>,
 }
 

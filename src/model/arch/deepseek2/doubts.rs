@@ -1,5 +1,5 @@
-//! What config.json says besides, and what the checkpoint has, where the two do not go together: the file is made of what
-//! counts, and the user is told.
+//! Warnings about contradictions between config.json and the checkpoint's tensors. The file is made by what llama.cpp
+//! will compute.
 
 use super::fields::Class;
 use crate::checkpoint::{Checkpoint, Config};

@@ -5,7 +5,7 @@ use crate::model::arch::fields::{
     Treatment::{Ignored, Only, Read},
 };
 
-/// What is done about each.
+/// How each field is treated.
 pub const FIELDS: &[Field] = &[
     ("model_type", Read),
     ("hidden_size", Read),
@@ -58,7 +58,7 @@ pub const FIELDS: &[Field] = &[
     ("model_max_length", Ignored("max_position_embeddings counts")),
 ];
 
-/// What a class takes for a field that is absent.
+/// The defaults of a class for absent fields.
 pub struct Class {
     pub architecture: &'static str,
     /// Its names in `model_type`.

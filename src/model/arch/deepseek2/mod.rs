@@ -112,7 +112,7 @@ impl Numbers {
             let problem = format!("config.json: hidden_act is \"{activation}\"; llama.cpp computes silu");
             return Err(Error::Unsupported(problem));
         }
-        // Where config.json does not say it, what is there counts.
+        // Where config.json does not say it, the tensors decide.
         let mtp: u32 =
             config.find("num_nextn_predict_layers")?.unwrap_or_else(|| stored_mtp(checkpoint, layers));
         if mtp > MAX_LAYERS - layers {
