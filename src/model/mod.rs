@@ -143,6 +143,14 @@ impl Model {
         })
     }
 
+    /// Whether it was planned from a GGUF file, whose tensors have their names already.
+    pub fn is_of_gguf(&self) -> bool {
+        self.tensors
+            .iter()
+            .flat_map(|tensor| tensor.slices.first().map(|slice| *slice.tensor == *tensor.name))
+            .any(|same| same)
+    }
+
     /// What the model is.
     ///
     /// # Errors

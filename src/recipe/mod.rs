@@ -76,7 +76,10 @@ pub fn decide(
 ) -> Result<Vec<Decision>> {
     let facts = Facts::of(&model.metadata);
     let names = || model.tensors.iter().map(|tensor| &*tensor.name);
-    let present = imatrix == Presence::Present;
+    // llama-quantize refuses IQ3_XXS without importances, so its rule for that case shows in dry runs alone. What is made of
+    // a checkpoint has the types that it always had here.
+    let never = recipe.llama.is_some_and(|file_type| file_type.name == "IQ3_XXS") && !model.is_of_gguf();
+    let present = imatrix == Presence::Present || never;
     let mut llama = recipe.llama.map(|file_type| Chooser::new(file_type, &facts, present, names()));
     let mut used = vec![0; recipe.rules.len()];
     let mut overridden = vec![false; overrides.len()];
