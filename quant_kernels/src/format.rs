@@ -111,6 +111,11 @@ impl Format {
         TABLE.iter().find(|row| row.2 == id).map(|row| row.0)
     }
 
+    /// The format of this name, in any case, those included that are only carried over.
+    pub fn of_name(name: &str) -> Option<Self> {
+        TABLE.iter().find(|row| row.1.eq_ignore_ascii_case(name)).map(|row| row.0)
+    }
+
     /// Weights in a block; a row is a whole number of blocks.
     pub fn block_len(self) -> usize {
         TABLE[self as usize].3

@@ -22,6 +22,7 @@ impl Model {
                 for slice in &mut tensor.slices {
                     slice.tensor = format!("{BASE}{}", slice.tensor).into();
                 }
+                tensor.input_norm = tensor.input_norm.map(|norm| format!("{BASE}{norm}"));
                 return Ok(tensor);
             }
             found += 1;

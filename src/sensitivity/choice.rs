@@ -190,6 +190,12 @@ impl<'a> Choices<'a> {
 fn formats(tensor: &TensorPlan, min: Option<Format>, max: Option<Format>, types: &[Format]) -> Vec<Format> {
     let mut formats = measure::formats(tensor, types);
     let bits = Format::bits_per_weight;
+    if !formats.iter().any(|format| types.contains(format)) {
+        // Rows that fill the blocks of no type have what is left for them, whatever the bounds.
+        formats.sort_by(|a, b| bits(*a).total_cmp(&bits(*b)));
+        formats.truncate(1);
+        return formats;
+    }
     formats.retain(|&format| {
         min.is_none_or(|min| bits(format) >= bits(min)) && max.is_none_or(|max| bits(format) <= bits(max))
     });

@@ -86,7 +86,8 @@ impl TryFrom<Listed> for Tensor {
 
     fn try_from(listed: Listed) -> Result<Self, String> {
         let fault = |problem: String| format!("tensor {:?}: {problem}", listed.name);
-        let type_of = |name: &str| name.parse::<Format>().map_err(|e| fault(e.to_string()));
+        let type_of =
+            |name: &str| Format::of_name(name).ok_or_else(|| fault(format!("has the unknown type {name:?}")));
         let weights = listed.shape.iter().try_fold(1u64, |weights, ne| weights.checked_mul(*ne));
         let weights =
             weights.filter(|weights| (1..=MAX_WEIGHTS).contains(weights) && !listed.shape.is_empty());
