@@ -10,15 +10,17 @@ use serde_json::json;
 
 use super::feedback::FeedbackArgs;
 use super::outputs::Existing;
-use super::planning::{Planned, Planning, thread_count, threads};
+use super::planning::{Planned, Planning};
+use super::progress::{Progress, Style};
 use super::size;
+use super::threads::{thread_count, threads};
 use super::{interrupt, print};
 use crate::error::Warning;
 use crate::gguf::beside;
 use crate::log;
 use crate::pipeline::{Job, Made, default_memory, run};
 use crate::plain::{self, plain};
-use crate::report::{Progress, Size, Style, Summary, peak_memory};
+use crate::report::{Size, Summary, peak_memory};
 
 /// Turn a checkpoint into a GGUF file
 #[derive(Debug, Args)]
