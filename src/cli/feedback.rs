@@ -40,6 +40,11 @@ pub struct FeedbackArgs {
 }
 
 impl FeedbackArgs {
+    /// Whether errors are fed back.
+    pub fn is_given(&self) -> bool {
+        self.feedback
+    }
+
     /// The text's files.
     pub fn texts(&self) -> &[PathBuf] {
         &self.texts

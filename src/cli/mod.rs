@@ -18,6 +18,7 @@ mod sizing;
 mod text;
 mod threads;
 mod tips;
+mod told;
 mod verify;
 
 use std::io::{self, ErrorKind, Write};
@@ -28,6 +29,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::Error;
 use crate::{limits, log};
+use told::told;
 
 /// Huge Hugging Face checkpoints to dynamic mixed-precision GGUF files, in one streaming pass
 #[derive(Debug, Parser)]
@@ -49,7 +51,8 @@ pub fn main() -> ExitCode {
     let blame = error.downcast_ref::<Error>();
     match blame {
         Some(Error::Interrupted) => log::say(format_args!("quantpress: interrupted; {interrupted}")),
-        _ => log::say(format_args!("quantpress: {error:#}")),
+        Some(error) => log::say(format_args!("quantpress: {}", told(error))),
+        None => log::say(format_args!("quantpress: {error:#}")),
     }
     ExitCode::from(blame.map_or(1, Error::exit_code))
 }

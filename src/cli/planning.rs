@@ -110,6 +110,11 @@ impl Planning {
         self.split.is_some() || self.part.is_some()
     }
 
+    /// Whether one file of a split is made alone.
+    pub fn is_part(&self) -> bool {
+        self.part.is_some()
+    }
+
     /// The files that are read and written for the plan.
     pub fn files(&self) -> Files {
         let mut files = Files::of_checkpoint(&self.checkpoint);

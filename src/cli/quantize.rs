@@ -15,7 +15,7 @@ use super::progress::{Progress, Style};
 use super::size;
 use super::threads::{thread_count, threads};
 use super::{interrupt, print};
-use crate::error::Warning;
+use crate::error::{Error, Warning};
 use crate::gguf::beside;
 use crate::log;
 use crate::pipeline::{Job, Made, default_memory, run};
@@ -83,6 +83,10 @@ impl Quantize {
         };
         interrupt::flag();
         self.planning.check_machine()?;
+        if self.planning.is_part() && self.feedback.is_given() {
+            let problem = "--feedback needs what it made of the layers before; make all parts with --split";
+            return Err(Error::Argument(problem.into()).into());
+        }
         let threads = threads(self.threads);
         let mut files = self.planning.files();
         files.read("--text", self.feedback.texts());

@@ -32,7 +32,7 @@ impl Method for Feedback<'_> {
     fn work(&self, job: &Job, work: &Work, session: &mut Session, _: Budget) -> Result<Option<Stages>> {
         if job.part.is_some() {
             let problem =
-                "--feedback needs what it made of the layers before; make all parts with --split";
+                "error feedback needs what it made of the layers before, so a part is not made alone";
             return Err(Error::Argument(problem.into()));
         }
         // What it is of, and how the shards are seen, the journal tells.
