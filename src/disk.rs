@@ -296,6 +296,7 @@ pub fn id(path: &Path) -> Option<Id> {
 }
 
 /// The most bytes that a name in this folder may have; None where the system does not say.
+#[cfg(feature = "cli")]
 pub fn longest_name(folder: &Path) -> Option<u64> {
     #[cfg(unix)]
     return rustix::fs::statvfs(folder).ok().map(|disk| disk.f_namemax).filter(|&limit| limit > 0);

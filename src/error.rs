@@ -51,20 +51,22 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// The command line asks for something that makes no sense.
+    /// Something is asked for that makes no sense.
     #[error("{}", plain(.0))]
     Argument(String),
+    /// What is quantized already would be quantized anew, which [`Options`](crate::Options) can allow.
+    #[error("{}", plain(.0))]
+    Requantize(String),
     /// An unfinished file is there, and it is not of this work, or damaged.
-    #[error("{}: {}; --restart begins anew", plain(journal.display()), plain(problem))]
+    #[error("{}: {}", plain(journal.display()), plain(problem))]
     Resume {
         /// The journal of the unfinished file.
         journal: PathBuf,
         /// What differs or is damaged.
         problem: String,
     },
-    /// The work stopped, and what is done is kept.
-    #[error("{}; {percent} % of the work is done and kept beside {}: {}the same command goes on from there, --restart \
-             begins anew", chain(cause), plain(output.display()), once_mended(cause))]
+    /// The work stopped, and what is done is kept: the same work goes on from there.
+    #[error("{}; {percent} % of the work is done and kept beside {}", cause.chain(), plain(output.display()))]
     Unfinished {
         /// Why it stopped.
         cause: Box<Error>,
@@ -77,10 +79,10 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
     /// A file is there that would be overwritten.
-    #[error("{} is there already; --force replaces it", .0.display())]
+    #[error("{} is there already", .0.display())]
     Exists(PathBuf),
     /// The file that is there is of this very work, but not as the work makes it.
-    #[error("{} is there already, made of this, but {}; --force makes it anew", plain(file.display()), plain(problem))]
+    #[error("{} is there already, made of this, but {}", plain(file.display()), plain(problem))]
     Remake {
         /// The file.
         file: PathBuf,
@@ -93,6 +95,14 @@ pub enum Error {
     /// Another process is writing the same file.
     #[error("{} is being written by another process", plain(.0.display()))]
     Busy(PathBuf),
+    /// The memory for buffers is too small.
+    #[error("{given} bytes of memory for buffers; the largest pieces of this model need {needed}")]
+    Memory {
+        /// Bytes that the buffers may take.
+        given: u64,
+        /// Bytes that they take at least.
+        needed: u64,
+    },
     /// The disk is too small.
     #[error("the disk of {} has {free} bytes free, and {needed} are needed: {} bytes are missing", plain(output.display()), needed - free)]
     Space {
@@ -104,7 +114,7 @@ pub enum Error {
         free: u64,
     },
     /// What would otherwise be a warning.
-    #[error("{0} (--strict)")]
+    #[error("{0}")]
     Strict(Warning),
     /// A graphics card that was asked for cannot be used.
     #[error("{}", plain(.0))]
@@ -140,11 +150,19 @@ impl Error {
         Self::Io { action, path: path.as_ref().to_owned(), source }
     }
 
+    /// The error with its causes on one line.
+    pub fn chain(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
+
     /// The exit code of the program; README lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Io { .. } | Self::Device(_) | Self::Busy(_) | Self::Lost(_) | Self::Space { .. } => 1,
             Self::Argument(_)
+            | Self::Requantize(_)
+            | Self::Memory { .. }
             | Self::Recipe { .. }
             | Self::Resume { .. }
             | Self::Exists(_)
@@ -183,22 +201,17 @@ impl Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&chain(&self.0))
+        f.write_str(&self.0.chain())
     }
 }
 
 /// What must happen before the work can go on.
-fn once_mended(cause: &Error) -> &'static str {
+#[cfg(feature = "cli")]
+pub(crate) fn once_mended(cause: &Error) -> &'static str {
     match cause.exit_code() {
         3 | 4 => "when that is mended, ",
         _ => "",
     }
-}
-
-/// The error with its causes on one line.
-fn chain(error: &Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn place(file: &str, tensor: Option<&str>) -> String {
@@ -225,6 +238,7 @@ mod tests {
             Error::Gguf { file: name.into(), problem: name.into() },
             Error::Argument(name.into()),
             Error::Device(name.into()),
+            Error::Requantize(name.into()),
             Error::Resume { journal: name.into(), problem: name.into() },
             Error::Unfinished { cause: Box::new(Error::Busy(name.into())), percent: 1, output: name.into() },
             Error::Space { output: name.into(), needed: 2, free: 1 },
@@ -232,7 +246,7 @@ mod tests {
             Error::Strict(Warning::new(Error::file(name, name))),
             Error::io("read", name, io()),
         ] {
-            let shown = chain(&error);
+            let shown = error.chain();
             assert!(!shown.contains(char::is_control), "{shown:?}");
         }
         // Its lines are those of the reader of TOML.

@@ -19,6 +19,7 @@ pub fn open_files() -> usize {
 }
 
 /// Raises the number of files that the process may have open to what its user may, as far as the system lets it.
+#[cfg(feature = "cli")]
 pub fn raise_open_files() {
     #[cfg(unix)]
     {

@@ -46,7 +46,7 @@ fn r1_is_planned_within_300_mb() {
     let expected = expected.into_iter().chain([("Q8_0", 61)]).map(|(name, n)| (name.to_owned(), n)).collect();
     assert_eq!(types, expected);
     let groups = plan["groups"].as_array().expect("groups");
-    for (format, weights) in quantpress::cli::R1 {
+    for (format, weights) in quantpress::bench::R1 {
         let of = groups.iter().filter(|group| group["type"] == format.name());
         let found: u64 = of.map(|group| group["weights"].as_u64().expect("a count")).sum();
         assert_eq!(found, weights, "{format}");

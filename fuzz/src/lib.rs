@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::{env, fs, process};
 
 use quantpress::checkpoint::{Checkpoint, Fingerprint, Memory};
-use quantpress::error::Result;
+use quantpress::Result;
 use quantpress::model::{Model, Options};
 use quantpress::recipe::{Imatrix, Importances, Plan, Recipe, Wishes};
 

@@ -12,6 +12,18 @@ use serde::Serialize;
 pub use noise::noise;
 
 use crate::error::{Error, Result};
+use crate::threads;
+
+/// DeepSeek-R1 in the default recipe: its weights by type, as `plan` sums them up (tests/r1.rs).
+pub const R1: [(Format, u64); 7] = [
+    (Format::IQ1_S, 631_360_192_512),
+    (Format::IQ2_XXS, 22_548_578_304),
+    (Format::Q4_K, 11_857_559_552),
+    (Format::Q5_K, 1_702_887_424),
+    (Format::Q6_K, 2_938_044_416),
+    (Format::Q8_0, 511_705_088),
+    (Format::F32, 107_451_904),
+];
 
 /// Rows of weights and the importances of their columns.
 #[derive(Clone, Copy, Debug)]
@@ -90,13 +102,9 @@ pub fn measure_unless(
     dequantize(format, &blocks, &mut decoded);
     check(format, rows, &blocks, &decoded)?;
 
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Error::Argument(format!("cannot start {threads} threads: {e}")))?;
     // A few pieces for each thread, so that none waits long for the last.
     let piece = (weights.len() / columns).div_ceil(4 * threads);
-    let encoding = pool.install(|| {
+    let encoding = threads::on(threads, || {
         median(patience, stop, || {
             if threads == 1 {
                 quantize(format, weights, columns, importance, &mut blocks);
@@ -106,7 +114,7 @@ pub fn measure_unless(
                 pieces.for_each(|(blocks, weights)| quantize(format, weights, columns, importance, blocks));
             }
         })
-    });
+    })?;
     let decoding = median(patience / 4, stop, || dequantize(format, &blocks, &mut decoded));
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);

@@ -9,9 +9,9 @@ use quant_kernels::Format;
 use serde_json::json;
 
 use super::outputs::{Existing, Files};
-use super::planning::{thread_count, threads};
+use super::threads::{thread_count, threads};
 use super::{interrupt, print};
-use crate::bench::{Measured, Rows, measure_unless, noise};
+use crate::bench::{Measured, R1, Rows, measure_unless, noise};
 use crate::disk;
 use crate::error::Error;
 use crate::recipe::format;
@@ -20,17 +20,6 @@ use crate::whole;
 
 /// Larger files of rows are refused: they are held in memory.
 const MAX_FILE: u64 = 8 << 30;
-
-/// DeepSeek-R1 in the default recipe: its weights by type, as `plan` sums them up (tests/r1.rs).
-pub const R1: [(Format, u64); 7] = [
-    (Format::IQ1_S, 631_360_192_512),
-    (Format::IQ2_XXS, 22_548_578_304),
-    (Format::Q4_K, 11_857_559_552),
-    (Format::Q5_K, 1_702_887_424),
-    (Format::Q6_K, 2_938_044_416),
-    (Format::Q8_0, 511_705_088),
-    (Format::F32, 107_451_904),
-];
 
 /// Measure the encoders on this machine: speed, error, and how long DeepSeek-R1 would take
 #[derive(Debug, Args)]

@@ -5,19 +5,20 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use quant_kernels::Format;
 use serde_json::json;
 
 use super::outputs::{Existing, Files};
-use super::text::{Chunking, Text, beyond_context};
+use super::text::TextArguments;
 use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint, hex};
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::log;
-use crate::model::{Model, Options, Weights};
+use crate::model::{Chunking, Model, Options, Weights};
 use crate::plain::{self, plain};
 use crate::recipe::format;
 use crate::recipe::imatrix::{Imatrix, Layout};
@@ -36,7 +37,7 @@ pub struct Calibrate {
     output: PathBuf,
 
     #[command(flatten)]
-    text: Text,
+    text: TextArguments,
 
     /// The layout of the file
     #[arg(long, value_enum, default_value_t = Layout::Gguf)]
@@ -87,8 +88,9 @@ impl Calibrate {
         let has_table = self.has_table(&checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let description = model.describe()?;
-        let tokens = self.text.tokens(&checkpoint, description, Chunking::Imatrix)?;
-        if let Some(warning) = beyond_context(self.text.context(), description).filter(|_| !self.quiet) {
+        let text = self.text.text();
+        let tokens = text.tokens(&checkpoint, description, Chunking::Imatrix)?;
+        if let Some(warning) = text.beyond_context(description).filter(|_| !self.quiet) {
             log::warn(warning);
         }
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
@@ -97,8 +99,8 @@ impl Calibrate {
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let calibration = Calibration {
             tokens: &tokens,
-            context: self.text.context(),
-            datasets: self.text.files().iter().map(name).collect(),
+            context: text.context as usize,
+            datasets: text.files.iter().map(name).collect(),
             cover: self.cover,
             layout: self.format,
             memory,
@@ -143,7 +145,7 @@ impl Calibrate {
 impl Calibrate {
     fn check_files(&self) -> Result<(), Error> {
         let mut files = Files::of_checkpoint(&self.checkpoint);
-        files.read("--text", self.text.files());
+        files.read("--text", self.text.text().files);
         files.write("-o", Some(&self.output), &[".json", ".calibrating"], Existing::Known);
         // Beside a finished importance matrix the table may be of the same work.
         let existing = if self.output.exists() { Existing::Known } else { Existing::Refused };
@@ -188,6 +190,19 @@ impl Calibrate {
         let (table, warnings) = measure(&sampling)?;
         warnings.iter().filter(|_| !self.quiet).for_each(log::warn);
         table.with(probed).save(path, self.force)
+    }
+}
+
+impl ValueEnum for Layout {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Gguf, Self::Dat]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Gguf => PossibleValue::new("gguf").help("Sums and counts as tensors"),
+            Self::Dat => PossibleValue::new("dat").help("The older one; it has no counts for each expert"),
+        })
     }
 }
 

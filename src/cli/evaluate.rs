@@ -8,14 +8,14 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::text::{Chunking, Text, beyond_context};
+use super::text::TextArguments;
 use super::{interrupt, print};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::evaluate::{Certificate, LayerError, run};
 use crate::gguf::Parts;
 use crate::log;
-use crate::model::{Model, ModelFile, Options, Weights};
+use crate::model::{Chunking, Model, ModelFile, Options, Weights};
 use crate::plain;
 use crate::report::{about, peak_memory};
 
@@ -29,7 +29,7 @@ pub struct Evaluate {
     file: PathBuf,
 
     #[command(flatten)]
-    text: Text,
+    text: TextArguments,
 
     /// llama.cpp's name of the pre-tokenizer, if it is not recognised
     #[arg(long)]
@@ -53,8 +53,9 @@ impl Evaluate {
         let checkpoint = Checkpoint::open_path(&self.checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let description = model.describe()?;
-        let tokens = self.text.tokens(&checkpoint, description, Chunking::Scores)?;
-        if let Some(warning) = beyond_context(self.text.context(), description).filter(|_| !self.quiet) {
+        let text = self.text.text();
+        let tokens = text.tokens(&checkpoint, description, Chunking::Scores)?;
+        if let Some(warning) = text.beyond_context(description).filter(|_| !self.quiet) {
             log::warn(warning);
         }
         let layers = description.layers.len();
@@ -71,7 +72,7 @@ impl Evaluate {
             }
         };
         let (weights, of_file) = (Weights::new(&checkpoint, &model.tensors[..]), file.weights());
-        let context = self.text.context();
+        let context = text.context as usize;
         let stop = interrupt::flag();
         let certificate = self.text.compute(self.quiet, || {
             let (reference, file) = ((&weights, description), (&of_file, &file.description));
@@ -81,7 +82,7 @@ impl Evaluate {
             let mut value = serde_json::to_value(&certificate)?;
             value["file"] = json!(plain::path(&self.file));
             value["files_sha256"] = json!(digests(&Parts::read(&self.file)?, stop)?);
-            value["texts"] = self.text.files().iter().map(|path| plain::path(path)).collect();
+            value["texts"] = text.files.iter().map(|path| plain::path(path)).collect();
             value["seconds"] = json!(start.elapsed().as_secs_f64());
             value["peak_memory_bytes"] = json!(peak_memory());
             return print(serde_json::to_string_pretty(&value)?);

@@ -1,24 +1,22 @@
 //! `quantize --feedback`: reads the text that gives the inputs for error feedback.
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
-use super::planning::{Planned, on_threads};
+use super::planning::Planned;
 use super::print;
+use super::progress::Style;
 use super::size;
-use super::text::{Chunking, beyond_context, chunks, open};
 use crate::error::Error;
-use crate::feedback::Feedback;
+use crate::feedback::{Feedback, TOKENS_PER_COLUMN, widest_input};
 use crate::log;
-use crate::model::{Model, Role};
-use crate::pipeline::{Job, Made, run_by};
-use crate::report::{Style, about};
+use crate::model::{Chunking, Text};
+use crate::pipeline::{Job, Made};
+use crate::report::about;
 
 #[derive(Debug, Args)]
 pub struct FeedbackArgs {
@@ -41,13 +39,19 @@ pub struct FeedbackArgs {
     context: u32,
 }
 
-/// Bytes for hidden states and covariances unless --memory says otherwise; what is beyond goes to a temporary file.
-const MEMORY: u64 = 4_000_000_000;
-
 impl FeedbackArgs {
+    /// Whether errors are fed back.
+    pub fn is_given(&self) -> bool {
+        self.feedback
+    }
+
     /// The text's files.
     pub fn texts(&self) -> &[PathBuf] {
         &self.texts
+    }
+
+    fn text(&self) -> Text<'_> {
+        Text { files: &self.texts, chunks: self.chunks, context: self.context }
     }
 
     /// The digest of the text and of how it is cut, if feedback is asked for; without a text one that takes the same
@@ -59,24 +63,7 @@ impl FeedbackArgs {
         if self.texts.is_empty() {
             return Ok(Some("0".repeat(64)));
         }
-        let mut digest = Sha256::new();
-        for path in &self.texts {
-            let io = |e| Error::io("read", path, e);
-            let mut file = open(path)?;
-            let length = file.metadata().map_err(io)?.len();
-            // Lengths keep one text's end apart from the next one's beginning.
-            digest.update(length.to_le_bytes());
-            let mut buffer = vec![0; 1 << 20];
-            loop {
-                match file.read(&mut buffer).map_err(io)? {
-                    0 => break,
-                    read => digest.update(&buffer[..read]),
-                }
-            }
-        }
-        digest.update(self.chunks.unwrap_or(0).to_le_bytes());
-        digest.update(self.context.to_le_bytes());
-        Ok(Some(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+        self.text().digest().map(Some)
     }
 
     /// Does a job with feedback.
@@ -84,11 +71,10 @@ impl FeedbackArgs {
         let start = Instant::now();
         let model = planned.plan.model.describe()?;
         let layers = model.layers.len();
-        let context = self.context as usize;
-        let tokens =
-            chunks(&self.texts, self.chunks, context, &planned.checkpoint, model, Chunking::Imatrix)?;
+        let text = self.text();
+        let tokens = text.tokens(&planned.checkpoint, model, Chunking::Imatrix)?;
         let widest = widest_input(&planned.plan.model);
-        let warnings = [beyond_context(context, model), too_little(tokens.len(), widest)];
+        let warnings = [text.beyond_context(model), too_little(tokens.len(), widest)];
         for warning in warnings.into_iter().flatten().filter(|_| style != Style::Quiet) {
             log::warn(warning);
         }
@@ -105,21 +91,10 @@ impl FeedbackArgs {
                 log::say(format_args!("layer {done:3} of {layers}: {seconds:.1} s, {left} left"));
             }
         };
-        let feedback = Feedback { tokens: &tokens, context, memory: memory.unwrap_or(MEMORY), told: &told };
-        Ok(on_threads(job.threads, || run_by(job, &feedback))??)
+        let memory = memory.unwrap_or(Feedback::MEMORY);
+        let feedback = Feedback { tokens: &tokens, context: self.context as usize, memory, told: &told };
+        Ok(feedback.run(job)?)
     }
-}
-
-/// A text should have so many tokens for each column of the widest input. A covariance of n columns has n (n + 1) / 2
-/// numbers, and with fewer tokens than columns it has no data for most directions: errors are then moved into them at
-/// random. On the test model a text of 2/3 of a token for each column makes the file worse than none, one of 10 makes
-/// it better.
-const TOKENS_PER_COLUMN: usize = 4;
-
-/// Columns of the widest input of a matrix.
-fn widest_input(model: &Model) -> usize {
-    let matrices = model.tensors.iter().filter(|tensor| !tensor.is_fixed() && tensor.role != Role::Embedding);
-    matrices.map(|tensor| tensor.columns() as usize).max().unwrap_or(0)
 }
 
 /// A warning about a text with few tokens.
@@ -136,20 +111,6 @@ fn too_little(tokens: usize, widest: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_digest_tells_where_one_text_ends() {
-        let folder = tempfile::TempDir::new().expect("a temporary folder");
-        let digest = |texts: [&str; 2]| {
-            let path = |n: usize| folder.path().join(n.to_string());
-            (0..2).for_each(|n| std::fs::write(path(n), texts[n]).expect("written"));
-            let texts = vec![path(0), path(1)];
-            let arguments = FeedbackArgs { feedback: true, texts, chunks: None, context: 512 };
-            arguments.digest().expect("read").expect("asked for")
-        };
-        assert_ne!(digest(["one", "two"]), digest(["onet", "wo"]));
-        assert_eq!(digest(["one", "two"]), digest(["one", "two"]));
-    }
 
     #[test]
     fn a_text_is_too_little_below_four_tokens_a_column() {

@@ -5,6 +5,7 @@ use clap::Args;
 use super::size;
 use crate::error::{Error, Result};
 use crate::machine::{Fit, Machine, Needs};
+use crate::model::Model;
 use crate::recipe::Plan;
 
 /// Tokens of the KV cache, if nothing is said.
@@ -49,9 +50,9 @@ impl MachineArguments {
     }
 
     /// The machine for this model; None if none was named.
-    pub fn machine(&self, needs: &Needs) -> Result<Option<Machine>> {
+    pub fn machine(&self, model: &Model) -> Result<Option<Machine>> {
         let Some(ram) = self.ram else { return Ok(None) };
-        let longest = needs.longest_context;
+        let longest = model.longest_context();
         let context = self.ctx_size.unwrap_or(CONTEXT.min(longest));
         if context > longest {
             return Err(Error::Argument(format!(
@@ -69,8 +70,7 @@ impl MachineArguments {
 
     /// How the planned file runs there.
     pub fn fit(&self, plan: &Plan) -> Result<Option<Fit>> {
-        let needs = Needs::of(plan);
-        Ok(self.machine(&needs)?.map(|machine| Fit::new(&needs, &machine)))
+        Ok(self.machine(&plan.model)?.map(|machine| Fit::new(&Needs::of(plan), &machine)))
     }
 }
 

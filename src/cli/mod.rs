@@ -11,16 +11,16 @@ mod machine;
 mod outputs;
 mod plan;
 mod planning;
+mod progress;
 mod quantize;
 mod report;
 mod size;
-mod sized;
 mod sizing;
 mod text;
+mod threads;
 mod tips;
+mod told;
 mod verify;
-
-pub use bench::R1;
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -29,14 +29,33 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::error::Error;
-use crate::log;
+use crate::{limits, log};
+use told::told;
 
 /// Huge Hugging Face checkpoints to dynamic mixed-precision GGUF files, in one streaming pass
 #[derive(Debug, Parser)]
 #[command(name = "quantpress", version, after_help = EXIT_CODES, max_term_width = 100)]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+/// The program: parses the command line, runs it, tells of an error, and chooses the exit code.
+pub fn main() -> ExitCode {
+    limits::raise_open_files();
+    let cli = match Cli::of_arguments() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let interrupted = cli.after_interruption();
+    let Err(error) = cli.run() else { return ExitCode::SUCCESS };
+    let blame = error.downcast_ref::<Error>();
+    match blame {
+        Some(Error::Interrupted) => log::say(format_args!("quantpress: interrupted; {interrupted}")),
+        Some(error) => log::say(format_args!("quantpress: {}", told(error))),
+        None => log::say(format_args!("quantpress: {error:#}")),
+    }
+    ExitCode::from(blame.map_or(1, Error::exit_code))
 }
 
 const EXIT_CODES: &str = "\
@@ -61,7 +80,7 @@ impl Cli {
     ///
     /// # Errors
     /// The exit code, if they ask for no command; what is wrong with them is said.
-    pub fn of_arguments() -> Result<Self, ExitCode> {
+    fn of_arguments() -> Result<Self, ExitCode> {
         let error = match Self::try_parse() {
             Ok(cli) => return Ok(cli),
             Err(error) => tips::with_tip(error),
@@ -81,7 +100,7 @@ impl Cli {
     }
 
     /// What is said to a user who has stopped the command.
-    pub fn after_interruption(&self) -> &'static str {
+    fn after_interruption(&self) -> &'static str {
         match self.command {
             // The errors of these say what was kept.
             Command::Quantize(_) | Command::Calibrate(_) => {
@@ -95,7 +114,7 @@ impl Cli {
     ///
     /// # Errors
     /// Whatever stopped it, as a chain of causes.
-    pub fn run(self) -> Result<()> {
+    fn run(self) -> Result<()> {
         match self.command {
             Command::Quantize(command) => command.run(),
             Command::Plan(command) => command.run(),

@@ -8,7 +8,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::feedback::FeedbackArgs;
-use super::planning::{Planned, Planning, thread_count, threads};
+use super::planning::{Planned, Planning};
+use super::threads::{thread_count, threads};
 use super::{print, print_block};
 use crate::pipeline::rates;
 use crate::plain::plain;

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rayon::ThreadPoolBuilder;
 use regex::Regex;
 
 use super::machine::MachineArguments;
@@ -120,6 +119,11 @@ impl Planning {
         self.split.is_some() || self.part.is_some()
     }
 
+    /// Whether one file of a split is made alone.
+    pub fn is_part(&self) -> bool {
+        self.part.is_some()
+    }
+
     /// The files that are read and written for the plan.
     pub fn files(&self) -> Files {
         let mut files = Files::of_checkpoint(&self.checkpoint);
@@ -205,25 +209,6 @@ impl Planned {
 /// A pattern of `--keep`.
 fn kept(pattern: &str) -> Result<Override, String> {
     format!("{pattern}=copy").parse()
-}
-
-/// Threads to use: what was asked for, else what the machine has.
-pub fn threads(asked: Option<u16>) -> usize {
-    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
-}
-
-/// Does the work on so many threads.
-pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Error::Argument(format!("cannot start {threads} threads: {e}")))?;
-    Ok(pool.install(work))
-}
-
-/// A number of threads that makes sense.
-pub fn thread_count() -> impl clap::builder::TypedValueParser<Value = u16> {
-    clap::value_parser!(u16).range(1..=1024)
 }
 
 fn recipe_help() -> String {

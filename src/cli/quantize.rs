@@ -11,15 +11,17 @@ use serde_json::json;
 use super::device::DeviceArgs;
 use super::feedback::FeedbackArgs;
 use super::outputs::Existing;
-use super::planning::{Planned, Planning, thread_count, threads};
+use super::planning::{Planned, Planning};
+use super::progress::{Progress, Style};
 use super::size;
+use super::threads::{thread_count, threads};
 use super::{interrupt, print};
-use crate::error::Warning;
+use crate::error::{Error, Warning};
 use crate::gguf::beside;
 use crate::log;
 use crate::pipeline::{Job, Made, default_memory, run};
 use crate::plain::{self, plain};
-use crate::report::{Progress, Size, Style, Summary, peak_memory};
+use crate::report::{Size, Summary, peak_memory};
 
 /// Turn a checkpoint into a GGUF file
 #[derive(Debug, Args)]
@@ -86,6 +88,10 @@ impl Quantize {
         };
         interrupt::flag();
         self.planning.check_machine()?;
+        if self.planning.is_part() && self.feedback.is_given() {
+            let problem = "--feedback needs what it made of the layers before; make all parts with --split";
+            return Err(Error::Argument(problem.into()).into());
+        }
         let threads = threads(self.threads);
         let mut files = self.planning.files();
         files.read("--text", self.feedback.texts());

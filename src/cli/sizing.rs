@@ -1,5 +1,4 @@
-//! The arguments that give a size instead of types, shared by `quantize` and `plan`, and the plan that follows from
-//! them.
+//! The arguments that give a size instead of types, shared by `quantize` and `plan`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +8,13 @@ use quant_kernels::Format;
 use super::interrupt;
 use super::machine::MachineArguments;
 use super::outputs::{Existing, Files};
-use super::planning::on_threads;
 use super::size::{self, Limit};
-use super::sized::{Found, Road};
 use crate::checkpoint::{Checkpoint, Fingerprint};
-use crate::error::{Error, Result, Warning};
-use crate::machine::Needs;
+use crate::error::Result;
 use crate::model::Model;
-use crate::recipe::{Decision, Imatrix, Plan, Presence, Tradeoff, Wishes, decide, format};
-use crate::report::{Memory, Size};
-use crate::sensitivity::{Choices, DEFAULT_TYPES, Sampling, Table, measure};
+use crate::recipe::{Wishes, format};
+use crate::sensitivity::DEFAULT_TYPES;
+use crate::sizing::{self, SizedPlan, Target};
 
 #[derive(Debug, Args)]
 pub struct Sizing {
@@ -59,13 +55,6 @@ struct Budget {
     bpw: Option<f64>,
 }
 
-/// A plan of a size.
-pub struct Sized {
-    pub plan: Plan,
-    /// The recipe that makes it, as TOML.
-    pub recipe: String,
-}
-
 impl Sizing {
     /// Whether a size is named.
     pub fn is_given(&self) -> bool {
@@ -91,11 +80,10 @@ impl Sizing {
         self.save_recipe.as_deref()
     }
 
-    /// The plan with the types that the size allows, with the trade-off that led to it. A sample is measured on so
-    /// many threads.
+    /// The plan of the size that is asked for. A sample is measured on so many threads.
     ///
     /// # Errors
-    /// If the recipe leaves nothing open, the size is impossible, or something cannot be read, measured or written.
+    /// As [`sizing::Sizing::plan`], and if the machine cannot be so.
     pub fn plan(
         &self,
         checkpoint: &Checkpoint,
@@ -104,78 +92,18 @@ impl Sizing {
         wishes: Wishes,
         machine: &MachineArguments,
         threads: usize,
-    ) -> Result<Sized> {
-        let imatrix = wishes.imatrix;
-        let presence = if imatrix.is_some() { Presence::Present } else { Presence::Absent };
-        let decisions = decide(model, wishes.recipe, wishes.overrides, presence)?;
-        if !decisions.iter().any(|decision| matches!(decision, Decision::Open { .. })) {
-            let problem = "leaves no type open, so it has its own size; --size and --bpw want one with type = \"auto\", as the preset auto";
-            return Err(Error::Recipe { recipe: wishes.recipe.name.clone(), problem: problem.into() });
-        }
-        let dead = wishes.recipe.dead_rules(model, wishes.overrides);
-        let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
-        let sampling = Sampling { store: checkpoint, model, source, imatrix, types, stop: interrupt::flag() };
-        let (table, warnings) = self.table(&sampling, threads)?;
-        let choices = Choices::new(model, &decisions, &table, types, wishes.feedback.is_some())?;
-        let (found, tradeoff) = self.found(model, source, wishes, choices, machine)?;
-        let mut plan = Plan { tradeoff: Some(tradeoff), ..found.plan };
-        plan.warnings.extend(dead.into_iter().chain(warnings));
-        Ok(Sized { plan, recipe: found.recipe })
-    }
-
-    /// The table of sensitivities: read if it was kept, else measured now, with warnings about tensors that look
-    /// damaged.
-    fn table(&self, sampling: &Sampling, threads: usize) -> Result<(Table, Vec<Warning>)> {
-        if let Some(path) = &self.sensitivity {
-            let sha256 = sampling.imatrix.map(Imatrix::fingerprint);
-            if let Some(table) = Table::read(path, sampling.source, sha256.as_deref())? {
-                return Ok((table, Vec::new()));
-            }
-        }
-        let (table, warnings) = on_threads(threads, || measure(sampling))??;
-        if let Some(path) = &self.sensitivity {
-            table.save(path, false)?;
-        }
-        Ok((table, warnings))
-    }
-
-    /// The plan of the size that is asked for.
-    fn found(
-        &self,
-        model: &Model,
-        source: &Fingerprint,
-        wishes: Wishes,
-        choices: Choices,
-        machine: &MachineArguments,
-    ) -> Result<(Found, Tradeoff)> {
-        let base = wishes.recipe.name.clone();
-        let name = |limit: u64| format!("{base} for {limit} bytes");
-        let (road, found, wanted);
-        match (self.budget.size, self.budget.bpw) {
-            (Some(Limit::Bytes(limit)), _) => {
-                road = Road::new(model, source, wishes, choices, &name(limit))?;
-                (found, wanted) = (road.sized(&name(limit), limit)?, Size(limit).to_string());
-            }
+    ) -> Result<SizedPlan> {
+        let target = match (self.budget.size, self.budget.bpw) {
+            (Some(Limit::Bytes(limit)), _) => Target::Bytes(limit),
             (Some(Limit::Auto), _) => {
-                // No size has a longer name, so none of the plans has more besides its tensors than the smallest.
-                road = Road::new(model, source, wishes, choices, &name(u64::MAX))?;
-                let machine =
-                    machine.machine(&Needs::of(road.smallest()))?.expect("--size auto requires --ram");
-                wanted = format!("a file that runs well on a machine with {}", Memory(&machine));
-                found = road.for_machine(&machine, name)?;
+                Target::Machine(machine.machine(model)?.expect("--size auto requires --ram"))
             }
-            (None, bpw) => {
-                let bpw = bpw.expect("a size is given");
-                let name = format!("{base} for {bpw} bits per weight");
-                road = Road::new(model, source, wishes, choices, &name)?;
-                let (smallest, tensors) = (road.smallest(), (bpw / 8.0 * model.weights() as f64) as u64);
-                let limit = (smallest.file_bytes() - smallest.tensor_bytes()).saturating_add(tensors);
-                (found, wanted) = (road.sized(&name, limit)?, Size(limit).to_string());
-            }
-        }
-        let found = found.ok_or_else(|| road.impossible(&wanted))?;
-        let tradeoff = road.tradeoff(&found);
-        Ok((found, tradeoff))
+            (None, bpw) => Target::BitsPerWeight(bpw.expect("a size is given")),
+        };
+        let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
+        let table = self.sensitivity.as_deref();
+        let sizing = sizing::Sizing { target, types, table, threads, stop: interrupt::flag() };
+        sizing.plan(checkpoint, model, source, wishes)
     }
 }
 

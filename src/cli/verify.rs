@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::planning::{thread_count, threads};
+use super::threads::{thread_count, threads};
 use super::{interrupt, print};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Warning};

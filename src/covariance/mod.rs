@@ -10,5 +10,5 @@ mod metric;
 mod watcher;
 
 pub use encode::encode;
-pub use metric::{Covariance, Metric, Step, energies, metrics};
+pub use metric::{Covariance, Metric, energies, metrics};
 pub use watcher::{Known, Taker, Watcher};

@@ -5,10 +5,12 @@
 //! from left to right, the error made so far is taken up by the weights that are still to be rounded:
 //! `quant_kernels::feed` does so inside of a block, and `covariance` from step to step of 256 columns.
 
+mod enough;
 mod ledger;
 mod press;
 mod quantized;
 mod run;
 mod written;
 
+pub use enough::{TOKENS_PER_COLUMN, widest_input};
 pub use run::Feedback;

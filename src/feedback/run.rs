@@ -12,7 +12,8 @@ use crate::forward::{Head, Inputs, Observer, Pass, Saved, Weights};
 use crate::gguf::beside;
 use crate::identity::Identity;
 use crate::model::{Description, Half, Input, Role, Slices, TensorPlan};
-use crate::pipeline::{Budget, Job, Method, Session, Stages, Work};
+use crate::pipeline::{Budget, Job, Made, Method, Session, Stages, Work, run_by};
+use crate::threads;
 
 /// The method, with the text whose inputs the covariances are of.
 #[derive(Clone, Copy)]
@@ -30,7 +31,8 @@ pub struct Feedback<'a> {
 impl Method for Feedback<'_> {
     fn work(&self, job: &Job, work: &Work, session: &mut Session, _: Budget) -> Result<Option<Stages>> {
         if job.part.is_some() {
-            let problem = "--feedback needs what it made of the layers before; make all parts with --split";
+            let problem =
+                "error feedback needs what it made of the layers before, so a part is not made alone";
             return Err(Error::Argument(problem.into()));
         }
         // The work and the state of the shards are recorded in the journal.
@@ -67,6 +69,18 @@ impl Method for Feedback<'_> {
 }
 
 impl Feedback<'_> {
+    /// Bytes for [`Self::memory`] where nobody says otherwise; what is beyond goes to a temporary file.
+    pub const MEMORY: u64 = 4_000_000_000;
+
+    /// Does the job with error feedback, on its threads; see [`run_by`]. Its plan has the text's digest
+    /// ([`Text::digest`](crate::model::Text::digest)).
+    ///
+    /// # Errors
+    /// As [`run_by`], and if the job is only a part of a split: each layer needs what was made of those before it.
+    pub fn run(&self, job: &Job) -> Result<Made> {
+        threads::on(job.threads, || run_by(job, self))?
+    }
+
     /// All tensors, layer after layer.
     fn layers(&self, press: &Press, quantized: &Weights, ledger: &mut Ledger, saved: &Saved) -> Result<()> {
         let model = press.plan.model.describe()?;

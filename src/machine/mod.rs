@@ -3,9 +3,11 @@
 
 mod command;
 mod fit;
+mod memory;
 mod needs;
 
 pub use fit::{Budget, Fit, Placement, RESERVE};
+pub use memory::Memory;
 pub use needs::{LayerBytes, Needs};
 
 use serde::{Deserialize, Serialize};

@@ -66,7 +66,7 @@ impl Needs {
             layers,
             experts: model.experts.map(u64::from),
             kv_per_layer: 2 * u64::from(model.kv_per_token),
-            longest_context: description.map_or(0, |model| model.context.into()),
+            longest_context: model.longest_context(),
             activations: description.map_or(logits, |model| model.scratch_per_token()),
         }
     }

@@ -20,7 +20,7 @@ pub use file::ModelFile;
 pub use part::{Gated, Half, Input, Part, Slices};
 pub use spec::{Source, Spec};
 pub use tensor::{Role, TensorPlan, layer_and_class};
-pub use tokenizer::{Cutter, Encoder, TEXT_PIECE};
+pub use tokenizer::{Chunking, Cutter, Encoder, TEXT_PIECE, Text};
 pub use weights::Weights;
 
 use std::collections::HashMap;
@@ -159,6 +159,11 @@ impl Model {
         self.description.as_ref().ok_or_else(|| {
             Error::Unsupported(format!("there is no forward pass for the architecture \"{}\"", self.arch))
         })
+    }
+
+    /// Tokens that the model was made for; 0 where its architecture has no description.
+    pub fn longest_context(&self) -> u64 {
+        self.description.as_ref().map_or(0, |description| description.context.into())
     }
 
     /// Weights in all tensors.

@@ -3,7 +3,7 @@
 use super::units::Needs;
 use crate::error::{Error, Result};
 
-/// Memory for buffers without `--memory`: this much,
+/// What buffers may take unless the user says otherwise: this much,
 const BASE: u64 = 32_000_000;
 
 /// and this much for each thread.
@@ -33,9 +33,7 @@ impl Budget {
         let each = needs.scratch + 3 * needs.piece;
         let threads = threads.min((memory / each.max(1)) as usize);
         if threads == 0 {
-            return Err(Error::Argument(format!(
-                "--memory is {memory} bytes; the largest pieces of this model need {each}"
-            )));
+            return Err(Error::Memory { given: memory, needed: each });
         }
         let pieces = (memory - threads as u64 * needs.scratch) / needs.piece.max(1);
         // More than this only delays the end of an interrupted run.

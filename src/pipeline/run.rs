@@ -12,14 +12,16 @@ use super::manifest;
 use super::seal::Digests;
 use super::seal::{Examined, examine, names, seal};
 use super::session::{Session, journal_name};
-use super::{Budget, Stages, Unit, Work};
+use super::{Budget, Stages, Unit, Work, default_memory};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result, Warning};
 use crate::gguf::{ManifestPlace, Output};
 use crate::identity::hex;
 use crate::moment;
 use crate::recipe::{Importances, Plan};
+use crate::stop;
 use crate::store::Store;
+use crate::threads;
 
 /// Progress of a run, for whoever reports it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,7 +115,38 @@ pub struct Made {
     pub already: bool,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// What the plan says, on all threads of the machine and in the memory that is usual for them, and nothing else: an
+    /// unfinished file of the same work is gone on with, no finished one is replaced.
+    pub fn new(
+        checkpoint: &'a Checkpoint,
+        plan: &'a Plan,
+        importances: &'a Importances<'a>,
+        output: &'a Path,
+    ) -> Self {
+        let threads = threads::available();
+        Self {
+            store: checkpoint,
+            checkpoint,
+            plan,
+            importances,
+            output,
+            part: None,
+            threads,
+            memory: default_memory(threads),
+            restart: false,
+            force: false,
+            strict: false,
+            reserve: true,
+            sync: Self::SYNC,
+            stop: stop::never(),
+            listener: &|_| {},
+        }
+    }
+
+    /// Time after which what was written is made durable, where nobody says otherwise: what a power failure costs.
+    pub const SYNC: Duration = Duration::from_secs(5);
+
     /// The files of the plan that are made, by their place in it.
     pub fn files(&self) -> Range<usize> {
         match self.part {

@@ -34,6 +34,6 @@ pub fn check(model: &Model, choices: &[Choice], allowed: bool) -> Result<Option<
     );
     match allowed {
         true => Ok(Some(Warning::new(Error::Argument(problem)))),
-        false => Err(Error::Argument(format!("{problem}; --allow-requantize does it all the same"))),
+        false => Err(Error::Requantize(problem)),
     }
 }

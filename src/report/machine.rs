@@ -2,21 +2,8 @@
 
 use std::fmt;
 
-use super::Size;
 use crate::machine::{Budget, Fit, Machine};
-
-/// A machine by its memory.
-pub struct Memory<'a>(pub &'a Machine);
-
-impl fmt::Display for Memory<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of memory", Size(self.0.ram))?;
-        match self.0.vram {
-            0 => Ok(()),
-            vram => write!(f, " and {} on the graphics card", Size(vram)),
-        }
-    }
-}
+use crate::size::Size;
 
 /// The lines below a plan about a machine.
 pub struct Told<'a>(pub &'a Fit);
@@ -26,7 +13,7 @@ impl fmt::Display for Told<'_> {
         let fit = self.0;
         let machine = &fit.machine;
         let Machine { context, disk, .. } = machine;
-        let (memory, disk) = (Memory(machine), Size(*disk));
+        let (memory, disk) = (machine.memory(), Size(*disk));
         writeln!(f, "machine   {memory}, a context of {context} tokens, a disk of {disk} a second")?;
         writeln!(f, "needs     KV cache {}, buffers {}", Size(fit.kv_cache), Size(fit.compute))?;
         if machine.vram > 0 {

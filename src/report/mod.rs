@@ -3,17 +3,15 @@
 mod html;
 mod machine;
 mod memory;
-mod progress;
-mod size;
 pub mod subject;
 mod summary;
 mod terminal;
+mod time;
 mod warnings;
 
+pub use crate::size::{Size, grouped};
 pub use html::page;
-pub use machine::Memory;
 pub use memory::peak_memory;
-pub use progress::{Progress, Style};
-pub use size::{Size, grouped};
-pub use summary::{Estimate, Fallback, Group, PlannedFile, Resident, Summary, about, fallbacks};
+pub use summary::{Estimate, Fallback, Group, PlannedFile, Resident, Summary, fallbacks};
 pub use terminal::Sketch;
+pub use time::{Time, about};

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
 
 use quant_kernels::Format;
 use serde::{Deserialize, Serialize};
 
 use super::machine::Told;
+use super::time::about;
 use super::warnings::{Look, warnings};
 use super::{Size, grouped};
 use crate::checkpoint::hex;
@@ -246,15 +246,6 @@ pub fn fallbacks<'a>(replaced: impl Iterator<Item = (&'a str, u64, Format, Forma
         }
     }
     fallbacks
-}
-
-/// A time for people.
-pub fn about(seconds: f64) -> String {
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if time.as_secs() > 0 => format!("about {}", indicatif::HumanDuration(time)),
-        Ok(_) => "under a second".to_owned(),
-        Err(_) => "too long to tell".to_owned(),
-    }
 }
 
 impl fmt::Display for Summary {

@@ -10,12 +10,13 @@ use serde::Serialize;
 use super::deviation::Deviation;
 use super::origin::Origin;
 use super::slice::{Beside, Judged, WORST, sort_worst};
-use super::{Bounds, Checked, Problem, on};
+use super::{Bounds, Checked, Problem};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::gguf::{Entry, Parts, Value};
 use crate::model::{Model, TensorPlan};
 use crate::recipe::{Choice, Imatrix, Importances};
+use crate::threads;
 
 /// The input of a comparison.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +138,7 @@ pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Ve
         };
         beside.judge()
     };
-    let judged = on(compare.threads, || slices.par_iter().map(work).collect::<Result<Vec<_>>>())??;
+    let judged = threads::on(compare.threads, || slices.par_iter().map(work).collect::<Result<Vec<_>>>())??;
     let mut judged = judged.into_iter();
     let mut compared = Vec::with_capacity(common.tensors.len());
     for tensor in &common.tensors {

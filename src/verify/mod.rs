@@ -14,16 +14,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use rayon::ThreadPoolBuilder;
 use serde::Serialize;
 
 pub use against::{Compare, Compared, Row, Slice, against};
 pub use bounds::Bounds;
 pub use manifest::{Manifest, Manifests};
 
-use crate::error::{Error, Result, Warning};
+use crate::error::{Result, Warning};
 use crate::gguf::Parts;
 use crate::plain::plain;
+use crate::threads;
 
 /// Something that is wrong with a file whose header is sound.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -102,15 +102,6 @@ impl Checked {
 pub fn check(path: &Path, threads: usize, stop: &AtomicBool) -> Result<Checked> {
     let parts = Parts::read_here(path)?;
     let manifests = Manifests::beside(&parts)?;
-    let (problems, warnings) = on(threads, || scan::scan(&parts, &manifests, stop))??;
+    let (problems, warnings) = threads::on(threads, || scan::scan(&parts, &manifests, stop))??;
     Ok(Checked { parts, manifests, problems, warnings })
-}
-
-/// Runs `work` in a pool of `threads` threads.
-fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Error::Argument(format!("cannot start {threads} threads: {e}")))?;
-    Ok(pool.install(work))
 }

@@ -9,10 +9,12 @@ mod pre;
 mod specials;
 mod split;
 mod templates;
+mod text;
 mod tiktoken;
 
 pub use encode::Encoder;
 pub use pieces::{Cutter, TEXT_PIECE};
+pub use text::{Chunking, Text};
 
 use std::collections::HashSet;
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gguf::{self, Metadata, TensorInfo, Value};
 
 /// The file's layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Sums and counts as tensors.
     Gguf,

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::machine::{Fit, Machine, Needs};
 use crate::model::Model;
 use crate::recipe::{Candidate, Impossible, Plan, Recipe, Tradeoff, Wishes, resolved};
-use crate::report::{Size, grouped};
 use crate::sensitivity::{Choices, Chosen};
+use crate::size::{Size, grouped};
 
 /// Points of the trade-off curve, at most.
 const POINTS: u64 = 48;
@@ -14,8 +14,8 @@ const POINTS: u64 = 48;
 /// The largest size that runs well is found to this share.
 const TOLERANCE: u64 = 1000;
 
-/// The plans of a model from the smallest size to the largest.
-pub struct Road<'a> {
+/// All plans of a model between the smallest and the largest.
+pub struct Sizes<'a> {
     model: &'a Model,
     source: &'a Fingerprint,
     wishes: Wishes<'a>,
@@ -36,7 +36,7 @@ pub struct Found {
     open: Candidate,
 }
 
-impl<'a> Road<'a> {
+impl<'a> Sizes<'a> {
     /// Lays out the smallest plan under this name: what a file has besides open tensors is found by that.
     pub fn new(
         model: &'a Model,

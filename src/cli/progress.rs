@@ -4,12 +4,12 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{Size, grouped};
 use crate::log;
 use crate::pipeline::Event;
+use crate::report::{Size, Time, grouped};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +176,7 @@ impl State {
             done * 100.0,
             Size(self.read),
             self.rate(),
-            HumanDuration(left)
+            Time(left)
         )
     }
 
