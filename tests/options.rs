@@ -78,7 +78,7 @@ fn words_of_other_tools_and_slips_are_answered() {
         (&["--dry-run"][..], "quantpress plan shows"),
         (&["--tensor-type", "a=b"], "--override 'REGEX=TYPE'"),
         (&["--size", "-5MB"], "\"-5MB\" is no size"),
-        (&["--recipe", "q4_k"], "did you mean q4_k_m?"),
+        (&["--recipe", "q6k"], "did you mean q6_k?"),
         (&["--recipe", "ud-iq1s"], "did you mean ud-iq1_s?"),
         (&["--override", "ffn=q4k"], "did you mean Q4_K?"),
         (&["--size", "7MB", "--types", "iq2xxs"], "did you mean IQ2_XXS?"),

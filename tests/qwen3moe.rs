@@ -100,7 +100,9 @@ fn metadata_are_the_architectures_and_say_what_the_model_is() {
     let read = Description::of_plan(&model.metadata, &model.tensors).expect("all keys are there");
     assert_eq!(Some(&read), model.description.as_ref());
     assert_eq!((model.experts, model.kv_per_token), ([8, 3], 2 * 2 * 128));
-    assert!(model.warnings.is_empty(), "{:?}", model.warnings);
+    // The checkpoint has none, and is told so.
+    let others = model.warnings.iter().filter(|warning| !warning.to_string().contains("no chat template"));
+    assert_eq!(others.count(), 0, "{:?}", model.warnings);
 }
 
 #[test]
@@ -153,7 +155,7 @@ fn all_commands_work_on_it() {
     let size = fs::metadata(qwen.quantize("sized.gguf", &sized)).expect("made").len();
     assert!(size <= 3_000_000 && size > 2_900_000, "{size}");
 
-    let chosen = [&weighed[..], &["--recipe", "q2_k"]].concat();
+    let chosen = [&weighed[..], &["--recipe", "q4_k_m"]].concat();
     let plain = qwen.quantize("plain.gguf", &chosen);
     let fed = qwen.quantize("fed.gguf", &[&chosen[..], &["--feedback"], &given].concat());
     let divergence = |file: &Path| {

@@ -101,8 +101,13 @@ impl Facts {
     }
 }
 
+/// llama-quantize's other names of some file types.
+const ALIASES: [(&str, &str); 3] = [("Q3_K", "Q3_K_M"), ("Q4_K", "Q4_K_M"), ("Q5_K", "Q5_K_M")];
+
 /// The file type of this name, in any case.
 pub fn file_type(name: &str) -> Option<&'static FileType> {
+    let alias = ALIASES.iter().find(|alias| alias.0.eq_ignore_ascii_case(name));
+    let name = alias.map_or(name, |alias| alias.1);
     FILE_TYPES.iter().find(|file_type| file_type.name.eq_ignore_ascii_case(name))
 }
 
