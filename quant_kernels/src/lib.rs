@@ -5,6 +5,7 @@
 #![allow(clippy::needless_range_loop, reason = "the loops of a format index several fields at once")]
 
 mod block;
+mod codes;
 mod feedback;
 mod finite;
 mod format;

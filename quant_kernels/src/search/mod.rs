@@ -16,6 +16,7 @@ pub(crate) mod levels;
 mod look_up;
 pub(crate) mod near_fours;
 pub(crate) mod neighbours;
+pub(crate) mod one_group;
 pub(crate) mod scale;
 pub(crate) mod scale_min;
 pub(crate) mod scales;
