@@ -17,7 +17,7 @@ mod search;
 pub use fearless_simd::Level;
 pub use feedback::{Feed, feed, feed_at, feeds, rescale};
 pub use finite::first_not_finite;
-pub use format::{Format, UnknownFormat};
+pub use format::{ErrorCeilings, Format, UnknownFormat};
 
 /// The largest magnitude of a weight that every format can hold: the largest finite f16.
 pub const LARGEST: f32 = 65504.0;
