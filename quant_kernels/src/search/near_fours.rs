@@ -18,7 +18,8 @@ const PATTERNS: usize = 4096;
 const LIST: usize = 16;
 /// Lists looked at, each for two neighbouring scales.
 const LISTS: usize = KEPT / 2;
-/// The scales that are searched, over the middle one; closer than for coarser formats, whose error says less of the scale.
+/// The scales that are searched, over the middle one; closer than for coarser formats, whose error says less of the
+/// scale.
 const SCALES: [f32; KEPT] = [0.62, 0.72, 0.82, 0.92, 1.03, 1.16, 1.34, 1.6];
 
 /// The nearest entries of each pattern.

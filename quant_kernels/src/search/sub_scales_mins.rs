@@ -19,8 +19,8 @@ pub(crate) struct Plan<const W: usize> {
     pub(crate) end: f32,
     /// For each group's own scale and minimum: [`best_scale_min`]'s.
     pub(crate) landings: [Landings; 1],
-    /// Where each four integer scales begin, from the one that the group wants. Eight of them leave 1.5 % less error than
-    /// four in Q4_K and 3 % less in Q5_K, for a third more time; nothing less in Q2_K, whose scales end at 15.
+    /// Where each four integer scales begin, from the one that the group wants. Eight of them leave 1.5 % less error
+    /// than four in Q4_K and 3 % less in Q5_K, for a third more time; nothing less in Q2_K, whose scales end at 15.
     pub(crate) windows: [f32; W],
 }
 
@@ -93,11 +93,11 @@ struct Choice {
     sum: f32,
 }
 
-/// The integer scale and minimum that leave the least error, of the plan's scales by four minimums around what the group
-/// wants.
+/// The integer scale and minimum that leave the least error, of the plan's scales by four minimums around what the
+/// group wants.
 ///
-/// The lowest lane of equals wins, in it the first window. A second look, around the fit to the first one's levels, gains
-/// another 0.5 to 1 % for half as much time again.
+/// The lowest lane of equals wins, in it the first window. A second look, around the fit to the first one's levels,
+/// gains another 0.5 to 1 % for half as much time again.
 #[inline(always)]
 fn best_integers<S: Simd, const W: usize>(
     simd: S,

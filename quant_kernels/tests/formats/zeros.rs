@@ -44,7 +44,8 @@ fn importances() -> Vec<Option<Vec<f32>>> {
     all
 }
 
-/// Importances as encoders take them: none is less than 1e-5 of its block's largest, none of these than 1e-5 of the row's.
+/// Importances as encoders take them: none is less than 1e-5 of its block's largest, none of these than 1e-5 of the
+/// row's.
 fn taken(format: Format, importance: Option<&[f32]>) -> Vec<f64> {
     let Some(importance) = importance else { return vec![1.0; COLUMNS] };
     let largest = |w: &[f32]| f64::from(w.iter().fold(0.0f32, |most, &w| most.max(w)));
