@@ -3,6 +3,8 @@
 use bytemuck::Pod;
 use fearless_simd::{Level, Simd, SimdBase, SimdFloat, dispatch, f32x16};
 
+use crate::feedback::Feed;
+use crate::scale::Scale;
 use crate::search::scale::peak;
 
 /// One block of a format: `N` weights in `size_of::<Self>()` bytes.
@@ -13,19 +15,26 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// importance is 1 and none is less than [`LEAST`].
     fn quantize<S: Simd>(simd: S, x: &[f32; N], importance: &[f32; N]) -> Self;
 
-    /// The same block with its scale times `factor`, for a format whose search shrinks the weights.
+    /// Changes the half-precision scales that the weights are proportional to, all of them: d, and the minimums' as
+    /// well. By default there are none that may be changed.
+    #[inline(always)]
+    fn map_scales(&mut self, _change: impl Fn(Scale) -> Scale) {}
+
+    /// The same block with all weights times a factor near 1. A scale that would not be finite stays as it is.
+    #[inline(always)]
+    fn scaled(mut self, factor: f32) -> Self {
+        self.map_scales(|scale| scale.times(factor));
+        self
+    }
+
+    /// Whether `quantize` leaves the weights smaller than they were, so that each row has to be
+    /// [`scaled`](Self::scaled).
     ///
     /// A search for the least squared error gives sum(w y y) = sum(w x y) < sum(w x x): the weights come out smaller,
     /// and every output with them, which costs a model far more than the error itself. So `quantize` is left to find
     /// the best direction, and each row is scaled to the gain 1. Per row and not per block: the
     /// direction of the row is what was searched for, and it stays as it is.
-    #[inline(always)]
-    fn scaled(self, _factor: f32) -> Self {
-        self
-    }
-
-    /// Whether [`scaled`](Self::scaled) does anything.
-    const SCALES: bool = false;
+    const SHRINKS: bool = false;
 
     /// Whether every weight goes to the nearest of levels of which zero is one, so that none comes back worse than
     /// zero.
@@ -37,6 +46,24 @@ pub(crate) trait Block<const N: usize>: Pod {
 
     /// The weights that a reader of GGUF sees, equal to ggml's to the bit.
     fn dequantize<S: Simd>(&self, simd: S, y: &mut [f32; N]);
+
+    /// Whether [`feed`](Self::feed) chooses other codes.
+    const FEEDS: bool = false;
+
+    /// Chooses the codes of the weights anew, with error feedback; the scales of the super-block stay. By default the
+    /// codes stay as well, and only their errors are noted.
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        let mut decoded = [0.0; N];
+        self.dequantize(simd, &mut decoded);
+        weights.note(0, &decoded);
+    }
+
+    /// Whether the block says that it is no number, where decoders do not show that.
+    #[inline(always)]
+    fn is_nan(&self) -> bool {
+        false
+    }
 }
 
 /// Importances are multiplied by a root of c + x^2 / mean x^2. What rounding takes from a large weight is missing in
@@ -123,12 +150,12 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
             None => B::quantize(simd, x, importance),
         };
     }
-    // Rows that are certainly better than zeros are not checked again.
-    if B::NEAREST || !B::SCALES && !importances.spread && peak(simd, x.as_flattened()).abs() >= FAINT_PEAK {
+    // What surely is better than zeros is not looked at again.
+    if B::NEAREST || !B::SHRINKS && !importances.spread && peak(simd, x.as_flattened()).abs() >= FAINT_PEAK {
         return;
     }
     let mut sums = Sums::of(simd, x, importances, blocks);
-    if B::SCALES {
+    if B::SHRINKS {
         let (factor, sure) = sums.factor(x.len() * N);
         for block in &mut *blocks {
             *block = block.scaled(factor);
@@ -246,17 +273,18 @@ impl Sums {
         Self { xx, xy, yy }
     }
 
-    /// The factor for the blocks of a row of so many weights, and whether the row is then certainly better than
-    /// zeros. The factor gives unit gain, sum(w x y) = sum(w x x), unless the error would then be larger than that of
-    /// zeros (where the squared cosine is below 1/2, as in sparse rows); there the scale of least squares is kept.
+    /// What the blocks of a row of so many weights are multiplied by, and whether that surely leaves them better than
+    /// zeros: for sum(w x y) = sum(w x x), unless more would then be wrong than zeros have wrong (where less than half
+    /// of the direction is kept, as of sparse rows). The least squared error is all that can be had there.
     #[inline(always)]
     fn factor(&self, weights: usize) -> (f32, bool) {
         let Self { xx, xy, yy } = *self;
         // Far from 1 only for rows of nothing.
         let unit = if xx < 2.0 * xy && xy < 2.0 * xx { (xx / xy) as f32 } else { 1.0 };
-        match self.is_worse_than_zeros(unit.into()) {
-            false => (unit, xx > FAINT * weights as f64),
-            true => (if xy > 0.0 { (xy / yy) as f32 } else { 0.0 }, false),
+        if self.is_worse_than_zeros(unit.into()) {
+            (if xy > 0.0 { (xy / yy) as f32 } else { 0.0 }, false)
+        } else {
+            (unit, xx > FAINT * weights as f64)
         }
     }
 

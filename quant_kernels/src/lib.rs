@@ -1,10 +1,29 @@
 //! Encoders and decoders for GGUF's block formats: rows of f32 weights in, blocks out, and back.
 //!
 //! The crate knows blocks and rows and no files. The same weights give the same bytes on every CPU.
+//!
+//! ```
+//! use quant_kernels::{Format, dequantize, quantize};
+//!
+//! // Two rows of 256 weights, and how much an error in each column costs.
+//! let rows: Vec<f32> = (0..512).map(|i| (0.37 * i as f32).sin()).collect();
+//! let importance: Vec<f32> = (0..256).map(|column| 1.0 + (column % 3) as f32).collect();
+//!
+//! let format: Format = "q4_k".parse()?;
+//! let mut blocks = vec![0; 2 * format.row_bytes(256) as usize];
+//! quantize(format, &rows, 256, Some(&importance), &mut blocks);
+//! assert_eq!(blocks.len(), 2 * 144, "4.5 bits per weight");
+//!
+//! let mut decoded = vec![0.0; rows.len()];
+//! dequantize(format, &blocks, &mut decoded);
+//! assert!(rows.iter().zip(&decoded).all(|(x, y)| (x - y).abs() < 0.1));
+//! # Ok::<(), quant_kernels::UnknownFormat>(())
+//! ```
 
 #![allow(clippy::needless_range_loop, reason = "the loops of a format index several fields at once")]
 
 mod block;
+mod codes;
 mod feedback;
 mod finite;
 mod format;
@@ -16,7 +35,7 @@ mod search;
 pub use fearless_simd::Level;
 pub use feedback::{Feed, feed, feed_at, feeds, rescale};
 pub use finite::first_not_finite;
-pub use format::{Format, UnknownFormat};
+pub use format::{ErrorCeilings, Format, UnknownFormat};
 
 /// The largest magnitude of a weight that every format can hold: the largest finite f16.
 pub const LARGEST: f32 = 65504.0;

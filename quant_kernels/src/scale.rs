@@ -17,11 +17,32 @@ impl Scale {
         let smallest = f16::from_bits(1).to_f32();
         let magnitude = d.abs().min(LARGEST).max(smallest);
         let d = if d == 0.0 { 0.0 } else { magnitude.copysign(d) };
-        Self(f16::from_f32(d).to_le_bytes())
+        f16::from_f32(d).into()
     }
 
     #[inline(always)]
     pub(crate) fn get(self) -> f32 {
-        f16::from_le_bytes(self.0).to_f32()
+        f16::from(self).to_f32()
+    }
+
+    /// The scale times a factor; as it is where the product is no finite f16.
+    #[inline(always)]
+    pub(crate) fn times(self, factor: f32) -> Self {
+        let product = f16::from_f32(self.get() * factor);
+        if product.is_finite() { product.into() } else { self }
+    }
+}
+
+impl From<f16> for Scale {
+    #[inline(always)]
+    fn from(d: f16) -> Self {
+        Self(d.to_le_bytes())
+    }
+}
+
+impl From<Scale> for f16 {
+    #[inline(always)]
+    fn from(scale: Scale) -> Self {
+        Self::from_le_bytes(scale.0)
     }
 }

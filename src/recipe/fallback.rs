@@ -1,23 +1,20 @@
 //! The type for a tensor whose rows do not divide into the wanted type's blocks, as llama-quantize chooses it.
 
-use quant_kernels::Format::{self, *};
+use quant_kernels::Format::{self, F16};
 
 /// The wanted type, or the nearest that rows of `columns` weights fit.
 pub fn fitting(wanted: Format, columns: u64) -> Format {
-    let substitute = match wanted {
-        _ if wanted.fits(columns) => return wanted,
-        IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ4_XS => IQ4_NL,
-        Q2_K | Q3_K | TQ1_0 | TQ2_0 => Q4_0,
-        Q4_K => Q5_0,
-        Q5_K => Q5_1,
-        Q6_K => Q8_0,
-        _ => F16,
-    };
+    if wanted.fits(columns) {
+        return wanted;
+    }
+    let substitute = wanted.substitute();
     if substitute.fits(columns) { substitute } else { F16 }
 }
 
 #[cfg(test)]
 mod tests {
+    use quant_kernels::Format::*;
+
     use super::*;
 
     #[test]

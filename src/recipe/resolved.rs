@@ -1,38 +1,9 @@
 //! A recipe with every type decided, as a file: one rule a line, for one tensor each, with the reason. Pure.
 
-use quant_kernels::Format::{self, *};
+use quant_kernels::Format;
 
 use super::{Choice, Recipe};
 use crate::model::Model;
-
-/// llama.cpp's numbers of the file types that are nearest to a type.
-const FILE_TYPES: [(Format, u32); 25] = [
-    (F32, 0),
-    (F16, 1),
-    (Q4_0, 2),
-    (Q4_1, 3),
-    (Q8_0, 7),
-    (Q5_0, 8),
-    (Q5_1, 9),
-    (Q2_K, 10),
-    (Q3_K, 12),
-    (Q4_K, 15),
-    (Q5_K, 17),
-    (Q6_K, 18),
-    (IQ2_XXS, 19),
-    (IQ2_XS, 20),
-    (IQ3_XXS, 23),
-    (IQ1_S, 24),
-    (IQ4_NL, 25),
-    (IQ3_S, 26),
-    (IQ2_S, 28),
-    (IQ4_XS, 30),
-    (IQ1_M, 31),
-    (BF16, 32),
-    (TQ1_0, 36),
-    (TQ2_0, 37),
-    (MXFP4, 38),
-];
 
 /// The TOML of a recipe that makes these choices, in the model's order; the same choices give the same bytes.
 pub fn resolved(model: &Model, base: &Recipe, name: &str, about: &str, choices: &[Choice]) -> String {
@@ -44,8 +15,7 @@ pub fn resolved(model: &Model, base: &Recipe, name: &str, about: &str, choices: 
         }
     }
     let most = weights.iter().max_by_key(|entry| (entry.1, entry.0)).map(|entry| entry.0);
-    let file_type =
-        FILE_TYPES.iter().find(|entry| Some(entry.0) == most).map_or(base.file_type, |entry| entry.1);
+    let file_type = most.and_then(Format::file_type).unwrap_or(base.file_type);
 
     let mut text =
         format!("name = {}\nabout = {}\nfile_type = {file_type}\nrule = [\n", quoted(name), quoted(about));
@@ -82,10 +52,5 @@ mod tests {
             let found: toml::Table = format!("x = {}", quoted(text)).parse().expect("TOML");
             assert_eq!(found["x"].as_str(), Some(text));
         }
-    }
-
-    #[test]
-    fn every_format_has_a_file_type() {
-        assert!(Format::all().all(|format| FILE_TYPES.iter().any(|entry| entry.0 == format)));
     }
 }

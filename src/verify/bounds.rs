@@ -1,43 +1,12 @@
-//! The largest error that each type explains: measured ceilings, times a margin for weights that are not normally
-//! distributed.
+//! What error is expected of each type: the encoder's ceiling on normal weights (without importances, where it is larger),
+//! times a margin for weights that are not normal.
 
 use quant_kernels::Format;
 
 use super::deviation::Sums;
 
-/// The largest error at unit gain that the encoders have on normally distributed weights, importances all alike: the
-/// ceilings of quant_kernels/tests/formats/error.rs (which are larger than with importances).
-const NORMAL: [(Format, f64); 25] = [
-    (Format::F32, 0.0),
-    (Format::F16, 4.358e-8),
-    (Format::BF16, 2.754e-6),
-    (Format::Q8_0, 2.787e-5),
-    (Format::Q4_0, 6.492e-3),
-    (Format::Q4_1, 4.787e-3),
-    (Format::Q5_0, 1.576e-3),
-    (Format::Q5_1, 1.140e-3),
-    (Format::Q2_K, 7.383e-2),
-    (Format::Q3_K, 2.115e-2),
-    (Format::Q4_K, 4.891e-3),
-    (Format::Q5_K, 1.183e-3),
-    (Format::Q6_K, 2.749e-4),
-    (Format::IQ1_S, 2.503e-1),
-    (Format::IQ1_M, 2.092e-1),
-    (Format::IQ2_XXS, 1.206e-1),
-    (Format::IQ2_XS, 8.894e-2),
-    (Format::IQ2_S, 6.057e-2),
-    (Format::IQ3_XXS, 3.195e-2),
-    (Format::IQ3_S, 1.692e-2),
-    (Format::IQ4_NL, 5.401e-3),
-    (Format::IQ4_XS, 5.522e-3),
-    (Format::TQ1_0, 2.270e-1),
-    (Format::TQ2_0, 2.270e-1),
-    (Format::MXFP4, 1.250e-2),
-];
-
-/// Weights of models have heavier tails than normal ones, and importances are less even. Of the fixture's slices in
-/// all presets the worst has 1.8 times the ceiling, weighted by the importances that it was made with
-/// (docs/records/2026-11-checks.md).
+/// Weights of models have heavier tails than normal ones, and importances are less even. Of the fixture's slices in all
+/// presets the worst has 1.8 times the ceiling, weighted by the importances that it was made with (docs/measurements.md).
 const WEIGHTED_MARGIN: f64 = 4.0;
 
 /// Where those are not known, the worst slice has 8.2 times the ceiling, since columns without inputs may have any
@@ -68,7 +37,7 @@ pub struct Bounds {
 impl Bounds {
     /// For a type; `weighted` if errors are weighted by the importances that the file was made with.
     pub fn of(format: Format, weighted: bool) -> Self {
-        let normal = NORMAL.iter().find(|row| row.0 == format).map_or(0.0, |row| row.1);
+        let normal = format.error_ceilings().even;
         let [margin, gain] = if weighted { [WEIGHTED_MARGIN, GAINS[0]] } else { [PLAIN_MARGIN, GAINS[1]] };
         Self { error: margin * normal, row_error: ROW_MARGIN * normal, gain, margin }
     }
@@ -132,10 +101,5 @@ mod tests {
         assert!(!bounds.hold_beside(&sums(1.0, 0.0, 5.0), &nothing, 0.0));
         assert!(!bounds.hold_beside(&sums(f64::NAN, f64::NAN, f64::NAN), &reached, 0.0));
         assert!(!bounds.hold_row_beside(&sums(1.0, 0.1, 1.0), &sums(1.0, 1.0, 0.1), 0.0), "another row");
-    }
-
-    #[test]
-    fn every_format_has_a_ceiling_in_the_order_of_the_enum() {
-        assert!(NORMAL.iter().map(|row| row.0).eq(Format::all()));
     }
 }

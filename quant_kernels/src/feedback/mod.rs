@@ -5,29 +5,29 @@
 //! again, group after group, each for weights that the errors of the groups before have moved. A group has one code:
 //! it is one weight in integer formats, and four or eight weights that share a codebook entry in the others.
 
-mod books;
-mod levels;
+pub(crate) mod scalar;
+pub(crate) mod vector;
 
 use std::ops::Range;
 
 use fearless_simd::{Level, Simd, SimdBase, f32x16};
-use half::f16;
 
-use crate::Format;
+use crate::{Format, formats};
 
 /// Lanes of the vectors in which weights are moved.
 const LANES: usize = 16;
 
-/// Whether [`feed`] supports the format. In the others it leaves the codes as they are.
+/// Whether [`feed`] knows the format. The others keep the codes that they have.
+#[must_use]
 pub fn feeds(format: Format) -> bool {
-    levels::top(format).is_some() || books::knows(format)
+    format.is_known() && formats::feeds(format)
 }
 
 /// The weights of one block, and what moves them.
 ///
-/// The covariance of the inputs is H = R R^T with R upper triangular, and T is the inverse of R with its rows times
-/// the diagonal of R. For an error of weight k that is its own (not moved there from others), the cost is least if
-/// the weights j to the right are reduced by that error times T_kj.
+/// The covariance of the inputs is H = R R^T with R upper triangular, and T is the inverse of R with its rows times the
+/// diagonal of R. If the weight k comes out off by an error that is its own, not one that it had from others, the
+/// weights j to the right are best lessened by that error times T_kj.
 #[derive(Debug)]
 pub struct Feed<'a> {
     /// The weights, moved by the errors of the blocks before. Overwritten.
@@ -36,8 +36,8 @@ pub struct Feed<'a> {
     pub t: &'a [f32],
     /// R_jj^2 of each weight: the cost of its error that weights to its right cannot take up.
     pub importance: &'a [f32],
-    /// On return, the weights' own errors: the moved weight less the decoded one. The cost e H e^T of all errors is
-    /// the sum of their squares times the importances.
+    /// On return, the weights' own errors: each is what the weight had become less the decoded one. The cost e H e^T of
+    /// all errors is the sum of their squares times the importances.
     pub errors: &'a mut [f32],
 }
 
@@ -59,41 +59,17 @@ pub fn feed_at(level: Level, format: Format, block: &mut [u8], mut weights: Feed
         (n, n * n, n, n),
         "a block of {format} has {n} weights"
     );
-    if books::knows(format) {
-        books::feed(level, format, block, &mut weights);
-    } else if let Some(top) = levels::top(format) {
-        levels::feed(level, format, top, block, &mut weights);
-    } else {
-        let mut decoded = vec![0.0; n];
-        crate::dequantize(format, block, &mut decoded);
-        weights.note(0, &decoded);
-    }
+    formats::feed(level, format, block, &mut weights);
 }
 
-/// Multiplies the weights of whole blocks by a factor near 1: a row encoded with feedback is smaller than it was, as
-/// after any search for the least error, and is brought back to unit gain. Does nothing in formats without such
+/// Multiplies the weights of whole blocks by a factor near 1: a row encoded with feedback comes out smaller than it
+/// was, as after any search for the least error, and is brought back to its gain. Does nothing in formats without such
 /// scales.
 ///
 /// # Panics
 /// If `blocks` are no whole blocks.
 pub fn rescale(format: Format, blocks: &mut [u8], factor: f32) {
-    let places: &[usize] = match format {
-        Format::Q8_0 | Format::Q4_0 | Format::Q5_0 | Format::IQ4_NL | Format::IQ4_XS => &[0],
-        Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[0, 2],
-        Format::Q2_K => &[80, 82],
-        Format::Q3_K => &[108],
-        Format::Q6_K => &[208],
-        _ => return crate::formats::rescale(format, blocks, factor),
-    };
-    for block in blocks.chunks_exact_mut(format.block_bytes()) {
-        for &place in places {
-            let scale = f16::from_le_bytes([block[place], block[place + 1]]).to_f32() * factor;
-            let scale = f16::from_f32(scale);
-            if scale.is_finite() {
-                block[place..place + 2].copy_from_slice(&scale.to_le_bytes());
-            }
-        }
-    }
+    formats::rescale(format, blocks, factor);
 }
 
 impl Feed<'_> {
@@ -108,7 +84,7 @@ impl Feed<'_> {
 
     /// The own errors of a group whose weights were chosen together: without what they have from one another.
     #[inline(always)]
-    fn note(&mut self, first: usize, decoded: &[f32]) {
+    pub(crate) fn note(&mut self, first: usize, decoded: &[f32]) {
         let n = self.moved.len();
         for j in first..first + decoded.len() {
             let mut error = self.moved[j] - decoded[j - first];
@@ -119,8 +95,8 @@ impl Feed<'_> {
         }
     }
 
-    /// Moves the weights of some vectors by some errors. Weights that are already encoded move too where they share a
-    /// vector with others; that has no effect.
+    /// Moves the weights of some vectors by some errors. What is settled moves too where it shares a vector with
+    /// others, which nothing sees.
     #[inline(always)]
     fn spread<S: Simd>(&mut self, simd: S, errors: Range<usize>, vectors: Range<usize>) {
         let (moved, _) = self.moved.as_chunks_mut::<LANES>();

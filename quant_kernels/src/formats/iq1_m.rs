@@ -12,13 +12,18 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 use half::f16;
 
+use super::bits::{put, put16};
 use crate::block::{Block, Temper};
+use crate::codes::{Group, Shared, VectorBlock, decode};
+use crate::feedback::{Feed, vector};
+use crate::scale::Scale;
 use crate::search::codebook::IQ1 as BOOK;
+use crate::search::one_group::{self, Choice};
 use crate::search::ternary::{Encoded, encode_shifted_groups, shifted};
 
 /// One block of 256 weights.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct IQ1_M {
     qs: [u8; 32],
     qh: [u8; 16],
@@ -26,64 +31,106 @@ pub struct IQ1_M {
 }
 
 impl IQ1_M {
+    /// The super-block's scale.
     #[inline(always)]
-    fn d(&self) -> f16 {
+    fn scale_of_all(&self) -> Scale {
         let mut bits = 0;
         for k in 0..4 {
             bits |= u16::from(self.scales[k][1] >> 4) << (4 * k);
         }
-        f16::from_bits(bits)
+        f16::from_bits(bits).into()
     }
 
     #[inline(always)]
-    fn set_d(&mut self, d: f16) {
+    fn set_scale(&mut self, d: Scale) {
+        let bits = f16::from(d).to_bits();
         for k in 0..4 {
-            let nibble = (d.to_bits() >> (4 * k)) as u8 & 15;
-            self.scales[k][1] = self.scales[k][1] & 15 | nibble << 4;
+            put16(&mut self.scales[k], 12, 4, bits >> (4 * k));
         }
     }
 }
 
 impl Block<256> for IQ1_M {
+    const TEMPER: Option<Temper> = Some(Temper::Fourth(0.03));
+    const SHRINKS: bool = true;
+    const FEEDS: bool = true;
+
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, down } = encode_shifted_groups(simd, x, importance);
-        let mut block = Self { qs: entries.map(|entry| entry as u8), qh: [0; 16], scales: [[0; 2]; 4] };
+        let mut block = Self::zeroed();
+        block.set_scale(d.into());
+        for b in 0..16 {
+            block.set_shared(b, Shared { code: codes[b], down: false });
+        }
         for i in 0..32 {
-            let nibble = (entries[i] >> 8) as u8 | down[i] << 3;
-            block.qh[i / 2] |= nibble << (4 * (i % 2));
+            block.set_group(i, Group::shifted(entries[i], down[i] != 0));
         }
-        for k in 0..4 {
-            let mut word = 0;
-            for j in 0..4 {
-                word |= u16::from(codes[4 * k + j]) << (3 * j);
-            }
-            block.scales[k] = word.to_le_bytes();
-        }
-        block.set_d(d);
         block
     }
 
     #[inline(always)]
     fn dequantize<S: Simd>(&self, _simd: S, y: &mut [f32; 256]) {
-        let d = self.d().to_f32();
-        let (eights, _) = y.as_chunks_mut::<8>();
-        for (i, y) in eights.iter_mut().enumerate() {
-            let high = self.qh[i / 2] >> (4 * (i % 2)) & 15;
-            let entry = usize::from(self.qs[i]) | usize::from(high & 7) << 8;
-            let b = i / 2;
-            let code = u16::from_le_bytes(self.scales[b / 4]) >> (3 * (b % 4)) & 7;
-            let scale = d * f32::from(2 * code + 1);
-            *y = shifted(&BOOK.values[entry], high >> 3 != 0, scale);
-        }
+        decode(self, y);
     }
 
-    const SCALES: bool = true;
-    const TEMPER: Option<Temper> = Some(Temper::Fourth(0.03));
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.set_scale(change(self.scale_of_all()));
+    }
 
     #[inline(always)]
-    fn scaled(mut self, factor: f32) -> Self {
-        self.set_d(f16::from_f32(self.d().to_f32() * factor));
-        self
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        vector::feed(simd, self, weights);
+    }
+}
+
+impl VectorBlock for IQ1_M {
+    const SHARING: usize = 2;
+    const TOP: u8 = 7;
+
+    #[inline(always)]
+    fn d(&self) -> f32 {
+        self.scale_of_all().get()
+    }
+
+    #[inline(always)]
+    fn scale(d: f32, code: u8) -> f32 {
+        d * f32::from(2 * code + 1)
+    }
+
+    #[inline(always)]
+    fn shared(&self, b: usize) -> Shared {
+        let word = u16::from_le_bytes(self.scales[b / 4]);
+        Shared { code: (word >> (3 * (b % 4)) & 7) as u8, down: false }
+    }
+
+    #[inline(always)]
+    fn set_shared(&mut self, b: usize, shared: Shared) {
+        put16(&mut self.scales[b / 4], 3 * (b % 4), 3, shared.code.into());
+    }
+
+    #[inline(always)]
+    fn group(&self, i: usize) -> Group {
+        let high = self.qh[i / 2] >> (4 * (i % 2)) & 15;
+        let entry = u16::from(self.qs[i]) | u16::from(high & 7) << 8;
+        Group::shifted(entry, high >> 3 != 0)
+    }
+
+    #[inline(always)]
+    fn set_group(&mut self, i: usize, group: Group) {
+        let [entry, _] = group.entries;
+        self.qs[i] = entry as u8;
+        put(&mut self.qh[i / 2], 4 * (i % 2), 4, (entry >> 8) as u8 | u8::from(group.down) << 3);
+    }
+
+    #[inline(always)]
+    fn values(group: Group, scale: f32) -> [f32; 8] {
+        shifted(&BOOK.values[usize::from(group.entries[0])], group.down, scale)
+    }
+
+    #[inline(always)]
+    fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, _down: bool) -> Choice {
+        one_group::either_shift(simd, x, w, scale)
     }
 }

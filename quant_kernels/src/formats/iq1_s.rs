@@ -10,55 +10,108 @@
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
-use half::f16;
 
+use super::bits::put16;
 use crate::block::{Block, Temper};
+use crate::codes::{Group, Shared, VectorBlock, decode};
+use crate::feedback::{Feed, vector};
+use crate::scale::Scale;
 use crate::search::codebook::IQ1 as BOOK;
+use crate::search::one_group::{self, Choice};
 use crate::search::ternary::{Encoded, encode_shifted_blocks, shifted};
 
 /// One block of 256 weights.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct IQ1_S {
-    d: [u8; 2],
+    d: Scale,
     qs: [u8; 32],
     qh: [[u8; 2]; 8],
 }
 
 impl Block<256> for IQ1_S {
     const TEMPER: Option<Temper> = Some(Temper::Fourth(0.03));
+    const SHRINKS: bool = true;
+    const FEEDS: bool = true;
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, down } = encode_shifted_blocks(simd, x, importance);
-        let mut block = Self { d: d.to_le_bytes(), qs: entries.map(|entry| entry as u8), qh: [[0; 2]; 8] };
+        let mut block = Self::zeroed();
+        block.d = d.into();
         for b in 0..8 {
-            let mut high = u16::from(codes[b]) << 12 | u16::from(down[4 * b]) << 15;
-            for l in 0..4 {
-                high |= (entries[4 * b + l] >> 8) << (3 * l);
-            }
-            block.qh[b] = high.to_le_bytes();
+            block.set_shared(b, Shared { code: codes[b], down: down[4 * b] != 0 });
+        }
+        for i in 0..32 {
+            block.set_group(i, Group::shifted(entries[i], down[i] != 0));
         }
         block
     }
 
     #[inline(always)]
     fn dequantize<S: Simd>(&self, _simd: S, y: &mut [f32; 256]) {
-        let d = f16::from_le_bytes(self.d).to_f32();
-        let (eights, _) = y.as_chunks_mut::<8>();
-        for (i, y) in eights.iter_mut().enumerate() {
-            let high = u16::from_le_bytes(self.qh[i / 4]);
-            let entry = usize::from(self.qs[i]) | usize::from(high >> (3 * (i % 4)) & 7) << 8;
-            let scale = d * f32::from(2 * (high >> 12 & 7) + 1);
-            *y = shifted(&BOOK.values[entry], high >> 15 != 0, scale);
-        }
+        decode(self, y);
     }
 
-    const SCALES: bool = true;
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
 
     #[inline(always)]
-    fn scaled(mut self, factor: f32) -> Self {
-        self.d = f16::from_f32(f16::from_le_bytes(self.d).to_f32() * factor).to_le_bytes();
-        self
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        vector::feed(simd, self, weights);
+    }
+}
+
+impl VectorBlock for IQ1_S {
+    const SHARING: usize = 4;
+    const TOP: u8 = 7;
+    const SHARED_SHIFT: bool = true;
+
+    #[inline(always)]
+    fn d(&self) -> f32 {
+        self.d.get()
+    }
+
+    #[inline(always)]
+    fn scale(d: f32, code: u8) -> f32 {
+        d * f32::from(2 * code + 1)
+    }
+
+    #[inline(always)]
+    fn shared(&self, b: usize) -> Shared {
+        let high = u16::from_le_bytes(self.qh[b]);
+        Shared { code: (high >> 12 & 7) as u8, down: high >> 15 != 0 }
+    }
+
+    #[inline(always)]
+    fn set_shared(&mut self, b: usize, shared: Shared) {
+        put16(&mut self.qh[b], 12, 3, shared.code.into());
+        put16(&mut self.qh[b], 15, 1, shared.down.into());
+    }
+
+    #[inline(always)]
+    fn group(&self, i: usize) -> Group {
+        let high = u16::from_le_bytes(self.qh[i / 4]);
+        let entry = u16::from(self.qs[i]) | (high >> (3 * (i % 4)) & 7) << 8;
+        Group::shifted(entry, high >> 15 != 0)
+    }
+
+    #[inline(always)]
+    fn set_group(&mut self, i: usize, group: Group) {
+        let [entry, _] = group.entries;
+        self.qs[i] = entry as u8;
+        put16(&mut self.qh[i / 4], 3 * (i % 4), 3, entry >> 8);
+    }
+
+    #[inline(always)]
+    fn values(group: Group, scale: f32) -> [f32; 8] {
+        shifted(&BOOK.values[usize::from(group.entries[0])], group.down, scale)
+    }
+
+    #[inline(always)]
+    fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice {
+        one_group::shifted(simd, x, w, scale, down)
     }
 }

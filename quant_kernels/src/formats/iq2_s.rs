@@ -11,19 +11,23 @@
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
-use half::f16;
 
+use super::bits::put;
 use crate::block::{Block, Temper};
+use crate::codes::{Group, Shared, VectorBlock, decode};
+use crate::feedback::{Feed, vector};
+use crate::scale::Scale;
 use crate::search::codebook::IQ2_S as BOOK;
 use crate::search::eights::{Encoded, encode};
 use crate::search::neighbours::IQ2_S as NEIGHBOURS;
+use crate::search::one_group::{self, Choice};
 use crate::search::signs::signed;
 
 /// One block of 256 weights.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct IQ2_S {
-    d: [u8; 2],
+    d: Scale,
     qs: [u8; 32],
     signs: [u8; 32],
     qh: [u8; 8],
@@ -32,40 +36,84 @@ pub struct IQ2_S {
 
 impl Block<256> for IQ2_S {
     const TEMPER: Option<Temper> = Some(Temper::Square(2.0));
+    const SHRINKS: bool = true;
+    const FEEDS: bool = true;
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } =
             encode::<S, 2, 16>(simd, &BOOK, false, Some(&NEIGHBOURS), x, importance);
-        let mut block = Self { d: d.to_le_bytes(), qs: [0; 32], signs, qh: [0; 8], scales: [0; 8] };
-        for i in 0..32 {
-            block.qs[i] = entries[i] as u8;
-            block.qh[i / 4] |= ((entries[i] >> 8) as u8) << (2 * (i % 4));
-        }
+        let mut block = Self::zeroed();
+        block.d = d.into();
         for b in 0..16 {
-            block.scales[b / 2] |= codes[b] << (4 * (b % 2));
+            block.set_shared(b, Shared { code: codes[b], down: false });
+        }
+        for i in 0..32 {
+            block.set_group(i, Group::eight(entries[i], signs[i]));
         }
         block
     }
 
     #[inline(always)]
     fn dequantize<S: Simd>(&self, _simd: S, y: &mut [f32; 256]) {
-        let d = f16::from_le_bytes(self.d).to_f32();
-        let (eights, _) = y.as_chunks_mut::<8>();
-        for (i, y) in eights.iter_mut().enumerate() {
-            let high = (self.qh[i / 4] >> (2 * (i % 4))) & 3;
-            let entry = usize::from(self.qs[i]) | usize::from(high) << 8;
-            let code = (self.scales[i / 4] >> (4 * (i / 2 % 2))) & 15;
-            let scale = d * (0.5 + f32::from(code)) * 0.25;
-            *y = signed(&BOOK.values[entry], self.signs[i], scale);
-        }
+        decode(self, y);
     }
 
-    const SCALES: bool = true;
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
 
     #[inline(always)]
-    fn scaled(mut self, factor: f32) -> Self {
-        self.d = f16::from_f32(f16::from_le_bytes(self.d).to_f32() * factor).to_le_bytes();
-        self
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        vector::feed(simd, self, weights);
+    }
+}
+
+impl VectorBlock for IQ2_S {
+    const SHARING: usize = 2;
+    const TOP: u8 = 15;
+
+    #[inline(always)]
+    fn d(&self) -> f32 {
+        self.d.get()
+    }
+
+    #[inline(always)]
+    fn scale(d: f32, code: u8) -> f32 {
+        d * (0.5 + f32::from(code)) * 0.25
+    }
+
+    #[inline(always)]
+    fn shared(&self, b: usize) -> Shared {
+        Shared { code: self.scales[b / 2] >> (4 * (b % 2)) & 15, down: false }
+    }
+
+    #[inline(always)]
+    fn set_shared(&mut self, b: usize, shared: Shared) {
+        put(&mut self.scales[b / 2], 4 * (b % 2), 4, shared.code);
+    }
+
+    #[inline(always)]
+    fn group(&self, i: usize) -> Group {
+        let high = self.qh[i / 4] >> (2 * (i % 4)) & 3;
+        Group::eight(u16::from(self.qs[i]) | u16::from(high) << 8, self.signs[i])
+    }
+
+    #[inline(always)]
+    fn set_group(&mut self, i: usize, group: Group) {
+        let [entry, _] = group.entries;
+        (self.qs[i], self.signs[i]) = (entry as u8, group.signs);
+        put(&mut self.qh[i / 4], 2 * (i % 4), 2, (entry >> 8) as u8);
+    }
+
+    #[inline(always)]
+    fn values(group: Group, scale: f32) -> [f32; 8] {
+        signed(&BOOK.values[usize::from(group.entries[0])], group.signs, scale)
+    }
+
+    #[inline(always)]
+    fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, _down: bool) -> Choice {
+        one_group::free_signs(simd, x, w, scale)
     }
 }

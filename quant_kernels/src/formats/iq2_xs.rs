@@ -10,56 +10,104 @@
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
-use half::f16;
 
+use super::bits::put;
 use crate::block::{Block, Temper};
+use crate::codes::{Group, Shared, VectorBlock, decode};
+use crate::feedback::{Feed, vector};
+use crate::scale::Scale;
 use crate::search::codebook::IQ2_XS as BOOK;
 use crate::search::eights::{Encoded, encode};
+use crate::search::one_group::{self, Choice};
 use crate::search::signs::{even_signs, signed};
 
 /// One block of 256 weights.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct IQ2_XS {
-    d: [u8; 2],
+    d: Scale,
     qs: [[u8; 2]; 32],
     scales: [u8; 8],
 }
 
 impl Block<256> for IQ2_XS {
     const TEMPER: Option<Temper> = Some(Temper::Square(3.0));
+    const SHRINKS: bool = true;
+    const FEEDS: bool = true;
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } = encode::<S, 2, 16>(simd, &BOOK, true, None, x, importance);
-        let mut qs = [[0; 2]; 32];
-        for i in 0..32 {
-            qs[i] = (entries[i] | (u16::from(signs[i]) << 9)).to_le_bytes();
-        }
-        let mut scales = [0; 8];
+        let mut block = Self::zeroed();
+        block.d = d.into();
         for b in 0..16 {
-            scales[b / 2] |= codes[b] << (4 * (b % 2));
+            block.set_shared(b, Shared { code: codes[b], down: false });
         }
-        Self { d: d.to_le_bytes(), qs, scales }
+        for i in 0..32 {
+            block.set_group(i, Group::eight(entries[i], signs[i]));
+        }
+        block
     }
 
     #[inline(always)]
     fn dequantize<S: Simd>(&self, _simd: S, y: &mut [f32; 256]) {
-        let d = f16::from_le_bytes(self.d).to_f32();
-        let (eights, _) = y.as_chunks_mut::<8>();
-        for (i, y) in eights.iter_mut().enumerate() {
-            let q = u16::from_le_bytes(self.qs[i]);
-            let code = (self.scales[i / 4] >> (4 * (i / 2 % 2))) & 15;
-            let scale = d * (0.5 + f32::from(code)) * 0.25;
-            *y = signed(&BOOK.values[usize::from(q & 511)], even_signs(u32::from(q >> 9)), scale);
-        }
+        decode(self, y);
     }
 
-    const SCALES: bool = true;
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
 
     #[inline(always)]
-    fn scaled(mut self, factor: f32) -> Self {
-        self.d = f16::from_f32(f16::from_le_bytes(self.d).to_f32() * factor).to_le_bytes();
-        self
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        vector::feed(simd, self, weights);
+    }
+}
+
+impl VectorBlock for IQ2_XS {
+    const SHARING: usize = 2;
+    const TOP: u8 = 15;
+
+    #[inline(always)]
+    fn d(&self) -> f32 {
+        self.d.get()
+    }
+
+    #[inline(always)]
+    fn scale(d: f32, code: u8) -> f32 {
+        d * (0.5 + f32::from(code)) * 0.25
+    }
+
+    #[inline(always)]
+    fn shared(&self, b: usize) -> Shared {
+        Shared { code: self.scales[b / 2] >> (4 * (b % 2)) & 15, down: false }
+    }
+
+    #[inline(always)]
+    fn set_shared(&mut self, b: usize, shared: Shared) {
+        put(&mut self.scales[b / 2], 4 * (b % 2), 4, shared.code);
+    }
+
+    #[inline(always)]
+    fn group(&self, i: usize) -> Group {
+        let q = u16::from_le_bytes(self.qs[i]);
+        Group::eight(q & 511, even_signs(u32::from(q >> 9)))
+    }
+
+    #[inline(always)]
+    fn set_group(&mut self, i: usize, group: Group) {
+        let [entry, _] = group.entries;
+        self.qs[i] = (entry | u16::from(group.signs & 127) << 9).to_le_bytes();
+    }
+
+    #[inline(always)]
+    fn values(group: Group, scale: f32) -> [f32; 8] {
+        signed(&BOOK.values[usize::from(group.entries[0])], group.signs, scale)
+    }
+
+    #[inline(always)]
+    fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, _down: bool) -> Choice {
+        one_group::even_signs(simd, &BOOK, x, w, scale)
     }
 }

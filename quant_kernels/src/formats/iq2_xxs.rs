@@ -10,57 +10,114 @@
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
-use half::f16;
 
+use super::bits::put32;
 use crate::block::{Block, Temper};
+use crate::codes::{Group, Shared, VectorBlock, decode};
+use crate::feedback::{Feed, vector};
+use crate::scale::Scale;
 use crate::search::codebook::IQ2_XXS as BOOK;
 use crate::search::eights::{Encoded, encode};
+use crate::search::one_group::{self, Choice};
 use crate::search::signs::{even_signs, signed};
 
 /// One block of 256 weights.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct IQ2_XXS {
-    d: [u8; 2],
-    qs: [[u8; 8]; 8],
+    d: Scale,
+    qs: [Groups; 8],
+}
+
+/// Thirty-two weights.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Groups {
+    entries: [u8; 4],
+    word: [u8; 4],
 }
 
 impl Block<256> for IQ2_XXS {
     const TEMPER: Option<Temper> = Some(Temper::Square(8.0));
+    const SHRINKS: bool = true;
+    const FEEDS: bool = true;
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } = encode::<S, 4, 8>(simd, &BOOK, true, None, x, importance);
-        let mut qs = [[0; 8]; 8];
-        for g in 0..8 {
-            let mut word = u32::from(codes[g]) << 28;
-            for l in 0..4 {
-                qs[g][l] = entries[4 * g + l] as u8;
-                word |= u32::from(signs[4 * g + l] & 127) << (7 * l);
-            }
-            qs[g][4..].copy_from_slice(&word.to_le_bytes());
+        let mut block = Self::zeroed();
+        block.d = d.into();
+        for b in 0..8 {
+            block.set_shared(b, Shared { code: codes[b], down: false });
         }
-        Self { d: d.to_le_bytes(), qs }
+        for i in 0..32 {
+            block.set_group(i, Group::eight(entries[i], signs[i]));
+        }
+        block
     }
 
     #[inline(always)]
     fn dequantize<S: Simd>(&self, _simd: S, y: &mut [f32; 256]) {
-        let d = f16::from_le_bytes(self.d).to_f32();
-        let (eights, _) = y.as_chunks_mut::<8>();
-        for (i, y) in eights.iter_mut().enumerate() {
-            let [a, b, c, e, word @ ..] = self.qs[i / 4];
-            let word = u32::from_le_bytes(word);
-            let scale = d * (0.5 + (word >> 28) as f32) * 0.25;
-            let entry = [a, b, c, e][i % 4];
-            *y = signed(&BOOK.values[usize::from(entry)], even_signs(word >> (7 * (i % 4))), scale);
-        }
+        decode(self, y);
     }
 
-    const SCALES: bool = true;
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
 
     #[inline(always)]
-    fn scaled(mut self, factor: f32) -> Self {
-        self.d = f16::from_f32(f16::from_le_bytes(self.d).to_f32() * factor).to_le_bytes();
-        self
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        vector::feed(simd, self, weights);
+    }
+}
+
+impl VectorBlock for IQ2_XXS {
+    const SHARING: usize = 4;
+    const TOP: u8 = 15;
+
+    #[inline(always)]
+    fn d(&self) -> f32 {
+        self.d.get()
+    }
+
+    #[inline(always)]
+    fn scale(d: f32, code: u8) -> f32 {
+        d * (0.5 + f32::from(code)) * 0.25
+    }
+
+    #[inline(always)]
+    fn shared(&self, b: usize) -> Shared {
+        let word = u32::from_le_bytes(self.qs[b].word);
+        Shared { code: (word >> 28) as u8, down: false }
+    }
+
+    #[inline(always)]
+    fn set_shared(&mut self, b: usize, shared: Shared) {
+        put32(&mut self.qs[b].word, 28, 4, shared.code.into());
+    }
+
+    #[inline(always)]
+    fn group(&self, i: usize) -> Group {
+        let Groups { entries, word } = self.qs[i / 4];
+        let signs = even_signs(u32::from_le_bytes(word) >> (7 * (i % 4)));
+        Group::eight(entries[i % 4].into(), signs)
+    }
+
+    #[inline(always)]
+    fn set_group(&mut self, i: usize, group: Group) {
+        let groups = &mut self.qs[i / 4];
+        groups.entries[i % 4] = group.entries[0] as u8;
+        put32(&mut groups.word, 7 * (i % 4), 7, group.signs.into());
+    }
+
+    #[inline(always)]
+    fn values(group: Group, scale: f32) -> [f32; 8] {
+        signed(&BOOK.values[usize::from(group.entries[0])], group.signs, scale)
+    }
+
+    #[inline(always)]
+    fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, _down: bool) -> Choice {
+        one_group::even_signs(simd, &BOOK, x, w, scale)
     }
 }

@@ -10,60 +10,117 @@
 
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
-use half::f16;
 
+use super::bits::put32;
 use crate::block::{Block, Temper};
+use crate::codes::{Group, Shared, VectorBlock, decode};
+use crate::feedback::{Feed, vector};
+use crate::scale::Scale;
 use crate::search::codebook::IQ3_XXS as BOOK;
 use crate::search::fours::{Encoded, encode};
 use crate::search::near_fours::IQ3_XXS as NEAR;
+use crate::search::one_group::{self, Choice};
 use crate::search::scales::Shape;
 use crate::search::signs::{even_signs, signed};
 
 /// One block of 256 weights.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct IQ3_XXS {
-    d: [u8; 2],
+    d: Scale,
     qs: [u8; 64],
     words: [[u8; 4]; 8],
 }
 
+/// Scales d (1/2 + code) / 2. The root mean square of the codebook is 30.8, 1 / 0.032; see [`Shape::typical`].
 const SHAPE: Shape = Shape::new(16, 0.25, 0.036);
 
 impl Block<256> for IQ3_XXS {
     const TEMPER: Option<Temper> = Some(Temper::Square(8.0));
+    const SHRINKS: bool = true;
+    const FEEDS: bool = true;
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } = encode(simd, &BOOK, &SHAPE, true, &NEAR, x, importance);
-        let mut block = Self { d: d.to_le_bytes(), qs: entries.map(|entry| entry as u8), words: [[0; 4]; 8] };
-        for g in 0..8 {
-            let mut word = u32::from(codes[g]) << 28;
-            for l in 0..4 {
-                word |= u32::from(signs[4 * g + l] & 127) << (7 * l);
-            }
-            block.words[g] = word.to_le_bytes();
+        let mut block = Self::zeroed();
+        block.d = d.into();
+        for b in 0..8 {
+            block.set_shared(b, Shared { code: codes[b], down: false });
+        }
+        for i in 0..32 {
+            block.set_group(
+                i,
+                Group { entries: [entries[2 * i], entries[2 * i + 1]], signs: signs[i], down: false },
+            );
         }
         block
     }
 
     #[inline(always)]
     fn dequantize<S: Simd>(&self, _simd: S, y: &mut [f32; 256]) {
-        let d = f16::from_le_bytes(self.d).to_f32();
-        let (fours, _) = y.as_chunks_mut::<4>();
-        for (i, y) in fours.iter_mut().enumerate() {
-            let word = u32::from_le_bytes(self.words[i / 8]);
-            let scale = d * (0.5 + (word >> 28) as f32) * 0.5;
-            let signs = even_signs(word >> (7 * (i / 2 % 4)));
-            *y = signed(&BOOK.values[usize::from(self.qs[i])], signs >> (4 * (i % 2)), scale);
-        }
+        decode(self, y);
     }
 
-    const SCALES: bool = true;
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
 
     #[inline(always)]
-    fn scaled(mut self, factor: f32) -> Self {
-        self.d = f16::from_f32(f16::from_le_bytes(self.d).to_f32() * factor).to_le_bytes();
-        self
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        vector::feed(simd, self, weights);
+    }
+}
+
+impl VectorBlock for IQ3_XXS {
+    const SHARING: usize = 4;
+    const TOP: u8 = 15;
+
+    #[inline(always)]
+    fn d(&self) -> f32 {
+        self.d.get()
+    }
+
+    #[inline(always)]
+    fn scale(d: f32, code: u8) -> f32 {
+        d * (0.5 + f32::from(code)) * 0.5
+    }
+
+    #[inline(always)]
+    fn shared(&self, b: usize) -> Shared {
+        Shared { code: (u32::from_le_bytes(self.words[b]) >> 28) as u8, down: false }
+    }
+
+    #[inline(always)]
+    fn set_shared(&mut self, b: usize, shared: Shared) {
+        put32(&mut self.words[b], 28, 4, shared.code.into());
+    }
+
+    #[inline(always)]
+    fn group(&self, i: usize) -> Group {
+        let entries = [self.qs[2 * i].into(), self.qs[2 * i + 1].into()];
+        let signs = even_signs(u32::from_le_bytes(self.words[i / 4]) >> (7 * (i % 4)));
+        Group { entries, signs, down: false }
+    }
+
+    #[inline(always)]
+    fn set_group(&mut self, i: usize, group: Group) {
+        for (half, entry) in group.entries.into_iter().enumerate() {
+            self.qs[2 * i + half] = entry as u8;
+        }
+        put32(&mut self.words[i / 4], 7 * (i % 4), 7, group.signs.into());
+    }
+
+    #[inline(always)]
+    fn values(group: Group, scale: f32) -> [f32; 8] {
+        let [first, last] = group.entries.map(|entry| &BOOK.values[usize::from(entry)]);
+        let halves = [signed(first, group.signs, scale), signed(last, group.signs >> 4, scale)];
+        bytemuck::cast(halves)
+    }
+
+    #[inline(always)]
+    fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, _down: bool) -> Choice {
+        one_group::two_fours(simd, &BOOK, &NEAR, true, x, w, scale)
     }
 }

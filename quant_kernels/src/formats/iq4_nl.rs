@@ -10,7 +10,10 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
+use super::bits::put;
 use crate::block::Block;
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::levels::{K4, Listed};
 use crate::search::scale::{Landings, fit, landings};
@@ -19,7 +22,7 @@ use crate::search::scale::{Landings, fit, landings};
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct IQ4_NL {
-    d: Scale,
+    pub(crate) d: Scale,
     qs: [u8; 16],
 }
 
@@ -45,5 +48,27 @@ impl Block<32> for IQ4_NL {
             y[i] = d * f32::from(K4[usize::from(self.qs[i] & 15)]);
             y[i + 16] = d * f32::from(K4[usize::from(self.qs[i] >> 4)]);
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<32> for IQ4_NL {
+    const TOP: u8 = 15;
+    const LISTED: bool = true;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        put(&mut self.qs[i % 16], i / 16 * 4, 4, level);
     }
 }

@@ -11,7 +11,10 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
+use super::bits::put;
 use crate::block::Block;
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::levels::{K4, Listed, codes};
 use crate::search::sub_scales::{Plan, sub_scales};
@@ -20,7 +23,7 @@ use crate::search::sub_scales::{Plan, sub_scales};
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct IQ4_XS {
-    d: Scale,
+    pub(crate) d: Scale,
     scales_h: [u8; 2],
     scales_l: [u8; 4],
     qs: [[u8; 16]; 8],
@@ -64,5 +67,27 @@ impl Block<256> for IQ4_XS {
                 y[i + 16] = s * f32::from(K4[usize::from(self.qs[g][i] >> 4)]);
             }
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<256> for IQ4_XS {
+    const TOP: u8 = 15;
+    const LISTED: bool = true;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        put(&mut self.qs[i / 32][i % 16], i / 16 % 2 * 4, 4, level);
     }
 }

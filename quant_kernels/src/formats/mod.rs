@@ -1,6 +1,7 @@
 //! One file a format: its layout drawn, then the encoder, then the decoder.
 
 mod bf16;
+mod bits;
 mod f16;
 mod f32;
 pub(crate) mod iq1_m;
@@ -27,10 +28,11 @@ mod six_bits;
 mod tq1_0;
 mod tq2_0;
 
-use fearless_simd::Level;
+use fearless_simd::{Level, dispatch};
 
 use crate::Format;
 use crate::block::{Block, dequantize_blocks, quantize_rows};
+use crate::feedback::Feed;
 
 /// Calls a function of a block type's two generics for the format.
 macro_rules! for_block {
@@ -81,14 +83,37 @@ pub(crate) fn dequantize(level: Level, format: Format, blocks: &[u8], weights: &
     for_block!(format, dequantize_blocks(level, blocks, weights))
 }
 
-/// Multiplies the scales of whole blocks, of the formats whose encoders do so to keep a row's gain.
+/// Multiplies the scales of whole blocks by a factor.
 pub(crate) fn rescale(format: Format, blocks: &mut [u8], factor: f32) {
-    fn scaled<const N: usize, B: Block<N>>(blocks: &mut [u8], factor: f32) {
-        if B::SCALES {
-            for block in bytemuck::cast_slice_mut::<u8, B>(blocks) {
-                *block = block.scaled(factor);
-            }
+    fn rescale<const N: usize, B: Block<N>>(blocks: &mut [u8], factor: f32) {
+        for block in bytemuck::cast_slice_mut::<u8, B>(blocks) {
+            *block = block.scaled(factor);
         }
     }
-    for_block!(format, scaled(blocks, factor))
+    for_block!(format, rescale(blocks, factor))
+}
+
+/// Whether feedback chooses the codes of this format anew.
+pub(crate) fn feeds(format: Format) -> bool {
+    fn feeds<const N: usize, B: Block<N>>() -> bool {
+        B::FEEDS
+    }
+    for_block!(format, feeds())
+}
+
+/// Chooses the codes of one block anew, with error feedback.
+pub(crate) fn feed(level: Level, format: Format, block: &mut [u8], weights: &mut Feed<'_>) {
+    fn feed<const N: usize, B: Block<N>>(level: Level, block: &mut [u8], weights: &mut Feed<'_>) {
+        let block: &mut B = bytemuck::from_bytes_mut(block);
+        dispatch!(level, simd => block.feed(simd, weights));
+    }
+    for_block!(format, feed(level, block, weights))
+}
+
+/// The first of these blocks that says that it is no number.
+pub(crate) fn first_nan(format: Format, blocks: &[u8]) -> Option<usize> {
+    fn first_nan<const N: usize, B: Block<N>>(blocks: &[u8]) -> Option<usize> {
+        bytemuck::cast_slice::<u8, B>(blocks).iter().position(B::is_nan)
+    }
+    for_block!(format, first_nan(blocks))
 }

@@ -105,4 +105,10 @@ impl Block<32> for MXFP4 {
             y[i + 16] = s * f32::from(F4[usize::from(self.qs[i] >> 4)]);
         }
     }
+
+    /// The exponent's byte is E8M0's NaN; decoders give large weights for it instead.
+    #[inline(always)]
+    fn is_nan(&self) -> bool {
+        self.e == 0xff
+    }
 }

@@ -11,7 +11,10 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
+use super::bits::put;
 use crate::block::Block;
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::levels::shifted;
 use crate::search::scale_min::Landings;
@@ -23,8 +26,8 @@ use crate::search::sub_scales_mins::{Plan, sub_scales_mins};
 pub struct Q2_K {
     scales: [u8; 16],
     qs: [[u8; 32]; 2],
-    d: Scale,
-    dmin: Scale,
+    pub(crate) d: Scale,
+    pub(crate) dmin: Scale,
 }
 
 const PLAN: Plan<1> = Plan {
@@ -71,5 +74,28 @@ impl Block<256> for Q2_K {
                 y[l] = s * f32::from(q) - m;
             }
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+        self.dmin = change(self.dmin);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<256> for Q2_K {
+    const TOP: u8 = 3;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        let (k, l) = (i / 32, i % 32);
+        put(&mut self.qs[k / 4][l], 2 * (k % 4), 2, level);
     }
 }

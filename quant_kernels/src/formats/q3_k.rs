@@ -13,7 +13,10 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
+use super::bits::put;
 use crate::block::{Block, Temper};
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::levels::{Integers, codes};
 use crate::search::sub_scales::{Plan, sub_scales};
@@ -25,7 +28,7 @@ pub struct Q3_K {
     hmask: [u8; 32],
     qs: [[u8; 32]; 2],
     scales: [u8; 12],
-    d: Scale,
+    pub(crate) d: Scale,
 }
 
 type Levels = Integers<-4, 3>;
@@ -70,6 +73,29 @@ impl Block<256> for Q3_K {
                 y[l] = s[l / 16] * (f32::from(q) - 4.0);
             }
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<256> for Q3_K {
+    const TOP: u8 = 7;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        let (k, l) = (i / 32, i % 32);
+        put(&mut self.qs[k / 4][l], 2 * (k % 4), 2, level);
+        put(&mut self.hmask[l], k, 1, level >> 2);
     }
 }
 

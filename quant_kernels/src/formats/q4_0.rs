@@ -10,7 +10,10 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
+use super::bits::put;
 use crate::block::{Block, Temper};
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::levels::Integers;
 use crate::search::scale::{Landings, fit, landings};
@@ -19,7 +22,7 @@ use crate::search::scale::{Landings, fit, landings};
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Q4_0 {
-    d: Scale,
+    pub(crate) d: Scale,
     qs: [u8; 16],
 }
 
@@ -47,5 +50,26 @@ impl Block<32> for Q4_0 {
             y[i] = d * (f32::from(self.qs[i] & 15) - 8.0);
             y[i + 16] = d * (f32::from(self.qs[i] >> 4) - 8.0);
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<32> for Q4_0 {
+    const TOP: u8 = 15;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        put(&mut self.qs[i % 16], i / 16 * 4, 4, level);
     }
 }

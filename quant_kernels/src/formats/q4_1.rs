@@ -10,7 +10,10 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
+use super::bits::put;
 use crate::block::{Block, Temper};
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::scale_min::{Landings, fit};
 
@@ -18,8 +21,8 @@ use crate::search::scale_min::{Landings, fit};
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Q4_1 {
-    d: Scale,
-    m: Scale,
+    pub(crate) d: Scale,
+    pub(crate) m: Scale,
     qs: [u8; 16],
 }
 
@@ -50,5 +53,27 @@ impl Block<32> for Q4_1 {
             y[i] = d * f32::from(self.qs[i] & 15) + m;
             y[i + 16] = d * f32::from(self.qs[i] >> 4) + m;
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+        self.m = change(self.m);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<32> for Q4_1 {
+    const TOP: u8 = 15;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        put(&mut self.qs[i % 16], i / 16 * 4, 4, level);
     }
 }

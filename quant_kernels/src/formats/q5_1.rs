@@ -11,7 +11,10 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::{prelude::*, u8x32};
 
+use super::bits::put;
 use crate::block::{Block, Temper};
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::scale_min::{Landings, fit};
 
@@ -19,8 +22,8 @@ use crate::search::scale_min::{Landings, fit};
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Q5_1 {
-    d: Scale,
-    m: Scale,
+    pub(crate) d: Scale,
+    pub(crate) m: Scale,
     qh: [u8; 4],
     qs: [u8; 16],
 }
@@ -56,5 +59,28 @@ impl Block<32> for Q5_1 {
             y[i] = d * f32::from(low) + m;
             y[i + 16] = d * f32::from(high) + m;
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+        self.m = change(self.m);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<32> for Q5_1 {
+    const TOP: u8 = 31;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        put(&mut self.qs[i % 16], i / 16 * 4, 4, level);
+        put(&mut self.qh[i / 8], i % 8, 1, level >> 4);
     }
 }

@@ -12,8 +12,11 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
+use super::bits::put;
 use super::six_bits;
 use crate::block::Block;
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::levels::shifted;
 use crate::search::scale_min::Landings;
@@ -23,8 +26,8 @@ use crate::search::sub_scales_mins::{Plan, sub_scales_mins};
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Q5_K {
-    d: Scale,
-    dmin: Scale,
+    pub(crate) d: Scale,
+    pub(crate) dmin: Scale,
     scales: [u8; 12],
     qh: [u8; 32],
     qs: [[u8; 32]; 4],
@@ -72,5 +75,29 @@ impl Block<256> for Q5_K {
                 y[l] = s * f32::from(q) - m;
             }
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+        self.dmin = change(self.dmin);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<256> for Q5_K {
+    const TOP: u8 = 31;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        let (k, l) = (i / 32, i % 32);
+        put(&mut self.qs[k / 2][l], 4 * (k % 2), 4, level);
+        put(&mut self.qh[l], k, 1, level >> 4);
     }
 }

@@ -12,7 +12,10 @@
 use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 
+use super::bits::put;
 use crate::block::Block;
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::levels::{Integers, codes};
 use crate::search::sub_scales::{Plan, sub_scales};
@@ -24,7 +27,7 @@ pub struct Q6_K {
     ql: [[[u8; 32]; 2]; 2],
     qh: [[u8; 32]; 2],
     scales: [i8; 16],
-    d: Scale,
+    pub(crate) d: Scale,
 }
 
 type Levels = Integers<-32, 31>;
@@ -68,5 +71,28 @@ impl Block<256> for Q6_K {
                 y[l] = s[l / 16] * (f32::from(low | high << 4) - 32.0);
             }
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<256> for Q6_K {
+    const TOP: u8 = 63;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        let (p, j, l) = (i / 128, i / 32 % 4, i % 32);
+        put(&mut self.ql[p][j % 2][l], 4 * (j / 2), 4, level);
+        put(&mut self.qh[p][l], 2 * j, 2, level >> 4);
     }
 }

@@ -9,6 +9,8 @@ use bytemuck::{Pod, Zeroable};
 use fearless_simd::{f32x16, i32x16, prelude::*};
 
 use crate::block::{Block, Temper};
+use crate::codes::ScalarBlock;
+use crate::feedback::{Feed, scalar};
 use crate::scale::Scale;
 use crate::search::scale::peak;
 
@@ -16,7 +18,7 @@ use crate::search::scale::peak;
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Q8_0 {
-    d: Scale,
+    pub(crate) d: Scale,
     qs: [i8; 32],
 }
 
@@ -46,5 +48,26 @@ impl Block<32> for Q8_0 {
         for i in 0..32 {
             y[i] = d * f32::from(self.qs[i]);
         }
+    }
+
+    #[inline(always)]
+    fn map_scales(&mut self, change: impl Fn(Scale) -> Scale) {
+        self.d = change(self.d);
+    }
+
+    const FEEDS: bool = true;
+
+    #[inline(always)]
+    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
+        scalar::feed(simd, self, weights);
+    }
+}
+
+impl ScalarBlock<32> for Q8_0 {
+    const TOP: u8 = 254;
+
+    #[inline(always)]
+    fn set_level(&mut self, i: usize, level: u8) {
+        self.qs[i] = level.wrapping_sub(127) as i8;
     }
 }

@@ -19,8 +19,11 @@ pub(crate) struct Encoded<const B: usize> {
     pub signs: [u8; 32],
 }
 
-/// Scales (1/2 + code) / 4.
-const SHAPE: Shape = Shape::new(16, 0.125, 0.042);
+/// Scales d (1/2 + code) / 4; a block's usual scale, over its root mean square.
+const SHAPE: Shape = Shape::new(16, 0.125, TYPICAL);
+
+/// The root mean squares of the codebooks are 23.1, 24.2 and 24.4: 1 / 0.043 to 1 / 0.041. See [`Shape::typical`].
+const TYPICAL: f32 = 0.042;
 
 /// The groups of a block.
 struct Block<const G: usize>([Entries; G]);
@@ -107,7 +110,11 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
     encoded
 }
 
+/// Scales at which patterns are rounded, over a block's middle one: about a third apart, the ladder's width in all.
+/// Each list of neighbours serves two scales, a bit below and above. The excess error with these is in `exhaustive.rs`.
 const RUNGS: [f32; 4] = [0.65, 0.87, 1.15, 1.6];
+
+/// The magnitudes of IQ2_S, the only one of the three that is searched by neighbours.
 pub(crate) const LEVELS: [Levels; 1] = [Levels([8.0, 25.0, 43.0])];
 
 #[inline(always)]

@@ -10,7 +10,8 @@ use half::f16;
 /// How many scales are searched.
 pub(crate) const KEPT: usize = 8;
 
-/// The scales that are searched, in tenths of the middle one.
+/// The scales that are searched, in tenths of the middle one: as wide as the grid of [`POINTS`](super::scales::POINTS),
+/// and in whole tenths, so that 16-bit scores go from one to the next by subtracting one or two of the same number.
 pub(crate) const LADDER: [u8; KEPT] = [6, 7, 8, 9, 10, 12, 14, 16];
 
 /// The best entries at rising scales.

@@ -114,9 +114,19 @@ impl<S: Simd> Top<S> {
         Self { score: [i16x32::splat(simd, i16::MIN); KEPT], index: [i16x32::splat(simd, 0); KEPT] }
     }
 
-    /// Scores P - rung * LADDER[k], where saturation only meets entries far from the best.
+    /// Scores P - rung * LADDER[k], where saturation only meets entries far from the best; `rung` is a tenth of
+    /// s Q / 2.
     #[inline(always)]
     fn climb(&mut self, index: i16x32<S>, p: i16x32<S>, rung: i16x32<S>) {
+        // Six rungs to begin with, then one or two at a time: what the ladder has.
+        const {
+            assert!(LADDER[0] == 6);
+            let mut k = 1;
+            while k < KEPT {
+                assert!(LADDER[k] - LADDER[k - 1] == 1 || LADDER[k] - LADDER[k - 1] == 2);
+                k += 1;
+            }
+        }
         let two = rung.saturating_add(rung);
         let mut score = p.saturating_sub(two.saturating_add(two)).saturating_sub(two);
         for k in 0..KEPT {

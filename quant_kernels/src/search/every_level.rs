@@ -1,8 +1,8 @@
-//! The slow definition of the integer formats, with which tests compare the fast search as a whole: every integer
-//! scale (and minimum) of every group, under many d, each refitted by least squares until nothing changes.
+//! The slow definition of the formats whose weights have levels of their own, against which the whole of the fast
+//! search is held: every integer of every group under many d (and minimums), each refitted by least squares until
+//! nothing changes.
 
 use fearless_simd::{Level, dispatch};
-use half::f16;
 
 use super::definition::Numbers;
 use super::levels::K4;
@@ -11,6 +11,7 @@ use crate::formats::{
     iq4_nl::IQ4_NL, iq4_xs::IQ4_XS, q2_k::Q2_K, q3_k::Q3_K, q4_0::Q4_0, q4_1::Q4_1, q4_k::Q4_K, q5_0::Q5_0,
     q5_1::Q5_1, q5_k::Q5_K, q6_k::Q6_K,
 };
+use crate::scale::Scale;
 
 /// What weights over their scale are rounded to.
 #[derive(Clone, Copy)]
@@ -40,8 +41,6 @@ struct Definition {
     scales: Vec<f32>,
     /// Only zero where there are none.
     mins: Vec<f32>,
-    /// Where the block keeps its scale and its minimum.
-    places: [usize; 2],
     /// Times the fast search's own, the d and minimums that are tried.
     factors: Vec<f32>,
     blocks: usize,
@@ -81,27 +80,27 @@ impl Fit {
 }
 
 impl Definition {
-    fn scales(groups: usize, rounding: Rounding, scales: std::ops::Range<i32>, place: usize) -> Self {
+    fn scales(groups: usize, rounding: Rounding, scales: std::ops::Range<i32>) -> Self {
         let factors = (-40..=60).map(|i| 1.0 + 0.01 * i as f32).collect();
         let scales = scales.map(|scale| scale as f32).collect();
-        Self { groups, rounding, scales, mins: vec![0.0], places: [place, place], factors, blocks: 20 }
+        Self { groups, rounding, scales, mins: vec![0.0], factors, blocks: 20 }
     }
 
     fn one_scale(rounding: Rounding) -> Self {
         let factors = (-800..=1200).map(|i| 1.0 + 0.0005 * i as f32).collect();
-        Self { scales: vec![-1.0, 1.0], factors, blocks: 200, ..Self::scales(1, rounding, 0..0, 0) }
+        Self { scales: vec![-1.0, 1.0], factors, blocks: 200, ..Self::scales(1, rounding, 0..0) }
     }
 
-    fn mins(groups: usize, top: f32, end: i32, places: [usize; 2]) -> Self {
+    fn mins(groups: usize, top: f32, end: i32) -> Self {
         let integers: Vec<f32> = (0..=end).map(|i| i as f32).collect();
         let factors = [0.75, 0.85, 0.93, 1.0, 1.07, 1.15, 1.3].to_vec();
         let rounding = Rounding::Integers(0.0, top);
-        Self { groups, rounding, scales: integers.clone(), mins: integers, places, factors, blocks: 12 }
+        Self { groups, rounding, scales: integers.clone(), mins: integers, factors, blocks: 12 }
     }
 
     fn one_min(top: f32) -> Self {
         let factors = (-25..=25).map(|i| 1.0 + 0.01 * i as f32).collect();
-        Self { scales: vec![1.0], mins: vec![1.0], factors, blocks: 200, ..Self::mins(1, top, 1, [0, 2]) }
+        Self { scales: vec![1.0], mins: vec![1.0], factors, blocks: 200, ..Self::mins(1, top, 1) }
     }
 
     /// The integers that leave each group the least error under this d and dmin, fitted.
@@ -155,8 +154,8 @@ impl Definition {
         most
     }
 
-    /// The mean error of the fast search over that of the definition, less 1.
-    fn excess<const N: usize, B: Block<N>>(&self) -> f64 {
+    /// The mean error of the fast search over that of the definition, less 1; `scales` are the d and dmin of a block.
+    fn excess<const N: usize, B: Block<N>>(&self, scales: impl Fn(&B) -> [Scale; 2]) -> f64 {
         let mut numbers = Numbers(11);
         let (mut found, mut least) = (0.0, 0.0);
         for _ in 0..self.blocks {
@@ -174,8 +173,7 @@ impl Definition {
                 let (x, y, w) = (f64::from(x[i]), f64::from(y[i]), f64::from(w[i]));
                 (xx, xy, yy) = (xx + w * x * x, xy + w * x * y, yy + w * y * y);
             }
-            let bytes: &[u8] = bytemuck::cast_slice(&block);
-            let [d, dmin] = self.places.map(|at| f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32());
+            let [d, dmin] = scales(&block[0]).map(Scale::get);
             // Formats of one block add their offset.
             let dmin = if self.groups == 1 { -dmin } else { dmin };
             found += xx - xy * xy / yy;
@@ -185,24 +183,32 @@ impl Definition {
     }
 }
 
-/// What the fast searches leave above the definitions, at most. Sixteen places of one number are tried, and
-/// thirty-two or forty-eight of two, where the definitions try up to 4096 under each of 49 to 101 d: with five and
-/// six bits there are so many that some of them fit by chance. docs/formats.md has what that chance would cost.
+/// What the fast searches leave above the definitions, at most. Sixteen places of one number are tried, and thirty-two
+/// or forty-eight of two, where the definitions try up to 4096 under each of 49 to 101 d: with five and six bits there
+/// are so many that some of them fit by chance. docs/formats.md has what that chance would cost.
 #[test]
 fn whole_searches_are_near_the_definition() {
     use Rounding::{Integers, Listed};
     let excesses = [
-        ("Q4_0", 0.015, Definition::one_scale(Integers(-8.0, 7.0)).excess::<32, Q4_0>()),
-        ("Q5_0", 0.027, Definition::one_scale(Integers(-16.0, 15.0)).excess::<32, Q5_0>()),
-        ("IQ4_NL", 0.015, Definition::one_scale(Listed).excess::<32, IQ4_NL>()),
-        ("Q4_1", 0.05, Definition::one_min(15.0).excess::<32, Q4_1>()),
-        ("Q5_1", 0.095, Definition::one_min(31.0).excess::<32, Q5_1>()),
-        ("Q3_K", 0.015, Definition::scales(16, Integers(-4.0, 3.0), -32..32, 108).excess::<256, Q3_K>()),
-        ("Q6_K", 0.1, Definition::scales(16, Integers(-32.0, 31.0), -128..128, 208).excess::<256, Q6_K>()),
-        ("IQ4_XS", 0.018, Definition::scales(8, Listed, -32..32, 0).excess::<256, IQ4_XS>()),
-        ("Q2_K", 0.018, Definition::mins(16, 3.0, 15, [80, 82]).excess::<256, Q2_K>()),
-        ("Q4_K", 0.05, Definition::mins(8, 15.0, 63, [0, 2]).excess::<256, Q4_K>()),
-        ("Q5_K", 0.1, Definition::mins(8, 31.0, 63, [0, 2]).excess::<256, Q5_K>()),
+        ("Q4_0", 0.015, Definition::one_scale(Integers(-8.0, 7.0)).excess::<32, Q4_0>(|b| [b.d; 2])),
+        ("Q5_0", 0.027, Definition::one_scale(Integers(-16.0, 15.0)).excess::<32, Q5_0>(|b| [b.d; 2])),
+        ("IQ4_NL", 0.015, Definition::one_scale(Listed).excess::<32, IQ4_NL>(|b| [b.d; 2])),
+        ("Q4_1", 0.05, Definition::one_min(15.0).excess::<32, Q4_1>(|b| [b.d, b.m])),
+        ("Q5_1", 0.095, Definition::one_min(31.0).excess::<32, Q5_1>(|b| [b.d, b.m])),
+        (
+            "Q3_K",
+            0.015,
+            Definition::scales(16, Integers(-4.0, 3.0), -32..32).excess::<256, Q3_K>(|b| [b.d; 2]),
+        ),
+        (
+            "Q6_K",
+            0.1,
+            Definition::scales(16, Integers(-32.0, 31.0), -128..128).excess::<256, Q6_K>(|b| [b.d; 2]),
+        ),
+        ("IQ4_XS", 0.018, Definition::scales(8, Listed, -32..32).excess::<256, IQ4_XS>(|b| [b.d; 2])),
+        ("Q2_K", 0.018, Definition::mins(16, 3.0, 15).excess::<256, Q2_K>(|b| [b.d, b.dmin])),
+        ("Q4_K", 0.05, Definition::mins(8, 15.0, 63).excess::<256, Q4_K>(|b| [b.d, b.dmin])),
+        ("Q5_K", 0.1, Definition::mins(8, 31.0, 63).excess::<256, Q5_K>(|b| [b.d, b.dmin])),
     ];
     for (format, most, excess) in excesses {
         println!("{format}: {excess:.4} above the definition");

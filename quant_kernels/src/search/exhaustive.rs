@@ -1,4 +1,4 @@
-//! The slow definition of the codebook formats, with which tests compare the fast search as a whole: every entry of
+//! The slow definition of the codebook formats, against which the whole of the fast search is held: every entry of
 //! every group at every code of many d.
 
 use fearless_simd::{Level, dispatch};
@@ -108,9 +108,10 @@ impl Choices {
                 .fold((0.0, 0.0), add),
             Self::Shifted(groups, one) => {
                 let both = |side: usize| groups.iter().map(move |lines| best(&lines[side], s));
-                match one {
-                    true => better(both(0).fold((0.0, 0.0), add), both(1).fold((0.0, 0.0), add)),
-                    false => both(0).zip(both(1)).map(|(a, b)| better(a, b)).fold((0.0, 0.0), add),
+                if *one {
+                    better(both(0).fold((0.0, 0.0), add), both(1).fold((0.0, 0.0), add))
+                } else {
+                    both(0).zip(both(1)).map(|(a, b)| better(a, b)).fold((0.0, 0.0), add)
                 }
             }
         }

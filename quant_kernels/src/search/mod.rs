@@ -1,45 +1,78 @@
-//! The searches that choose what is in a block: a guided tour.
+//! The searches: which codes and scales stand for a block of weights with the least error.
 //!
-//! A block holds codes for its weights and a scale. All searches minimise the same cost, the sum of w (x - y)^2 over
-//! weights x, decoded values y and importances w, with the scale as a free variable, and then raise the scale to unit
-//! gain ([`gain`]). Three kinds follow, each on what stands above it. docs/formats.md says which format uses which,
-//! and what is lost beside exhaustive search.
+//! A block stores few bits, and the decoder makes weights y of them. For weights x with importances w the searches look
+//! for the codes with the least weighted squared error sum w (x - y)^2; that the result is a little short is made good
+//! in [`gain`] or, for codebooks, row by row in `block.rs`. There are two families of formats, and two ways.
 //!
-//! **One scale, levels of single weights** ([`scale`]: Q4_0, Q5_0, IQ4_NL, `TQ*`). Given a scale, each weight takes the
-//! nearest level, and the best scale for these levels follows by least squares. So only scales have to be tried, and
-//! it is enough to try where the largest weight may land. Sixteen lanes are sixteen landings; a weight is broadcast
-//! to all of them.
+//! # Scalar formats: each weight has a level (Q*, IQ4_*, TQ*)
+//!
+//! A weight is a scale times a level, so once the scale stands every weight goes to its nearest level: what is searched
+//! is the scale. Sixteen candidates are tried at once, one in each lane of a vector, and weights are broadcast to all
+//! lanes. A candidate's sums run in reading order in its own lane, so the bytes are the same at any vector width.
 //!
 //! ```text
-//!              lane 0      lane 1     ...     lane 15         each lane: one scale
-//! weight x  -> q = near(x / s0)  near(x / s1)   ...           xq += w x q,  qq += w q q
-//!                                                             least cost = largest xq^2 / qq
+//!             lane 0      lane 1      lane 2    ...   lane 15
+//!   landing   0.80        0.82        0.84            1.10          of the largest weight, as a part of the end level
+//!   x[0] -->  + w q x     + w q x     + w q x         + w q x       q: the nearest level at the scale of the landing
+//!   x[1] -->  + w q x     ...                                       and the same for w q q
+//!   gained    (sum w q x)^2 / (sum w q q) in each lane: the largest wins, the first of equals
 //! ```
 //!
-//! [`scale_min`] (Q4_1, Q5_1) does the same with two ends: four landings of the lowest weight times four of the
-//! highest. [`levels`] has the levels, integers or a list.
+//! - [`levels`]: the levels that weights are rounded to, integers between two ends or a list.
+//! - [`scale`]: one scale for a block, as drawn.
+//! - [`scale_min`]: a scale and a minimum. Four places of the lowest weight times four of the highest are the lanes.
+//! - [`sub_scales`]: super-blocks whose groups have integer scales (Q3_K, Q6_K, IQ4_XS). The peak fixes the scale d;
+//!   the sixteen integers around the one that a group's own peak asks for are the lanes.
+//! - [`sub_scales_mins`]: the same with integer minimums (Q2_K, Q4_K, Q5_K): four integer scales by four minimums.
+//! - [`gain`]: the factor that gives a block back the length which least squares takes from it.
 //!
-//! **Integer scales under one d** ([`sub_scales`]: Q3_K, Q6_K, IQ4_XS; [`sub_scales_mins`]: Q2_K, Q4_K, Q5_K). A
-//! super-block of 256 weights has groups with integer scales, which d multiplies. d is set first, by the largest
-//! group; then a group tries the integers around its best scale as sixteen lanes, so that no scale is chosen that d
-//! cannot express; then d is refitted by least squares with all levels fixed.
+//! # Vector formats: weights share an entry of a codebook (IQ1_*, IQ2_*, IQ3_*)
 //!
-//! **Codebooks** (`IQ1_*`, `IQ2_*`, `IQ3_*`; [`codebook`]). Four or eight weights together are one entry of a list of
-//! patterns, with signs beside it. Three steps:
+//! Eight weights, or four, are one entry of a codebook, times a scale. The error at scale s is a constant less
+//! 2 (s P - s^2 Q / 2), with P = sum w x v and Q = sum w v v over the values v of the entry. P and Q do not depend on
+//! s: an entry is a line P - s Q / 2, and the best entry at every scale is the upper edge of all lines.
 //!
-//! 1. *Which entries can win*: for an entry of values v, P = sum w |x| v and Q = sum w v v do not depend on the scale
-//!    s, and the cost is a constant minus 2 s P - s^2 Q. [`entries`] keeps the best entry for each scale of a ladder.
-//!    They are found by looking at every entry ([`every_entry`]: IQ2_XXS, IQ2_XS), or at those near the rounded
-//!    weights ([`neighbours`]: eights of IQ2_S and `IQ1_*`; [`near_fours`]: fours of `IQ3_*`).
-//! 2. *Signs* ([`signs`]): free, or an even number of minus signs; then an odd group turns the sign that costs least.
-//! 3. *d and the scale codes* ([`super_block`], [`scales`]): sixteen d are tried at once with all codes of all
-//!    groups, by the kept entries; the best two are scored exactly, and the better is refitted by least squares.
+//! ```text
+//!  P - s Q / 2
+//!   |\   few entries win anywhere: each is best over a range of scales
+//!   | \__
+//!   |    \___          a block's score at s: s times the sum over its groups of the edge at s
+//!   |        \_____
+//!   +--|----|----|------> s        the scales at which entries are sought (a "ladder")
+//! ```
 //!
-//! [`eights`] (`IQ2_*`), [`fours`] (`IQ3_*`) and [`ternary`] (`IQ1_*`, whose patterns are shifted by an eighth up or
-//! down) put the steps together, one file a shape of codebook: begin with these.
+//! So entries are sought once, at a few scales around a block's typical one, and all choices of scales look at
+//! the kept entries only. In reading order:
 //!
-//! `every_level` and `exhaustive` are the slow definitions that tests hold the fast searches against; `definition`
-//! and `test_data` help them.
+//! - [`entries`]: P and Q of the kept entries of a group, and which of them is best at a scale.
+//! - [`codebook`]: the entries themselves, laid out for vectors; [`signs`]: signs, which are chosen apart from
+//!   magnitudes.
+//! - [`every_entry`]: the search of the whole codebook in 16-bit integers (IQ2_XXS, IQ2_XS: 256 and 512 entries).
+//! - [`neighbours`]: for 1024 and 2048 entries of eight (IQ2_S, IQ1_*): each weight is rounded by itself to one of
+//!   three levels, and only the entries near that pattern are looked at, from a table. [`look_up`] is the table's
+//!   lookup.
+//! - [`near_fours`]: the same for entries of four on eight levels (IQ3_*).
+//! - [`scales`]: the codes of scales, and a geometric grid of scales which all blocks of a super-block share.
+//! - [`super_block`]: the super-block's scale d and the blocks' codes together. With d on the grid a scale code is a
+//!   shift along it, so sixteen d are tried at once, in the lanes, by adding up table entries:
+//!
+//! ```text
+//!   grid of scales (steps of 3.6 %)   . . . . . . . . . . . . . . . . . . . .
+//!   block 0, scored at 32 points            [a b c d e f g h ...]
+//!   block 1                             [a b c d e f g h ...]
+//!   d at 16 points; code 15 = d * 31 -------------------> |
+//!                   code 14 = d * 29 ----------------> |      each code a fixed number of points to the left
+//! ```
+//!
+//! - [`ternary`] (IQ1_*), [`eights`] (IQ2_*), [`fours`] (IQ3_*): all of it put together for each kind of entries. Once
+//!   d and the codes stand, each group looks again at its final scale, and d is refitted to what was taken.
+//! - [`one_group`]: that last look alone, for error feedback, which takes scales as they are.
+//!
+//! # How good they are
+//!
+//! Slow definitions that try everything stand beside the searches, and tests hold the searches to them: `exhaustive.rs`
+//! for codebooks (at most 0.5 % more error), `every_level.rs` for levels, `definition.rs` for a group at one scale. The
+//! numbers are in docs/formats.md, with what more effort would bring.
 
 pub(crate) mod codebook;
 #[cfg(test)]
@@ -57,6 +90,7 @@ pub(crate) mod levels;
 mod look_up;
 pub(crate) mod near_fours;
 pub(crate) mod neighbours;
+pub(crate) mod one_group;
 pub(crate) mod scale;
 pub(crate) mod scale_min;
 pub(crate) mod scales;

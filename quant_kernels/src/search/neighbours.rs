@@ -1,9 +1,16 @@
 //! The search near the rounded weights, for the large codebooks of eight values on three levels.
 //!
-//! Each weight is rounded to the nearest level by itself. Of the 3^8 patterns that this can give, a third or a sixth
-//! are entries of the codebook. For every pattern there is a list of the nearest entries: sixteen, one a lane, and
-//! sixteen more for the final choice. The lists do not depend on the importances, so the best entry need not be among
-//! them; a test bounds the loss beside a full search.
+//! Each weight is rounded to the nearest level by itself. Of the 3^8 patterns that this can give a third or a sixth are
+//! entries; for every pattern a list of the nearest entries is kept, sixteen lanes and sixteen more for the final
+//! choice. The lists know nothing of the importances, so the best entry need not be among them; the tests hold the loss
+//! against a full search.
+//!
+//! ```text
+//!   weights / scale   0.9 -0.2  0.1  1.3  ...      rounded by themselves to -1, 0, 1
+//!   pattern           + 0 0 + ...                  one of 3^8; about one in three is an entry
+//!   its list          + 0 0 + ..   + 0 - + ..      the sixteen nearest entries, one a lane: P and Q of each by two
+//!                                                  lookups in tables of sums over the first four and the last four
+//! ```
 
 use std::sync::LazyLock;
 
@@ -30,8 +37,8 @@ const TERNARY: [u16; 256] = {
 
 /// The nearest entries of each pattern.
 pub(crate) struct Neighbours {
-    /// By pattern, near sixteen and far sixteen: where in the tables of [`Sums`] an entry's sums are, of the weights
-    /// at the lowest level among the first four and the last four, then of those at the highest.
+    /// By pattern, near sixteen and far sixteen: where in the tables of [`Sums`] an entry's sums are, of the weights at
+    /// the lowest level among the first four and the last four, then of those at the highest.
     places: Vec<[Places; 2]>,
     /// By pattern: the numbers of the entries.
     entries: Vec<[u16; 32]>,
@@ -230,7 +237,7 @@ impl Levels {
     }
 }
 
-/// Where a list serves two scales: these times its own.
+/// Where a list serves two scales: these times its own, a sixth apart, as the rungs are two such steps apart.
 const ASIDE: [f32; 2] = [0.92, 1.08];
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ pub(crate) struct Fit<const B: usize> {
     pub codes: [usize; B],
 }
 
-/// How many d of the grid are scored again, exactly: the grid is as coarse as the scores of neighbouring d differ.
+/// How many d of the grid are scored again, exactly, since the grid is about as coarse as neighbouring d differ in
+/// score.
 const PROBES: usize = 2;
 /// How often, at most, d is refitted by least squares and the codes are chosen again.
 const REFITS: usize = 1;

@@ -9,8 +9,8 @@ fn a_scale_that_is_no_number_is_found_in_every_format() {
     for format in Format::all() {
         let blocks = encode(level, format, &rows, 1024, None);
         assert_eq!(first_not_finite(format, &blocks), None, "{format}");
-        // Where the half-precision scales (or the numbers themselves) lie in a block, as formats/ draws them: byte
-        // and bits.
+        // Where the half-precision scales (or the numbers themselves) lie in a block, as formats/ draws them: byte and
+        // bits.
         let scales: &[(usize, &[u8])] = match format {
             Format::F32 => &[(0, &[0, 0, 0x80, 0x7f]), (0, &[1, 0, 0x80, 0xff])],
             Format::BF16 => &[(0, &[0x80, 0x7f]), (0, &[0xc0, 0xff])],

@@ -29,7 +29,8 @@ proptest! {
         importance in prop::option::of(prop::collection::vec(importance(), 512)),
     ) {
         for format in Format::all() {
-            let mut blocks = levels().into_iter().map(|(_, level)| encode(level, format, &row, 512, importance.as_deref()));
+            let encoded = |(_, level)| encode(level, format, &row, 512, importance.as_deref());
+            let mut blocks = levels().into_iter().map(encoded);
             let best = blocks.next();
             prop_assert!(blocks.all(|other| Some(other) == best), "{format}");
             let back = round_trip(format, &row, 512, importance.as_deref());
