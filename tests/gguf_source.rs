@@ -1,5 +1,6 @@
 //! GGUF files as input: every tensor, key and file type, whatever the architecture.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,11 @@ fn unknown(folder: &Path) -> PathBuf {
     path
 }
 
+/// The digest of each tensor of a file.
+fn hashes(file: &Path) -> BTreeMap<String, String> {
+    tensor_hashes(&[file.to_owned()])
+}
+
 #[test]
 fn an_unknown_architecture_is_quantized_by_names_and_shapes() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -91,7 +97,7 @@ fn an_unknown_architecture_is_quantized_by_names_and_shapes() {
     assert_eq!(contents.metadata["quantpress.recipe"], gguf::Value::String("q4_k_m".into()));
     assert!(contents.metadata.get("quantize.imatrix.file").is_none());
 
-    let (before, after) = (tensor_hashes(&[source.clone()]), tensor_hashes(&[made.clone()]));
+    let (before, after) = (hashes(&source), hashes(&made));
     for kept in ["blk.0.ffn_gate_tid2eid.weight", "blk.1.fours.weight", "blk.1.ffn_up_exps.bias"] {
         assert_eq!(before[kept], after[kept], "{kept}");
     }
@@ -116,16 +122,16 @@ fn an_unknown_architecture_is_quantized_by_names_and_shapes() {
 fn tensors_are_kept_and_copied_bit_for_bit() {
     let folder = TempDir::new().expect("a temporary folder");
     let source = unknown(folder.path());
-    let before = tensor_hashes(&[source.clone()]);
+    let before = hashes(&source);
     let copy = folder.path().join("copy.gguf");
     succeed(&["quantize", text(&source), "-o", text(&copy), "-r", "copy", "--quiet"]);
-    assert_eq!(tensor_hashes(&[copy.clone()]), before);
+    assert_eq!(hashes(&copy), before);
     assert_eq!(Contents::read(&copy).expect("sound").metadata["general.file_type"], gguf::Value::U32(32));
 
     let kept = folder.path().join("kept.gguf");
     let keep = ["--keep", "attn_", "--override", "ffn_down=q2_k"];
     succeed(&[&["quantize", text(&source), "-o", text(&kept), "-r", "q4_0", "--quiet"][..], &keep].concat());
-    let after = tensor_hashes(&[kept.clone()]);
+    let after = hashes(&kept);
     assert_eq!(after["blk.0.attn_q.weight"], before["blk.0.attn_q.weight"]);
     assert_eq!(
         Contents::read(&kept).expect("sound").tensor("blk.1.ffn_down_exps.weight").map(|t| t.format),
@@ -147,7 +153,7 @@ fn what_is_quantized_already_is_not_quantized_again_unasked() {
     let eights = quantize_fixture(folder.path(), "eights.gguf", &["-r", "q8_0"]);
     let same = folder.path().join("same.gguf");
     succeed(&["quantize", text(&eights), "-o", text(&same), "-r", "q8_0", "--quiet"]);
-    assert_eq!(tensor_hashes(&[eights.clone()]), tensor_hashes(&[same]));
+    assert_eq!(hashes(&eights), hashes(&same));
     succeed(&["quantize", text(&eights), "-o", text(&again), "-r", "q4_k_m", "--quiet", "--force"]);
 }
 
@@ -161,7 +167,7 @@ fn some_tensors_of_a_file_are_made_anew_and_the_others_stay() {
     // From the checkpoint, and from a file of it.
     for source in [&fixture("tiny-r1"), &eights] {
         succeed(&[&["quantize", text(source), "-o", text(&mended), "--force"][..], &only].concat());
-        let [small, eights, mended] = [&small, &eights, &mended].map(|file| tensor_hashes(&[file.clone()]));
+        let [small, eights, mended] = [&small, &eights, &mended].map(|file| hashes(file));
         for (name, hash) in &mended {
             let of = if name.contains("attn_output") { &eights } else { &small };
             assert_eq!(*hash, of[name], "{name}");
@@ -194,7 +200,7 @@ fn a_split_source_threads_and_kills_do_not_change_a_byte() {
     let d = folder.path().join("d.gguf");
     succeed(&["quantize", text(&split), "-o", text(&d), "-r", "iq4_xs", "--split", "2", "--quiet"]);
     let parts = [1, 2].map(|number| folder.path().join(format!("d-0000{number}-of-00002.gguf")));
-    assert_eq!(tensor_hashes(&parts), tensor_hashes(&[folder.path().join("a.gguf")]));
+    assert_eq!(tensor_hashes(&parts), hashes(&folder.path().join("a.gguf")));
     // The files that are read are not written.
     for target in [&whole, &folder.path().join("split-00003-of-00003.gguf")] {
         let source = if target == &whole { &whole } else { &split };
@@ -212,7 +218,7 @@ fn importances_and_sizes_are_for_gguf_files_too() {
     let arguments = ["quantize", text(bf16()), "-r", "q2_k", "--quiet", "-o"];
     succeed(&[&arguments[..], &[text(&plain)]].concat());
     succeed(&[&arguments[..], &[text(&made), "--imatrix", text(&imatrix)]].concat());
-    assert_ne!(tensor_hashes(&[plain]), tensor_hashes(&[made.clone()]));
+    assert_ne!(hashes(&plain), hashes(&made));
     succeed(&["verify", text(&made), "--against", text(bf16()), "--imatrix", text(&imatrix)]);
 
     let source = unknown(folder.path());

@@ -367,9 +367,9 @@ mod tests {
                 };
                 let sink = if grouped.sinks { of(SINKS)[head].exp() } else { 0.0 };
                 let sum = (first..=at).map(power).sum::<f64>() + sink;
-                for other in first..=at {
+                for (other, values) in values.iter().enumerate().take(at + 1).skip(first) {
                     for i in 0..width {
-                        mixed[head * width + i] += power(other) / sum * values[other][kv + i];
+                        mixed[head * width + i] += power(other) / sum * values[kv + i];
                     }
                 }
             }
