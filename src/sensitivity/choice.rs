@@ -190,10 +190,8 @@ impl<'a> Choices<'a> {
 fn formats(tensor: &TensorPlan, min: Option<Format>, max: Option<Format>, types: &[Format]) -> Vec<Format> {
     let mut formats = measure::formats(tensor, types);
     let bits = Format::bits_per_weight;
-    if !formats.iter().any(|format| types.contains(format)) {
-        // Rows that fill the blocks of no type have what is left for them, whatever the bounds.
-        formats.sort_by(|a, b| bits(*a).total_cmp(&bits(*b)));
-        formats.truncate(1);
+    if formats == [Format::F16] && !types.contains(&Format::F16) {
+        // Rows that fill the blocks of no type: that is what is left for them, whatever the bounds.
         return formats;
     }
     formats.retain(|&format| {
