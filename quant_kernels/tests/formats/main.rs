@@ -1,6 +1,7 @@
 //! What every format promises, tested over all of them.
 
 mod decoding;
+mod digests;
 mod error;
 mod finite;
 mod hostile;
