@@ -94,8 +94,10 @@ impl Group {
 pub(crate) fn decode<B: VectorBlock>(block: &B, y: &mut [f32; 256]) {
     let d = block.d();
     let (eights, _) = y.as_chunks_mut::<8>();
-    for (i, y) in eights.iter_mut().enumerate() {
-        let scale = B::scale(d, block.shared(i / B::SHARING).code);
-        *y = B::values(block.group(i), scale);
+    for (b, eights) in eights.chunks_exact_mut(B::SHARING).enumerate() {
+        let scale = B::scale(d, block.shared(b).code);
+        for (g, y) in eights.iter_mut().enumerate() {
+            *y = B::values(block.group(b * B::SHARING + g), scale);
+        }
     }
 }
