@@ -190,7 +190,7 @@ impl<'a> Choices<'a> {
 fn formats(tensor: &TensorPlan, min: Option<Format>, max: Option<Format>, types: &[Format]) -> Vec<Format> {
     let mut formats = measure::formats(tensor, types);
     let bits = Format::bits_per_weight;
-    if formats == [Format::F16] && !types.contains(&Format::F16) {
+    if formats == [F16] && !types.contains(&F16) {
         // Rows that fill the blocks of no type: that is what is left for them, whatever the bounds.
         return formats;
     }
