@@ -204,7 +204,7 @@ def quantize(source, matrix, target, file_type, threads=1):
     object_bytes = ctypes.string_at(id(parameters), 128)
     start = object_bytes.find((0x5EED).to_bytes(4, "little") + int(file_type).to_bytes(4, "little"))
     assert start > 0, "the wheel holds its parameters elsewhere"
-    parameters.nthread = int(threads)
+    parameters.nthread, parameters.allow_requantize = int(threads), True
     means = importances(matrix) if matrix != "none" else {}
     entries = [Entry(name.encode(), values.ctypes.data, values.size) for name, values in means.items()]
     entries = (Entry * (len(entries) + 1))(*entries)
