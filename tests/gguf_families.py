@@ -6,7 +6,7 @@ Outside of the test run. Importances are random, the same for both. Files come f
     cargo build --release
     target/tmp/python/bin/python tests/gguf_families.py TEXT FILE.gguf... [--types q4_k_m,iq3_xxs,iq2_xxs]
 
-A source that is quantized already is taken as it is (--allow-requantize, in llama-quantize allow_requantize).
+A source that is quantized already is taken as it is (--allow-requantize).
 """
 
 import argparse
@@ -17,33 +17,9 @@ import subprocess
 import sys
 import tempfile
 
-import gguf
 import numpy
 
-from gguf_road import LLAMA, NUMBERS, PROGRAM, types
-
-NUMBERS = {**NUMBERS, "iq3_xxs": 23, "q2_k": 10, "q3_k_m": 12, "q5_k_m": 17}
-
-
-def importances(path, source, random):
-    """Lognormal ones for every matrix, each slice its own."""
-    writer = gguf.GGUFWriter(path, "imatrix")
-    writer.add_type("imatrix")
-    writer.add_array("imatrix.datasets", ["random"])
-    writer.add_uint32("imatrix.chunk_count", 100)
-    writer.add_uint32("imatrix.chunk_size", 512)
-    for tensor in gguf.GGUFReader(source).tensors:
-        shape = [int(extent) for extent in tensor.shape]
-        if len(shape) < 2 or tensor.name in ("token_embd.weight", "per_layer_token_embd.weight"):
-            continue
-        slices = shape[2] if len(shape) > 2 else 1
-        sums = numpy.exp(0.7 * random.standard_normal((slices, shape[0]))).astype(numpy.float32) * 1000
-        writer.add_tensor(tensor.name + ".in_sum2", sums)
-        writer.add_tensor(tensor.name + ".counts", numpy.full((slices, 1), 1000, numpy.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+from gguf_road import LLAMA, NUMBERS, PROGRAM, importances, types
 
 
 def llama(*arguments):

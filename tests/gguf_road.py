@@ -21,7 +21,10 @@ from support.watch import watch
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target/release/quantpress"
 LLAMA = ROOT / "tests/support/llama.py"
-NUMBERS = {"q4_k_m": 15, "q6_k": 18, "iq2_xxs": 19, "iq1_s": 24, "iq4_xs": 30, "q8_0": 7}
+NUMBERS = {
+    "q8_0": 7, "q2_k": 10, "q3_k_m": 12, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "iq2_xxs": 19, "iq3_xxs": 23, "iq1_s": 24,
+    "iq4_xs": 30,
+}  # fmt: skip
 WIDTH, HEADS, KV_HEADS, FFN, VOCABULARY = 2048, 32, 8, 8192, 4096
 
 
@@ -60,17 +63,21 @@ def model(path, layers, random):
     return shapes
 
 
-def importances(path, shapes, random):
+def importances(path, source, random):
+    """Lognormal ones for every matrix of a file, each slice its own."""
     writer = gguf.GGUFWriter(path, "imatrix")
     writer.add_type("imatrix")
     writer.add_array("imatrix.datasets", ["random"])
     writer.add_uint32("imatrix.chunk_count", 100)
     writer.add_uint32("imatrix.chunk_size", 512)
-    for name, (_, columns) in shapes.items():
-        if name != "token_embd.weight":
-            sums = numpy.exp(random.standard_normal((1, columns))).astype(numpy.float32) * 51200
-            writer.add_tensor(name + ".in_sum2", sums)
-            writer.add_tensor(name + ".counts", numpy.full((1, 1), 51200, numpy.float32))
+    for tensor in gguf.GGUFReader(source).tensors:
+        shape = [int(extent) for extent in tensor.shape]
+        if len(shape) < 2 or tensor.name in ("token_embd.weight", "per_layer_token_embd.weight"):
+            continue
+        slices = shape[2] if len(shape) > 2 else 1
+        sums = numpy.exp(0.7 * random.standard_normal((slices, shape[0]))).astype(numpy.float32) * 1000
+        writer.add_tensor(tensor.name + ".in_sum2", sums)
+        writer.add_tensor(tensor.name + ".counts", numpy.full((slices, 1), 1000, numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -94,7 +101,7 @@ def main(options):
         folder = pathlib.Path(folder)
         source, matrix, ours, theirs = (folder / f"{name}.gguf" for name in ("bf16", "matrix", "ours", "theirs"))
         shapes = model(source, options.layers, random)
-        importances(matrix, shapes, random)
+        importances(matrix, source, random)
         weights = sum(rows * columns for rows, columns in shapes.values())
         print(f"{weights / 1e6:.0f} million weights, {source.stat().st_size / 1e6:.0f} MB in BF16\n")
         print("| type | threads | quantpress s | llama-quantize s | ratio | ratio of processor time | our peak memory MB |\n|---|---|---|---|---|---|---|")

@@ -2,9 +2,8 @@
 //! hold it.
 //!
 //! ```text
-//! Source (bytes of files) -> Checkpoint (safetensors, GGUF) ─┐
-//!                                                           ├─ Store: find, open -> Rows: load, decode
-//!                            what is quantized so far ──────┘
+//! Source (bytes of files) -> Checkpoint (safetensors, GGUF) ─┬─ Store: find, open -> Rows: load, decode
+//!                            what is quantized so far ───────┘
 //! Slice: some rows of a stored matrix, transposed or not, that become one matrix of the model
 //! ```
 //!
