@@ -1,13 +1,13 @@
-//! Stored numbers to f32: F32, F16, BF16, and FP8 E4M3.
+//! Stored numbers to f32: F32, F16, BF16, and FP8 E4M3 and E5M2.
 
 use fearless_simd::{Level, dispatch};
 use half::{bf16, f16};
 
 use super::Dtype;
 
-/// Decodes little-endian `bytes` of one of the four dtypes into `out`; other dtypes give false.
+/// Decodes little-endian `bytes` of one of the five dtypes into `out`; other dtypes give false.
 ///
-/// FP8 codes are decoded without their block scale; the two NaN codes give NaN.
+/// FP8 codes are decoded without their block scale; codes of NaN and infinity give those.
 ///
 /// # Panics
 /// If `bytes` does not hold exactly `out.len()` numbers.
@@ -22,6 +22,8 @@ fn by_dtype(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> bool {
         Dtype::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
         Dtype::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
         Dtype::F8_E4M3 => each(bytes, out, |[b]| e4m3(b)),
+        // The upper half of an f16.
+        Dtype::F8_E5M2 => each(bytes, out, |[b]| f16::from_bits(u16::from(b) << 8).to_f32()),
         _ => return false,
     }
     true

@@ -73,16 +73,22 @@ impl<'a> Matrix<'a> {
     /// # Errors
     /// If they cannot be read.
     pub fn load(&self, rows: Range<u64>, raw: &mut Vec<u8>) -> Result<()> {
-        let row_bytes = self.tensor.bytes / self.tensor.rows();
-        raw.resize(((rows.end - rows.start) * row_bytes) as usize, 0);
-        self.checkpoint.read_at(self.tensor, rows.start * row_bytes, raw)
+        let span = self.decoder.span(self.tensor, &rows);
+        raw.resize((span.end - span.start) as usize, 0);
+        match self.decoder.scattered() {
+            Some(codes) => codes.load(self.checkpoint, self.tensor, rows, raw),
+            None => self.checkpoint.read_at(self.tensor, span.start, raw),
+        }
     }
 
     /// Tells that the stored bytes of `rows` will not be read again.
     pub fn forget(&self, rows: Range<u64>) {
-        let row_bytes = self.tensor.bytes / self.tensor.rows();
-        let start = self.tensor.offset;
-        let range = start + rows.start * row_bytes..start + rows.end * row_bytes;
+        // Bytes of rows that do not lie together have those of others between them.
+        if self.decoder.scattered().is_some() {
+            return;
+        }
+        let (start, span) = (self.tensor.offset, self.decoder.span(self.tensor, &rows));
+        let range = start + span.start..start + span.end;
         self.checkpoint.source().forget(&self.tensor.shard, range);
     }
 
@@ -103,16 +109,17 @@ impl<'a> Matrix<'a> {
         }
         let columns = self.tensor.columns();
         // Row by row: all that is done to one is done while it is in the nearest cache.
-        let row_bytes = self.tensor.bytes / self.tensor.rows();
+        let span = self.decoder.span(self.tensor, &rows);
         let count = rows.end - rows.start;
         assert_eq!(
             (raw.len() as u64, out.len() as u64),
-            (count * row_bytes, count * columns),
+            (span.end - span.start, count * columns),
             "{count} rows"
         );
-        let each = raw.chunks_exact(row_bytes as usize).zip(out.chunks_exact_mut(columns as usize));
         let mut most = 0;
-        for (row, (raw, out)) in rows.clone().zip(each) {
+        for (row, out) in rows.clone().zip(out.chunks_exact_mut(columns as usize)) {
+            let bytes = self.decoder.span(self.tensor, &(row..row + 1));
+            let raw = &raw[(bytes.start - span.start) as usize..(bytes.end - span.start) as usize];
             self.decoder.row(row, raw, out);
             most = most.max(dispatch!(Level::new(), _simd => largest(out)));
         }
@@ -131,6 +138,25 @@ impl<'a> Matrix<'a> {
                 Err(Error::tensor(&self.tensor.shard, &self.tensor.name, problem))
             }
         }
+    }
+}
+
+impl Matrix<'_> {
+    /// Puts the stored codes of `rows` into blocks of a type that holds them as they are; rows whose factors have no
+    /// place there are given back by their numbers, and their blocks are of no use.
+    ///
+    /// # Panics
+    /// If the type does not hold the same codes, or `raw` or `blocks` is not exactly that many rows.
+    pub fn regroup(&self, format: Format, rows: Range<u64>, raw: &[u8], blocks: &mut [u8]) -> Vec<u64> {
+        let span = self.decoder.span(self.tensor, &rows);
+        let row_bytes = format.row_bytes(self.tensor.columns()) as usize;
+        let each = rows.zip(blocks.chunks_exact_mut(row_bytes));
+        let lost = each.filter_map(|(row, blocks)| {
+            let bytes = self.decoder.span(self.tensor, &(row..row + 1));
+            let raw = &raw[(bytes.start - span.start) as usize..(bytes.end - span.start) as usize];
+            (!self.decoder.regroup(format, row, raw, blocks)).then_some(row)
+        });
+        lost.collect()
     }
 }
 

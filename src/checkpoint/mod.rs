@@ -21,6 +21,8 @@ mod stored;
 use std::collections::HashMap;
 use std::path::Path;
 
+use quant_kernels::Format;
+
 pub use base::BASE;
 pub use config::Config;
 pub use dtype::Dtype;
@@ -134,8 +136,8 @@ impl Checkpoint {
     /// weights that cannot be read.
     pub fn open(source: Box<dyn Source>) -> Result<Self> {
         let config = Config::parse(&read_file(&*source, "config.json", MAX_SETTINGS)?)?;
-        let shards::Found { tensors, shards, listing } = shards::find(&*source)?;
-        let stored = Stored::read(&*source, &config, &tensors)?;
+        let shards::Found { mut tensors, shards, listing } = shards::find(&*source)?;
+        let stored = Stored::read(&*source, &config, &listing, &mut tensors)?;
         Ok(Self { source, config, metadata: None, tensors, shards, listing, stored })
     }
 
@@ -239,9 +241,31 @@ impl Checkpoint {
         stored::left_out(name).is_some()
     }
 
-    /// The weight that a tensor of this name would hold the scales of.
-    pub fn weight_of_scale<'a>(&self, name: &'a str) -> Option<&'a str> {
-        stored::SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix))
+    /// Whether a tensor is read with the weight that it is beside: of scales, zero points and such.
+    pub fn is_companion(&self, name: &str) -> bool {
+        let is_fp8 = |weight: &Tensor| stored::is_fp8(weight.dtype);
+        self.stored.is_companion(name) || self.weight_of_scale(name).is_some_and(is_fp8)
+    }
+
+    /// The weight that a tensor of this name would hold the scales of, if it is there.
+    pub fn weight_of_scale(&self, name: &str) -> Option<&Tensor> {
+        stored::weight_of_scale(name).and_then(|weight| self.get(&weight))
+    }
+
+    /// The type of GGUF whose blocks hold the same codes as a tensor that is not of one of its types.
+    pub fn regrouped(&self, tensor: &Tensor) -> Option<Format> {
+        match self.encoding(tensor) {
+            Ok(Encoding::Packed(packed)) => packed.regrouped(tensor),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a row when it is loaded.
+    pub fn row_bytes(&self, tensor: &Tensor) -> u64 {
+        match self.encoding(tensor) {
+            Ok(Encoding::Packed(packed)) => packed.row_bytes(tensor),
+            _ => tensor.bytes / tensor.rows().max(1),
+        }
     }
 
     /// Every tensor, in no particular order.
@@ -254,10 +278,11 @@ impl Checkpoint {
         &self.shards
     }
 
-    /// The scales of an FP8 tensor, if the checkpoint has them.
+    /// The scales of a tensor, if the checkpoint has them.
     pub fn scales(&self, tensor: &Tensor) -> Option<&Tensor> {
         match self.encoding(tensor) {
             Ok(Encoding::Fp8 { scale, .. }) => Some(scale),
+            Ok(Encoding::Packed(packed)) => self.get(packed.scale()),
             _ => None,
         }
     }

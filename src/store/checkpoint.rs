@@ -36,7 +36,7 @@ fn describe(checkpoint: &Checkpoint, tensor: &Tensor) -> Stored {
         offset: tensor.offset,
         rows: tensor.rows(),
         columns: tensor.columns(),
-        row_bytes: tensor.bytes / tensor.rows().max(1),
+        row_bytes: checkpoint.row_bytes(tensor),
         beside: checkpoint.scales(tensor).map(place),
     }
 }

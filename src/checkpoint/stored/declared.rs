@@ -1,6 +1,8 @@
 //! How weights are stored according to the configuration: `quantization_config` of config.json, or ModelOpt's
 //! hf_quant_config.json.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
 use super::fields;
@@ -14,36 +16,106 @@ use crate::error::{Error, Result, Warning};
 pub enum Declared {
     /// Nothing: the tensors speak for themselves.
     Nothing,
-    /// FP8, and what its scales may be for, if that is said too: exactly, or by the kind alone.
-    Fp8(Vec<Grain>, Vec<Kind>),
+    /// What the tensors do not show.
+    Said(Said),
     /// Something that cannot be read, as the sentence that refuses it.
     Other(String),
 }
 
-/// What a scale is for, without sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Tensor,
-    Row,
-    Block,
+/// What a declaration says of weights that the tensors do not.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Of what an FP8 scale may be for, exactly.
+    pub grains: Vec<Grain>,
+    /// What is declared at all.
+    pub kinds: Vec<Kind>,
+    /// Integers in a row.
+    pub integers: Vec<Integers>,
+    /// Integers along the other axis.
+    pub across: Option<AcrossSaid>,
+    /// BitNet: whether the scale is divided by.
+    pub bitnet: Option<bool>,
 }
 
-/// Names of E4M3, the one FP8 of weights.
-const E4M3: [&str; 4] = ["e4m3", "e4m3fn", "float8_e4m3", "float8_e4m3fn"];
+impl Said {
+    fn of(kinds: &[Kind]) -> Self {
+        Self { kinds: kinds.to_vec(), ..Self::default() }
+    }
+}
 
-/// Formats of compressed-tensors that hold FP8.
-const FP8_FORMATS: [&str; 3] = ["float-quantized", "naive-quantized", "mxfp8-quantized"];
+/// Integers of compressed-tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Integers {
+    pub bits: u32,
+    /// Columns that share a scale, unless a row or the tensor does.
+    pub group: Option<u64>,
+    /// Whether there are no zero points.
+    pub symmetric: bool,
+}
 
-/// ModelOpt's names of FP8.
-const FP8_ALGORITHMS: [(&str, Kind); 4] = [
+/// Integers of GPTQ or AWQ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcrossSaid {
+    pub kind: AcrossKind,
+    /// Weights of a row that share a scale, unless the row does.
+    pub group: Option<u64>,
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcrossKind {
+    /// GPTQ, and whether it is the first version, which stores zero points less one.
+    Gptq { bits: u32, first: bool },
+    Awq,
+}
+
+/// What is declared, without sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// FP8 with a scale for the tensor.
+    Tensor,
+    /// FP8 with a scale for each row.
+    Row,
+    /// FP8 with a scale for each block.
+    Block,
+    /// FP8, of which no more is said.
+    Fp8,
+    /// Floats of 4 or 6 bits.
+    SmallFloats,
+    /// Integers.
+    Integers,
+    /// Whatever its tensors show.
+    Other,
+}
+
+/// Names of the two kinds of FP8.
+const FP8: [&str; 6] = ["e4m3", "e4m3fn", "float8_e4m3", "float8_e4m3fn", "e5m2", "float8_e5m2"];
+
+/// Formats of compressed-tensors: name, kind of numbers, and their bits.
+const FORMATS: [(&str, &[&str], RangeInclusive<u32>); 8] = [
+    ("float-quantized", &["float"], 8..=8),
+    ("int-quantized", &["int"], 2..=8),
+    ("naive-quantized", &["float", "int"], 2..=8),
+    ("pack-quantized", &["int"], 2..=8),
+    ("nvfp4-pack-quantized", &["float"], 4..=4),
+    ("mxfp4-pack-quantized", &["float"], 4..=4),
+    ("mxfp6-pack-quantized", &["float"], 6..=6),
+    ("mxfp8-quantized", &["float"], 8..=8),
+];
+
+/// ModelOpt's names.
+const ALGORITHMS: [(&str, Kind); 7] = [
     ("FP8", Kind::Tensor),
     ("FP8_PB_WO", Kind::Block),
     ("FP8_PB_REAL", Kind::Block),
     ("FP8_PER_CHANNEL_PER_TOKEN", Kind::Row),
+    ("NVFP4", Kind::SmallFloats),
+    ("W4A16_NVFP4", Kind::SmallFloats),
+    ("MIXED_PRECISION", Kind::Other),
 ];
 
-const READABLE: &str = "FP8 can be read (quant_method \"fp8\", compressed-tensors' float-quantized, modelopt's FP8), and \
-                        weights that are not quantized";
+const READABLE: &str = "fp8, compressed-tensors, modelopt's FP8 and NVFP4, mxfp4, gptq, awq (gemm), bitsandbytes and \
+                        bitnet can be read, and weights that are not quantized";
 
 /// Reads the declarations. Unknown fields and contradictions are warnings.
 ///
@@ -87,11 +159,17 @@ pub fn declared(source: &dyn Source, config: &Config) -> Result<(Declared, Vec<W
 
 /// Whether both may be said of the same weights.
 fn agree(first: &Declared, second: &Declared) -> bool {
+    let is_fp8 = |kind: &Kind| matches!(kind, Kind::Tensor | Kind::Row | Kind::Block | Kind::Fp8);
+    let alike = |(a, b): (&Kind, &Kind)| {
+        a == b || [a, b].contains(&&Kind::Other) || (is_fp8(a) && is_fp8(b) && [a, b].contains(&&Kind::Fp8))
+    };
     match (first, second) {
-        (Declared::Fp8(_, first), Declared::Fp8(_, second)) => {
-            first.is_empty() || second.is_empty() || first.iter().any(|kind| second.contains(kind))
+        (Declared::Said(first), Declared::Said(second)) => {
+            first.kinds.is_empty()
+                || second.kinds.is_empty()
+                || first.kinds.iter().any(|a| second.kinds.iter().any(|b| alike((a, b))))
         }
-        (Declared::Fp8(..), Declared::Other(_)) | (Declared::Other(_), Declared::Fp8(..)) => false,
+        (Declared::Said(_), Declared::Other(_)) | (Declared::Other(_), Declared::Said(_)) => false,
         _ => true,
     }
 }
@@ -105,6 +183,17 @@ fn method(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
         "fp8" => fp8(config, warnings),
         "compressed-tensors" => compressed_tensors(config, warnings),
         "modelopt" => modelopt(config, warnings),
+        "mxfp4" => {
+            warnings.extend(check(config, &[fields::MXFP4])?);
+            Ok(Declared::Said(Said::of(&[Kind::SmallFloats])))
+        }
+        "gptq" => gptq(config, warnings),
+        "awq" => awq(config, warnings),
+        "bitsandbytes" => {
+            warnings.extend(check(config, &[fields::BITSANDBYTES])?);
+            Ok(Declared::Said(Said::of(&[Kind::Other])))
+        }
+        "bitnet" => bitnet(config, warnings),
         other => {
             let bits = ["bits", "w_bit", "bnb_4bit_quant_type", "load_in_4bit", "load_in_8bit", "group_size"];
             let said = bits.iter().filter_map(|field| Some(format!("{field} {}", config.value(field)?)));
@@ -117,20 +206,20 @@ fn method(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
 
 fn fp8(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
     if let Some(kind) = config.value("fmt")
-        && !kind.as_str().is_some_and(|kind| E4M3.contains(&kind.to_ascii_lowercase().as_str()))
+        && !kind.as_str().is_some_and(|kind| FP8.contains(&kind.to_ascii_lowercase().as_str()))
     {
-        return Ok(Declared::Other(config.says("fmt", &format!("is {kind}; e4m3 can be read"))));
+        return Ok(Declared::Other(config.says("fmt", &format!("is {kind}; e4m3 and e5m2 can be read"))));
     }
     warnings.extend(check(config, &[fields::FP8])?);
     let block = block(config, "weight_block_size")?;
     let grains: Vec<Grain> = block.map(Grain::Block).into_iter().collect();
-    let kinds = grains.iter().map(|_| Kind::Block).collect();
-    Ok(Declared::Fp8(grains, kinds))
+    let kinds = if grains.is_empty() { vec![Kind::Fp8] } else { vec![Kind::Block] };
+    Ok(Declared::Said(Said { grains, kinds, ..Said::default() }))
 }
 
 fn modelopt(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
     let algorithm = config.find::<String>("quant_algo")?;
-    let known = algorithm.as_ref().map(|name| FP8_ALGORITHMS.iter().find(|(known, _)| known == name));
+    let known = algorithm.as_ref().map(|name| ALGORITHMS.iter().find(|(known, _)| known == name));
     let kinds = match (known, algorithm) {
         (Some(None), Some(algorithm)) => {
             let problem = format!("is \"{algorithm}\" (quant_method modelopt); {READABLE}");
@@ -141,12 +230,74 @@ fn modelopt(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
         _ => Vec::new(),
     };
     warnings.extend(check(config, &[fields::MODELOPT])?);
-    Ok(Declared::Fp8(Vec::new(), kinds))
+    Ok(Declared::Said(Said { kinds, ..Said::default() }))
+}
+
+/// Weights that share a scale: -1 is a whole row.
+fn group(config: &Config, fields: &[&str]) -> Result<Option<u64>> {
+    let Some(field) = fields.iter().find(|field| config.has(field)) else { return Ok(None) };
+    match config.get::<i64>(field)? {
+        -1 => Ok(None),
+        size if size > 0 => Ok(Some(size as u64)),
+        size => Err(config.fault(field, format!("is {size}; expected a size above zero, or -1"))),
+    }
+}
+
+fn gptq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+    let bits = config.count("bits", 64)?;
+    if ![2, 3, 4, 8].contains(&bits) {
+        let problem = format!("is {bits} (quant_method gptq); 2, 3, 4 and 8 can be read");
+        return Ok(Declared::Other(config.says("bits", &problem)));
+    }
+    let format: Option<String> = config.find("checkpoint_format")?;
+    let first = match format.as_deref() {
+        None | Some("gptq") => true,
+        Some("gptq_v2") => false,
+        Some(other) => {
+            let problem = format!("is \"{other}\" (quant_method gptq); gptq and gptq_v2 can be read");
+            return Ok(Declared::Other(config.says("checkpoint_format", &problem)));
+        }
+    };
+    warnings.extend(check(config, &[fields::GPTQ])?);
+    let across = Some(AcrossSaid { kind: AcrossKind::Gptq { bits, first }, group: group(config, &["group_size"])? });
+    Ok(Declared::Said(Said { across, ..Said::of(&[Kind::Integers]) }))
+}
+
+fn awq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+    for field in ["bits", "w_bit"].into_iter().filter(|field| config.has(field)) {
+        let bits = config.count(field, 64)?;
+        if bits != 4 {
+            let problem = format!("is {bits} (quant_method awq); 4 can be read");
+            return Ok(Declared::Other(config.says(field, &problem)));
+        }
+    }
+    let version: Option<String> = config.find("version")?;
+    if let Some(version) = version.filter(|version| !version.eq_ignore_ascii_case("gemm")) {
+        let problem = format!("is \"{version}\" (quant_method awq); gemm can be read");
+        return Ok(Declared::Other(config.says("version", &problem)));
+    }
+    warnings.extend(check(config, &[fields::AWQ])?);
+    let across = AcrossSaid { kind: AcrossKind::Awq, group: group(config, &["group_size", "q_group_size"])? };
+    Ok(Declared::Said(Said { across: Some(across), ..Said::of(&[Kind::Integers]) }))
+}
+
+fn bitnet(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+    warnings.extend(check(config, &[fields::BITNET])?);
+    let class: Option<String> = config.find("linear_class")?;
+    let inverse = match class.as_deref() {
+        None | Some("bitlinear") => true,
+        Some("autobitlinear") => false,
+        Some(other) => {
+            let problem = format!("is \"{other}\" (quant_method bitnet); bitlinear and autobitlinear can be read");
+            return Ok(Declared::Other(config.says("linear_class", &problem)));
+        }
+    };
+    Ok(Declared::Said(Said { bitnet: Some(inverse), ..Said::of(&[Kind::Other]) }))
 }
 
 fn compressed_tensors(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
     let format: Option<String> = config.find("format")?;
-    let (mut grains, mut kinds) = (Vec::new(), Vec::new());
+    let mut all = Said::default();
     let groups = if config.has("config_groups") { Some(config.object("config_groups")?) } else { None };
     let names: Vec<String> = groups.iter().flat_map(Config::names).map(str::to_owned).collect();
     if let Some(transforms) = part(config, "transform_config")? {
@@ -163,7 +314,7 @@ fn compressed_tensors(config: &Config, warnings: &mut Vec<Warning>) -> Result<De
         warnings.extend(check(&sparsity, &[fields::SPARSITY])?);
     }
     if names.is_empty()
-        && let Some(format) = format.as_deref().filter(|format| !is_fp8(format))
+        && let Some(format) = format.as_deref().filter(|format| !is_known(format))
     {
         return Ok(Declared::Other(config.says("format", &unreadable(format, ""))));
     }
@@ -175,47 +326,80 @@ fn compressed_tensors(config: &Config, warnings: &mut Vec<Warning>) -> Result<De
         }
         let format = group.find::<String>("format")?.or_else(|| format.clone());
         let weights = group.object("weights")?;
-        let bits: Option<u32> = weights.find("num_bits")?;
-        let kind: Option<String> = weights.find("type")?;
-        let (kind, bits) = (kind.unwrap_or_else(|| "int".into()), bits.unwrap_or(8));
-        let strategy: Option<String> = weights.find("strategy")?;
-        let strategy = strategy.unwrap_or_else(|| "tensor".into());
-        let shown = format.clone().unwrap_or_else(|| "not named".into());
-        let numbers = if kind == "int" { "integers".to_owned() } else { format!("{kind}s") };
-        if format.is_some_and(|format| !is_fp8(&format)) {
-            let problem = unreadable(&shown, &format!(", weights are {numbers} of {bits} bits"));
-            return Ok(Declared::Other(config.says("format", &problem)));
-        }
-        if kind != "float" || bits != 8 {
-            let field = if kind != "float" { "type" } else { "num_bits" };
-            let problem = format!(
-                "says that weights are {numbers} of {bits} bits (quant_method compressed-tensors, format {shown}); {READABLE}"
-            );
-            return Ok(Declared::Other(weights.says(field, &problem)));
-        }
-        told.extend(check(&group, &[fields::GROUP])?);
-        told.extend(check(&weights, &[fields::WEIGHTS])?);
-        grains.push(match strategy.as_str() {
-            "tensor" => Grain::Tensor,
-            "channel" => Grain::Row,
-            "block" => match block(&weights, "block_structure")? {
-                Some(block) => Grain::Block(block),
-                None => return Err(weights.fault("block_structure", "is missing".into())),
-            },
-            "group" => Grain::Block([1, weights.count("group_size", u32::MAX)?.into()]),
-            other => {
-                let problem = format!("is \"{other}\" (quant_method compressed-tensors, format {shown}); tensor, channel, block and group can be read");
-                return Ok(Declared::Other(weights.says("strategy", &problem)));
+        match of_group(config, &weights, format)? {
+            Ok(said) => {
+                told.extend(check(&group, &[fields::GROUP])?);
+                told.extend(check(&weights, &[fields::WEIGHTS])?);
+                all.grains.extend(said.grains);
+                all.kinds.extend(said.kinds);
+                all.integers.extend(said.integers);
             }
-        });
-        kinds.push(match strategy.as_str() {
-            "tensor" => Kind::Tensor,
-            "channel" => Kind::Row,
-            _ => Kind::Block,
-        });
+            Err(problem) => return Ok(Declared::Other(problem)),
+        }
     }
     warnings.extend(told);
-    Ok(Declared::Fp8(grains, kinds))
+    Ok(Declared::Said(all))
+}
+
+/// What one group of compressed-tensors says, or why it cannot be read.
+fn of_group(config: &Config, weights: &Config, format: Option<String>) -> Result<Result<Said, String>> {
+    let bits: Option<u32> = weights.find("num_bits")?;
+    let kind: Option<String> = weights.find("type")?;
+    let (kind, bits) = (kind.unwrap_or_else(|| "int".into()), bits.unwrap_or(8));
+    let shown = format.clone().unwrap_or_else(|| "not named".into());
+    let numbers = if kind == "int" { "integers".to_owned() } else { format!("{kind}s") };
+    let size = group(weights, &["group_size"])?;
+    let strategy: Option<String> = weights.find("strategy")?;
+    let strategy = strategy.unwrap_or_else(|| if size.is_some() { "group" } else { "tensor" }.into());
+    if let Some(format) = format.as_deref().filter(|format| !is_known(format)) {
+        let problem = unreadable(format, &format!(", weights are {numbers} of {bits} bits"));
+        return Ok(Err(config.says("format", &problem)));
+    }
+    let listed = format.as_deref().and_then(|format| FORMATS.iter().find(|(name, ..)| *name == format));
+    let kinds: &[&str] = listed.map_or(&["int", "float"], |(_, kinds, _)| kinds);
+    let range = match (listed, kind.as_str()) {
+        (Some((_, _, range)), _) => range.clone(),
+        (None, "int") => 2..=8,
+        (None, _) => 4..=8,
+    };
+    let is_float = matches!((kind.as_str(), bits), ("float", 4 | 6 | 8));
+    if !kinds.contains(&kind.as_str()) || !range.contains(&bits) || (kind == "float" && !is_float) {
+        let field = if kinds.contains(&kind.as_str()) { "num_bits" } else { "type" };
+        let problem = format!(
+            "says that weights are {numbers} of {bits} bits (quant_method compressed-tensors, format {shown}); {READABLE}"
+        );
+        return Ok(Err(weights.says(field, &problem)));
+    }
+    let symmetric = weights.find::<bool>("symmetric")?.unwrap_or(true);
+    if kind == "float" && !symmetric {
+        let problem = "is false; only true has a meaning for floats".to_owned();
+        return Ok(Err(weights.says("symmetric", &problem)));
+    }
+    if !["tensor", "channel", "block", "group", "tensor_group"].contains(&strategy.as_str()) {
+        let problem = format!("is \"{strategy}\" (quant_method compressed-tensors, format {shown}); tensor, channel, block, group and tensor_group can be read");
+        return Ok(Err(weights.says("strategy", &problem)));
+    }
+    if kind == "int" {
+        if strategy == "block" {
+            let problem = format!("is \"block\" for integers (quant_method compressed-tensors, format {shown}); tensor, channel and group can be read");
+            return Ok(Err(weights.says("strategy", &problem)));
+        }
+        let integers = vec![Integers { bits, group: size, symmetric }];
+        return Ok(Ok(Said { integers, ..Said::of(&[Kind::Integers]) }));
+    }
+    if bits < 8 {
+        return Ok(Ok(Said::of(&[Kind::SmallFloats])));
+    }
+    let (grain, kind) = match strategy.as_str() {
+        "tensor" => (Grain::Tensor, Kind::Tensor),
+        "channel" => (Grain::Row, Kind::Row),
+        "block" => match block(weights, "block_structure")? {
+            Some(block) => (Grain::Block(block), Kind::Block),
+            None => return Err(weights.fault("block_structure", "is missing".into())),
+        },
+        _ => (Grain::Block([1, weights.count("group_size", u32::MAX)?.into()]), Kind::Block),
+    };
+    Ok(Ok(Said { grains: vec![grain], ..Said::of(&[kind]) }))
 }
 
 /// A part of the settings, if it is there.
@@ -223,8 +407,8 @@ fn part(config: &Config, field: &str) -> Result<Option<Config>> {
     if config.has(field) { config.object(field).map(Some) } else { Ok(None) }
 }
 
-fn is_fp8(format: &str) -> bool {
-    FP8_FORMATS.contains(&format) || format == "dense"
+fn is_known(format: &str) -> bool {
+    ["dense", "mixed-precision"].contains(&format) || FORMATS.iter().any(|(name, ..)| *name == format)
 }
 
 fn unreadable(format: &str, more: &str) -> String {

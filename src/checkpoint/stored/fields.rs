@@ -60,13 +60,13 @@ pub const WEIGHTS: &[Field] = &[
     ("strategy", Read),
     ("group_size", Read),
     ("block_structure", Read),
-    ("symmetric", Only("true")),
+    ("symmetric", Read),
     ("dynamic", Only("false")),
-    ("actorder", Ignored("columns out of order have weight_g_idx, which is refused")),
+    ("actorder", Ignored("columns out of order have weight_g_idx")),
     ("observer", Ignored(HISTORY)),
     ("observer_kwargs", Ignored(HISTORY)),
     ("scale_dtype", Ignored("scales have their own types")),
-    ("zp_dtype", Ignored("there are no zero points")),
+    ("zp_dtype", Ignored("zero points have their own types")),
 ];
 
 /// Fields of rotations that are computed beside the weights.
@@ -91,10 +91,102 @@ pub const MODELOPT: &[Field] = &[
     ("exclude_modules", Ignored(TENSORS)),
     ("ignore", Ignored(TENSORS)),
     ("config_groups", Ignored("quant_algo says it")),
-    ("group_size", Ignored("of formats that are refused")),
+    ("group_size", Ignored(TENSORS)),
+    ("quantized_layers", Ignored(TENSORS)),
     ("producer", Ignored(HISTORY)),
     ("version", Ignored(HISTORY)),
     ("has_zero_point", Only("false")),
     // Inputs would have to be multiplied by it.
     ("pre_quant_scale", Only("false")),
+];
+
+/// Fields of gpt-oss's MXFP4.
+pub const MXFP4: &[Field] = &[
+    ("quant_method", Read),
+    ("modules_to_not_convert", Ignored(TENSORS)),
+    ("dequantize", Ignored("says how it is loaded")),
+];
+
+/// Fields of GPTQ.
+pub const GPTQ: &[Field] = &[
+    ("quant_method", Read),
+    ("bits", Read),
+    ("group_size", Read),
+    ("checkpoint_format", Read),
+    ("desc_act", Ignored("columns out of order have g_idx")),
+    ("sym", Ignored("all have zero points")),
+    // Other bits for some of the modules.
+    ("dynamic", Only("{}")),
+    ("is_marlin_format", Only("false")),
+    ("pack_dtype", Only("\"int32\"")),
+    ("lm_head", Ignored(TENSORS)),
+    ("modules_in_block_to_quantize", Ignored(TENSORS)),
+    ("block_name_to_quantize", Ignored(TENSORS)),
+    ("module_name_preceding_first_block", Ignored(TENSORS)),
+    ("damp_percent", Ignored(HISTORY)),
+    ("damp_auto_increment", Ignored(HISTORY)),
+    ("true_sequential", Ignored(HISTORY)),
+    ("static_groups", Ignored(HISTORY)),
+    ("mse", Ignored(HISTORY)),
+    ("dataset", Ignored(HISTORY)),
+    ("tokenizer", Ignored(HISTORY)),
+    ("batch_size", Ignored(HISTORY)),
+    ("pad_token_id", Ignored(HISTORY)),
+    ("model_seqlen", Ignored(HISTORY)),
+    ("act_group_aware", Ignored(HISTORY)),
+    ("meta", Ignored(HISTORY)),
+    ("model_name_or_path", Ignored(HISTORY)),
+    ("model_file_base_name", Ignored(HISTORY)),
+    ("quant_type", Ignored(HISTORY)),
+    ("cache_block_outputs", Ignored(HISTORY)),
+    ("use_cuda_fp16", Ignored("says how it is loaded")),
+    ("use_exllama", Ignored("says how it is loaded")),
+    ("disable_exllama", Ignored("says how it is loaded")),
+    ("exllama_config", Ignored("says how it is loaded")),
+    ("max_input_length", Ignored("says how it is loaded")),
+    ("backend", Ignored("says how it is loaded")),
+    ("version", Ignored(HISTORY)),
+];
+
+/// Fields of AWQ.
+pub const AWQ: &[Field] = &[
+    ("quant_method", Read),
+    ("bits", Read),
+    ("w_bit", Read),
+    ("group_size", Read),
+    ("q_group_size", Read),
+    ("version", Read),
+    ("zero_point", Only("true")),
+    ("modules_to_not_convert", Ignored(TENSORS)),
+    ("backend", Ignored("says how it is loaded")),
+    ("do_fuse", Ignored("says how it is loaded")),
+    ("fuse_max_seq_len", Ignored("says how it is loaded")),
+    ("modules_to_fuse", Ignored("says how it is loaded")),
+    ("exllama_config", Ignored("says how it is loaded")),
+];
+
+/// Fields of bitsandbytes, whose tensors say all.
+pub const BITSANDBYTES: &[Field] = &[
+    ("quant_method", Read),
+    ("load_in_4bit", Ignored(TENSORS)),
+    ("load_in_8bit", Ignored(TENSORS)),
+    ("bnb_4bit_compute_dtype", Ignored("says how it is computed")),
+    ("bnb_4bit_quant_storage", Ignored(TENSORS)),
+    ("bnb_4bit_quant_type", Ignored(TENSORS)),
+    ("bnb_4bit_use_double_quant", Ignored(TENSORS)),
+    ("llm_int8_enable_fp32_cpu_offload", Ignored("says how it is loaded")),
+    ("llm_int8_has_fp16_weight", Ignored(TENSORS)),
+    ("llm_int8_skip_modules", Ignored(TENSORS)),
+    ("llm_int8_threshold", Ignored("says how it is computed")),
+];
+
+/// Fields of BitNet.
+pub const BITNET: &[Field] = &[
+    ("quant_method", Read),
+    ("linear_class", Read),
+    ("modules_to_not_convert", Ignored(TENSORS)),
+    ("quantization_mode", Ignored(TENSORS)),
+    // Norms of inputs that the architecture would have to have.
+    ("use_rms_norm", Only("false")),
+    ("rms_norm_eps", Ignored("of norms that are not there")),
 ];

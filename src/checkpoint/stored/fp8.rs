@@ -1,14 +1,18 @@
-//! FP8 weights: E4M3 codes, multiplied by a factor for the tensor, for each row, or for each block.
+//! FP8 weights: E4M3 or E5M2 codes, multiplied by a factor for the tensor, for each row, or for each block.
 
 use std::collections::HashMap;
 
 use fearless_simd::{Level, dispatch};
 
+use super::companions::{scale_of, scales_of};
+use super::factors::power;
 use crate::checkpoint::{Checkpoint, Dtype, Tensor, decode};
 use crate::error::{Error, Result, Warning};
 
-/// Suffixes of the tensor that holds a weight's factors. Despite the first one's name they are multiplied.
-pub const SUFFIXES: [&str; 2] = ["_scale_inv", "_scale"];
+/// Whether numbers of this dtype need factors.
+pub fn is_fp8(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
+}
 
 /// Sizes of blocks in use, for grids whose configuration does not say.
 const USUAL: [u64; 3] = [128, 64, 32];
@@ -40,16 +44,19 @@ impl Grain {
 /// # Errors
 /// If the checkpoint has none for it, or two.
 pub fn scale<'a>(checkpoint: &'a Checkpoint, weight: &Tensor) -> Result<&'a Tensor> {
-    let names = SUFFIXES.map(|suffix| format!("{}{suffix}", weight.name));
-    match [&names[0], &names[1]].map(|name| checkpoint.get(name)) {
-        [Some(scale), None] | [None, Some(scale)] => Ok(scale),
-        [Some(_), Some(_)] => {
-            let problem = format!("is F8_E4M3 and has two scales, \"{}\" and \"{}\"", names[0], names[1]);
+    let names: Vec<String> = scales_of(&weight.name).collect();
+    let found: Vec<&Tensor> = names.iter().filter_map(|name| checkpoint.get(name)).collect();
+    match found[..] {
+        [scale] => Ok(scale),
+        [first, second, ..] => {
+            let problem =
+                format!("is {:?} and has two scales, \"{}\" and \"{}\"", weight.dtype, first.name, second.name);
             Err(Error::tensor(&weight.shard, &weight.name, problem))
         }
-        [None, None] => {
+        [] => {
             let problem = format!(
-                "is F8_E4M3, which needs its block scales \"{}\" or \"{}\"; {} names neither",
+                "is {:?}, which needs its block scales \"{}\" or \"{}\"; {} names neither",
+                weight.dtype,
                 names[0],
                 names[1],
                 checkpoint.listing()
@@ -64,8 +71,11 @@ pub fn scale<'a>(checkpoint: &'a Checkpoint, weight: &Tensor) -> Result<&'a Tens
 /// # Errors
 /// If the factors fit none of the declared grains, or none or several ways to divide the weight.
 pub fn block(grains: &[Grain], weight: &Tensor, scale: &Tensor) -> Result<[u64; 2]> {
+    if let [matrices, rows, columns] = weight.shape[..] {
+        return stacked(grains, [matrices, rows, columns], weight, scale);
+    }
     if weight.shape.len() > 2 {
-        let problem = format!("is F8_E4M3 {:?}; FP8 can be read in matrices", weight.shape);
+        let problem = format!("is {:?} {:?}; FP8 can be read in matrices", weight.dtype, weight.shape);
         return Err(Error::Unsupported(format!("{}: tensor \"{}\" {problem}", weight.shard, weight.name)));
     }
     let fault = |problem| Err(Error::tensor(&scale.shard, &scale.name, problem));
@@ -101,6 +111,28 @@ pub fn block(grains: &[Grain], weight: &Tensor, scale: &Tensor) -> Result<[u64; 
     ))
 }
 
+/// [`block`] for a stack of matrices, each of which has scales of its own.
+fn stacked(
+    grains: &[Grain],
+    [matrices, rows, columns]: [u64; 3],
+    weight: &Tensor,
+    scale: &Tensor,
+) -> Result<[u64; 2]> {
+    match scale.shape[..] {
+        [number, ..] if number == matrices && scale.shape.len() > 1 => {
+            let one = |tensor: &Tensor| Tensor { shape: tensor.shape[1..].to_vec(), ..tensor.clone() };
+            block(grains, &Tensor { shape: vec![rows, columns], ..weight.clone() }, &one(scale))
+        }
+        _ => {
+            let problem = format!(
+                "is {:?} {:?}; expected scales for each of the {matrices} matrices of {:?}",
+                scale.dtype, scale.shape, weight.shape
+            );
+            Err(Error::tensor(&scale.shard, &scale.name, problem))
+        }
+    }
+}
+
 fn is_lone(scale: &Tensor) -> bool {
     scale.shape.iter().product::<u64>() == 1
 }
@@ -112,10 +144,9 @@ pub fn lone_scales(grains: &[Grain], tensors: &HashMap<String, Tensor>) -> Optio
         let mut blocks = grains.iter().map(|grain| grain.block(extent));
         !grains.is_empty() && blocks.all(|block| extent[0] > block[0] || extent[1] > block[1])
     };
-    let scale =
-        |weight: &Tensor| SUFFIXES.iter().find_map(|suffix| tensors.get(&format!("{}{suffix}", weight.name)));
+    let scale = |weight: &Tensor| scale_of(tensors, &weight.name).map(|name| &tensors[&name]);
     let lone = |weight: &&Tensor| {
-        weight.dtype == Dtype::F8_E4M3 && divided(weight) && scale(weight).is_some_and(is_lone)
+        is_fp8(weight.dtype) && divided(weight) && scale(weight).is_some_and(is_lone)
     };
     let found: Vec<&Tensor> = tensors.values().filter(lone).collect();
     let first = found.iter().min_by(|a, b| a.name.cmp(&b.name))?;
@@ -168,6 +199,10 @@ fn along(size: u64, parts: u64) -> Result<u64, &'static str> {
 #[derive(Debug)]
 pub struct Scales {
     block: [u64; 2],
+    /// Rows of one matrix, of several that are stacked.
+    rows: u64,
+    /// Rows of blocks in one matrix.
+    down: usize,
     /// Blocks in a row of blocks.
     across: usize,
     factors: Vec<f32>,
@@ -200,7 +235,8 @@ impl Scales {
             );
             return Err(Error::tensor(&scale.shard, &scale.name, problem));
         }
-        Ok(Self { block, across, factors })
+        let rows = weight.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+        Ok(Self { block, rows, down: rows.div_ceil(block[0]) as usize, across, factors })
     }
 
     /// Multiplies a row of the weight by its factors.
@@ -210,23 +246,14 @@ impl Scales {
 
     #[inline(always)]
     fn multiply(&self, row: u64, weights: &mut [f32]) {
-        let first = (row / self.block[0]) as usize * self.across;
+        let [matrix, row] = [row / self.rows, row % self.rows];
+        let first = (matrix as usize * self.down + (row / self.block[0]) as usize) * self.across;
         let factors = &self.factors[first..first + self.across];
         for (weights, factor) in weights.chunks_mut(self.block[1] as usize).zip(factors) {
             for weight in weights {
                 *weight *= factor;
             }
         }
-    }
-}
-
-/// E8M0: two to the power of the code less 127, 0xff for NaN.
-fn power(code: u8) -> f32 {
-    match code {
-        // A subnormal of f32: the code is the exponent's bits for all others.
-        0 => f32::from_bits(1 << 22),
-        0xff => f32::NAN,
-        code => f32::from_bits(u32::from(code) << 23),
     }
 }
 
@@ -254,13 +281,5 @@ mod tests {
         assert!(derived([192, 128], &[2, 1]).expect_err("two ways").contains("several sizes"));
         assert!(derived([256, 512], &[3, 4]).expect_err("no way").contains("no blocks"));
         assert!(derived([256, 512], &[7]).expect_err("no way").contains("no scale"));
-    }
-
-    #[test]
-    fn codes_of_e8m0_are_powers_of_two() {
-        for code in 0..0xffu8 {
-            assert_eq!(f64::from(power(code)), 2f64.powi(i32::from(code) - 127), "{code}");
-        }
-        assert!(power(0xff).is_nan());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quant_kernels::Format;
 
-use crate::checkpoint::{Checkpoint, Dtype, Tensor};
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::spec::{Source, Spec};
 use crate::model::{Part, Slice, TensorPlan};
@@ -96,13 +96,13 @@ impl<'a> Builder<'a> {
         let is_known = |name: &str| {
             self.used.contains(name)
                 || self.checkpoint.is_left_out(name)
-                || self.scaled(name).is_some_and(|weight| weight.dtype == Dtype::F8_E4M3)
+                || self.checkpoint.is_companion(name)
                 || left_out(name)
         };
         // The first by name, so that the message does not depend on the order of a hash map.
         match self.checkpoint.tensors().filter(|t| !is_known(&t.name)).min_by(|a, b| a.name.cmp(&b.name)) {
             Some(tensor) => {
-                let consequence = match self.scaled(&tensor.name) {
+                let consequence = match self.checkpoint.weight_of_scale(&tensor.name) {
                     Some(weight) => format!(
                         "\"{}\" is {:?}, which needs no scales, and whether it was multiplied by them nothing tells",
                         weight.name, weight.dtype
@@ -116,11 +116,6 @@ impl<'a> Builder<'a> {
             }
             None => Ok(self.tensors),
         }
-    }
-
-    /// The tensor that one of this name would be the scales of.
-    fn scaled(&self, name: &str) -> Option<&Tensor> {
-        self.checkpoint.weight_of_scale(name).and_then(|weight| self.checkpoint.get(weight))
     }
 
     /// The type of all the sources, if it is one and GGUF has it.
