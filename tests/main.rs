@@ -24,6 +24,7 @@ mod memory;
 mod names;
 mod options;
 mod outputs;
+mod packed;
 mod qwen3moe;
 mod r1;
 mod readers;

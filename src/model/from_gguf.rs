@@ -136,6 +136,7 @@ fn by_name(arch: &str, tensor: &Tensor) -> TensorPlan {
     };
     TensorPlan {
         stored,
+        regrouped: None,
         kept,
         ..TensorPlan::of_file(tensor.name.clone(), layer, role, Part::default(), shape)
     }

@@ -83,6 +83,8 @@ pub struct TensorPlan {
     pub part: Part,
     /// The type that all its weights have in the store, where that is one of GGUF's.
     pub stored: Option<Format>,
+    /// Else the type whose blocks hold the same codes, so that it needs no encoding.
+    pub regrouped: Option<Format>,
     /// Why it keeps that type, if it must: nothing chooses another.
     pub kept: Option<&'static str>,
 }
@@ -98,7 +100,7 @@ impl TensorPlan {
             transposed: false,
         };
         let slices = (0..shape.iter().skip(2).product()).map(slice).collect();
-        Self { name, role, layer, shape, slices, input_norm: None, part, stored: None, kept: None }
+        Self { name, role, layer, shape, slices, input_norm: None, part, stored: None, regrouped: None, kept: None }
     }
 
     /// This tensor as the file holds it that is made of it.

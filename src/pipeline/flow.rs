@@ -17,6 +17,7 @@ use super::{Budget, Deviation, Done, Event, Job};
 use crate::checkpoint::Values;
 use crate::error::{Error, Result};
 use crate::gguf::Output;
+use crate::log;
 use crate::store::{Rows, Slice};
 use crate::zeros::Zeros;
 
@@ -49,6 +50,8 @@ struct Shared<'a> {
     /// The first error; it stops all threads.
     error: Mutex<Option<Error>>,
     failed: AtomicBool,
+    /// Whether it was said that some rows are not as the source has them.
+    told: AtomicBool,
 }
 
 impl Shared<'_> {
@@ -72,7 +75,7 @@ impl Shared<'_> {
 /// # Errors
 /// The first error of any thread, or [`Error::Interrupted`]; what was written until then is durable and recorded.
 pub fn flow(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Stages> {
-    let shared = Shared { job, work, error: Mutex::default(), failed: AtomicBool::new(false) };
+    let shared = Shared { job, work, error: Mutex::default(), failed: AtomicBool::new(false), told: AtomicBool::new(false) };
     let finished: Vec<bool> = session.done.iter().map(Option::is_some).collect();
     let (outputs, keeper) = session.parts(job, work);
     let start = Instant::now();
@@ -231,9 +234,30 @@ impl Scratch {
         let importance = shared.job.importances.slice(&plan.model, unit.tensor, unit.slice)?;
         let importance = importance.as_deref();
         if !copied {
-            let bytes = (unit.rows.end - unit.rows.start) * format.row_bytes(columns);
-            piece.blocks.resize(bytes as usize, 0);
-            quant_kernels::quantize(format, weights, columns as usize, importance, &mut piece.blocks);
+            let row_bytes = format.row_bytes(columns) as usize;
+            piece.blocks.resize((unit.rows.end - unit.rows.start) as usize * row_bytes, 0);
+            let (columns, blocks) = (columns as usize, &mut piece.blocks);
+            if tensor.regrouped == Some(format) {
+                let rows = slice.stored_rows(&unit.rows);
+                let lost = matrix.regroup(format, rows.clone(), &piece.raw, blocks);
+                for &row in &lost {
+                    let row = (row - rows.start) as usize;
+                    let (weights, blocks) = (&weights[row * columns..], &mut blocks[row * row_bytes..]);
+                    let (weights, blocks) = (&weights[..columns], &mut blocks[..row_bytes]);
+                    quant_kernels::quantize(format, weights, columns, importance, blocks);
+                }
+                if let Some(row) = lost.first()
+                    && !shared.told.swap(true, Ordering::Relaxed)
+                {
+                    log::warn(format_args!(
+                        "tensor \"{}\", row {row}, has a scale that is no F16 number, which {format} needs: such rows are \
+                         encoded anew, and their errors are in the manifest",
+                        slice.tensor
+                    ));
+                }
+            } else {
+                quant_kernels::quantize(format, weights, columns, importance, blocks);
+            }
         }
         let deviation = Deviation::of(format, weights, columns as usize, importance, &piece.blocks, row);
         if deviation.is_finite() {

@@ -95,6 +95,7 @@ pub fn decide(
             let reason = format!("--override {}", overrides[index]);
             match overrides[index].wanted {
                 Wanted::Fixed(format) => Decision::Fixed(fitted(tensor, format, reason)),
+                Wanted::Source => Decision::Fixed(as_source(tensor, reason)),
                 Wanted::Copy | Wanted::Auto => Decision::Fixed(as_stored(tensor, reason)?),
             }
         } else if let Some(llama) = &mut llama {
@@ -106,6 +107,7 @@ pub fn decide(
             let reason = rule.reason.clone();
             match rule.wanted {
                 Wanted::Fixed(format) => Decision::Fixed(fitted(tensor, format, reason)),
+                Wanted::Source => Decision::Fixed(as_source(tensor, reason)),
                 Wanted::Copy => Decision::Fixed(as_stored(tensor, reason)?),
                 Wanted::Auto => Decision::Open { min: rule.min, max: rule.max, reason },
             }
@@ -169,6 +171,14 @@ fn as_stored(tensor: &TensorPlan, reason: String) -> Result<Choice> {
             "{}: \"copy\" is for tensors that a GGUF file holds, or that a checkpoint holds alike in F32, F16 or BF16",
             tensor.name
         ))),
+    }
+}
+
+/// The type in which nothing is lost of what the source has, as far as GGUF has one.
+fn as_source(tensor: &TensorPlan, reason: String) -> Choice {
+    match tensor.stored.or(tensor.regrouped) {
+        Some(format) => Choice { format, wanted: None, reason },
+        None => Choice { format: Format::BF16, wanted: None, reason },
     }
 }
 

@@ -1,5 +1,7 @@
 //! The plan: every tensor's type, all metadata, every offset, decided before any weight is read.
 
+use std::collections::BTreeMap;
+
 use quant_kernels::Format;
 use serde::Serialize;
 
@@ -7,7 +9,7 @@ use super::{Candidate, Choice, Imatrix, Override, Presence, Recipe, choose, requ
 use crate::checkpoint::Fingerprint;
 use crate::error::{Error, Result, Warning};
 use crate::gguf::{File, MAX_HEADER, Split, TensorInfo, Value};
-use crate::model::{Model, Options};
+use crate::model::{Model, Options, TensorPlan};
 
 /// GGML's version of its block formats.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -101,7 +103,8 @@ impl Plan {
         let most = copied > model.weights() / 2 && model.metadata.get("general.file_type").is_some();
         let metadata = &mut model.metadata;
         if !most {
-            metadata.set("general.file_type", Value::U32(recipe.file_type));
+            let nearest = recipe.is_of_source().then(|| most_weights(&model.tensors, &choices)).flatten();
+            metadata.set("general.file_type", Value::U32(nearest.unwrap_or(recipe.file_type)));
         }
         metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
         metadata.set("quantpress.version", env!("CARGO_PKG_VERSION").into());
@@ -200,6 +203,15 @@ impl Plan {
     pub fn bits_per_weight(&self) -> f64 {
         self.tensor_bytes() as f64 * 8.0 / self.model.weights() as f64
     }
+}
+
+/// llama.cpp's number of the type that most weights get.
+fn most_weights(tensors: &[TensorPlan], choices: &[Choice]) -> Option<u32> {
+    let mut weights: BTreeMap<Format, u64> = BTreeMap::new();
+    for (tensor, choice) in tensors.iter().zip(choices) {
+        *weights.entry(choice.format).or_default() += tensor.weights();
+    }
+    weights.into_iter().max_by_key(|(format, count)| (*count, *format)).and_then(|(format, _)| format.file_type())
 }
 
 /// Warnings about options that change no weight with the types that were chosen.

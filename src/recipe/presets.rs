@@ -10,7 +10,7 @@ macro_rules! presets {
 
 /// Name and text; the default first, then from small to large, then the one that needs a size.
 const PRESETS: &[(&str, &str)] =
-    presets!["ud-iq1_s", "ud-iq1_m", "ud-iq2_xxs", "ud-q2_k_xl", "f16", "bf16", "f32", "copy", "auto",];
+    presets!["ud-iq1_s", "ud-iq1_m", "ud-iq2_xxs", "ud-q2_k_xl", "f16", "bf16", "f32", "copy", "source", "auto",];
 
 /// The recipe of a command that names none.
 pub const DEFAULT: &str = PRESETS[0].0;

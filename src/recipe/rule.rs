@@ -84,17 +84,23 @@ pub enum Wanted {
     Fixed(Format),
     /// "copy": the one that the source has, bit for bit.
     Copy,
+    /// "source": the one that the source has, or whose blocks hold the same codes, or else 16 bits.
+    Source,
     /// "auto": the best under a budget.
     Auto,
 }
 
 impl Wanted {
-    /// A type by name, or "copy".
+    /// A type by name, "copy" or "source".
     ///
     /// # Errors
     /// If there is no such type.
     pub fn fixed(name: &str) -> Result<Self, String> {
-        if name.eq_ignore_ascii_case("copy") { Ok(Self::Copy) } else { format(name).map(Self::Fixed) }
+        match name.to_ascii_lowercase().as_str() {
+            "copy" => Ok(Self::Copy),
+            "source" => Ok(Self::Source),
+            _ => format(name).map(Self::Fixed),
+        }
     }
 }
 
@@ -103,6 +109,7 @@ impl fmt::Display for Wanted {
         match self {
             Self::Fixed(format) => format.fmt(f),
             Self::Copy => f.pad("copy"),
+            Self::Source => f.pad("source"),
             Self::Auto => f.pad("auto"),
         }
     }
@@ -177,6 +184,11 @@ impl Recipe {
             }
         }
         Ok(recipe)
+    }
+
+    /// Whether it asks for the types of the source.
+    pub fn is_of_source(&self) -> bool {
+        self.rules.iter().any(|rule| rule.wanted == Wanted::Source)
     }
 
     /// Whether it leaves types open, which a budget then decides.

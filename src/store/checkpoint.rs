@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use quant_kernels::Format;
+
 use super::{Rows, Store, Stored};
 use crate::checkpoint::{Checkpoint, Matrix, Tensor, Values};
 use crate::error::{Error, Result};
@@ -58,6 +60,10 @@ impl Rows for Opened<'_> {
 
     fn decode(&self, rows: Range<u64>, raw: &[u8], out: &mut [f32], values: Values) -> Result<()> {
         self.matrix.decode(rows, raw, out, values)
+    }
+
+    fn regroup(&self, format: Format, rows: Range<u64>, raw: &[u8], blocks: &mut [u8]) -> Vec<u64> {
+        self.matrix.regroup(format, rows, raw, blocks)
     }
 
     fn forget(&self, rows: Range<u64>) {

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 #[cfg(test)]
 pub use memory::InMemory;
+use quant_kernels::Format;
 pub use slice::{Buffers, Slice};
 
 use crate::checkpoint::Values;
@@ -85,6 +86,14 @@ pub trait Rows: Send + Sync {
     /// # Panics
     /// If `raw` or `out` is not exactly that many rows.
     fn decode(&self, rows: Range<u64>, raw: &[u8], out: &mut [f32], values: Values) -> Result<()>;
+
+    /// Puts the stored codes of `rows` into blocks of a type that holds them as they are ([`regrouped`]); gives the rows
+    /// that have no place there, whose blocks are of no use.
+    ///
+    /// [`regrouped`]: crate::model::TensorPlan::regrouped
+    fn regroup(&self, _format: Format, rows: Range<u64>, _raw: &[u8], _blocks: &mut [u8]) -> Vec<u64> {
+        rows.collect()
+    }
 
     /// Says that the stored bytes of `rows` will not be read again.
     fn forget(&self, _rows: Range<u64>) {}

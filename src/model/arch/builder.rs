@@ -77,6 +77,7 @@ impl<'a> Builder<'a> {
         let input_norm = norm.map(|norm| self.vectors[&norm].to_string());
         let part = Part { order: self.tensors.len(), ..spec.part };
         let stored = self.stored(&slices);
+        let regrouped = self.regrouped(&slices);
         self.tensors.push(TensorPlan {
             name,
             role: spec.role,
@@ -86,6 +87,7 @@ impl<'a> Builder<'a> {
             input_norm,
             part,
             stored,
+            regrouped,
             kept: None,
         });
         Ok(())
@@ -121,6 +123,16 @@ impl<'a> Builder<'a> {
     /// The type of all the sources, if it is one and GGUF has it.
     fn stored(&self, slices: &[Slice]) -> Option<Format> {
         let of = |slice: &Slice| self.checkpoint.get(&slice.tensor).and_then(|tensor| tensor.dtype.in_gguf());
+        let first = slices.first().and_then(of)?;
+        slices.iter().all(|slice| of(slice) == Some(first)).then_some(first)
+    }
+
+    /// The type whose blocks hold the codes of all the sources, if they have one.
+    fn regrouped(&self, slices: &[Slice]) -> Option<Format> {
+        let of = |slice: &Slice| {
+            let tensor = self.checkpoint.get(&slice.tensor).filter(|_| !slice.transposed)?;
+            self.checkpoint.regrouped(tensor)
+        };
         let first = slices.first().and_then(of)?;
         slices.iter().all(|slice| of(slice) == Some(first)).then_some(first)
     }

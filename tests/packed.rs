@@ -1,0 +1,573 @@
+//! Weights whose codes, scales and zero points are tensors of their own: they decode to the bits that the reference
+//! libraries give (fixtures/stored), whole checkpoints become the same file as their decoded twins, and what is missing
+//! or contradictory is an error.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use quantpress::checkpoint::{Checkpoint, Matrix, Values};
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+use crate::support::checkpoint::{Copy, Shard, with_header};
+use crate::support::{fail, fixture, quantize_fixture, succeed, tensor_hashes, text};
+
+/// Dtype, shape and bytes of tensors, by name.
+type Tensors = BTreeMap<String, (String, Vec<u64>, Vec<u8>)>;
+
+fn load(file: &Path) -> Tensors {
+    let mut shard = Shard::parse(&fs::read(file).expect("read"));
+    let mut all = Tensors::new();
+    for (name, entry) in shard.header.clone() {
+        if name != "__metadata__" {
+            let shape = serde_json::from_value(entry["shape"].clone()).expect("a shape");
+            let dtype = entry["dtype"].as_str().expect("a dtype").to_owned();
+            all.insert(name.clone(), (dtype, shape, shard.tensor(&name).to_vec()));
+        }
+    }
+    all
+}
+
+fn bytes(tensors: &Tensors) -> Vec<u8> {
+    let (mut header, mut data) = (Map::new(), Vec::new());
+    for (name, (dtype, shape, bytes)) in tensors {
+        let begin = data.len();
+        data.extend(bytes);
+        header.insert(
+            name.clone(),
+            json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, data.len()]}),
+        );
+    }
+    with_header(Value::Object(header).to_string().as_bytes(), &data)
+}
+
+fn formats() -> Vec<PathBuf> {
+    let folders = fs::read_dir(fixture("stored")).expect("the fixtures are there");
+    let mut folders: Vec<PathBuf> =
+        folders.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    assert!(folders.len() > 20, "{folders:?}");
+    folders
+}
+
+#[test]
+fn every_format_decodes_to_the_bits_of_the_reference_whole_and_in_windows() {
+    for folder in formats() {
+        let checkpoint = Checkpoint::open_folder(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        for (name, (_, shape, bytes)) in load(&folder.join("expected.safetensors")) {
+            let place = format!("{} {name}", folder.display());
+            let matrix = Matrix::open(&checkpoint, &name).unwrap_or_else(|e| panic!("{place}: {e}"));
+            assert_eq!(matrix.tensor().shape, shape, "{place}");
+            let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+            let (rows, columns) = (matrix.tensor().rows(), matrix.tensor().columns());
+            let mut windows = vec![0..rows];
+            windows.extend((0..rows).map(|row| row..row + 1));
+            windows.extend([1..rows, 0..rows - 1, rows / 3..rows.div_ceil(2) + 1, rows - 2..rows]);
+            for rows in windows {
+                let mut found = vec![0.0; ((rows.end - rows.start) * columns) as usize];
+                matrix.read(rows.clone(), &mut Vec::new(), &mut found, Values::Any).expect("numbers");
+                let expected = &expected[(rows.start * columns) as usize..(rows.end * columns) as usize];
+                let differs = found.iter().zip(expected).position(|(a, b)| a.to_bits() != b.to_bits());
+                if let Some(index) = differs {
+                    let at = [rows.start + index as u64 / columns, index as u64 % columns];
+                    panic!("{place} at {at:?} of {rows:?}: {} for {}", found[index], expected[index]);
+                }
+            }
+        }
+    }
+}
+
+/// A copy of a fixture with something changed.
+fn altered(format: &str, change: impl FnOnce(&mut Tensors, &mut Value)) -> TempDir {
+    let folder = fixture("stored").join(format);
+    let mut tensors = load(&folder.join("model.safetensors"));
+    let config = fs::read(folder.join("config.json")).expect("read");
+    let mut config: Value = serde_json::from_slice(&config).expect("JSON");
+    change(&mut tensors, &mut config["quantization_config"]);
+    let copy = TempDir::new().expect("a temporary folder");
+    fs::write(copy.path().join("model.safetensors"), bytes(&tensors)).expect("written");
+    fs::write(copy.path().join("config.json"), config.to_string()).expect("written");
+    copy
+}
+
+/// It is refused when it is opened, or when its weights are.
+#[track_caller]
+fn refused(format: &str, code: u8, words: &[&str], change: impl FnOnce(&mut Tensors, &mut Value)) {
+    let copy = altered(format, change);
+    let opened = Checkpoint::open_folder(copy.path());
+    let error = match &opened {
+        Err(error) => error.to_string(),
+        Ok(checkpoint) => {
+            let mut names: Vec<&str> = checkpoint.tensors().map(|tensor| &*tensor.name).collect();
+            names.sort_unstable();
+            let failed = names.iter().find_map(|name| {
+                let mut matrix = Matrix::open(checkpoint, name);
+                if let Ok(found) = &mut matrix {
+                    let rows = found.tensor().rows();
+                    let mut out = vec![0.0; (rows * found.tensor().columns()) as usize];
+                    return found.read(0..rows, &mut Vec::new(), &mut out, Values::Any).err();
+                }
+                matrix.err().filter(|error| error.exit_code() == code)
+            });
+            failed.unwrap_or_else(|| panic!("{format}: expected {words:?}")).to_string()
+        }
+    };
+    if let Err(error) = &opened {
+        assert_eq!(error.exit_code(), code, "{error}");
+    }
+    for word in words {
+        assert!(error.contains(word), "\"{word}\" is not in: {error}");
+    }
+}
+
+fn without(name: &'static str) -> impl FnOnce(&mut Tensors, &mut Value) {
+    move |tensors, _| drop(tensors.remove(name).unwrap_or_else(|| panic!("{name} is there")))
+}
+
+/// Gives a tensor another shape, and as many bytes.
+fn reshaped(name: &'static str, shape: &'static [u64]) -> impl FnOnce(&mut Tensors, &mut Value) {
+    move |tensors, _| {
+        let tensor = tensors.get_mut(name).unwrap_or_else(|| panic!("{name} is there"));
+        let size = tensor.2.len() as u64 / tensor.1.iter().product::<u64>();
+        tensor.1 = shape.to_vec();
+        tensor.2.resize((shape.iter().product::<u64>() * size) as usize, 0);
+    }
+}
+
+fn said(field: &'static str, value: Value) -> impl FnOnce(&mut Tensors, &mut Value) {
+    move |_, config| config[field] = value
+}
+
+#[test]
+fn companions_that_are_missing_are_named() {
+    for (format, tensor, words) in [
+        ("ct-int4", "group32.sym.weight_scale", &["group32.sym.weight_packed", "needs its scales", "model.safetensors does not name it"][..]),
+        ("ct-int4", "group32.sym.weight_packed", &["weight_s", "model.safetensors"]),
+        ("ct-order", "ordered.weight_zero_point", &["ordered.weight_packed", "zero points"]),
+        ("ct-loose3", "loose.weight_shape", &["loose.weight_packed", "needs its shape"]),
+        ("ct-floats", "mxfp4.weight_scale", &["mxfp4.weight_packed", "needs its scales"]),
+        ("ct-floats", "nvfp4.weight_global_scale", &["nvfp4.weight_packed", "weight_global_scale", "names neither"]),
+        ("modelopt-nvfp4", "m.weight_scale_2", &["m.weight", "weight_scale_2", "names neither"]),
+        ("gpt-oss", "experts.gate_up_proj_scales", &["gate_up_proj_blocks", "needs its scales"]),
+        ("fp8-e5m2", "m.weight_scale_inv", &["m.weight", "is F8_E5M2, which needs its block scales"]),
+        ("gptq4-v1", "m.qzeros", &["m.qweight", "zero points", "m.qzeros"]),
+        ("gptq4-v1", "m.scales", &["m.qweight", "scales", "m.scales"]),
+        ("gptq4-v1", "m.qweight", &["m.g_idx", "m.qweight"]),
+        ("awq", "m.qzeros", &["m.qweight", "zero points"]),
+        ("bitsandbytes", "nf4.weight.absmax", &["nf4.weight", "needs its factors"]),
+        ("bitsandbytes", "nf4.weight.quant_map", &["nf4.weight", "table of values"]),
+        ("bitsandbytes", "nested.weight.nested_absmax", &["nested.weight", "factors of the factors"]),
+        ("bitsandbytes", "nf4.weight.quant_state.bitsandbytes__nf4", &["nf4.weight", "shape and block size"]),
+        ("bitsandbytes", "nf4.weight", &["nf4.weight.", "whose codes \"nf4.weight\""]),
+    ] {
+        refused(format, 3, words, without(tensor));
+    }
+    // Nothing shows what the bytes are.
+    refused("ct-bytes", 4, &["channel.weight", "dtype I8"], without("channel.weight_scale"));
+    refused("bitnet-bitlinear", 4, &["m.weight", "dtype U8"], without("m.weight_scale"));
+    refused("mxfp4-scale", 4, &["flat.weight", "dtype I8"], without("flat.scale"));
+    refused("bitsandbytes", 4, &["dtype I8"], |tensors, _| {
+        tensors.retain(|name, _| name == "eight.weight");
+    });
+}
+
+#[test]
+fn shapes_that_contradict_each_other_are_errors() {
+    for (format, tensor, shape, words) in [
+        ("ct-int4", "group32.sym.weight_packed", &[12, 15][..], &["rows of 15 words", "128"][..]),
+        ("ct-int4", "group32.sym.weight_scale", &[12, 3], &["is F16 [12, 3]", "groups of"]),
+        ("ct-int4", "group32.sym.weight_scale", &[11, 4], &["is F16 [11, 4]"]),
+        ("ct-int4", "group32.asym.weight_zero_point", &[3, 4], &["is I32 [3, 4]; expected I32 [2, 4]"]),
+        ("ct-order", "ordered.weight_g_idx", &[95], &["expected I32 [96]"]),
+        ("ct-bytes", "zeros.weight_zero_point", &[3], &["expected I8 [11, 1]"]),
+        ("ct-bytes", "channel.weight_scale", &[10, 1], &["is BF16 [10, 1]"]),
+        ("ct-floats", "mxfp4.weight_scale", &[7, 2], &["is U8 [7, 2]", "4 or 6 bits"]),
+        ("ct-floats", "nvfp4.weight_scale", &[7, 5], &["is F8_E4M3 [7, 5]"]),
+        ("ct-floats", "nvfp4.weight_global_scale", &[2], &["expected F32 with 1 numbers"]),
+        ("gpt-oss", "experts.gate_up_proj_scales", &[2, 5, 3], &["a U8 scale for each"]),
+        ("gptq3-v1", "m.qweight", &[8, 64], &["8 words along a row"]),
+        ("gptq4-v1", "m.scales", &[2, 64], &["is F16 [2, 64]; expected F16 [3, 64]"]),
+        ("gptq4-v1", "m.qzeros", &[3, 7], &["expected I32 [3, 8]"]),
+        ("gptq4-v1", "m.g_idx", &[95], &["expected I32 [96]"]),
+        ("awq", "m.qzeros", &[2, 8], &["expected I32 [2, 9]"]),
+        ("bitsandbytes", "nf4.weight.absmax", &[11], &["expected 12"]),
+        ("bitsandbytes", "nf4.weight.quant_map", &[15], &["with 16 numbers"]),
+        ("bitsandbytes", "nf4.weight", &[100, 1], &["has 100 bytes"]),
+        ("bitsandbytes", "eight.SCB", &[9], &["expected F32 [10]"]),
+        ("bitnet-bitlinear", "m.weight_scale", &[2], &["expected one F32"]),
+    ] {
+        refused(format, 3, words, reshaped(tensor, shape));
+    }
+}
+
+#[test]
+fn contents_that_contradict_each_other_are_errors() {
+    refused("ct-int4", 3, &["weight_shape", "holds"], |tensors, _| {
+        tensors.get_mut("group32.sym.weight_shape").expect("there").2[0] = 11;
+    });
+    refused("ct-order", 3, &["weight_g_idx", "group 3 for column 5", "3 groups"], |tensors, _| {
+        tensors.get_mut("ordered.weight_g_idx").expect("there").2[20] = 3;
+    });
+    refused("gptq4-v1", 3, &["m.g_idx", "column 0"], |tensors, _| {
+        tensors.get_mut("m.g_idx").expect("there").2[3] = 0x80;
+    });
+    refused("ct-floats", 3, &["mxfp4.weight_scale", "NaN at row 1, column 0"], |tensors, _| {
+        tensors.get_mut("mxfp4.weight_scale").expect("there").2[3] = 0xff;
+    });
+    refused("gptq4-v1", 3, &["m.scales", "scales are finite"], |tensors, _| {
+        tensors.get_mut("m.scales").expect("there").2[..2].copy_from_slice(&[0, 0x7c]);
+    });
+    refused("modelopt-nvfp4", 3, &["two scales for all"], |tensors, _| {
+        let second = tensors["m.weight_scale_2"].clone();
+        tensors.insert("m.weight_global_scale".into(), second);
+    });
+    refused("ct-int4", 3, &["group32.sym.weight", "its packed form"], |tensors, _| {
+        tensors.insert("group32.sym.weight".into(), ("BF16".into(), vec![1], vec![0; 2]));
+    });
+    refused("bitsandbytes", 3, &["quant_type \"fp4\""], |tensors, _| {
+        let state = tensors.get_mut("nf4.weight.quant_state.bitsandbytes__nf4").expect("there");
+        let text = String::from_utf8(state.2.clone()).expect("text").replace("\"nf4\"", "\"fp4\"");
+        state.2 = text.into_bytes();
+    });
+    refused("bitsandbytes", 4, &["eight.weight_format", "another order"], |tensors, _| {
+        tensors.get_mut("eight.weight_format").expect("there").2[0] = 1;
+    });
+}
+
+#[test]
+fn declarations_that_cannot_be_read_are_refused_by_name() {
+    refused("gptq4-v1", 4, &["bits is 5", "gptq"], said("bits", json!(5)));
+    refused("gptq4-v1", 4, &["checkpoint_format is \"marlin\""], said("checkpoint_format", json!("marlin")));
+    refused("gptq4-v1", 4, &["is_marlin_format is true"], said("is_marlin_format", json!(true)));
+    refused("gptq4-v1", 4, &["dynamic is"], said("dynamic", json!({"-:.*down.*": {}})));
+    refused("gptq4-v1", 4, &["m.qweight", "does not say which"], |_, config| *config = Value::Null);
+    refused("awq", 3, &["m.g_idx", "declares awq"], |tensors, _| {
+        tensors.insert("m.g_idx".into(), ("I32".into(), vec![50], vec![0; 200]));
+    });
+    for version in ["gemv", "gemv_fast", "marlin"] {
+        refused("awq", 4, &["version is", version], said("version", json!(version)));
+    }
+    refused("awq", 4, &["bits is 8"], said("bits", json!(8)));
+    refused("awq", 4, &["zero_point is false"], said("zero_point", json!(false)));
+    refused("bitnet-bitlinear", 4, &["linear_class is \"ternary\""], said("linear_class", json!("ternary")));
+    refused("bitnet-bitlinear", 4, &["use_rms_norm is true"], said("use_rms_norm", json!(true)));
+    for method in ["quark", "hqq", "torchao", "eetq", "quanto", "auto-round", "aqlm"] {
+        refused("awq", 4, &["quant_method is", method], said("quant_method", json!(method)));
+    }
+    for format in ["marlin-24", "sparse-24-bitmask", "turbo"] {
+        refused("ct-int4", 4, &[&format!("format is \"{format}\"")], said("format", json!(format)));
+    }
+    let weights = |field: &'static str, value: Value| {
+        move |_: &mut Tensors, config: &mut Value| config["config_groups"]["group_0"]["weights"][field] = value
+    };
+    refused("ct-int4", 4, &["num_bits says that weights are integers of 9 bits"], weights("num_bits", json!(9)));
+    refused("ct-int4", 4, &["type says that weights are floats of 4 bits"], weights("type", json!("float")));
+    refused("ct-int4", 4, &["strategy is \"token\""], weights("strategy", json!("token")));
+    refused("fp8-e5m2", 4, &["fmt is \"e3m4\""], said("fmt", json!("e3m4")));
+    refused("modelopt-nvfp4", 4, &["quant_algo is \"W4A8_AWQ\""], said("quant_algo", json!("W4A8_AWQ")));
+}
+
+/// Random numbers that are the same each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// How a weight of a tiny checkpoint is stored: what follows its module's name, dtype, shape and bytes; and its values.
+type Stored = (Vec<(&'static str, &'static str, Vec<u64>, Vec<u8>)>, Vec<f32>);
+
+/// Nibbles of a row, the low one first.
+fn nibbles(codes: &[u8]) -> Vec<u8> {
+    codes.as_chunks().0.iter().map(|[low, high]| low | high << 4).collect()
+}
+
+fn bf16(exponent: u64, mantissa: u64) -> [u8; 2] {
+    ((exponent << 7 | mantissa) as u16).to_le_bytes()
+}
+
+fn of_bf16(bytes: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
+}
+
+const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+
+fn e2m1(code: u8) -> f32 {
+    if code < 8 { E2M1[usize::from(code)] } else { -E2M1[usize::from(code - 8)] }
+}
+
+/// Kimi's: codes in words, and a BF16 for each 32.
+fn int4(random: &mut Random, rows: u64, columns: u64) -> Stored {
+    let codes: Vec<u8> = (0..rows * columns).map(|_| random.below(16) as u8).collect();
+    let scales: Vec<[u8; 2]> =
+        (0..rows * columns / 32).map(|_| bf16(115 + random.below(4), random.below(128))).collect();
+    let value = |(index, &code): (usize, &u8)| (f32::from(code) - 8.0) * of_bf16(scales[index / 32]);
+    let values = codes.iter().enumerate().map(value).collect();
+    let shape = [rows, columns].iter().flat_map(|size| (*size as i64).to_le_bytes()).collect();
+    let parts = vec![
+        ("weight_packed", "I32", vec![rows, columns / 8], nibbles(&codes)),
+        ("weight_scale", "BF16", vec![rows, columns / 32], scales.concat()),
+        ("weight_shape", "I64", vec![2], shape),
+    ];
+    (parts, values)
+}
+
+/// MXFP4 under these names.
+fn mxfp4(random: &mut Random, [rows, columns]: [u64; 2], [codes, scales]: [(&'static str, &'static str); 2]) -> Stored {
+    let numbers: Vec<u8> = (0..rows * columns).map(|_| random.below(16) as u8).collect();
+    let powers: Vec<u8> = (0..rows * columns / 32).map(|_| 114 + random.below(6) as u8).collect();
+    let power = |index: usize| f32::from_bits(u32::from(powers[index / 32]) << 23);
+    let values = numbers.iter().enumerate().map(|(index, &code)| e2m1(code) * power(index)).collect();
+    let parts = vec![
+        (codes.0, codes.1, vec![rows, columns / 2], nibbles(&numbers)),
+        (scales.0, scales.1, vec![rows, columns / 32], powers.clone()),
+    ];
+    (parts, values)
+}
+
+/// ModelOpt's.
+fn nvfp4(random: &mut Random, rows: u64, columns: u64) -> Stored {
+    let numbers: Vec<u8> = (0..rows * columns).map(|_| random.below(16) as u8).collect();
+    // E4M3 from 2 to 30, in codes without a sign.
+    let scales: Vec<u8> = (0..rows * columns / 16).map(|_| 64 + random.below(32) as u8).collect();
+    let scale = |code: u8| (1.0 + f32::from(code & 7) / 8.0) * 2f32.powi(i32::from(code >> 3) - 7);
+    let second = 0.000_731_f32;
+    let values =
+        numbers.iter().enumerate().map(|(index, &code)| e2m1(code) * (scale(scales[index / 16]) * second)).collect();
+    let parts = vec![
+        ("weight", "U8", vec![rows, columns / 2], nibbles(&numbers)),
+        ("weight_scale", "F8_E4M3", vec![rows, columns / 16], scales.clone()),
+        ("weight_scale_2", "F32", vec![], second.to_le_bytes().to_vec()),
+        ("input_scale", "F32", vec![], 1f32.to_le_bytes().to_vec()),
+    ];
+    (parts, values)
+}
+
+/// Bytes with a scale for each row.
+fn bytes_of_rows(random: &mut Random, rows: u64, columns: u64) -> Stored {
+    let codes: Vec<i8> = (0..rows * columns).map(|_| random.below(256) as u8 as i8).collect();
+    let scales: Vec<[u8; 2]> = (0..rows).map(|_| bf16(112, random.below(128))).collect();
+    let value = |(index, &code): (usize, &i8)| f32::from(code) * of_bf16(scales[index / columns as usize]);
+    let values = codes.iter().enumerate().map(value).collect();
+    let parts = vec![
+        ("weight", "I8", vec![rows, columns], codes.iter().map(|&code| code as u8).collect()),
+        ("weight_scale", "BF16", vec![rows, 1], scales.concat()),
+    ];
+    (parts, values)
+}
+
+/// GPTQ's first version or AWQ's, in groups of 64.
+fn across(random: &mut Random, [rows, columns]: [u64; 2], awq: bool) -> Stored {
+    let (r, c, groups) = (rows as usize, columns as usize, columns as usize / 64);
+    let codes: Vec<u8> = (0..r * c).map(|_| random.below(16) as u8).collect();
+    let zeros: Vec<u8> = (0..groups * r).map(|_| random.below(16) as u8).collect();
+    // F16 near 0.004.
+    let scales: Vec<u16> = (0..groups * r).map(|_| 0x1c00 + random.below(1024) as u16).collect();
+    let scale = |bits: u16| (1.0 + f32::from(bits & 1023) / 1024.0) * 2f32.powi(i32::from(bits >> 10) - 15);
+    // The first version stores zero points less one.
+    let more = if awq { 0.0 } else { 1.0 };
+    let value = |index: usize| {
+        let (row, column) = (index / c, index % c);
+        let group = column / 64 * r + row;
+        (f32::from(codes[index]) - (f32::from(zeros[group]) + more)) * scale(scales[group])
+    };
+    let values = (0..r * c).map(value).collect();
+    let order = [0, 4, 1, 5, 2, 6, 3, 7];
+    let pack = |codes: &dyn Fn(usize) -> u8, awq: bool| {
+        let word = |i: usize| u32::from(codes(i)) << (4 * if awq { order[i] } else { i });
+        (0..8).map(word).sum::<u32>().to_le_bytes()
+    };
+    let along = |row: &dyn Fn(usize) -> u8| -> Vec<u8> {
+        (0..r / 8).flat_map(|word| pack(&|i| row(word * 8 + i), awq)).collect()
+    };
+    let qweight: Vec<u8> = match awq {
+        true => (0..c).flat_map(|column| along(&|row| codes[row * c + column])).collect(),
+        false => (0..c / 8)
+            .flat_map(|word| (0..r).flat_map(move |row| [(word, row)]))
+            .flat_map(|(word, row)| pack(&|i| codes[row * c + word * 8 + i], false))
+            .collect(),
+    };
+    let shape = if awq { vec![columns, rows / 8] } else { vec![columns / 8, rows] };
+    let mut parts = vec![
+        ("qweight", "I32", shape, qweight),
+        ("qzeros", "I32", vec![groups as u64, rows / 8], (0..groups).flat_map(|g| along(&|row| zeros[g * r + row])).collect()),
+        ("scales", "F16", vec![groups as u64, rows], scales.iter().flat_map(|scale| scale.to_le_bytes()).collect()),
+    ];
+    if !awq {
+        let order = (0..columns).flat_map(|column| (column as i32 / 64).to_le_bytes()).collect();
+        parts.push(("g_idx", "I32", vec![columns], order));
+    }
+    (parts, values)
+}
+
+/// NF4 with plain factors, and a table of our own.
+fn four_bits(random: &mut Random, rows: u64, columns: u64) -> Stored {
+    let codes: Vec<u8> = (0..rows * columns).map(|_| random.below(16) as u8).collect();
+    let table: Vec<f32> = (0..16u8).map(|code| f32::from(code) / 7.5 - 1.0).collect();
+    let factors: Vec<f32> = (0..rows * columns / 64).map(|_| 0.01 + random.below(1000) as f32 / 50_000.0).collect();
+    let value = |(index, &code): (usize, &u8)| table[usize::from(code)] * factors[index / 64];
+    let values = codes.iter().enumerate().map(value).collect();
+    let bytes = codes.as_chunks().0.iter().map(|[high, low]| high << 4 | low).collect();
+    let f32s = |list: &[f32]| list.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let state = json!({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [rows, columns]}).to_string();
+    let parts = vec![
+        ("weight", "U8", vec![rows * columns / 2, 1], bytes),
+        ("weight.absmax", "F32", vec![rows * columns / 64], f32s(&factors)),
+        ("weight.quant_map", "F32", vec![16], f32s(&table)),
+        ("weight.quant_state.bitsandbytes__nf4", "U8", vec![state.len() as u64], state.into_bytes()),
+    ];
+    (parts, values)
+}
+
+/// BitNet's.
+fn ternary(random: &mut Random, rows: u64, columns: u64) -> Stored {
+    let codes: Vec<u8> = (0..rows * columns).map(|_| random.below(3) as u8).collect();
+    let scale = 27.25f32;
+    let values = codes.iter().map(|&code| (f32::from(code) - 1.0) / scale).collect();
+    let quarter = (rows * columns / 4) as usize;
+    let byte = |i: usize| (0..4).map(|k| codes[k * quarter + i] << (2 * k)).sum();
+    let parts = vec![
+        ("weight", "U8", vec![rows / 4, columns], (0..quarter).map(byte).collect()),
+        ("weight_scale", "F32", vec![1], scale.to_le_bytes().to_vec()),
+    ];
+    (parts, values)
+}
+
+/// A tiny-r1 whose expert matrices are stored in another format, and its twin with the same values in F32.
+fn twins(quantization: Value, stored: impl Fn(&mut Random, usize, u64, u64) -> Stored) -> [Copy; 2] {
+    let mut all = Tensors::new();
+    for number in 1..=4 {
+        all.extend(load(&fixture("tiny-r1").join(format!("model-{number:05}-of-000004.safetensors"))));
+    }
+    let chosen: Vec<String> =
+        all.keys().filter(|name| name.contains("layers.1.mlp.experts") && name.ends_with(".weight")).cloned().collect();
+    // What a declaration of another method says nothing of.
+    let mut plain: Tensors = all.clone();
+    for (name, (dtype, shape, bytes)) in &all {
+        if dtype == "F8_E4M3" {
+            let zeros = vec![0; bytes.len() * 2];
+            plain.insert(name.clone(), ("BF16".into(), shape.clone(), zeros));
+            plain.remove(&format!("{name}_scale_inv"));
+        }
+    }
+    let (mut packed, mut decoded, mut random) = (plain.clone(), plain, Random(7));
+    for (number, name) in chosen.iter().enumerate() {
+        let shape = all[name].1.clone();
+        let (parts, values) = stored(&mut random, number, shape[0], shape[1]);
+        packed.remove(name);
+        let module = name.strip_suffix("weight").expect("a weight");
+        for (part, dtype, shape, bytes) in parts {
+            packed.insert(format!("{module}{part}"), (dtype.to_owned(), shape, bytes));
+        }
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        decoded.insert(name.clone(), ("F32".into(), shape, bytes));
+    }
+    [(packed, quantization), (decoded, Value::Null)].map(|(tensors, quantization)| {
+        let copy = Copy::new();
+        (1..=4).for_each(|number| copy.remove(&format!("model-{number:05}-of-000004.safetensors")));
+        copy.remove("model.safetensors.index.json");
+        copy.write("model.safetensors", &bytes(&tensors));
+        copy.edit("config.json", |config| config["quantization_config"] = quantization);
+        copy
+    })
+}
+
+/// Both become the same tensors.
+fn same(recipe: &str, copies: &[Copy; 2]) {
+    let made = copies.each_ref().map(|copy| {
+        let file = quantize_fixture(copy.path(), &format!("{recipe}.gguf"), &["--recipe", recipe]);
+        tensor_hashes(&[file])
+    });
+    assert!(made[0] == made[1], "{recipe}");
+}
+
+fn group(weights: Value) -> Value {
+    json!({"quant_method": "compressed-tensors", "format": "mixed-precision",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}})
+}
+
+#[test]
+fn whole_checkpoints_become_what_their_decoded_twins_become() {
+    let mx = [("weight_packed", "U8"), ("weight_scale", "U8")];
+    let mut mixed = group(json!({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}));
+    mixed["config_groups"]["group_1"] = json!({"targets": ["re:.*down.*"], "format": "mxfp4-pack-quantized",
+        "weights": {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32}});
+    mixed["config_groups"]["group_2"] = json!({"targets": ["re:.*up.*"], "format": "int-quantized",
+        "weights": {"num_bits": 8, "type": "int", "strategy": "channel"}});
+    mixed["ignore"] = json!(["re:.*experts.*"]);
+    let by_number = move |random: &mut Random, number: usize, rows: u64, columns: u64| match number % 3 {
+        0 => int4(random, rows, columns),
+        1 => mxfp4(random, [rows, columns], mx),
+        _ => bytes_of_rows(random, rows, columns),
+    };
+    same("f32", &twins(mixed, by_number));
+    let flat = [("weight", "I8"), ("scale", "F8_E8M0")];
+    same("bf16", &twins(json!({"quant_method": "fp8"}), |random, _, r, c| mxfp4(random, [r, c], flat)));
+    let modelopt = json!({"quant_method": "modelopt", "quant_algo": "NVFP4"});
+    same("f32", &twins(modelopt, |random, _, r, c| nvfp4(random, r, c)));
+    let gptq = json!({"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": false});
+    same("f32", &twins(gptq, |random, _, r, c| across(random, [r, c], false)));
+    let awq = json!({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "GEMM", "zero_point": true});
+    same("f32", &twins(awq, |random, _, r, c| across(random, [r, c], true)));
+    let four = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
+    same("f32", &twins(four, |random, _, r, c| four_bits(random, r, c)));
+    same("f32", &twins(json!({"quant_method": "bitnet"}), |random, _, r, c| ternary(random, r, c)));
+}
+
+#[test]
+fn codes_that_gguf_has_too_are_kept_as_they_are() {
+    let int = json!({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": true});
+    let mx = [("weight_packed", "U8"), ("weight_scale", "U8")];
+    for (format, copies) in [
+        ("Q4_0", twins(group(int.clone()), |random, _, r, c| int4(random, r, c))),
+        (
+            "MXFP4",
+            twins(json!({"quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized"}), |random, _, r, c| {
+                mxfp4(random, [r, c], mx)
+            }),
+        ),
+    ] {
+        let kept = quantize_fixture(copies[0].path(), "kept.gguf", &["--recipe", "source"]);
+        let contents = quantpress::gguf::Contents::read(&kept).expect("sound");
+        let experts: Vec<&str> = contents
+            .tensors
+            .iter()
+            .filter(|tensor| tensor.name.starts_with("blk.1.ffn_") && tensor.name.contains("exps"))
+            .map(|tensor| tensor.format.name())
+            .collect();
+        assert_eq!(experts, [format; 3]);
+        let manifest = fs::read(kept.with_extension("gguf.json")).expect("a manifest");
+        let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+        let of_experts = |tensor: &&Value| tensor["type"] == format;
+        let tensors = manifest["tensors"].as_array().expect("a list");
+        let errors: Vec<&Value> = tensors.iter().filter(of_experts).map(|tensor| &tensor["error"]).collect();
+        assert!(errors.len() == 3 && errors.iter().all(|error| error.as_f64() == Some(0.0)), "{errors:?}");
+        succeed(&["verify", text(&kept), "--against", text(copies[0].path())]);
+        // What the blocks decode to is what the codes are.
+        let twin = quantize_fixture(copies[1].path(), "twin.gguf", &["--recipe", "f32"]);
+        let again = kept.with_file_name("again.gguf");
+        succeed(&["quantize", text(&kept), "-o", text(&again), "--recipe", "f32", "--allow-requantize", "-q"]);
+        let [twin, again] = [twin, again].map(|file| tensor_hashes(&[file]));
+        for (name, hash) in twin.iter().filter(|(name, _)| name.starts_with("blk.1.ffn_") && name.contains("exps")) {
+            assert_eq!(again.get(name), Some(hash), "{name}");
+        }
+    }
+    // A scale that is no F16 number.
+    let copies = twins(group(int), |random, number, r, c| {
+        let (mut parts, values) = int4(random, r, c);
+        if number == 0 {
+            // 2^-24 and one bit more.
+            parts[1].3[..2].copy_from_slice(&bf16(103, 1));
+        }
+        (parts, values)
+    });
+    let file = copies[0].file("lossy.gguf");
+    let said = crate::support::quantpress(&["quantize", text(copies[0].path()), "-o", text(&file), "--recipe", "source"]);
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("row 0, has a scale that is no F16 number") && file.is_file(), "{said}");
+    succeed(&["verify", text(&file), "--against", text(copies[0].path())]);
+}
