@@ -232,16 +232,16 @@ fn other_formats_are_refused_by_their_names_in_every_command() {
         |quantization: Value| move |config: &mut Value| config["quantization_config"] = quantization.clone();
     let int4 = json!({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups":
         {"group_0": {"weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}}}});
-    refused(&changed(packed, declared(int4)), 4, &["compressed-tensors", "pack-quantized", "4 bits"]);
-    refused(&changed(packed, |_| {}), 4, &[".weight_packed", "compressed-tensors"]);
+    succeed(&["plan", text(changed(packed, declared(int4)).path())]);
+    refused(&changed(packed, |_| {}), 3, &[".weight_packed", "needs its shape"]);
     let awq = |all: &mut Tensors| {
         all.remove("model.layers.0.self_attn.q_a_proj.weight");
         add(all, "model.layers.0.self_attn.q_a_proj.qweight", "I32", &[256, 32]);
     };
     refused(
         &changed(awq, declared(json!({"quant_method": "awq", "bits": 4}))),
-        4,
-        &["\"awq\"", "bits 4", "fp8"],
+        3,
+        &["q_a_proj.qweight", "needs its scales"],
     );
     refused(&changed(awq, |_| {}), 4, &["q_a_proj.qweight", "GPTQ's or AWQ's"]);
     let nvfp4 = |all: &mut Tensors| {
@@ -249,11 +249,13 @@ fn other_formats_are_refused_by_their_names_in_every_command() {
         add(all, EXPERT, "U8", &[256, 128]);
         add(all, &format!("{EXPERT}_scale_2"), "F32", &[]);
     };
-    refused(&changed(nvfp4, |_| {}), 4, &["weight_scale_2", "NVFP4"]);
+    refused(&changed(nvfp4, |_| {}), 3, &[EXPERT, "needs its scales"]);
     let told =
         changed(nvfp4, |config| drop(config.as_object_mut().expect("fields").remove("quantization_config")));
     told.write("hf_quant_config.json", br#"{"quantization": {"quant_algo": "NVFP4", "group_size": 16}}"#);
-    refused(&told, 4, &["hf_quant_config.json", "\"NVFP4\""]);
+    refused(&told, 3, &[EXPERT, "needs its scales"]);
+    told.write("hf_quant_config.json", br#"{"quantization": {"quant_algo": "W4A8_AWQ", "group_size": 16}}"#);
+    refused(&told, 4, &["hf_quant_config.json", "\"W4A8_AWQ\""]);
     // No word of the format: then the tensor itself, before its shape is looked at.
     let bytes = |all: &mut Tensors| add(all, EXPERT, "U8", &[256, 128]);
     refused(&changed(bytes, |_| {}), 4, &[EXPERT, "dtype U8"]);
@@ -264,8 +266,8 @@ fn other_formats_are_refused_by_their_names_in_every_command() {
         succeed(&["plan", text(copy.path())]);
     }
     let copy = Copy::new();
-    copy.edit("config.json", kind("e5m2".into()));
-    refused(&copy, 4, &["fmt is \"e5m2\"; e4m3 can be read"]);
+    copy.edit("config.json", kind("e3m4".into()));
+    refused(&copy, 4, &["fmt is \"e3m4\"; e4m3 and e5m2 can be read"]);
     copy.edit("config.json", |config| {
         config["quantization_config"] = json!({"quant_method": "fp8", "weight_block_size": "many"})
     });
@@ -483,18 +485,18 @@ fn two_declarations_that_contradict_each_other_are_told_of() {
 
 #[test]
 fn formats_are_known_by_their_companions_alone() {
-    for (companions, words) in [
-        (&["weight_blocks", "weight_scales"][..], "MXFP4"),
-        (&["gate_up_proj_blocks", "gate_up_proj_scales"], "MXFP4"),
-        (&["weight.compressed", "weight.bitmask"], "sparse weights"),
-        (&["pre_quant_scale"], "ModelOpt's AWQ"),
-        (&["scales", "biases"], "MLX"),
+    for (companions, code, words) in [
+        (&["weight_blocks", "weight_scales"][..], 3, "expected blocks of 16 bytes"),
+        (&["gate_up_proj_blocks", "gate_up_proj_scales"], 3, "expected blocks of 16 bytes"),
+        (&["weight.compressed", "weight.bitmask"], 4, "sparse weights"),
+        (&["pre_quant_scale"], 4, "ModelOpt's AWQ"),
+        (&["scales", "biases"], 4, "MLX"),
     ] {
         let module = EXPERT.strip_suffix("weight").expect("a weight");
         let add_all = |all: &mut Tensors| {
             companions.iter().for_each(|name| add(all, &format!("{module}{name}"), "U8", &[4]))
         };
-        refused(&changed(add_all, |_| {}), 4, &[words]);
+        refused(&changed(add_all, |_| {}), code, &[words]);
     }
 }
 

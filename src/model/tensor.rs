@@ -100,7 +100,18 @@ impl TensorPlan {
             transposed: false,
         };
         let slices = (0..shape.iter().skip(2).product()).map(slice).collect();
-        Self { name, role, layer, shape, slices, input_norm: None, part, stored: None, regrouped: None, kept: None }
+        Self {
+            name,
+            role,
+            layer,
+            shape,
+            slices,
+            input_norm: None,
+            part,
+            stored: None,
+            regrouped: None,
+            kept: None,
+        }
     }
 
     /// This tensor as the file holds it that is made of it.

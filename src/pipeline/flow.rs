@@ -75,7 +75,13 @@ impl Shared<'_> {
 /// # Errors
 /// The first error of any thread, or [`Error::Interrupted`]; what was written until then is durable and recorded.
 pub fn flow(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Result<Stages> {
-    let shared = Shared { job, work, error: Mutex::default(), failed: AtomicBool::new(false), told: AtomicBool::new(false) };
+    let shared = Shared {
+        job,
+        work,
+        error: Mutex::default(),
+        failed: AtomicBool::new(false),
+        told: AtomicBool::new(false),
+    };
     let finished: Vec<bool> = session.done.iter().map(Option::is_some).collect();
     let (outputs, keeper) = session.parts(job, work);
     let start = Instant::now();

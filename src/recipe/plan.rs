@@ -211,7 +211,10 @@ fn most_weights(tensors: &[TensorPlan], choices: &[Choice]) -> Option<u32> {
     for (tensor, choice) in tensors.iter().zip(choices) {
         *weights.entry(choice.format).or_default() += tensor.weights();
     }
-    weights.into_iter().max_by_key(|(format, count)| (*count, *format)).and_then(|(format, _)| format.file_type())
+    weights
+        .into_iter()
+        .max_by_key(|(format, count)| (*count, *format))
+        .and_then(|(format, _)| format.file_type())
 }
 
 /// Warnings about options that change no weight with the types that were chosen.

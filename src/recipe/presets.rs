@@ -9,8 +9,18 @@ macro_rules! presets {
 }
 
 /// Name and text; the default first, then from small to large, then the one that needs a size.
-const PRESETS: &[(&str, &str)] =
-    presets!["ud-iq1_s", "ud-iq1_m", "ud-iq2_xxs", "ud-q2_k_xl", "f16", "bf16", "f32", "copy", "source", "auto",];
+const PRESETS: &[(&str, &str)] = presets![
+    "ud-iq1_s",
+    "ud-iq1_m",
+    "ud-iq2_xxs",
+    "ud-q2_k_xl",
+    "f16",
+    "bf16",
+    "f32",
+    "copy",
+    "source",
+    "auto",
+];
 
 /// The recipe of a command that names none.
 pub const DEFAULT: &str = PRESETS[0].0;

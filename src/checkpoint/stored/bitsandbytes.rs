@@ -29,7 +29,9 @@ pub fn four_bits(shelf: &Shelf, codes: &Tensor) -> Result<Found> {
     let part = |part: &str| format!("{}{part}", codes.name);
     let state = names::BNB_STATES.iter().find_map(|state| shelf.tensors.get(&part(state)));
     let Some(state) = state else {
-        return shelf.need(codes, &part(names::BNB_STATES[0]), "shape and block size").map(|_| unreachable!());
+        return shelf
+            .need(codes, &part(names::BNB_STATES[0]), "shape and block size")
+            .map(|_| unreachable!());
     };
     let absmax = shelf.need(codes, &part(names::ABSMAX), "factors")?;
     let table = shelf.need(codes, &part(names::QUANT_MAP), "table of values")?;
@@ -43,12 +45,16 @@ pub fn four_bits(shelf: &Shelf, codes: &Tensor) -> Result<Found> {
     let size = u64::from(said.count("blocksize", 1 << 20)?);
     let weights = shape.iter().try_fold(1u64, |n, &size| n.checked_mul(size)).unwrap_or(0);
     if weights == 0 || weights.div_ceil(2) != codes.bytes {
-        let problem = format!("says that the shape is {shape:?}, but \"{}\" has {} bytes", codes.name, codes.bytes);
+        let problem =
+            format!("says that the shape is {shape:?}, but \"{}\" has {} bytes", codes.name, codes.bytes);
         return fault(state, problem);
     }
     let blocks = weights.div_ceil(size);
     if absmax.shape.iter().product::<u64>() != blocks {
-        let problem = format!("is {:?} {:?}; expected {blocks}, one for each {size} weights", absmax.dtype, absmax.shape);
+        let problem = format!(
+            "is {:?} {:?}; expected {blocks}, one for each {size} weights",
+            absmax.dtype, absmax.shape
+        );
         return fault(absmax, problem);
     }
     let mut companions = vec![state.name.clone(), absmax.name.clone(), table.name.clone()];

@@ -46,7 +46,10 @@ pub fn integers(shelf: &Shelf, forms: &mut Forms, codes: &Tensor, base: &str) ->
                     let Some(shape) = packed::integers(tensor, &shelf.read(tensor)?) else {
                         return fault(
                             tensor,
-                            format!("is {:?} {:?}; expected the sizes of a weight", tensor.dtype, tensor.shape),
+                            format!(
+                                "is {:?} {:?}; expected the sizes of a weight",
+                                tensor.dtype, tensor.shape
+                            ),
                         );
                     };
                     if shape.is_empty() || shape[..shape.len() - 1] != *leading {
@@ -77,7 +80,8 @@ pub fn integers(shelf: &Shelf, forms: &mut Forms, codes: &Tensor, base: &str) ->
         _ => unreachable!("integers are packed in one of the two"),
     };
     let rows: u64 = leading.iter().product();
-    let sizes: Vec<u64> = said.iter().filter(|said| said.bits == bits).filter_map(|said| said.group).collect();
+    let sizes: Vec<u64> =
+        said.iter().filter(|said| said.bits == bits).filter_map(|said| said.group).collect();
     let groups = groups(scale, leading, columns, &sizes)?;
     let across = match groups {
         Groups::Rows { across, .. } => across,
@@ -138,7 +142,9 @@ fn packing(codes: &Tensor, columns: u64, declared: &[u32]) -> Result<Packing> {
             fault(codes, problem)
         }
         _ => {
-            let problem = format!("has {words} words for {columns} integers; config.json does not say of how many bits");
+            let problem = format!(
+                "has {words} words for {columns} integers; config.json does not say of how many bits"
+            );
             fault(codes, problem)
         }
     }
@@ -150,20 +156,25 @@ fn packing(codes: &Tensor, columns: u64, declared: &[u32]) -> Result<Packing> {
 /// If they are no scales, or for no groups of these sizes.
 pub fn groups(scale: &Tensor, leading: &[u64], columns: u64, sizes: &[u64]) -> Result<Groups> {
     if !is_factor(scale.dtype) {
-        return fault(scale, format!("is {:?}; scales are F32, BF16, F16, F8_E4M3, F8_E8M0 or U8", scale.dtype));
+        return fault(
+            scale,
+            format!("is {:?}; scales are F32, BF16, F16, F8_E4M3, F8_E8M0 or U8", scale.dtype),
+        );
     }
     let rows: u64 = leading.iter().product();
     let count = scale.shape.iter().product::<u64>();
     if count == 1 && rows != 1 {
         return Ok(Groups::All);
     }
-    let fits = scale.shape == *leading || (scale.shape.len() == leading.len() + 1 && scale.shape[..leading.len()] == *leading);
+    let fits = scale.shape == *leading
+        || (scale.shape.len() == leading.len() + 1 && scale.shape[..leading.len()] == *leading);
     let across = count / rows.max(1);
     if fits && across == 1 {
         return Ok(Groups::Rows { size: columns, across: 1 });
     }
     let of_size = sizes.iter().copied().find(|&size| size > 0 && columns.div_ceil(size) == across);
-    let even = (sizes.is_empty() && across > 0 && columns.is_multiple_of(across)).then(|| columns / across.max(1));
+    let even =
+        (sizes.is_empty() && across > 0 && columns.is_multiple_of(across)).then(|| columns / across.max(1));
     match of_size.or(even).filter(|_| fits) {
         Some(size) => Ok(Groups::Rows { size, across }),
         None => {
@@ -194,7 +205,8 @@ fn zero_points(zeros: &Tensor, packing: Packing, rows: u64, across: u64, groups:
         _ => [0, 0],
     };
     if zeros.dtype != Dtype::I32 || shape != found {
-        let problem = format!("is {:?} {:?}; expected I32 {found:?}, packed along the rows", zeros.dtype, zeros.shape);
+        let problem =
+            format!("is {:?} {:?}; expected I32 {found:?}, packed along the rows", zeros.dtype, zeros.shape);
         return Err(Error::tensor(&zeros.shard, &zeros.name, problem));
     }
     Ok(ZerosAt::Down(zeros.name.clone(), packing))

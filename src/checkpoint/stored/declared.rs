@@ -65,7 +65,10 @@ pub struct AcrossSaid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcrossKind {
     /// GPTQ, and whether it is the first version, which stores zero points less one.
-    Gptq { bits: u32, first: bool },
+    Gptq {
+        bits: u32,
+        first: bool,
+    },
     Awq,
 }
 
@@ -259,7 +262,8 @@ fn gptq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
         }
     };
     warnings.extend(check(config, &[fields::GPTQ])?);
-    let across = Some(AcrossSaid { kind: AcrossKind::Gptq { bits, first }, group: group(config, &["group_size"])? });
+    let across =
+        Some(AcrossSaid { kind: AcrossKind::Gptq { bits, first }, group: group(config, &["group_size"])? });
     Ok(Declared::Said(Said { across, ..Said::of(&[Kind::Integers]) }))
 }
 
@@ -288,7 +292,8 @@ fn bitnet(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
         None | Some("bitlinear") => true,
         Some("autobitlinear") => false,
         Some(other) => {
-            let problem = format!("is \"{other}\" (quant_method bitnet); bitlinear and autobitlinear can be read");
+            let problem =
+                format!("is \"{other}\" (quant_method bitnet); bitlinear and autobitlinear can be read");
             return Ok(Declared::Other(config.says("linear_class", &problem)));
         }
     };
@@ -376,12 +381,16 @@ fn of_group(config: &Config, weights: &Config, format: Option<String>) -> Result
         return Ok(Err(weights.says("symmetric", &problem)));
     }
     if !["tensor", "channel", "block", "group", "tensor_group"].contains(&strategy.as_str()) {
-        let problem = format!("is \"{strategy}\" (quant_method compressed-tensors, format {shown}); tensor, channel, block, group and tensor_group can be read");
+        let problem = format!(
+            "is \"{strategy}\" (quant_method compressed-tensors, format {shown}); tensor, channel, block, group and tensor_group can be read"
+        );
         return Ok(Err(weights.says("strategy", &problem)));
     }
     if kind == "int" {
         if strategy == "block" {
-            let problem = format!("is \"block\" for integers (quant_method compressed-tensors, format {shown}); tensor, channel and group can be read");
+            let problem = format!(
+                "is \"block\" for integers (quant_method compressed-tensors, format {shown}); tensor, channel and group can be read"
+            );
             return Ok(Err(weights.says("strategy", &problem)));
         }
         let integers = vec![Integers { bits, group: size, symmetric }];

@@ -26,10 +26,7 @@ pub enum By {
 
 /// The dtypes that factors may have.
 pub fn is_factor(dtype: Dtype) -> bool {
-    matches!(
-        dtype,
-        Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F8_E8M0 | Dtype::U8 | Dtype::F8_E4M3
-    )
+    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F8_E8M0 | Dtype::U8 | Dtype::F8_E4M3)
 }
 
 impl Factors {

@@ -49,8 +49,10 @@ pub fn scale<'a>(checkpoint: &'a Checkpoint, weight: &Tensor) -> Result<&'a Tens
     match found[..] {
         [scale] => Ok(scale),
         [first, second, ..] => {
-            let problem =
-                format!("is {:?} and has two scales, \"{}\" and \"{}\"", weight.dtype, first.name, second.name);
+            let problem = format!(
+                "is {:?} and has two scales, \"{}\" and \"{}\"",
+                weight.dtype, first.name, second.name
+            );
             Err(Error::tensor(&weight.shard, &weight.name, problem))
         }
         [] => {
@@ -145,9 +147,8 @@ pub fn lone_scales(grains: &[Grain], tensors: &HashMap<String, Tensor>) -> Optio
         !grains.is_empty() && blocks.all(|block| extent[0] > block[0] || extent[1] > block[1])
     };
     let scale = |weight: &Tensor| scale_of(tensors, &weight.name).map(|name| &tensors[&name]);
-    let lone = |weight: &&Tensor| {
-        is_fp8(weight.dtype) && divided(weight) && scale(weight).is_some_and(is_lone)
-    };
+    let lone =
+        |weight: &&Tensor| is_fp8(weight.dtype) && divided(weight) && scale(weight).is_some_and(is_lone);
     let found: Vec<&Tensor> = tensors.values().filter(lone).collect();
     let first = found.iter().min_by(|a, b| a.name.cmp(&b.name))?;
     let more = if found.len() > 1 { format!(" (and {} more)", found.len() - 1) } else { String::new() };

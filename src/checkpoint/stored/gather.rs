@@ -140,6 +140,9 @@ fn recognised(shelf: &Shelf, forms: &mut compressed::Forms, tensor: &Tensor) -> 
     if sibling(name, names::WEIGHT, names::SCB).is_some_and(|name| has(&name)) {
         return bitsandbytes::eight_bits(shelf, tensor).map(Some);
     }
+    if has(&format!("{name}{}", names::SCALE_2)) {
+        shelf.need(tensor, &format!("{name}{}", names::SCALE), "scales")?;
+    }
     let Some(scale) = names::scale_of(shelf.tensors, name) else { return Ok(None) };
     match (tensor.dtype, shelf.tensors[&scale].dtype) {
         (Dtype::I32, _) => Ok(None),

@@ -23,7 +23,9 @@ pub fn found(shelf: &Shelf, codes: &Tensor, scale: &str) -> Result<Found> {
     let name = format!("{}{}", codes.name, names::ZERO_POINT);
     let zeros = match shelf.tensors.get(&name) {
         Some(zeros) => {
-            if zeros.dtype != Dtype::I8 || zeros.shape.iter().product::<u64>() != scale.shape.iter().product::<u64>() {
+            if zeros.dtype != Dtype::I8
+                || zeros.shape.iter().product::<u64>() != scale.shape.iter().product::<u64>()
+            {
                 let problem = format!(
                     "is {:?} {:?}; expected I8 {:?}, as the scales are",
                     zeros.dtype, zeros.shape, scale.shape

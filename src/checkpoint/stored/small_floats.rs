@@ -54,9 +54,16 @@ pub fn blocks(shelf: &Shelf, codes: &Tensor, base: &str) -> Result<Found> {
     }
     let shape = [leading, &[groups * 32]].concat();
     let groups = Groups::Rows { size: 32, across: *groups };
-    Ok(whole("MXFP4", codes, base, shape, Meaning::E2M1, groups, FactorsAt::Rows(scale.name.clone()), vec![
-        scale.name.clone(),
-    ]))
+    Ok(whole(
+        "MXFP4",
+        codes,
+        base,
+        shape,
+        Meaning::E2M1,
+        groups,
+        FactorsAt::Rows(scale.name.clone()),
+        vec![scale.name.clone()],
+    ))
 }
 
 fn is_power(scale: &Tensor) -> bool {
