@@ -11,6 +11,7 @@
 //! names a matrix and a [`Slice`] of it, and does not know what stores them.
 
 mod checkpoint;
+mod computed;
 #[cfg(test)]
 mod memory;
 mod slice;
@@ -19,9 +20,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use computed::Computed;
 #[cfg(test)]
 pub use memory::InMemory;
-pub use slice::{Buffers, Slice};
+pub use slice::{Buffers, Order, Pick, Slice};
 
 use crate::checkpoint::Values;
 use crate::error::{Error, Result};

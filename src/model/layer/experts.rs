@@ -65,7 +65,7 @@ impl Experts {
                 all.push(gate.reads_stream(FFN_NORM));
             }
             let module = if shared.gated { "mlp.shared_expert" } else { "mlp.shared_experts" };
-            all.extend(specs("_shexp", module, Role::SharedExperts, hidden, shared.width));
+            all.extend(specs("_shexp", module, Role::SharedExperts, [hidden, shared.width], false));
         }
         all
     }
@@ -100,7 +100,7 @@ impl Experts {
         let shared = self
             .shared
             .as_ref()
-            .map(|shared| OpenGated::open(weights, [model.hidden, shared.width], layer, "_shexp", 0));
+            .map(|shared| OpenGated::open(weights, [model.hidden, shared.width], layer, "_shexp", 0, false));
         let gated = self.shared.as_ref().is_some_and(|shared| shared.gated);
         let shared_gate = gated.then(|| weights.matrix(&name(SHARED_GATE), 0, [1, hidden]));
         let gate = weights.matrix(&name(ROUTER), 0, [self.count as usize, hidden])?;
@@ -126,7 +126,7 @@ impl Experts {
         layer: usize,
         expert: usize,
     ) -> Result<OpenGated> {
-        OpenGated::open(weights, [model.hidden, self.width], layer, "_exps", expert)
+        OpenGated::open(weights, [model.hidden, self.width], layer, "_exps", expert, false)
     }
 }
 
@@ -217,7 +217,7 @@ mod tests {
             rotated: false,
         };
         let attention = Attention::Grouped(grouped);
-        let rope = Rope { columns: 2, theta: 10.0, pairing: Pairing::Halves, yarn: None };
+        let rope = Rope { columns: 2, theta: 10.0, pairing: Pairing::Halves, yarn: None, divided: false };
         let model = model(rope, Layer { attention, ffn: Ffn::Experts(gated.clone()) });
         let (store, tensors) = tensors(&Ffn::Experts(gated.clone()).specs(model.hidden), 5);
         let weights = Weights::new(&store, tensors);

@@ -3,7 +3,7 @@
 use dense_kernels::Dense;
 
 use super::norm::gate;
-use super::{FFN_NORM, Inputs, Observer, apply};
+use super::{FFN_NORM, Inputs, Observer, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::in_layer;
@@ -16,12 +16,25 @@ pub(super) const THREE: [(Gated, &str, &str); 3] =
     [(Gated::Gate, "gate", "gate_proj"), (Gated::Up, "up", "up_proj"), (Gated::Down, "down", "down_proj")];
 
 /// The tensors `ffn_{gate,up,down}SUFFIX`.
-pub(super) fn specs(suffix: &str, module: &str, role: Role, hidden: u32, width: u32) -> Vec<Spec> {
-    let spec = |(gated, name, source): (Gated, &str, &str)| {
-        let (name, source) = (format!("ffn_{name}{suffix}.weight"), format!("{module}.{source}.weight"));
-        placed(Spec::matrix(&name, role, &source, shape(gated, hidden, width)), gated)
-    };
-    THREE.into_iter().map(spec).collect()
+pub(super) fn specs(
+    suffix: &str,
+    module: &str,
+    role: Role,
+    [hidden, width]: [u32; 2],
+    biases: bool,
+) -> Vec<Spec> {
+    let mut specs = Vec::new();
+    for (gated, name, source) in THREE {
+        let shape = shape(gated, hidden, width);
+        let part = |part: &str| (format!("ffn_{name}{suffix}.{part}"), format!("{module}.{source}.{part}"));
+        let (weight, from) = part("weight");
+        specs.push(placed(Spec::matrix(&weight, role, &from, shape), gated));
+        if biases {
+            let (bias, from) = part("bias");
+            specs.push(Spec::vector(&bias, &from, shape[0]));
+        }
+    }
+    specs
 }
 
 /// `[out, in]` of one of the three.
@@ -47,10 +60,12 @@ pub struct OpenGated {
     gate: Dense,
     up: Dense,
     down: Dense,
+    /// Of the three in their order.
+    biases: Option<[Dense; 3]>,
 }
 
 impl OpenGated {
-    /// Reads `blk.LAYER.ffn_{gate,up,down}SUFFIX`, of stacked experts one slice.
+    /// Reads `blk.LAYER.ffn_{gate,up,down}SUFFIX`, of stacked experts one slice; with biases, if there are some.
     ///
     /// # Errors
     /// If they cannot be read, or have other shapes.
@@ -60,6 +75,7 @@ impl OpenGated {
         layer: usize,
         suffix: &str,
         slice: usize,
+        biases: bool,
     ) -> Result<Self> {
         let read = |(gated, name, _): (Gated, &str, &str)| {
             let name = in_layer(layer, &format!("ffn_{name}{suffix}.weight"));
@@ -68,7 +84,18 @@ impl OpenGated {
         };
         let [gate, up, down] = THREE.map(read);
         let ((gate_place, gate), (up_place, up), (down_place, down)) = (gate?, up?, down?);
-        Ok(Self { inner: [gate_place, up_place], down_place, slice, gate, up, down })
+        let bias = |(gated, name, _): (Gated, &str, &str)| {
+            let name = in_layer(layer, &format!("ffn_{name}{suffix}.bias"));
+            weights.vector(&name, shape(gated, hidden, width)[0] as usize)
+        };
+        let biases = match biases {
+            true => {
+                let [gate, up, down] = THREE.map(bias);
+                Some([gate?, up?, down?])
+            }
+            false => None,
+        };
+        Ok(Self { inner: [gate_place, up_place], down_place, slice, gate, up, down, biases })
     }
 
     /// The output for rows of normalised states, a row for each.
@@ -78,9 +105,13 @@ impl OpenGated {
     pub fn apply(&self, inputs: &Dense, observer: &mut dyn Observer) -> Result<Dense> {
         let slice = self.slice;
         observer.see(Inputs { tensors: &self.inner, slice, inputs: inputs.view() })?;
-        let mut gated = apply(&self.gate, inputs.view());
-        gate(&mut gated, &apply(&self.up, inputs.view()));
+        let [gate_bias, up_bias, down_bias] = match &self.biases {
+            Some(biases) => biases.each_ref().map(Some),
+            None => [None; 3],
+        };
+        let mut gated = biased(apply(&self.gate, inputs.view()), gate_bias);
+        gate(&mut gated, &biased(apply(&self.up, inputs.view()), up_bias));
         observer.see(Inputs { tensors: &[self.down_place], slice, inputs: gated.view() })?;
-        Ok(apply(&self.down, gated.view()))
+        Ok(biased(apply(&self.down, gated.view()), down_bias))
     }
 }

@@ -41,8 +41,20 @@ struct Vocabulary {
     tokens: Vec<Option<(String, Kind)>>,
     merges: Vec<String>,
     splitter: split::Splitter,
+    around: Around,
     /// Rules of the file that llama.cpp does not follow, as warnings.
     doubts: Vec<String>,
+}
+
+/// The tokens that the tokenizer's own file puts before and after a text.
+#[derive(Debug)]
+enum Around {
+    /// Of this it says nothing.
+    Unsaid,
+    /// None.
+    Nothing,
+    /// These, if any.
+    Tokens([Option<String>; 2]),
 }
 
 /// A byte-level BPE tokenizer, ready to be written.
@@ -108,6 +120,25 @@ impl Tokenizer {
             );
         }
         let mut doubts = specials.doubts(&tokens);
+        let mut adds = |field: &str, place: usize, id: Option<u32>, unsaid: bool| -> Result<bool> {
+            let told = config.find::<bool>(field)?;
+            let Around::Tokens(around) = &vocabulary.around else { return Ok(told.unwrap_or(unsaid)) };
+            let text = id.map(|id| &tokens[id as usize]);
+            let is_there = text.is_some() && around[place].as_ref() == text;
+            if let Some(told) = told.filter(|told| *told != is_there) {
+                let problem =
+                    format!("is {told}, but the post-processor of {file} says otherwise, and counts");
+                doubts.push(Warning::new(config.fault(field, problem)));
+            }
+            Ok(is_there)
+        };
+        let unsaid = match vocabulary.splitter.bos {
+            split::Bos::Always => true,
+            split::Bos::Unprocessed => matches!(vocabulary.around, Around::Unsaid),
+            split::Bos::Never => false,
+        };
+        let add_bos = adds("add_bos_token", 0, bos, unsaid && bos.is_some())?;
+        let add_eos = adds("add_eos_token", 1, eos, false)?;
         doubts.extend(vocabulary.doubts.into_iter().map(|problem| Warning::new(Error::file(file, problem))));
         Ok(Self {
             doubts,
@@ -115,8 +146,8 @@ impl Tokenizer {
             bos,
             eos,
             padding: id("pad_token")?,
-            add_bos: config.find("add_bos_token")?.unwrap_or(vocabulary.splitter.adds_bos && bos.is_some()),
-            add_eos: config.find("add_eos_token")?.unwrap_or(false),
+            add_bos,
+            add_eos,
             templates: templates::read(checkpoint, &config)?,
             tokens,
             kinds,
