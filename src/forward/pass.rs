@@ -8,7 +8,7 @@ use dense_kernels::Dense;
 use super::routed::Routed;
 use super::states::States;
 use crate::error::Result;
-use crate::model::layer::{Chunks, Ffn, Observer, OpenGated, Turns, normalise};
+use crate::model::layer::{Chunks, Ffn, Form, Observer, OpenGated, Turns, normalise};
 use crate::model::{Description, EMBEDDING, Half, ROPE_DIVISORS, Weights};
 
 /// Tokens that go through a block together, rounded to whole chunks. Fixed, so that no result depends on the machine.
@@ -107,7 +107,8 @@ impl Pass {
         };
         match &kinds.ffn {
             Ffn::Dense { width, biases } => {
-                let ffn = OpenGated::open(weights, [model.hidden, *width], layer, "", 0, *biases)?;
+                let form = Form { biases: *biases, ..Form::default() };
+                let ffn = OpenGated::open(weights, [model.hidden, *width], layer, "", 0, form)?;
                 self.each(keep, |_, states| ffn.apply(&normed(states), observer).map(Some))
             }
             Ffn::Experts(experts) => {

@@ -2,7 +2,7 @@
 //! and `read` put it together, since presence, names and defaults of keys differ between architectures.
 
 use super::description::{Description, EMBEDDING, HEAD, Layer, ROPE_DIVISORS, in_layer};
-use super::layer::{Experts, FFN_NORM, Gating, Grouped, Groups, Pairing, Rope, Router, Shared, Yarn};
+use super::layer::{Experts, FFN_NORM, Form, Gating, Grouped, Groups, Pairing, Rope, Router, Shared, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
 
@@ -307,6 +307,7 @@ impl Reader<'_> {
                 bias: false,
             },
             shared: shared.map(|count| Shared { count, width: count * width, gated: false }),
+            form: Form::default(),
         })
     }
 }

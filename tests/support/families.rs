@@ -127,6 +127,26 @@ pub fn family(name: &str) -> Family {
             let specials = &["[gMASK]", "<|endoftext|>", "<sop>", "<|user|>", "<|observation|>"];
             Family::new("glm4moe", config, shape, (LLAMA3, true), specials, false)
         }
+        "gpt-oss" => {
+            let config = json!({
+                "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "rope_theta": 150000.0,
+                "head_dim": 64, "intermediate_size": 256, "num_local_experts": 4, "num_experts_per_tok": 2,
+                "experts_per_token": 2, "attention_bias": true, "sliding_window": 16, "swiglu_limit": 7.0,
+                "layer_types": ["sliding_attention", "full_attention"], "initial_context_length": 4096,
+                "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096,
+                    "beta_fast": 32.0, "beta_slow": 1.0, "truncate": true},
+            });
+            let experts = Experts { interleaved: true, ..Experts::default() };
+            let shape = Shape {
+                qkv_bias: true,
+                o_bias: true,
+                sinks: true,
+                experts: Some(experts),
+                ..Shape::default()
+            };
+            let specials = &["<|startoftext|>", "<|return|>", "<|endoftext|>", "<|start|>", "<|message|>"];
+            Family::new("gpt-oss", config, shape, (O200K, false), specials, false)
+        }
         "minimax-m2" => {
             let config = json!({
                 "architectures": ["MiniMaxM2ForCausalLM"], "model_type": "minimax_m2", "rope_theta": 5000000.0,
@@ -154,6 +174,7 @@ pub fn family(name: &str) -> Family {
 struct Shape {
     qkv_bias: bool,
     o_bias: bool,
+    sinks: bool,
     mlp_bias: bool,
     /// Gains of the norms of queries and keys: a head's, or all.
     qk_norm: Option<bool>,
@@ -166,6 +187,8 @@ struct Shape {
 struct Experts {
     /// Whether the module is Mixtral's.
     sparse: bool,
+    /// Whether they are gpt-oss's, all in one tensor.
+    interleaved: bool,
     /// Whether there is a bias for choosing them.
     bias: bool,
     /// The module of shared experts, and their width.
@@ -355,6 +378,9 @@ fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<u64>
             push("self_attn.q_norm.weight".into(), &[if all { queries } else { width }]);
             push("self_attn.k_norm.weight".into(), &[if all { keys } else { width }]);
         }
+        if shape.sinks {
+            push("self_attn.sinks".into(), &[heads]);
+        }
         push("post_attention_layernorm.weight".into(), &[hidden]);
         let mut three = |module: &str, names: [&str; 3], width: u64, biases: bool| {
             for (name, rows, columns) in
@@ -368,6 +394,15 @@ fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<u64>
         };
         const USUAL: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
         match &shape.experts {
+            Some(experts) if experts.interleaved => {
+                let (count, width) = (number("num_local_experts"), number("intermediate_size"));
+                push("mlp.experts.gate_up_proj".into(), &[count, hidden, 2 * width]);
+                push("mlp.experts.gate_up_proj_bias".into(), &[count, 2 * width]);
+                push("mlp.experts.down_proj".into(), &[count, width, hidden]);
+                push("mlp.experts.down_proj_bias".into(), &[count, hidden]);
+                push("mlp.router.weight".into(), &[count, hidden]);
+                push("mlp.router.bias".into(), &[count]);
+            }
             Some(experts) if layer >= shape.dense => {
                 let counts = ["num_local_experts", "num_experts", "n_routed_experts"];
                 let count = counts.into_iter().find_map(n).expect("experts");
@@ -419,7 +454,12 @@ fn weights(name: &str, shape: &[u64]) -> impl Iterator<Item = f32> {
     let norm = name.contains("norm");
     let unit = match name {
         _ if shape.len() == 1 => 1.0 / 512.0,
-        _ if name.contains("embed") || name.contains("lm_head") || name.contains(".gate.weight") => {
+        _ if name.contains("embed")
+            || name.contains("lm_head")
+            || name.contains(".gate.weight")
+            || name.contains("router")
+            || name.ends_with("_bias") =>
+        {
             1.0 / 512.0
         }
         _ if shape[shape.len() - 1] >= 512 => 1.0 / 2048.0,

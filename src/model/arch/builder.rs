@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quant_kernels::Format;
 
-use super::Family;
+use super::{Family, StoredExperts};
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::error::{Error, Result};
 use crate::model::layer::Pairing;
@@ -68,6 +68,9 @@ impl<'a> Builder<'a> {
                 let shape = if spec.vector { &spec.shape[1..] } else { &spec.shape[..] };
                 vec![whole(self.source(name, shape)?)]
             }
+            Source::Experts { name, count } if self.family.experts == StoredExperts::Interleaved => {
+                self.interleaved(&stored(name), *count, spec)?
+            }
             Source::Experts { name, count } => {
                 let name = stored(name);
                 let expert = |expert: u32| name.replace("{}", &expert.to_string());
@@ -86,11 +89,13 @@ impl<'a> Builder<'a> {
             }
         };
         let name = spec.full_name(layer);
-        let transposed = slices.iter().any(|slice| slice.transposed);
-        let [ne0, ne1] = if transposed { [rows, columns] } else { [columns, rows] };
+        // Shapes of heads are those that are stored, all others those of the file.
+        let turned = matches!(spec.source, Source::Heads { transposed: true, .. });
+        let [ne0, ne1] = if turned { [rows, columns] } else { [columns, rows] };
         let shape: Vec<u64> = match spec.source {
             Source::One(_) | Source::Computed if spec.vector => vec![ne0.into()],
             Source::One(_) => vec![ne0.into(), ne1.into()],
+            Source::Experts { count, .. } if spec.vector => vec![ne0.into(), count.into()],
             _ => vec![ne0.into(), ne1.into(), slices.len() as u64],
         };
         if spec.vector {
@@ -115,6 +120,33 @@ impl<'a> Builder<'a> {
             kept: None,
         });
         Ok(())
+    }
+
+    /// Experts that are stored in one tensor, transposed, with alternating outputs of gate and up; or their biases, which
+    /// are rows of one slice.
+    fn interleaved(&mut self, name: &str, count: u32, spec: &Spec) -> Result<Vec<Slice>> {
+        let [rows, columns] = spec.shape;
+        let fused = name
+            .replace(".{}", "")
+            .replace(".gate_proj", ".gate_up_proj")
+            .replace(".up_proj", ".gate_up_proj");
+        let fused = fused.replace(".weight", "").replace(".bias", "_bias");
+        let order = match name {
+            _ if name.contains(".gate_proj") => Order::Columns(Pick::EveryOther(0)),
+            _ if name.contains(".up_proj") => Order::Columns(Pick::EveryOther(1)),
+            _ => Order::Stored,
+        };
+        let times = if order == Order::Stored { 1 } else { 2 };
+        if spec.vector {
+            let tensor = self.source(fused, &[count, times * columns])?;
+            return Ok(vec![Slice { tensor, rows: 0..count.into(), transposed: false, order }]);
+        }
+        let tensor = self.source(fused, &[count, columns, times * rows])?;
+        let expert = |expert: u64| {
+            let rows = expert * u64::from(columns)..(expert + 1) * u64::from(columns);
+            Slice { tensor: Arc::clone(&tensor), rows, transposed: true, order }
+        };
+        Ok((0..u64::from(count)).map(expert).collect())
     }
 
     /// The order in which the file has the rows of a matrix, or the numbers of a vector.

@@ -6,14 +6,14 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, Sizes, plain, rotated};
-use super::{Described, Family, rope};
+use super::{Described, Family, StoredExperts, rope};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result};
 use crate::gguf::Value;
 use crate::model::keys::{MAX_EXPERTS, MAX_LAYERS, MAX_WIDTH, Reader, Writer};
 use crate::model::layer::{
-    Attention, Experts, Ffn, Gating, Grouped, Groups, POST_ATTENTION_NORM, Pairing, QkNorm, Rope, Router,
-    Shared,
+    Attention, Experts, Ffn, Form, Gating, Grouped, Groups, POST_ATTENTION_NORM, Pairing, QkNorm, Rope,
+    Router, Shared,
 };
 use crate::model::{Description, Layer, Options};
 
@@ -22,6 +22,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Glm4MoeForCausalLM"],
     stored: Pairing::Halves,
     names: &[],
+    experts: StoredExperts::Each,
     describe,
     write,
     read,
@@ -123,7 +124,7 @@ fn experts(config: &Config) -> Result<Experts> {
         bias: true,
     };
     let shared = Shared { count: shared, width: width * shared, gated: false };
-    Ok(Experts { count, width, router, shared: Some(shared) })
+    Ok(Experts { count, width, router, shared: Some(shared), form: Form::default() })
 }
 
 /// As the metadata have it: the bias is said by each layer.

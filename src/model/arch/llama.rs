@@ -8,11 +8,11 @@ use super::fields::{
 };
 use super::grouped::{self, DENSE, Defaults, Sizes, full_attention, plain, without_mtp};
 use super::rope::{self, Scaling};
-use super::{Described, Family};
+use super::{Described, Family, StoredExperts};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result, Warning};
 use crate::model::keys::{MAX_EXPERTS, Reader, Writer};
-use crate::model::layer::{Attention, Experts, Ffn, Gating, Grouped, Pairing, Rope, Router};
+use crate::model::layer::{Attention, Experts, Ffn, Form, Gating, Grouped, Pairing, Rope, Router};
 use crate::model::{Description, Layer, Options};
 
 pub const FAMILY: Family = Family {
@@ -20,6 +20,7 @@ pub const FAMILY: Family = Family {
     architectures: &["LlamaForCausalLM", "MistralForCausalLM", MIXTRAL],
     stored: Pairing::Halves,
     names: super::MIXTRAL,
+    experts: StoredExperts::Each,
     describe,
     write,
     read,
@@ -132,7 +133,7 @@ fn window(config: &Config, class: &Class, context: u32) -> Result<Option<Warning
 fn experts(count: u32, used: u32, width: u32) -> Experts {
     let gating = Gating::Softmax;
     let router = Router { used, groups: None, gating, normalised: true, scale: 1.0, bias: false };
-    Experts { count, width, router, shared: None }
+    Experts { count, width, router, shared: None, form: Form::default() }
 }
 
 fn write(model: &Description, keys: &mut Writer) {

@@ -7,11 +7,11 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, Sizes, plain, rotated, without_mtp};
-use super::{Described, Family, MIXTRAL, rope};
+use super::{Described, Family, MIXTRAL, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::model::keys::{MAX_EXPERTS, Reader, Writer};
-use crate::model::layer::{Attention, Experts, Ffn, Gating, Grouped, Pairing, QkNorm, Rope, Router};
+use crate::model::layer::{Attention, Experts, Ffn, Form, Gating, Grouped, Pairing, QkNorm, Rope, Router};
 use crate::model::{Description, Layer, Options};
 
 pub const FAMILY: Family = Family {
@@ -19,6 +19,7 @@ pub const FAMILY: Family = Family {
     architectures: &["MiniMaxM2ForCausalLM"],
     stored: Pairing::Halves,
     names: MIXTRAL,
+    experts: StoredExperts::Each,
     describe,
     write,
     read,
@@ -85,7 +86,7 @@ fn layer(attention: Grouped, experts: &Experts) -> Layer {
 fn experts([count, used, width]: [u32; 3], scale: f32) -> Experts {
     let gating = Gating::Sigmoid;
     let router = Router { used, groups: None, gating, normalised: true, scale, bias: true };
-    Experts { count, width, router, shared: None }
+    Experts { count, width, router, shared: None, form: Form::default() }
 }
 
 /// As the metadata have it: the bias is said by each layer.

@@ -6,6 +6,7 @@ mod builder;
 mod deepseek2;
 mod fields;
 mod glm4moe;
+mod gpt_oss;
 mod grouped;
 mod llama;
 mod minimax_m2;
@@ -35,12 +36,23 @@ pub struct Family {
     pub stored: Pairing,
     /// Parts of names that are others in its checkpoints than in most.
     pub names: &'static [(&'static str, &'static str)],
+    /// How its checkpoints have routed experts.
+    pub experts: StoredExperts,
     /// Describes a checkpoint; see [`Model::plan`](super::Model::plan) for its errors.
     pub describe: fn(&Checkpoint, &Options) -> Result<Described>,
     /// Writes the architecture's keys.
     pub write: fn(&Description, &mut Writer),
     /// Reads them back.
     pub read: fn(&Reader) -> Result<Description>,
+}
+
+/// How a checkpoint has the matrices of routed experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredExperts {
+    /// Each by itself.
+    Each,
+    /// All in one tensor, transposed; rows of gate and up alternate in another. Biases likewise.
+    Interleaved,
 }
 
 impl Family {
@@ -76,6 +88,7 @@ const MIXTRAL: &[(&str, &str)] = &[
 pub const FAMILIES: &[Family] = &[
     deepseek2::FAMILY,
     glm4moe::FAMILY,
+    gpt_oss::FAMILY,
     llama::FAMILY,
     minimax_m2::FAMILY,
     qwen2::FAMILY,

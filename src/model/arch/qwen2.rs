@@ -6,7 +6,7 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, QWEN, Sizes, full_attention, plain, without_mtp};
-use super::{Described, Family, rope};
+use super::{Described, Family, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::model::keys::Reader;
@@ -18,6 +18,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Qwen2ForCausalLM"],
     stored: Pairing::Halves,
     names: &[],
+    experts: StoredExperts::Each,
     describe,
     write: grouped::write,
     read,

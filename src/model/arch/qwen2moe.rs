@@ -7,11 +7,11 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, QWEN, Sizes, full_attention, plain, without_mtp};
-use super::{Described, Family, rope};
+use super::{Described, Family, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::model::keys::{MAX_EXPERTS, MAX_WIDTH, Reader, Writer};
-use crate::model::layer::{Attention, Experts, Ffn, Gating, Grouped, Pairing, Rope, Router, Shared};
+use crate::model::layer::{Attention, Experts, Ffn, Form, Gating, Grouped, Pairing, Rope, Router, Shared};
 use crate::model::{Description, Layer, Options};
 
 pub const FAMILY: Family = Family {
@@ -19,6 +19,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Qwen2MoeForCausalLM"],
     stored: Pairing::Halves,
     names: &[],
+    experts: StoredExperts::Each,
     describe,
     write,
     read,
@@ -74,7 +75,13 @@ fn layer(attention: Grouped, experts: &Experts) -> Layer {
 fn experts([count, used, width, shared]: [u32; 4], scale: f32) -> Experts {
     let gating = Gating::Softmax;
     let router = Router { used, groups: None, gating, normalised: false, scale, bias: false };
-    Experts { count, width, router, shared: Some(Shared { count: 1, width: shared, gated: true }) }
+    Experts {
+        count,
+        width,
+        router,
+        shared: Some(Shared { count: 1, width: shared, gated: true }),
+        form: Form::default(),
+    }
 }
 
 fn write(model: &Description, keys: &mut Writer) {

@@ -6,13 +6,13 @@ use super::fields::{
     Treatment::{Ignored, Only, Read},
     check,
 };
-use super::{Described, Family, rope};
+use super::{Described, Family, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::keys::{MAX_EXPERTS, MAX_HEAD, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH};
 use crate::model::keys::{Reader, Writer};
 use crate::model::layer::{
-    Attention, Experts, FFN_NORM, Ffn, Gating, Grouped, Pairing, QkNorm, Rope, Router,
+    Attention, Experts, FFN_NORM, Ffn, Form, Gating, Grouped, Pairing, QkNorm, Rope, Router,
 };
 use crate::model::{Description, Layer, Options};
 
@@ -21,6 +21,7 @@ pub const FAMILY: Family = Family {
     architectures: &["Qwen3MoeForCausalLM"],
     stored: Pairing::Halves,
     names: &[],
+    experts: StoredExperts::Each,
     describe,
     write,
     read,
@@ -123,7 +124,7 @@ fn attention(heads: u32, kv_heads: u32, width: u32) -> Grouped {
 fn experts(count: u32, used: u32, width: u32, scale: f32) -> Experts {
     let gating = Gating::Softmax;
     let router = Router { used, groups: None, gating, normalised: true, scale, bias: false };
-    Experts { count, width, router, shared: None }
+    Experts { count, width, router, shared: None, form: Form::default() }
 }
 
 fn write(model: &Description, keys: &mut Writer) {

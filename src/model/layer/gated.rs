@@ -2,7 +2,7 @@
 
 use dense_kernels::Dense;
 
-use super::norm::gate;
+use super::norm::{gate, gate_clamped};
 use super::{FFN_NORM, Inputs, Observer, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
@@ -51,6 +51,25 @@ pub(super) fn placed(spec: Spec, gated: Gated) -> Spec {
     }
 }
 
+/// What a gated FFN has besides its three matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// Whether each has a bias. (The router of experts then has one too.)
+    pub biases: bool,
+    /// What becomes of the products of gate and up.
+    pub activation: Activation,
+}
+
+/// How gate and up become the input of down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// silu(gate) * up.
+    #[default]
+    Silu,
+    /// gpt-oss's: gate at most 7 and up between -7 and 7, then gate * sigmoid(1.702 gate) * (up + 1).
+    Clamped,
+}
+
 /// The three matrices in memory.
 pub struct OpenGated {
     /// Places of gate and up, which share inputs, and of down.
@@ -62,6 +81,7 @@ pub struct OpenGated {
     down: Dense,
     /// Of the three in their order.
     biases: Option<[Dense; 3]>,
+    activation: Activation,
 }
 
 impl OpenGated {
@@ -75,7 +95,7 @@ impl OpenGated {
         layer: usize,
         suffix: &str,
         slice: usize,
-        biases: bool,
+        form: Form,
     ) -> Result<Self> {
         let read = |(gated, name, _): (Gated, &str, &str)| {
             let name = in_layer(layer, &format!("ffn_{name}{suffix}.weight"));
@@ -86,16 +106,28 @@ impl OpenGated {
         let ((gate_place, gate), (up_place, up), (down_place, down)) = (gate?, up?, down?);
         let bias = |(gated, name, _): (Gated, &str, &str)| {
             let name = in_layer(layer, &format!("ffn_{name}{suffix}.bias"));
-            weights.vector(&name, shape(gated, hidden, width)[0] as usize)
+            // Those of experts are rows of one tensor.
+            let rows = weights.get(&name)?.rows() as usize;
+            weights.check(&name, 0, [rows.max(slice + 1), shape(gated, hidden, width)[0] as usize])?;
+            weights.rows(&name, 0, &[slice as u64])
         };
-        let biases = match biases {
+        let biases = match form.biases {
             true => {
                 let [gate, up, down] = THREE.map(bias);
                 Some([gate?, up?, down?])
             }
             false => None,
         };
-        Ok(Self { inner: [gate_place, up_place], down_place, slice, gate, up, down, biases })
+        Ok(Self {
+            inner: [gate_place, up_place],
+            down_place,
+            slice,
+            gate,
+            up,
+            down,
+            biases,
+            activation: form.activation,
+        })
     }
 
     /// The output for rows of normalised states, a row for each.
@@ -110,7 +142,11 @@ impl OpenGated {
             None => [None; 3],
         };
         let mut gated = biased(apply(&self.gate, inputs.view()), gate_bias);
-        gate(&mut gated, &biased(apply(&self.up, inputs.view()), up_bias));
+        let up = biased(apply(&self.up, inputs.view()), up_bias);
+        match self.activation {
+            Activation::Silu => gate(&mut gated, &up),
+            Activation::Clamped => gate_clamped(&mut gated, &up),
+        }
         observer.see(Inputs { tensors: &[self.down_place], slice, inputs: gated.view() })?;
         Ok(biased(apply(&self.down, gated.view()), down_bias))
     }

@@ -23,7 +23,7 @@ mod router;
 use dense_kernels::{Accum, Dense, View, product};
 
 pub use experts::{Experts, OpenExperts, Route, Shared};
-pub use gated::OpenGated;
+pub use gated::{Activation, Form, OpenGated};
 pub use grouped::{Grouped, QkNorm};
 pub use latent::Latent;
 pub use norm::normalise;

@@ -25,6 +25,10 @@ use specials::Specials;
 
 const CONFIG: &str = "tokenizer_config.json";
 
+/// Tokens of GLM that no file names, by their names in keys: they end turns of the assistant.
+const GLM: [(&str, &str); 3] =
+    [("eot", "<|user|>"), ("eom", "<|observation|>"), ("unknown", "<|endoftext|>")];
+
 /// GGUF's kinds of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -67,6 +71,8 @@ pub struct Tokenizer {
     bos: Option<u32>,
     eos: Option<u32>,
     padding: Option<u32>,
+    /// Others by their names in keys.
+    turns: Vec<(&'static str, u32)>,
     add_bos: bool,
     add_eos: bool,
     templates: Vec<(String, String)>,
@@ -112,7 +118,14 @@ impl Tokenizer {
         }
 
         let id = |field: &str| specials.id(field, &tokens);
-        let (bos, eos) = (id("bos_token")?, id("eos_token")?);
+        let (mut bos, eos) = (id("bos_token")?, id("eos_token")?);
+        let glm = vocabulary.splitter.name == split::GLM;
+        let by_text = |text: &str| tokens.iter().position(|token| token == text).map(|id| id as u32);
+        if glm && bos.is_none() {
+            bos = by_text("[gMASK]");
+        }
+        let named = |(key, text)| Some((key, by_text(text)?));
+        let turns: Vec<_> = if glm { GLM.into_iter().filter_map(named).collect() } else { Vec::new() };
         if eos.is_none() {
             // llama.cpp would take token 11 without a word.
             return Err(
@@ -146,6 +159,7 @@ impl Tokenizer {
             bos,
             eos,
             padding: id("pad_token")?,
+            turns,
             add_bos,
             add_eos,
             templates: templates::read(checkpoint, &config)?,
@@ -179,7 +193,10 @@ impl Tokenizer {
         metadata.set("tokenizer.ggml.tokens", Value::Strings(self.tokens));
         metadata.set("tokenizer.ggml.token_type", Value::I32s(self.kinds));
         metadata.set("tokenizer.ggml.merges", Value::Strings(self.merges));
-        for (key, id) in [("bos", self.bos), ("eos", self.eos), ("padding", self.padding)] {
+        let turns = self.turns.iter().map(|(key, id)| (*key, Some(*id)));
+        for (key, id) in
+            [("bos", self.bos), ("eos", self.eos), ("padding", self.padding)].into_iter().chain(turns)
+        {
             if let Some(id) = id {
                 metadata.set(format!("tokenizer.ggml.{key}_token_id"), Value::U32(id));
             }

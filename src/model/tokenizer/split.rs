@@ -71,6 +71,9 @@ pub const QWEN: &str = "qwen2";
 /// R1's distillations of Qwen.
 const R1_QWEN: &str = "deepseek-r1-qwen";
 
+/// GLM's.
+pub const GLM: &str = "glm4";
+
 /// Kimi's, whose rules are in Python and not in a file of data.
 pub const KIMI: &str = "kimi-k2";
 
@@ -138,7 +141,7 @@ const KNOWN: &[Known] = &[
         name: R1_QWEN, bos: Bos::Unprocessed, marks: &["<｜begin▁of▁sentence｜>"], steps: QWEN_STEPS
     },
     Known { name: QWEN, bos: Bos::Never, marks: &[], steps: QWEN_STEPS },
-    Known { name: "glm4", bos: Bos::Never, marks: &["[gMASK]", "<sop>"], steps: LLAMA3 },
+    Known { name: GLM, bos: Bos::Never, marks: &["[gMASK]", "<sop>"], steps: LLAMA3 },
     Known { name: "llama-bpe", bos: Bos::Unprocessed, marks: &[], steps: LLAMA3 },
     Known { name: "minimax-m2", bos: Bos::Never, marks: &["]~b]", "[e~["], steps: O200K },
     Known { name: "gpt-4o", bos: Bos::Never, marks: &[], steps: O200K },

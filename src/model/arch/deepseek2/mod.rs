@@ -6,14 +6,14 @@ mod fields;
 use self::doubts::{doubts, stored_mtp};
 use self::fields::{CLASSES, Class, FIELDS};
 use super::fields::{GENERAL, check};
-use super::{Described, Family, rope};
+use super::{Described, Family, StoredExperts, rope};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result};
 use crate::gguf::Value;
 use crate::model::keys::{MAX_EXPERTS, MAX_HEAD, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH};
 use crate::model::keys::{Reader, Writer};
 use crate::model::layer::{
-    Attention, Experts, FFN_NORM, Ffn, Gating, Groups, Latent, Pairing, Rope, Router, Shared,
+    Attention, Experts, FFN_NORM, Ffn, Form, Gating, Groups, Latent, Pairing, Rope, Router, Shared,
 };
 use crate::model::{Description, Layer, Options};
 
@@ -22,6 +22,7 @@ pub const FAMILY: Family = Family {
     architectures: &[CLASSES[0].architecture, CLASSES[1].architecture],
     stored: Pairing::Neighbours,
     names: &[],
+    experts: StoredExperts::Each,
     describe,
     write,
     read,
@@ -189,7 +190,7 @@ fn experts(config: &Config, class: &Class) -> Result<Experts> {
         bias: method == "noaux_tc",
     };
     let shared = Some(Shared { count: shared, width: width * shared, gated: false });
-    Ok(Experts { count, width, router, shared })
+    Ok(Experts { count, width, router, shared, form: Form::default() })
 }
 
 /// One latent head, shared by all, is what llama.cpp's cache holds; sizes of the real heads have keys of their own.
