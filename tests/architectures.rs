@@ -231,6 +231,87 @@ impl Made {
     }
 }
 
+/// A checkpoint's plan with some fields of config.json changed; null removes one.
+fn planned(name: &str, changes: &Value, options: &Options) -> Model {
+    let made = Made::new(name);
+    let mut config = made.family.config.clone();
+    for (field, value) in changes.as_object().expect("fields") {
+        config[field] = value.clone();
+    }
+    config.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    fs::write(made.checkpoint().join("config.json"), config.to_string()).expect("written");
+    let checkpoint = Checkpoint::open_folder(&made.checkpoint()).expect("sound");
+    Model::plan(&checkpoint, options).expect("planned")
+}
+
+#[test]
+fn absent_fields_are_those_of_each_class() {
+    let of = |name: &str, fields: &[&str]| {
+        let absent: serde_json::Map<_, _> =
+            fields.iter().map(|field| ((*field).to_owned(), Value::Null)).collect();
+        planned(name, &Value::Object(absent), &Options::default())
+    };
+    for (name, eps, theta) in [
+        ("llama", 1e-6, 1e4),
+        ("mixtral", 1e-5, 1e6),
+        ("qwen2", 1e-6, 1e4),
+        ("qwen3", 1e-6, 1e4),
+        ("qwen2moe", 1e-6, 1e4),
+        ("glm4moe", 1e-5, 1e4),
+        ("minimax-m2", 1e-6, 5e6),
+        ("gpt-oss", 1e-5, 1.5e5),
+    ] {
+        let model = of(name, &["rms_norm_eps", "rope_theta"]);
+        let number = |key: &str| model.metadata.get(&format!("{}.{key}", model.arch)).cloned();
+        assert_eq!(number("attention.layer_norm_rms_epsilon"), Some(Gguf::F32(eps)), "{name}");
+        assert_eq!(number("rope.freq_base"), Some(Gguf::F32(theta)), "{name}");
+    }
+    let model = of(
+        "glm4moe",
+        &["routed_scaling_factor", "norm_topk_prob", "partial_rotary_factor", "first_k_dense_replace"],
+    );
+    let key = |key: &str| model.metadata.get(&format!("glm4moe.{key}")).cloned();
+    assert_eq!(key("expert_weights_scale"), Some(Gguf::F32(1.0)));
+    assert_eq!(key("expert_weights_norm"), Some(Gguf::Bool(true)));
+    assert_eq!(key("rope.dimension_count"), Some(Gguf::U32(32)));
+    assert_eq!(key("leading_dense_block_count"), Some(Gguf::U32(1)));
+}
+
+#[test]
+fn a_window_that_llama_cpp_does_not_have_is_a_warning() {
+    let mistral = |window: Value| {
+        let changes = json!({"architectures": ["MixtralForCausalLM"], "sliding_window": window});
+        planned("mixtral", &changes, &Options::default()).warnings
+    };
+    assert!(mistral(Value::Null).is_empty() && mistral(json!(4096)).is_empty());
+    let warnings = mistral(json!(512));
+    assert!(warnings.len() == 1 && warnings[0].to_string().contains("sliding_window is 512"), "{warnings:?}");
+}
+
+#[test]
+fn glms_layer_for_prediction_is_kept_if_asked_for() {
+    let without = planned("glm4moe", &json!({}), &Options::default());
+    let with = planned("glm4moe", &json!({}), &Options { keep_mtp: true, ..Options::default() });
+    assert_eq!((without.layers, with.layers), (2, 3));
+    assert_eq!(without.metadata.get("glm4moe.nextn_predict_layers"), None);
+    assert_eq!(with.metadata.get("glm4moe.nextn_predict_layers"), Some(&Gguf::U32(1)));
+    assert!(with.tensors.iter().any(|tensor| tensor.name == "blk.2.nextn.eh_proj.weight"));
+    let made = Made::new("glm4moe");
+    let file = made.quantize("mtp.gguf", &["--recipe", "q8_0", "--keep-mtp"]);
+    let Some(said) = llama(&["generate", text(&file), "the rest is", "4"]) else { return };
+    assert!(said[1].as_array().is_some_and(|tokens| !tokens.is_empty()), "{said}");
+}
+
+#[test]
+fn permuted_rows_are_the_same_on_any_number_of_threads() {
+    let made = Made::new("llama");
+    let bytes = |name: &str, threads: &str| {
+        let file = made.quantize(name, &["--recipe", "q4_k_m", "--threads", threads]);
+        hex(&fs::read(file).expect("read"))
+    };
+    assert_eq!(bytes("one.gguf", "1"), bytes("three.gguf", "3"));
+}
+
 fn plain(value: &Gguf) -> Value {
     let list = |texts: Vec<String>| json!(hex(texts.join("\n").as_bytes()));
     match value {
