@@ -2,6 +2,7 @@
 
 mod support;
 
+mod architectures;
 mod calibrate;
 mod changed;
 mod cli;

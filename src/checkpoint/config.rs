@@ -106,6 +106,11 @@ impl Config {
         self.fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str())
     }
 
+    /// Whether the field is there, be it null.
+    pub fn mentions(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
+    }
+
     /// Whether the field is there and not null.
     pub fn has(&self, field: &str) -> bool {
         self.value(field).is_some()

@@ -1,14 +1,15 @@
 //! The layers in order: the hidden states of the whole text go through one half of a layer after another.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use dense_kernels::Dense;
 
 use super::routed::Routed;
 use super::states::States;
 use crate::error::Result;
-use crate::model::layer::{Chunks, Ffn, Observer, OpenGated, Turns, normalise};
-use crate::model::{Description, EMBEDDING, Half, Weights};
+use crate::model::layer::{Chunks, Ffn, Form, Observer, OpenGated, Turns, normalise};
+use crate::model::{Description, EMBEDDING, Half, ROPE_DIVISORS, Weights};
 
 /// Tokens that go through a block together, rounded to whole chunks. Fixed, so that no result depends on the machine.
 const BATCH: usize = 2048;
@@ -20,8 +21,8 @@ pub struct Pass {
     context: usize,
     memory: u64,
     states: States,
-    /// The rotations of a chunk's positions, which all layers have in common.
-    turns: Turns,
+    /// The rotations of a chunk's positions, which all layers have in common; made when first needed.
+    turns: Option<Arc<Turns>>,
 }
 
 impl Pass {
@@ -56,9 +57,8 @@ impl Pass {
     /// # Errors
     /// If there is no room for them.
     pub fn resume(model: &Description, tokens: usize, context: usize, memory: u64) -> Result<Self> {
-        let turns = model.layers[0].attention.turns(&model.rope, context);
         let states = States::new(tokens, model.hidden as usize, memory / 4)?;
-        Ok(Self { model: model.clone(), context, memory, states, turns })
+        Ok(Self { model: model.clone(), context, memory, states, turns: None })
     }
 
     /// What the model is.
@@ -95,7 +95,7 @@ impl Pass {
         let kinds = &model.layers[layer];
         if half == Half::Attention {
             let attention = kinds.attention.open(weights, &model, layer)?;
-            let (length, turns) = (self.context, self.turns.clone());
+            let (length, turns) = (self.context, self.turns(weights)?);
             let text = Chunks { length, turns: &turns };
             return self.each(keep, |_, states| attention.apply(states.clone(), &text, observer).map(Some));
         }
@@ -106,8 +106,9 @@ impl Pass {
             inputs
         };
         match &kinds.ffn {
-            Ffn::Dense { width } => {
-                let ffn = OpenGated::open(weights, [model.hidden, *width], layer, "", 0)?;
+            Ffn::Dense { width, biases } => {
+                let form = Form { biases: *biases, ..Form::default() };
+                let ffn = OpenGated::open(weights, [model.hidden, *width], layer, "", 0, form)?;
                 self.each(keep, |_, states| ffn.apply(&normed(states), observer).map(Some))
             }
             Ffn::Experts(experts) => {
@@ -125,6 +126,21 @@ impl Pass {
                 routed.apply(experts, (weights, &model, layer), &mut inputs, states, observer)
             }
         }
+    }
+
+    /// The rotations of a chunk's positions.
+    fn turns(&mut self, weights: &Weights) -> Result<Arc<Turns>> {
+        if let Some(turns) = &self.turns {
+            return Ok(Arc::clone(turns));
+        }
+        let rope = &self.model.rope;
+        let divisors = match rope.divided {
+            true => weights.vector(ROPE_DIVISORS, rope.columns as usize / 2)?.values().to_vec(),
+            false => Vec::new(),
+        };
+        let turns = Arc::new(self.model.layers[0].attention.turns(rope, self.context, &divisors));
+        self.turns = Some(Arc::clone(&turns));
+        Ok(turns)
     }
 
     /// Calls `compute` with the first token and the states of each batch; adds what it returns to the states if

@@ -1,8 +1,8 @@
 //! What a model is: plain data, made by its family from config.json or read back from GGUF metadata. What a forward
 //! pass computes, which tensors there are and what the metadata say follows from it.
 
-use super::layer::{Attention, Experts, Ffn, Rope};
-use super::spec::Spec;
+use super::layer::{Attention, Experts, FFN_NORM, Ffn, Rope};
+use super::spec::{Source, Spec};
 use super::tensor::Role;
 
 /// A whole model: its sizes, position encoding and layers.
@@ -20,6 +20,8 @@ pub struct Description {
     pub eps: f32,
     /// Width of the FFN of dense layers; metadata have it where no layer is dense, too.
     pub ffn_width: u32,
+    /// GGUF name, within a layer, of the gains of the norm before the FFN.
+    pub ffn_norm: &'static str,
     /// Position encoding.
     pub rope: Rope,
     /// Whether the embedding is the head as well.
@@ -50,6 +52,8 @@ pub const EMBEDDING: &str = "token_embd.weight";
 pub const FINAL_NORM: &str = "output_norm.weight";
 /// GGUF name of the head.
 pub const HEAD: &str = "output.weight";
+/// GGUF name of what the frequencies of rotations are divided by.
+pub const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 impl Description {
     /// Every layer that a file may hold, those for multi-token prediction last.
@@ -62,7 +66,8 @@ impl Description {
     pub fn specs(&self) -> impl Iterator<Item = (Option<u32>, Spec)> + '_ {
         let layers = (0..).zip(self.blocks()).flat_map(move |(number, layer)| {
             let mut specs = layer.attention.specs(self.hidden, &self.rope);
-            specs.extend(layer.ffn.specs(self.hidden));
+            let ffn = layer.ffn.specs(self.hidden).into_iter();
+            specs.extend(ffn.map(|spec| spec.with_norm(FFN_NORM, self.ffn_norm)));
             if number as usize >= self.layers.len() {
                 specs.extend(self.prediction());
             }
@@ -71,7 +76,7 @@ impl Description {
         self.outside().into_iter().map(|spec| (None, spec)).chain(layers)
     }
 
-    /// Embedding, final norm, head.
+    /// Embedding, final norm, head, and divisors of frequencies.
     fn outside(&self) -> Vec<Spec> {
         let table = [self.vocabulary, self.hidden];
         let mut specs = vec![
@@ -81,6 +86,10 @@ impl Description {
         if !self.tied {
             let head = Spec::matrix(HEAD, Role::Output, "lm_head.weight", table);
             specs.push(head.reads_stream(FINAL_NORM));
+        }
+        if self.rope.divided {
+            let divisors = Spec::vector(ROPE_DIVISORS, "", self.rope.columns / 2);
+            specs.push(Spec { source: Source::Computed, ..divisors });
         }
         specs
     }

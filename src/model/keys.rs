@@ -1,8 +1,8 @@
 //! GGUF's metadata keys of a description, in both directions. What all architectures have is here; a family's `write`
 //! and `read` put it together, since presence, names and defaults of keys differ between architectures.
 
-use super::description::{Description, EMBEDDING, HEAD, Layer, in_layer};
-use super::layer::{Experts, Gating, Grouped, Groups, Pairing, Rope, Router, Shared, Yarn};
+use super::description::{Description, EMBEDDING, HEAD, Layer, ROPE_DIVISORS, in_layer};
+use super::layer::{Experts, FFN_NORM, Form, Gating, Grouped, Groups, Pairing, Rope, Router, Shared, Yarn};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
 
@@ -146,6 +146,14 @@ impl Reader<'_> {
         }
     }
 
+    /// Width of the FFN of dense layers.
+    ///
+    /// # Errors
+    /// If the key is missing.
+    pub fn ffn_width(&self) -> Result<u32> {
+        self.count("feed_forward_length", MAX_WIDTH)
+    }
+
     /// Whether a flag is set.
     pub fn flag(&self, key: &str) -> bool {
         (self.value)(&self.key(key)).and_then(|value| value.as_f64()) == Some(1.0)
@@ -188,6 +196,7 @@ impl Reader<'_> {
             context: self.count("context_length", u32::MAX)?,
             eps: self.number("attention.layer_norm_rms_epsilon")?,
             ffn_width: self.find_count("feed_forward_length", MAX_WIDTH)?.unwrap_or(0),
+            ffn_norm: FFN_NORM,
             rope,
             experts,
             tied: (self.shape)(HEAD).is_none(),
@@ -243,16 +252,34 @@ impl Reader<'_> {
             }),
             _ => None,
         };
-        Ok(Rope { columns, theta: self.number("rope.freq_base")?, pairing, yarn })
+        let divided = (self.shape)(ROPE_DIVISORS).is_some();
+        Ok(Rope { columns, theta: self.number("rope.freq_base")?, pairing, yarn, divided })
     }
 
-    /// Experts with this gating, of which the router's bias is left open.
+    /// Makes sure that experts are chosen as `only` says, which is also what a missing key means if it is `usual`.
+    ///
+    /// # Errors
+    /// If they are chosen otherwise.
+    pub fn gating(&self, only: Gating, usual: Option<Gating>) -> Result<()> {
+        const KEY: &str = "expert_gating_func";
+        let number = self.find_count(KEY, u32::MAX)?.or(usual.map(|usual| usual as u32));
+        match number.ok_or_else(|| self.missing(KEY))? {
+            number if number == only as u32 => Ok(()),
+            number => Err(Error::Unsupported(format!(
+                "{} is {number}; the forward pass knows {} here",
+                self.key(KEY),
+                only as u32
+            ))),
+        }
+    }
+
+    /// Experts with this gating, of which the router's bias is left open; `width` is the key of their width.
     ///
     /// # Errors
     /// If a key is missing, or groups do not divide the experts.
-    pub fn experts(&self, gating: Gating, normalised: bool) -> Result<Experts> {
+    pub fn experts(&self, width: &str, gating: Gating, normalised: bool) -> Result<Experts> {
         let count = self.count("expert_count", MAX_EXPERTS)?;
-        let width = self.count("expert_feed_forward_length", MAX_WIDTH)?;
+        let width = self.count(width, MAX_WIDTH)?;
         let shared = self.find_count("expert_shared_count", MAX_EXPERTS)?.filter(|count| *count > 0);
         let groups = match self.find_count("expert_group_count", count)?.filter(|groups| *groups > 0) {
             Some(groups) if !count.is_multiple_of(groups) => {
@@ -280,6 +307,7 @@ impl Reader<'_> {
                 bias: false,
             },
             shared: shared.map(|count| Shared { count, width: count * width, gated: false }),
+            form: Form::default(),
         })
     }
 }

@@ -15,7 +15,7 @@ mod tokenizer;
 mod weights;
 
 pub use crate::store::Slice;
-pub use description::{Description, EMBEDDING, FINAL_NORM, HEAD, Layer};
+pub use description::{Description, EMBEDDING, FINAL_NORM, HEAD, Layer, ROPE_DIVISORS};
 pub use file::ModelFile;
 pub use part::{Gated, Half, Input, Part, Slices};
 pub use spec::{Source, Spec};
@@ -98,10 +98,10 @@ impl Model {
                 known.join(", ")
             )));
         };
-        let arch::Described { model: mut description, left_out, mut warnings } =
+        let arch::Described { model: mut description, left_out, mut warnings, rope_divisors } =
             (family.describe)(checkpoint, options)?;
         warnings.extend(checkpoint.warnings().iter().cloned());
-        let mut builder = arch::Builder::new(checkpoint);
+        let mut builder = arch::Builder::new(checkpoint, family, description.rope.pairing, &rope_divisors);
         for (layer, spec) in description.specs() {
             builder.add(layer, &spec)?;
         }

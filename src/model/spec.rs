@@ -25,6 +25,9 @@ pub struct Spec {
     pub norm: Option<&'static str>,
     /// Whether a model may lack it.
     pub optional: bool,
+    /// Rows of each head (of a vector, numbers), if they are rotated by position: their order follows from which of them
+    /// are rotated together, and that is not the same in every checkpoint.
+    pub rotated: Option<u32>,
 }
 
 /// Where a checkpoint has the weights of a tensor.
@@ -39,6 +42,8 @@ pub enum Source {
         /// How many there are.
         count: u32,
     },
+    /// Nowhere: its numbers follow from config.json.
+    Computed,
     /// In one matrix that has `each` rows for each head, of which the slice takes some.
     Heads {
         /// The name.
@@ -87,6 +92,7 @@ impl Spec {
             source,
             norm: None,
             optional: false,
+            rotated: None,
         }
     }
 
@@ -141,6 +147,24 @@ impl Spec {
     #[must_use]
     pub fn optional(self) -> Self {
         Self { optional: true, ..self }
+    }
+
+    /// Has rows that are rotated by position, so many in a head.
+    #[must_use]
+    pub fn rotated(self, head: u32) -> Self {
+        Self { rotated: Some(head), ..self }
+    }
+
+    /// Takes another norm's place, and reads behind it.
+    #[must_use]
+    pub fn with_norm(mut self, usual: &'static str, name: &'static str) -> Self {
+        if self.name == usual {
+            name.clone_into(&mut self.name);
+        }
+        if self.norm == Some(usual) {
+            self.norm = Some(name);
+        }
+        self
     }
 
     /// The name of the whole tensor: `blk.3.attn_q.weight`.

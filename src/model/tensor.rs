@@ -7,7 +7,7 @@ use quant_kernels::Format;
 use serde::{Deserialize, Serialize};
 
 use super::part::Part;
-use crate::store::Slice;
+use crate::store::{Order, Slice};
 
 /// What a tensor does in the model; recipes choose by it and reports sum by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,6 +98,7 @@ impl TensorPlan {
             tensor: Arc::clone(&stored),
             rows: slice * rows..(slice + 1) * rows,
             transposed: false,
+            order: Order::Stored,
         };
         let slices = (0..shape.iter().skip(2).product()).map(slice).collect();
         Self {

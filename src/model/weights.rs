@@ -88,7 +88,8 @@ impl<'a> Weights<'a> {
         let tensor = self.get(tensor)?;
         let opened = self.open(tensor, slice)?;
         let mut matrix = Dense::zeros(height, width);
-        let step = (PIECE / width).clamp(1, height.max(1));
+        let step = (PIECE / width).clamp(1, height.max(1)) as u64;
+        let step = tensor.slices[slice].step(step, height.max(1) as u64) as usize;
         matrix.values_mut().par_chunks_mut(step * width).enumerate().try_for_each(|(piece, out)| {
             let first = piece * step;
             self.read_from(&*opened, tensor, slice, first..first + out.len() / width, out)

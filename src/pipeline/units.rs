@@ -81,18 +81,14 @@ impl Work {
             let planned = &plan.model.tensors[tensor];
             let (rows, columns) = (planned.rows(), planned.columns());
             let encoded = plan.format(tensor).row_bytes(columns);
-            for (slice, Slice { tensor: source, rows: window, transposed }) in
-                planned.slices.iter().enumerate()
-            {
-                let source = store.stored(source)?;
+            for (slice, of) in planned.slices.iter().enumerate() {
+                let (source, window) = (store.stored(&of.tensor)?, &of.rows);
                 let stored = source.row_bytes;
-                let step = if *transposed {
-                    rows
-                } else {
-                    (WEIGHTS / columns).min(BYTES / (stored + encoded)).clamp(1, rows)
-                };
-                let raw = if *transposed { (window.end - window.start) * stored } else { step * stored };
-                let weights = step * columns * 4 * if *transposed { 2 } else { 1 } + columns * 4;
+                let step = of.step((WEIGHTS / columns).min(BYTES / (stored + encoded)).clamp(1, rows), rows);
+                let read = of.stored_rows(&(0..step));
+                let raw = (read.end - read.start) * stored;
+                let in_between = if of.is_plain() { 0 } else { (read.end - read.start) * source.columns };
+                let weights = (step * columns + in_between) * 4 + columns * 4;
                 needs.piece = needs.piece.max(raw + step * encoded);
                 needs.scratch = needs.scratch.max(weights);
                 let place = (source.file, source.offset + window.start * stored);

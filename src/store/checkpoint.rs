@@ -5,16 +5,22 @@ use std::sync::Arc;
 
 use quant_kernels::Format;
 
-use super::{Rows, Store, Stored};
+use super::{Computed, Rows, Store, Stored};
 use crate::checkpoint::{Checkpoint, Matrix, Tensor, Values};
 use crate::error::{Error, Result};
 
 impl Store for Checkpoint {
     fn find(&self, matrix: &str) -> Option<Stored> {
-        self.get(matrix).map(|tensor| describe(self, tensor))
+        match self.get(matrix) {
+            Some(tensor) => Some(describe(self, tensor)),
+            None => Computed::parse(matrix).map(|row| row.stored().clone()),
+        }
     }
 
     fn open(&self, matrix: &str) -> Result<Box<dyn Rows + '_>> {
+        if let Some(row) = Computed::parse(matrix) {
+            return Ok(Box::new(row));
+        }
         let matrix = Matrix::open(self, matrix)?;
         let stored = describe(self, matrix.tensor());
         Ok(Box::new(Opened { matrix, stored }))
@@ -26,6 +32,9 @@ impl Store for Checkpoint {
     }
 
     fn stored(&self, matrix: &str) -> Result<Stored> {
+        if let Some(row) = Computed::parse(matrix) {
+            return Ok(row.stored().clone());
+        }
         // Names the nearest one that is there.
         self.tensor(matrix).map(|tensor| describe(self, tensor))
     }

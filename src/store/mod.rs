@@ -11,6 +11,7 @@
 //! names a matrix and a [`Slice`] of it, and does not know what stores them.
 
 mod checkpoint;
+mod computed;
 #[cfg(test)]
 mod memory;
 mod slice;
@@ -19,10 +20,11 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use computed::Computed;
 #[cfg(test)]
 pub use memory::InMemory;
 use quant_kernels::Format;
-pub use slice::{Buffers, Slice};
+pub use slice::{Buffers, Order, Pick, Slice};
 
 use crate::checkpoint::Values;
 use crate::error::{Error, Result};

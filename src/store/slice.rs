@@ -20,6 +20,49 @@ pub struct Slice {
     pub rows: Range<u64>,
     /// Whether the columns of these rows become the slice's rows.
     pub transposed: bool,
+    /// Which of the stored rows or columns are taken, and in which order.
+    pub order: Order,
+}
+
+/// The order in which a slice takes what is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As it is stored.
+    #[default]
+    Stored,
+    /// Stored rows are picked; those of no transposed slice.
+    Rows(Pick),
+    /// Stored columns are picked.
+    Columns(Pick),
+}
+
+/// What is picked of a row of things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// Of each `n` things one of the first half, then one of the second, and so on.
+    Alternating(u64),
+    /// Every other one, beginning with this, 0 or 1.
+    EveryOther(u64),
+}
+
+impl Pick {
+    /// The place of the thing that becomes the one at `index`.
+    pub fn source(self, index: u64) -> u64 {
+        match self {
+            Self::Alternating(n) => {
+                let (group, within) = (index / n, index % n);
+                group * n + within % 2 * (n / 2) + within / 2
+            }
+            Self::EveryOther(first) => 2 * index + first,
+        }
+    }
+
+    /// The smallest range that has the sources of these.
+    fn cover(self, range: &Range<u64>) -> Range<u64> {
+        let sources = || range.clone().map(|index| self.source(index));
+        let (first, last) = (sources().min().unwrap_or(0), sources().max().map_or(0, |last| last + 1));
+        first..last
+    }
 }
 
 /// Scratch memory for reading slices.
@@ -27,17 +70,33 @@ pub struct Slice {
 pub struct Buffers {
     /// Bytes as they are stored.
     pub raw: Vec<u8>,
-    /// Decoded rows of a transposed slice, in the store's order.
+    /// Decoded rows of a slice that is not as it is stored, in the store's order.
     pub stored: Vec<f32>,
 }
 
 impl Slice {
     /// The rows of the stored matrix that some rows of the slice are made of: all of them, if it is transposed.
     pub fn stored_rows(&self, rows: &Range<u64>) -> Range<u64> {
-        match self.transposed {
-            true => self.rows.clone(),
-            false => self.rows.start + rows.start..self.rows.start + rows.end,
+        let of = |rows: Range<u64>| self.rows.start + rows.start..self.rows.start + rows.end;
+        match self.order {
+            _ if self.transposed => self.rows.clone(),
+            Order::Rows(pick) => of(pick.cover(rows)),
+            _ => of(rows.clone()),
         }
+    }
+
+    /// Rows that are best read together where `step` of all `rows` are wanted: no stored row is then read twice.
+    pub fn step(&self, step: u64, rows: u64) -> u64 {
+        match self.order {
+            _ if self.transposed => rows,
+            Order::Rows(Pick::Alternating(n)) => (step / n * n).max(n).min(rows),
+            _ => step,
+        }
+    }
+
+    /// Whether its rows are those of the store, one after another.
+    pub fn is_plain(&self) -> bool {
+        !self.transposed && self.order == Order::Stored
     }
 
     /// Decodes what was loaded of [`stored_rows`](Self::stored_rows) into `rows` of the slice; `stored` is scratch.
@@ -56,11 +115,32 @@ impl Slice {
         stored: &mut Vec<f32>,
         out: &mut [f32],
     ) -> Result<()> {
-        if !self.transposed {
-            return matrix.decode(self.stored_rows(&rows), raw, out, values);
+        let from = self.stored_rows(&rows);
+        if self.is_plain() {
+            return matrix.decode(from, raw, out, values);
         }
-        self.decode_all(matrix, raw, values, stored)?;
-        self.turn(rows, stored, out);
+        let width = matrix.stored().columns as usize;
+        stored.resize((from.end - from.start) as usize * width, 0.0);
+        matrix.decode(from.clone(), raw, stored, values)?;
+        if self.transposed {
+            self.turn(rows, stored, out);
+            return Ok(());
+        }
+        match self.order {
+            Order::Rows(pick) => {
+                for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
+                    let place = (self.rows.start + pick.source(row) - from.start) as usize * width;
+                    out.copy_from_slice(&stored[place..place + width]);
+                }
+            }
+            Order::Columns(pick) => {
+                let columns = out.len() / (rows.end - rows.start).max(1) as usize;
+                for (stored, out) in stored.chunks_exact(width).zip(out.chunks_exact_mut(columns)) {
+                    (0..).zip(out).for_each(|(column, out)| *out = stored[pick.source(column) as usize]);
+                }
+            }
+            Order::Stored => {}
+        }
         Ok(())
     }
 
@@ -126,7 +206,7 @@ impl Slice {
         values: Values,
         mut each: impl FnMut(Range<u64>, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let step = if self.transposed { rows } else { (WEIGHTS / columns).clamp(1, rows) };
+        let step = self.step((WEIGHTS / columns).clamp(1, rows), rows);
         let (mut buffers, mut weights) = (Buffers::default(), Vec::new());
         for start in (0..rows).step_by(step as usize) {
             let piece = start..rows.min(start + step);
@@ -148,8 +228,12 @@ impl Slice {
         let columns = (self.rows.end - self.rows.start) as usize;
         let across = stored.len() / columns;
         for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
+            let column = match self.order {
+                Order::Columns(pick) => pick.source(row),
+                _ => row,
+            };
             for (weight, stored) in out.iter_mut().zip(stored.chunks_exact(across)) {
-                *weight = stored[row as usize];
+                *weight = stored[column as usize];
             }
         }
     }
@@ -185,7 +269,7 @@ mod tests {
         // 0 1 2 / 3 4 5 / 6 7 8 / 9 10 11
         let stored = Stored { file: "f".into(), offset: 0, rows: 4, columns: 3, row_bytes: 3, beside: None };
         let matrix = Numbers(stored);
-        let plain = Slice { tensor: "m".into(), rows: 1..4, transposed: false };
+        let plain = Slice { tensor: "m".into(), rows: 1..4, transposed: false, order: Order::Stored };
         let turned = Slice { transposed: true, ..plain.clone() };
         let read = |slice: &Slice, rows: Range<u64>, columns: u64| {
             let mut out = vec![0.0; ((rows.end - rows.start) * columns) as usize];
@@ -208,5 +292,34 @@ mod tests {
         };
         turned.each(&matrix, [3, 3], Values::Any, each).expect("read");
         assert_eq!(all, [(0..3, vec![3.0, 6.0, 9.0, 4.0, 7.0, 10.0, 5.0, 8.0, 11.0])]);
+    }
+
+    #[test]
+    fn rows_and_columns_are_picked() {
+        let stored = Stored { file: "f".into(), offset: 0, rows: 10, columns: 3, row_bytes: 3, beside: None };
+        let matrix = Numbers(stored);
+        let slice = |rows, order, transposed| Slice { tensor: "m".into(), rows, transposed, order };
+        let read = |slice: &Slice, rows: Range<u64>, columns: u64| {
+            let mut out = vec![0.0; ((rows.end - rows.start) * columns) as usize];
+            slice.read(&matrix, rows, Values::Any, &mut Buffers::default(), &mut out).expect("read");
+            out
+        };
+        let firsts = |rows: Vec<f32>| rows.chunks(3).map(|row| row[0] / 3.0).collect::<Vec<_>>();
+        // Two heads of four rows, behind two others.
+        let heads = slice(2..10, Order::Rows(Pick::Alternating(4)), false);
+        assert_eq!(firsts(read(&heads, 0..8, 3)), [2.0, 4.0, 3.0, 5.0, 6.0, 8.0, 7.0, 9.0]);
+        assert_eq!(firsts(read(&heads, 1..6, 3)), [4.0, 3.0, 5.0, 6.0, 8.0]);
+        assert_eq!(heads.stored_rows(&(5..6)), 8..9);
+        assert_eq!(heads.stored_rows(&(4..8)), 6..10);
+        assert_eq!([1, 4, 6, 9].map(|step| heads.step(step, 8)), [4, 4, 4, 8]);
+        let mut several = [0.0; 6];
+        heads.read_some(&matrix, &[1, 6], Values::Any, &mut Buffers::default(), &mut several).expect("read");
+        assert_eq!(several, [12.0, 13.0, 14.0, 21.0, 22.0, 23.0]);
+        let odd = slice(2..10, Order::Rows(Pick::EveryOther(1)), false);
+        assert_eq!(firsts(read(&odd, 1..4, 3)), [5.0, 7.0, 9.0]);
+        let columns = slice(2..4, Order::Columns(Pick::EveryOther(0)), false);
+        assert_eq!(read(&columns, 0..2, 2), [6.0, 8.0, 9.0, 11.0]);
+        let turned = slice(2..4, Order::Columns(Pick::EveryOther(0)), true);
+        assert_eq!(read(&turned, 0..2, 2), [6.0, 9.0, 8.0, 11.0]);
     }
 }

@@ -1,6 +1,7 @@
 //! What the tests share: the fixture, the program, checkpoints made to measure, and real llama.cpp.
 
 pub mod checkpoint;
+pub mod families;
 #[cfg(unix)]
 pub mod interrupted;
 pub mod python;

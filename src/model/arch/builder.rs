@@ -5,14 +5,24 @@ use std::sync::Arc;
 
 use quant_kernels::Format;
 
+use super::{Family, StoredExperts};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::model::layer::Pairing;
 use crate::model::spec::{Source, Spec};
 use crate::model::{Part, Slice, TensorPlan};
+use crate::store::{Computed, Order, Pick};
+
+/// Tensors of old checkpoints that follow from config.json.
+const RECOMPUTED: [&str; 1] = [".rotary_emb.inv_freq"];
 
 /// The tensors planned so far, and the checkpoint tensors they use.
 pub struct Builder<'a> {
     checkpoint: &'a Checkpoint,
+    family: &'a Family,
+    /// Which columns of a query or key are rotated together in the file.
+    pairing: Pairing,
+    rope_divisors: &'a [f32],
     tensors: Vec<TensorPlan>,
     /// Checkpoint names of vectors, by their names in GGUF: norms that others refer to.
     vectors: HashMap<String, Arc<str>>,
@@ -20,8 +30,21 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(checkpoint: &'a Checkpoint) -> Self {
-        Self { checkpoint, tensors: Vec::new(), vectors: HashMap::new(), used: HashSet::new() }
+    pub fn new(
+        checkpoint: &'a Checkpoint,
+        family: &'a Family,
+        pairing: Pairing,
+        rope_divisors: &'a [f32],
+    ) -> Self {
+        Self {
+            checkpoint,
+            family,
+            pairing,
+            rope_divisors,
+            tensors: Vec::new(),
+            vectors: HashMap::new(),
+            used: HashSet::new(),
+        }
     }
 
     /// Plans a tensor of a layer, or of what is outside of them. The norms that it refers to come before it.
@@ -30,11 +53,12 @@ impl<'a> Builder<'a> {
     /// If a source is not there (unless the tensor is optional), cannot be read, or has another shape.
     pub fn add(&mut self, layer: Option<u32>, spec: &Spec) -> Result<()> {
         let stored = |name: &str| match layer {
-            Some(layer) => format!("model.layers.{layer}.{name}"),
+            Some(layer) => format!("model.layers.{layer}.{}", self.family.stored_name(name)),
             None => name.to_owned(),
         };
         let [rows, columns] = spec.shape;
-        let whole = |tensor| Slice { tensor, rows: 0..rows.into(), transposed: false };
+        let order = self.order(spec);
+        let whole = |tensor| Slice { tensor, rows: 0..rows.into(), transposed: false, order };
         let slices = match &spec.source {
             Source::One(name) => {
                 let name = stored(name);
@@ -44,27 +68,34 @@ impl<'a> Builder<'a> {
                 let shape = if spec.vector { &spec.shape[1..] } else { &spec.shape[..] };
                 vec![whole(self.source(name, shape)?)]
             }
+            Source::Experts { name, count } if self.family.experts == StoredExperts::Interleaved => {
+                self.interleaved(&stored(name), *count, spec)?
+            }
             Source::Experts { name, count } => {
-                let expert = |expert: u32| stored(&name.replace("{}", &expert.to_string()));
+                let name = stored(name);
+                let expert = |expert: u32| name.replace("{}", &expert.to_string());
                 let found = (0..*count).map(|number| self.source(expert(number), &spec.shape).map(whole));
                 found.collect::<Result<_>>()?
             }
+            Source::Computed => vec![whole(Computed::name(self.rope_divisors).into())],
             Source::Heads { name, heads, each, rows, transposed } => {
                 let tensor = self.source(stored(name), &[heads * each, columns])?;
                 let head = |head: u32| {
                     let first = u64::from(head) * u64::from(*each);
                     let rows = first + u64::from(rows.start)..first + u64::from(rows.end);
-                    Slice { tensor: Arc::clone(&tensor), rows, transposed: *transposed }
+                    Slice { tensor: Arc::clone(&tensor), rows, transposed: *transposed, order: Order::Stored }
                 };
                 (0..*heads).map(head).collect()
             }
         };
         let name = spec.full_name(layer);
-        let transposed = slices.iter().any(|slice| slice.transposed);
-        let [ne0, ne1] = if transposed { [rows, columns] } else { [columns, rows] };
+        // Shapes of heads are those that are stored, all others those of the file.
+        let turned = matches!(spec.source, Source::Heads { transposed: true, .. });
+        let [ne0, ne1] = if turned { [rows, columns] } else { [columns, rows] };
         let shape: Vec<u64> = match spec.source {
-            Source::One(_) if spec.vector => vec![ne0.into()],
+            Source::One(_) | Source::Computed if spec.vector => vec![ne0.into()],
             Source::One(_) => vec![ne0.into(), ne1.into()],
+            Source::Experts { count, .. } if spec.vector => vec![ne0.into(), count.into()],
             _ => vec![ne0.into(), ne1.into(), slices.len() as u64],
         };
         if spec.vector {
@@ -93,10 +124,50 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Experts that are stored in one tensor, transposed, with alternating outputs of gate and up; or their biases, which
+    /// are rows of one slice.
+    fn interleaved(&mut self, name: &str, count: u32, spec: &Spec) -> Result<Vec<Slice>> {
+        let [rows, columns] = spec.shape;
+        let fused = name
+            .replace(".{}", "")
+            .replace(".gate_proj", ".gate_up_proj")
+            .replace(".up_proj", ".gate_up_proj");
+        let fused = fused.replace(".weight", "").replace(".bias", "_bias");
+        let order = match name {
+            _ if name.contains(".gate_proj") => Order::Columns(Pick::EveryOther(0)),
+            _ if name.contains(".up_proj") => Order::Columns(Pick::EveryOther(1)),
+            _ => Order::Stored,
+        };
+        let times = if order == Order::Stored { 1 } else { 2 };
+        if spec.vector {
+            let tensor = self.source(fused, &[count, times * columns])?;
+            return Ok(vec![Slice { tensor, rows: 0..count.into(), transposed: false, order }]);
+        }
+        let tensor = self.source(fused, &[count, columns, times * rows])?;
+        let expert = |expert: u64| {
+            let rows = expert * u64::from(columns)..(expert + 1) * u64::from(columns);
+            Slice { tensor: Arc::clone(&tensor), rows, transposed: true, order }
+        };
+        Ok((0..u64::from(count)).map(expert).collect())
+    }
+
+    /// The order in which the file has the rows of a matrix, or the numbers of a vector.
+    fn order(&self, spec: &Spec) -> Order {
+        match spec.rotated {
+            Some(head) if self.family.stored != self.pairing => {
+                // Only halves become neighbours: no architecture of llama.cpp asks for the inverse.
+                let pick = Pick::Alternating(head.into());
+                if spec.vector { Order::Columns(pick) } else { Order::Rows(pick) }
+            }
+            _ => Order::Stored,
+        }
+    }
+
     /// The tensors, once every tensor of the checkpoint is used or left out on purpose.
     pub fn finish(self, left_out: impl Fn(&str) -> bool) -> Result<Vec<TensorPlan>> {
         let is_known = |name: &str| {
             self.used.contains(name)
+                || RECOMPUTED.iter().any(|part| name.ends_with(part))
                 || self.checkpoint.is_left_out(name)
                 || self.checkpoint.is_companion(name)
                 || left_out(name)

@@ -5,11 +5,20 @@
 mod builder;
 mod deepseek2;
 mod fields;
+mod glm4moe;
+mod gpt_oss;
+mod grouped;
+mod llama;
+mod minimax_m2;
+mod qwen2;
+mod qwen2moe;
+mod qwen3;
 mod qwen3moe;
 mod rope;
 mod sampling;
 
 use super::keys::{Reader, Writer};
+use super::layer::Pairing;
 use super::{Description, Options};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, Warning};
@@ -23,12 +32,34 @@ pub struct Family {
     pub arch: &'static str,
     /// Names in config.json's `architectures`.
     pub architectures: &'static [&'static str],
+    /// Which columns of a query or key are rotated together in a checkpoint.
+    pub stored: Pairing,
+    /// Parts of names that are others in its checkpoints than in most.
+    pub names: &'static [(&'static str, &'static str)],
+    /// How its checkpoints have routed experts.
+    pub experts: StoredExperts,
     /// Describes a checkpoint; see [`Model::plan`](super::Model::plan) for its errors.
     pub describe: fn(&Checkpoint, &Options) -> Result<Described>,
     /// Writes the architecture's keys.
     pub write: fn(&Description, &mut Writer),
     /// Reads them back.
     pub read: fn(&Reader) -> Result<Description>,
+}
+
+/// How a checkpoint has the matrices of routed experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredExperts {
+    /// Each by itself.
+    Each,
+    /// All in one tensor, transposed; rows of gate and up alternate in another. Biases likewise.
+    Interleaved,
+}
+
+impl Family {
+    /// The name that its checkpoints have for what most call `name`.
+    fn stored_name(&self, name: &str) -> String {
+        self.names.iter().fold(name.to_owned(), |name, (usual, own)| name.replace(usual, own))
+    }
 }
 
 /// A checkpoint, described.
@@ -39,7 +70,29 @@ pub struct Described {
     pub left_out: std::ops::Range<u32>,
     /// Warnings about config.json.
     pub warnings: Vec<Warning>,
+    /// What the frequencies of rotations are divided by, where that is a tensor.
+    pub rope_divisors: Vec<f32>,
 }
 
+/// How Mixtral's checkpoints call experts and router, and those of models made after it.
+const MIXTRAL: &[(&str, &str)] = &[
+    ("mlp.gate.e_score_correction_bias", "block_sparse_moe.e_score_correction_bias"),
+    ("mlp.gate.weight", "block_sparse_moe.gate.weight"),
+    ("mlp.experts", "block_sparse_moe.experts"),
+    ("experts.{}.gate_proj", "experts.{}.w1"),
+    ("experts.{}.up_proj", "experts.{}.w3"),
+    ("experts.{}.down_proj", "experts.{}.w2"),
+];
+
 /// All families.
-pub const FAMILIES: &[Family] = &[deepseek2::FAMILY, qwen3moe::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    deepseek2::FAMILY,
+    glm4moe::FAMILY,
+    gpt_oss::FAMILY,
+    llama::FAMILY,
+    minimax_m2::FAMILY,
+    qwen2::FAMILY,
+    qwen2moe::FAMILY,
+    qwen3::FAMILY,
+    qwen3moe::FAMILY,
+];

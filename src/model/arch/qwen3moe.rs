@@ -6,16 +6,26 @@ use super::fields::{
     Treatment::{Ignored, Only, Read},
     check,
 };
-use super::{Described, Family, rope};
+use super::{Described, Family, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::keys::{MAX_EXPERTS, MAX_HEAD, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH};
 use crate::model::keys::{Reader, Writer};
-use crate::model::layer::{Attention, Experts, Ffn, Gating, Grouped, Pairing, QkNorm, Rope, Router};
+use crate::model::layer::{
+    Attention, Experts, FFN_NORM, Ffn, Form, Gating, Grouped, Pairing, QkNorm, Rope, Router,
+};
 use crate::model::{Description, Layer, Options};
 
-pub const FAMILY: Family =
-    Family { arch: "qwen3moe", architectures: &["Qwen3MoeForCausalLM"], describe, write, read };
+pub const FAMILY: Family = Family {
+    arch: "qwen3moe",
+    architectures: &["Qwen3MoeForCausalLM"],
+    stored: Pairing::Halves,
+    names: &[],
+    experts: StoredExperts::Each,
+    describe,
+    write,
+    read,
+};
 
 const FIELDS: &[Field] = &[
     ("hidden_size", Read),
@@ -50,7 +60,7 @@ const FIELDS: &[Field] = &[
 fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let config = checkpoint.config();
     let mut warnings = check(config, &[FIELDS, GENERAL])?;
-    warnings.extend(rope::warnings(config)?);
+    warnings.extend(rope::warnings(config, &[])?);
     if options.keep_mtp {
         let problem = "--keep-mtp: qwen3moe has no layers for multi-token prediction";
         return Err(Error::Argument(problem.into()));
@@ -81,14 +91,15 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         context: config.count("max_position_embeddings", u32::MAX)?,
         eps: config.positive("rms_norm_eps")?,
         ffn_width: config.count("intermediate_size", MAX_WIDTH)?,
-        rope: Rope { columns: width, theta, pairing: Pairing::Halves, yarn },
+        rope: Rope { columns: width, theta, pairing: Pairing::Halves, yarn, divided: false },
+        ffn_norm: FFN_NORM,
         tied: config.find("tie_word_embeddings")?.unwrap_or(false),
         layers: (0..layers).map(|_| layer(&attention(heads, kv_heads, width), &experts)).collect(),
         experts: Some(experts),
         mtp: Vec::new(),
         bos: None,
     };
-    Ok(Described { model, left_out: 0..0, warnings })
+    Ok(Described { model, left_out: 0..0, warnings, rope_divisors: Vec::new() })
 }
 
 fn layer(attention: &Grouped, experts: &Experts) -> Layer {
@@ -113,7 +124,7 @@ fn attention(heads: u32, kv_heads: u32, width: u32) -> Grouped {
 fn experts(count: u32, used: u32, width: u32, scale: f32) -> Experts {
     let gating = Gating::Softmax;
     let router = Router { used, groups: None, gating, normalised: true, scale, bias: false };
-    Experts { count, width, router, shared: None }
+    Experts { count, width, router, shared: None, form: Form::default() }
 }
 
 fn write(model: &Description, keys: &mut Writer) {
@@ -130,7 +141,7 @@ fn write(model: &Description, keys: &mut Writer) {
 }
 
 fn read(keys: &Reader) -> Result<Description> {
-    let found = keys.experts(Gating::Softmax, true)?;
+    let found = keys.experts("expert_feed_forward_length", Gating::Softmax, true)?;
     let experts = experts(found.count, found.router.used, found.width, found.router.scale);
     let [heads, kv_heads, width] = keys.grouped()?;
     let attention = attention(heads, kv_heads, width);

@@ -1,19 +1,21 @@
-//! Position encoding: `rope_theta` and yarn, as families read them from config.json.
+//! Position encoding: `rope_theta` and its scalings, as families read them from config.json.
 
-use super::fields::{ROPE, check};
+use std::f32::consts::PI;
+
+use super::fields::{Field, ROPE, check};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result, Warning};
 use crate::model::layer::Yarn;
 
-/// Warnings about unknown fields of the position encoding.
+/// Warnings about unknown fields of the position encoding; the family's `own` list goes before the general one.
 ///
 /// # Errors
 /// If one has a value that no GGUF file can say.
-pub fn warnings(config: &Config) -> Result<Vec<Warning>> {
+pub fn warnings(config: &Config, own: &[Field]) -> Result<Vec<Warning>> {
     let mut warnings = Vec::new();
     for field in ["rope_parameters", "rope_scaling"] {
         if config.has(field) {
-            warnings.extend(check(&config.object(field)?, &[ROPE])?);
+            warnings.extend(check(&config.object(field)?, &[own, ROPE])?);
         }
     }
     // The newer of the two counts, and what it says of rope_theta.
@@ -39,11 +41,79 @@ fn contradiction(older: &Config, newer: &Config, name: &str) -> Option<Warning> 
     (!is_same).then(|| Warning::new(older.fault(name, problem)))
 }
 
+/// How frequencies are changed for texts that are longer than those of the training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scaling {
+    /// They are not.
+    None,
+    /// Yarn.
+    Yarn(Yarn),
+    /// Llama 3's, which is a tensor in GGUF.
+    Llama3(Llama3),
+}
+
+/// Llama 3's scaling: long waves are stretched, short ones not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Llama3 {
+    factor: f32,
+    /// Waves in the original context: with fewer than this a frequency is divided by the factor.
+    low: f32,
+    /// With more than this it stays.
+    high: f32,
+    original: f32,
+}
+
+impl Llama3 {
+    /// What the frequency of each pair of columns is divided by, in f32 as everybody computes it.
+    pub fn divisors(&self, theta: f32, columns: u32) -> Vec<f32> {
+        let divisor = |pair: u32| {
+            let frequency = 1.0 / libm::powf(theta, (2 * pair) as f32 / columns as f32);
+            let length = 2.0 * PI / frequency;
+            if length < self.original / self.high {
+                1.0
+            } else if length > self.original / self.low {
+                self.factor
+            } else {
+                let share = (self.original / length - self.low) / (self.high - self.low);
+                1.0 / ((1.0 - share) / self.factor + share)
+            }
+        };
+        (0..columns / 2).map(divisor).collect()
+    }
+}
+
 /// Base of the rotations, and yarn, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`.
 ///
 /// # Errors
 /// If a field is missing or absurd, or the scaling has no GGUF form.
 pub fn read(config: &Config) -> Result<(f32, Option<Yarn>)> {
+    without_llama3(read_any(config, None)?)
+}
+
+/// The same, with the base of a class that has a default for it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_or(config: &Config, usual: f32) -> Result<(f32, Option<Yarn>)> {
+    without_llama3(read_any(config, Some(usual))?)
+}
+
+fn without_llama3(found: (f32, Scaling)) -> Result<(f32, Option<Yarn>)> {
+    match found {
+        (theta, Scaling::None) => Ok((theta, None)),
+        (theta, Scaling::Yarn(yarn)) => Ok((theta, Some(yarn))),
+        (_, Scaling::Llama3(_)) => {
+            let problem = "config.json: rope scaling is \"llama3\", which llama.cpp has for the architecture llama alone";
+            Err(Error::Unsupported(problem.into()))
+        }
+    }
+}
+
+/// The same with every scaling; `usual` is the base of a class that has a default for it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_any(config: &Config, usual: Option<f32>) -> Result<(f32, Scaling)> {
     let newer = config.has("rope_parameters");
     let scaling = if newer {
         Some(config.object("rope_parameters")?)
@@ -52,28 +122,40 @@ pub fn read(config: &Config) -> Result<(f32, Option<Yarn>)> {
     } else {
         None
     };
-    let theta = match &scaling {
-        Some(scaling) if newer && scaling.has("rope_theta") => scaling.positive("rope_theta")?,
+    let theta = match (&scaling, usual) {
+        (Some(scaling), _) if newer && scaling.has("rope_theta") => scaling.positive("rope_theta")?,
+        (_, Some(usual)) if !config.has("rope_theta") => usual,
         _ => config.positive("rope_theta")?,
     };
-    let Some(scaling) = scaling else { return Ok((theta, None)) };
+    let Some(scaling) = scaling else { return Ok((theta, Scaling::None)) };
     let field = if scaling.has("rope_type") { "rope_type" } else { "type" };
     let kind: String = scaling.get(field)?;
+    let original = || scaling.count("original_max_position_embeddings", u32::MAX);
     match kind.as_str() {
-        "default" => return Ok((theta, None)),
+        "default" => return Ok((theta, Scaling::None)),
         "yarn" => {}
+        "llama3" => {
+            let number = |field: &str| scaling.positive(field);
+            let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
+            if low >= high {
+                let problem = format!("is {high}; expected more than low_freq_factor, {low}");
+                return Err(scaling.fault("high_freq_factor", problem));
+            }
+            let llama3 = Llama3 { factor: number("factor")?, low, high, original: original()? as f32 };
+            return Ok((theta, Scaling::Llama3(llama3)));
+        }
         other => {
-            let problem = format!("config.json: rope scaling is \"{other}\"; known are yarn and default");
-            return Err(Error::Unsupported(problem));
+            let problem = format!("is \"{other}\"; known are default, yarn, and for Llama llama3");
+            return Err(Error::Unsupported(scaling.says(field, &problem)));
         }
     }
     let beta = |field: &str| {
         if scaling.has(field) { scaling.positive(field).map(Some) } else { Ok(None) }
     };
     let factor = scaling.positive("factor")?;
-    let original = scaling.count("original_max_position_embeddings", u32::MAX)?;
     let (beta_fast, beta_slow) = (beta("beta_fast")?, beta("beta_slow")?);
-    Ok((theta, Some(Yarn { factor, original, beta_fast, beta_slow, log_multiplier: None })))
+    let yarn = Yarn { factor, original: original()?, beta_fast, beta_slow, log_multiplier: None };
+    Ok((theta, Scaling::Yarn(yarn)))
 }
 
 /// Yarn's multiplier for latent attention, from `mscale` and `mscale_all_dim`.

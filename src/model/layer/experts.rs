@@ -4,17 +4,19 @@
 use dense_kernels::Dense;
 
 use super::exp::exp;
-use super::gated::{OpenGated, THREE, placed, shape, specs};
-use super::{FFN_NORM, Inputs, Observer, Router, apply};
+use super::gated::{Form, OpenGated, THREE, placed, shape, specs};
+use super::{FFN_NORM, Inputs, Observer, Router, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
 use crate::model::part::Gated;
-use crate::model::spec::Spec;
+use crate::model::spec::{Source, Spec};
 use crate::model::tensor::Role;
 
 const ROUTER: &str = "ffn_gate_inp.weight";
 const ROUTER_BIAS: &str = "exp_probs_b.bias";
+/// Of the logits themselves, unlike the one above.
+const LOGIT_BIAS: &str = "ffn_gate_inp.bias";
 const SHARED_GATE: &str = "ffn_gate_inp_shexp.weight";
 
 /// Experts of a layer.
@@ -28,6 +30,8 @@ pub struct Experts {
     pub router: Router,
     /// Those that every token uses.
     pub shared: Option<Shared>,
+    /// Biases and activation of the routed ones.
+    pub form: Form,
 }
 
 /// Experts that every token uses, stored as one FFN.
@@ -46,6 +50,10 @@ impl Experts {
     pub fn specs(&self, hidden: u32) -> Vec<Spec> {
         let router = Spec::matrix(ROUTER, Role::Router, "mlp.gate.weight", [self.count, hidden]);
         let mut all = vec![router.reads_stream(FFN_NORM)];
+        if self.form.biases {
+            let bias = Spec::vector(LOGIT_BIAS, "mlp.gate.bias", self.count);
+            all.push(bias.role(Role::Router));
+        }
         if self.router.bias {
             let bias = Spec::vector(ROUTER_BIAS, "mlp.gate.e_score_correction_bias", self.count);
             all.push(bias.role(Role::Router));
@@ -58,6 +66,15 @@ impl Experts {
             let spec = if gated == Gated::Down { spec } else { spec.one_type() };
             placed(spec, gated)
         }));
+        if self.form.biases {
+            all.extend(THREE.map(|(gated, name, source)| {
+                let source =
+                    Source::Experts { name: format!("mlp.experts.{{}}.{source}.bias"), count: self.count };
+                let bias =
+                    Spec::vector(&format!("ffn_{name}_exps.bias"), "", shape(gated, hidden, self.width)[0]);
+                Spec { source, ..bias }
+            }));
+        }
         if let Some(shared) = &self.shared {
             if shared.gated {
                 let source = "mlp.shared_expert_gate.weight";
@@ -65,7 +82,7 @@ impl Experts {
                 all.push(gate.reads_stream(FFN_NORM));
             }
             let module = if shared.gated { "mlp.shared_expert" } else { "mlp.shared_experts" };
-            all.extend(specs("_shexp", module, Role::SharedExperts, hidden, shared.width));
+            all.extend(specs("_shexp", module, Role::SharedExperts, [hidden, shared.width], false));
         }
         all
     }
@@ -97,11 +114,11 @@ impl Experts {
         let hidden = model.hidden as usize;
         let name = |name: &str| in_layer(layer, name);
         let bias = self.router.bias.then(|| weights.vector(&name(ROUTER_BIAS), self.count as usize));
-        let shared = self
-            .shared
-            .as_ref()
-            .map(|shared| OpenGated::open(weights, [model.hidden, shared.width], layer, "_shexp", 0));
+        let shared = self.shared.as_ref().map(|shared| {
+            OpenGated::open(weights, [model.hidden, shared.width], layer, "_shexp", 0, Form::default())
+        });
         let gated = self.shared.as_ref().is_some_and(|shared| shared.gated);
+        let logit_bias = self.form.biases.then(|| weights.vector(&name(LOGIT_BIAS), self.count as usize));
         let shared_gate = gated.then(|| weights.matrix(&name(SHARED_GATE), 0, [1, hidden]));
         let gate = weights.matrix(&name(ROUTER), 0, [self.count as usize, hidden])?;
         let place = weights.place(&name(ROUTER)).expect("it was read");
@@ -110,6 +127,7 @@ impl Experts {
             gate,
             place,
             bias: bias.transpose()?,
+            logit_bias: logit_bias.transpose()?,
             shared: shared.transpose()?,
             shared_gate: shared_gate.transpose()?,
         })
@@ -126,7 +144,7 @@ impl Experts {
         layer: usize,
         expert: usize,
     ) -> Result<OpenGated> {
-        OpenGated::open(weights, [model.hidden, self.width], layer, "_exps", expert)
+        OpenGated::open(weights, [model.hidden, self.width], layer, "_exps", expert, self.form)
     }
 }
 
@@ -136,6 +154,7 @@ pub struct OpenExperts<'a> {
     gate: Dense,
     place: usize,
     bias: Option<Dense>,
+    logit_bias: Option<Dense>,
     shared: Option<OpenGated>,
     shared_gate: Option<Dense>,
 }
@@ -155,7 +174,7 @@ impl OpenExperts<'_> {
     /// Those of the observer.
     pub fn route(&self, inputs: &Dense, observer: &mut dyn Observer) -> Result<Vec<Route>> {
         observer.see(Inputs { tensors: &[self.place], slice: 0, inputs: inputs.view() })?;
-        let logits = apply(&self.gate, inputs.view());
+        let logits = biased(apply(&self.gate, inputs.view()), self.logit_bias.as_ref());
         let bias = self.bias.as_ref().map(Dense::values);
         let route = |logits: &[f32]| {
             let scores = self.router.scores(logits);
@@ -202,7 +221,7 @@ mod tests {
             scale: 1.0,
             bias: false,
         };
-        let none = Experts { count: 3, width: 4, router, shared: None };
+        let none = Experts { count: 3, width: 4, router, shared: None, form: Form::default() };
         let plain = Experts { shared: Some(Shared { count: 1, width: 6, gated: false }), ..none.clone() };
         let gated = Experts { shared: Some(Shared { count: 1, width: 6, gated: true }), ..none.clone() };
         let grouped = Grouped {
@@ -217,7 +236,7 @@ mod tests {
             rotated: false,
         };
         let attention = Attention::Grouped(grouped);
-        let rope = Rope { columns: 2, theta: 10.0, pairing: Pairing::Halves, yarn: None };
+        let rope = Rope { columns: 2, theta: 10.0, pairing: Pairing::Halves, yarn: None, divided: false };
         let model = model(rope, Layer { attention, ffn: Ffn::Experts(gated.clone()) });
         let (store, tensors) = tensors(&Ffn::Experts(gated.clone()).specs(model.hidden), 5);
         let weights = Weights::new(&store, tensors);

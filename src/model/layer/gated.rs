@@ -2,8 +2,8 @@
 
 use dense_kernels::Dense;
 
-use super::norm::gate;
-use super::{FFN_NORM, Inputs, Observer, apply};
+use super::norm::{gate, gate_clamped};
+use super::{FFN_NORM, Inputs, Observer, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::in_layer;
@@ -16,12 +16,25 @@ pub(super) const THREE: [(Gated, &str, &str); 3] =
     [(Gated::Gate, "gate", "gate_proj"), (Gated::Up, "up", "up_proj"), (Gated::Down, "down", "down_proj")];
 
 /// The tensors `ffn_{gate,up,down}SUFFIX`.
-pub(super) fn specs(suffix: &str, module: &str, role: Role, hidden: u32, width: u32) -> Vec<Spec> {
-    let spec = |(gated, name, source): (Gated, &str, &str)| {
-        let (name, source) = (format!("ffn_{name}{suffix}.weight"), format!("{module}.{source}.weight"));
-        placed(Spec::matrix(&name, role, &source, shape(gated, hidden, width)), gated)
-    };
-    THREE.into_iter().map(spec).collect()
+pub(super) fn specs(
+    suffix: &str,
+    module: &str,
+    role: Role,
+    [hidden, width]: [u32; 2],
+    biases: bool,
+) -> Vec<Spec> {
+    let mut specs = Vec::new();
+    for (gated, name, source) in THREE {
+        let shape = shape(gated, hidden, width);
+        let part = |part: &str| (format!("ffn_{name}{suffix}.{part}"), format!("{module}.{source}.{part}"));
+        let (weight, from) = part("weight");
+        specs.push(placed(Spec::matrix(&weight, role, &from, shape), gated));
+        if biases {
+            let (bias, from) = part("bias");
+            specs.push(Spec::vector(&bias, &from, shape[0]));
+        }
+    }
+    specs
 }
 
 /// `[out, in]` of one of the three.
@@ -38,6 +51,25 @@ pub(super) fn placed(spec: Spec, gated: Gated) -> Spec {
     }
 }
 
+/// What a gated FFN has besides its three matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// Whether each has a bias. (The router of experts then has one too.)
+    pub biases: bool,
+    /// What becomes of the products of gate and up.
+    pub activation: Activation,
+}
+
+/// How gate and up become the input of down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// silu(gate) * up.
+    #[default]
+    Silu,
+    /// gpt-oss's: gate at most 7 and up between -7 and 7, then gate * sigmoid(1.702 gate) * (up + 1).
+    Clamped,
+}
+
 /// The three matrices in memory.
 pub struct OpenGated {
     /// Places of gate and up, which share inputs, and of down.
@@ -47,10 +79,13 @@ pub struct OpenGated {
     gate: Dense,
     up: Dense,
     down: Dense,
+    /// Of the three in their order.
+    biases: Option<[Dense; 3]>,
+    activation: Activation,
 }
 
 impl OpenGated {
-    /// Reads `blk.LAYER.ffn_{gate,up,down}SUFFIX`, of stacked experts one slice.
+    /// Reads `blk.LAYER.ffn_{gate,up,down}SUFFIX`, of stacked experts one slice; with biases, if there are some.
     ///
     /// # Errors
     /// If they cannot be read, or have other shapes.
@@ -60,6 +95,7 @@ impl OpenGated {
         layer: usize,
         suffix: &str,
         slice: usize,
+        form: Form,
     ) -> Result<Self> {
         let read = |(gated, name, _): (Gated, &str, &str)| {
             let name = in_layer(layer, &format!("ffn_{name}{suffix}.weight"));
@@ -68,7 +104,30 @@ impl OpenGated {
         };
         let [gate, up, down] = THREE.map(read);
         let ((gate_place, gate), (up_place, up), (down_place, down)) = (gate?, up?, down?);
-        Ok(Self { inner: [gate_place, up_place], down_place, slice, gate, up, down })
+        let bias = |(gated, name, _): (Gated, &str, &str)| {
+            let name = in_layer(layer, &format!("ffn_{name}{suffix}.bias"));
+            // Those of experts are rows of one tensor.
+            let rows = weights.get(&name)?.rows() as usize;
+            weights.check(&name, 0, [rows.max(slice + 1), shape(gated, hidden, width)[0] as usize])?;
+            weights.rows(&name, 0, &[slice as u64])
+        };
+        let biases = match form.biases {
+            true => {
+                let [gate, up, down] = THREE.map(bias);
+                Some([gate?, up?, down?])
+            }
+            false => None,
+        };
+        Ok(Self {
+            inner: [gate_place, up_place],
+            down_place,
+            slice,
+            gate,
+            up,
+            down,
+            biases,
+            activation: form.activation,
+        })
     }
 
     /// The output for rows of normalised states, a row for each.
@@ -78,9 +137,17 @@ impl OpenGated {
     pub fn apply(&self, inputs: &Dense, observer: &mut dyn Observer) -> Result<Dense> {
         let slice = self.slice;
         observer.see(Inputs { tensors: &self.inner, slice, inputs: inputs.view() })?;
-        let mut gated = apply(&self.gate, inputs.view());
-        gate(&mut gated, &apply(&self.up, inputs.view()));
+        let [gate_bias, up_bias, down_bias] = match &self.biases {
+            Some(biases) => biases.each_ref().map(Some),
+            None => [None; 3],
+        };
+        let mut gated = biased(apply(&self.gate, inputs.view()), gate_bias);
+        let up = biased(apply(&self.up, inputs.view()), up_bias);
+        match self.activation {
+            Activation::Silu => gate(&mut gated, &up),
+            Activation::Clamped => gate_clamped(&mut gated, &up),
+        }
         observer.see(Inputs { tensors: &[self.down_place], slice, inputs: gated.view() })?;
-        Ok(apply(&self.down, gated.view()))
+        Ok(biased(apply(&self.down, gated.view()), down_bias))
     }
 }

@@ -11,7 +11,7 @@ use dense_kernels::{Accum, Dense, View, one_thread};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::norm::{normalise, softmax};
-use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, apply};
+use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
@@ -22,7 +22,9 @@ use crate::model::tensor::Role;
 const QUERIES: usize = 128;
 
 /// Names of the three projections: in GGUF without suffix, and in a checkpoint.
-const PROJECTIONS: [(&str, &str); 3] = [("attn_q", "q_proj"), ("attn_k", "k_proj"), ("attn_v", "v_proj")];
+const PROJECTIONS: [(&str, &str); 3] = [("attn_q", "q_proj"), ("attn_k", "k_proj"), (VALUES, "v_proj")];
+/// Those of them that are not rotated.
+const VALUES: &str = "attn_v";
 const Q_NORM: &str = "attn_q_norm.weight";
 const K_NORM: &str = "attn_k_norm.weight";
 const SINKS: &str = "attn_sinks.weight";
@@ -73,10 +75,11 @@ impl Grouped {
         let mut specs = Vec::new();
         for ((name, from), rows) in PROJECTIONS.into_iter().zip(self.widths()) {
             let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+            let placed = |spec: Spec| if name == VALUES { spec } else { spec.rotated(self.width) };
             let matrix = Spec::matrix(&weight, Role::Attention, &source(from, "weight"), [rows, hidden]);
-            specs.push(matrix.reads_stream(ATTENTION_NORM));
+            specs.push(placed(matrix.reads_stream(ATTENTION_NORM)));
             if self.biases {
-                specs.push(Spec::vector(&bias, &source(from, "bias"), rows));
+                specs.push(placed(Spec::vector(&bias, &source(from, "bias"), rows)));
             }
         }
         if let Some(norm) = self.qk_norm {
@@ -174,14 +177,7 @@ struct Projection {
 
 impl Projection {
     fn apply(&self, inputs: View<'_>) -> Dense {
-        let mut out = apply(&self.matrix, inputs);
-        if let Some(bias) = &self.bias {
-            let columns = out.columns();
-            for row in out.values_mut().chunks_exact_mut(columns) {
-                row.iter_mut().zip(bias.values()).for_each(|(x, bias)| *x += bias);
-            }
-        }
-        out
+        biased(apply(&self.matrix, inputs), self.bias.as_ref())
     }
 }
 
@@ -389,7 +385,8 @@ mod tests {
             sinks: true,
             ..group.clone()
         };
-        let halves = |columns| Rope { columns, theta: 100.0, pairing: Pairing::Halves, yarn: None };
+        let halves =
+            |columns| Rope { columns, theta: 100.0, pairing: Pairing::Halves, yarn: None, divided: false };
         let neighbours = Rope { pairing: Pairing::Neighbours, ..halves(6) };
         for (grouped, rope) in [
             (PLAIN, neighbours),
@@ -399,13 +396,13 @@ mod tests {
             (Grouped { kv_heads: 1, ..all }, neighbours),
         ] {
             let attention = Attention::Grouped(grouped.clone());
-            let ffn = Ffn::Dense { width: 8 };
+            let ffn = Ffn::Dense { width: 8, biases: false };
             let model = model(rope, Layer { attention: attention.clone(), ffn });
             let (store, tensors) = tensors(&attention.specs(model.hidden, &rope), 7);
             let weights = Weights::new(&store, tensors);
             let hidden = model.hidden as usize;
             let states = Random(3).values(2 * 5 * hidden, 1.0);
-            let turns = attention.turns(&rope, 5);
+            let turns = attention.turns(&rope, 5, &[]);
             let open = attention.open(&weights, &model, 0).expect("there");
             let text = Chunks { length: 5, turns: &turns };
             let found = open.apply(Dense::new(hidden, states.clone()), &text, &mut Ignore).expect("computed");

@@ -23,7 +23,7 @@ mod router;
 use dense_kernels::{Accum, Dense, View, product};
 
 pub use experts::{Experts, OpenExperts, Route, Shared};
-pub use gated::OpenGated;
+pub use gated::{Activation, Form, OpenGated};
 pub use grouped::{Grouped, QkNorm};
 pub use latent::Latent;
 pub use norm::normalise;
@@ -41,8 +41,11 @@ use crate::error::Result;
 /// Name of the gains of the norm before attention.
 const ATTENTION_NORM: &str = "attn_norm.weight";
 
-/// Name of the gains of the norm before the FFN.
-const FFN_NORM: &str = "ffn_norm.weight";
+/// Name of the gains of the norm before the FFN, in most architectures.
+pub const FFN_NORM: &str = "ffn_norm.weight";
+
+/// Their name in the others.
+pub const POST_ATTENTION_NORM: &str = "post_attention_norm.weight";
 
 /// A layer's attention.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +63,8 @@ pub enum Ffn {
     Dense {
         /// Numbers between its matrices.
         width: u32,
+        /// Whether its matrices have biases.
+        biases: bool,
     },
     /// Experts, of which a token uses a few.
     Experts(Experts),
@@ -110,11 +115,12 @@ impl Attention {
         }
     }
 
-    /// The rotations that it needs for positions below `length`.
-    pub fn turns(&self, rope: &Rope, length: usize) -> Turns {
+    /// The rotations that it needs for positions below `length`; frequencies are divided by the divisors, if there are
+    /// some.
+    pub fn turns(&self, rope: &Rope, length: usize, divisors: &[f32]) -> Turns {
         match self {
-            Self::Latent(_) => Turns::new(length, rope, 1.0),
-            Self::Grouped(_) => Turns::new(length, rope, rope.magnitude()),
+            Self::Latent(_) => Turns::new(length, rope, 1.0, divisors),
+            Self::Grouped(_) => Turns::new(length, rope, rope.magnitude(), divisors),
         }
     }
 
@@ -148,7 +154,9 @@ impl Ffn {
     pub fn specs(&self, hidden: u32) -> Vec<Spec> {
         let norm = Spec::vector(FFN_NORM, "post_attention_layernorm.weight", hidden);
         let specs = match self {
-            Self::Dense { width } => gated::specs("", "mlp", Role::DenseFfn, hidden, *width),
+            Self::Dense { width, biases } => {
+                gated::specs("", "mlp", Role::DenseFfn, [hidden, *width], *biases)
+            }
             Self::Experts(experts) => experts.specs(hidden),
         };
         std::iter::once(norm).chain(specs).map(|spec| spec.half(Half::Ffn)).collect()
@@ -159,13 +167,13 @@ impl Ffn {
     /// # Errors
     /// If they cannot be read.
     pub fn norm(weights: &Weights, model: &Description, layer: usize) -> Result<Dense> {
-        weights.vector(&in_layer(layer, FFN_NORM), model.hidden as usize)
+        weights.vector(&in_layer(layer, model.ffn_norm), model.hidden as usize)
     }
 
     /// Its sizes by name, for messages.
     pub fn sizes(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::Dense { width } => vec![("width of the FFN", width.to_string())],
+            Self::Dense { width, .. } => vec![("width of the FFN", width.to_string())],
             Self::Experts(experts) => experts.sizes(),
         }
     }
@@ -176,6 +184,17 @@ pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
     let mut out = Dense::zeros(inputs.rows(), weights.rows());
     product(out.view_mut(), Accum::Replace, inputs, weights.view().transposed());
     out
+}
+
+/// Rows with a bias added to each, if there is one.
+fn biased(mut rows: Dense, bias: Option<&Dense>) -> Dense {
+    if let Some(bias) = bias {
+        let columns = rows.columns();
+        for row in rows.values_mut().chunks_exact_mut(columns) {
+            row.iter_mut().zip(bias.values()).for_each(|(x, bias)| *x += bias);
+        }
+    }
+    rows
 }
 
 #[cfg(test)]
@@ -208,6 +227,7 @@ mod tests {
             context: 8,
             eps: 1e-5,
             ffn_width: 8,
+            ffn_norm: FFN_NORM,
             rope,
             tied: false,
             experts: None,

@@ -27,6 +27,16 @@ pub fn gate(gate: &mut Dense, up: &Dense) {
     }
 }
 
+/// gpt-oss's gate, in place of the gate: both are clamped, the gate from above only.
+pub fn gate_clamped(gate: &mut Dense, up: &Dense) {
+    const LIMIT: f32 = 7.0;
+    const ALPHA: f32 = 1.702;
+    for (gate, up) in gate.values_mut().iter_mut().zip(up.values()) {
+        let (x, up) = (gate.min(LIMIT), up.clamp(-LIMIT, LIMIT));
+        *gate = x / (1.0 + exp(-ALPHA * x)) * (up + 1.0);
+    }
+}
+
 /// The softmax of scores times `scale`, in their place. A sink takes part as one more score, unscaled and without a
 /// value.
 pub fn softmax(scores: &mut [f32], scale: f32, sink: Option<f32>) {
@@ -55,6 +65,17 @@ mod tests {
         normalise(&mut x, &[1.0, 2.0], 0.0001);
         let scale = 1.0 / 12.5001f32.sqrt();
         assert_eq!(x.values(), [3.0 * scale, 8.0 * scale, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_clamped_gate_is_the_formula() {
+        let mut gated = Dense::new(4, vec![1.0, 9.0, -9.0, 0.5]);
+        gate_clamped(&mut gated, &Dense::new(4, vec![2.0, 9.0, -9.0, -0.25]));
+        let of = |gate: f64, up: f64| gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0);
+        let expected = [of(1.0, 2.0), of(7.0, 7.0), of(-9.0, -7.0), of(0.5, -0.25)];
+        for (found, expected) in gated.values().iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Rope {
     pub pairing: Pairing,
     /// Stretched rotations, if the model has them.
     pub yarn: Option<Yarn>,
+    /// Whether a tensor has a number for each pair of columns that its frequency is divided by.
+    pub divided: bool,
 }
 
 /// Which columns of a row are rotated together.
@@ -98,12 +100,16 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// The rotations of positions 0 to `positions`, after which columns are multiplied by `magnitude`.
-    pub fn new(positions: usize, rope: &Rope, magnitude: f32) -> Self {
+    /// The rotations of positions 0 to `positions`, after which columns are multiplied by `magnitude`. Frequencies are
+    /// divided by the divisors, if there are some.
+    pub fn new(positions: usize, rope: &Rope, magnitude: f32, divisors: &[f32]) -> Self {
         let (theta, width) = (f64::from(rope.theta), rope.columns as usize);
         let pairs = width / 2;
         let mut frequencies: Vec<f64> =
             (0..pairs).map(|i| libm::pow(theta, -2.0 * i as f64 / width as f64)).collect();
+        for (frequency, divisor) in frequencies.iter_mut().zip(divisors) {
+            *frequency /= f64::from(*divisor);
+        }
         if let Some(yarn) = &rope.yarn {
             yarn.stretch(&mut frequencies, theta);
         }
@@ -165,8 +171,9 @@ mod tests {
 
     #[test]
     fn a_rotation_keeps_lengths_and_turns_by_the_position() {
-        let rope = Rope { columns: 4, theta: 10000.0, pairing: Pairing::Neighbours, yarn: None };
-        let turns = Turns::new(8, &rope, 1.0);
+        let rope =
+            Rope { columns: 4, theta: 10000.0, pairing: Pairing::Neighbours, yarn: None, divided: false };
+        let turns = Turns::new(8, &rope, 1.0, &[]);
         let mut row = [1.0, 0.0, 0.0, 2.0];
         turns.rotate(3, &mut row);
         assert!((row[0] - 3f32.cos()).abs() < 1e-6 && (row[1] - 3f32.sin()).abs() < 1e-6);
@@ -175,12 +182,12 @@ mod tests {
 
     #[test]
     fn halves_are_rotated_as_neighbours_are_and_the_rest_stays() {
-        let rope = Rope { columns: 4, theta: 10000.0, pairing: Pairing::Halves, yarn: None };
+        let rope = Rope { columns: 4, theta: 10000.0, pairing: Pairing::Halves, yarn: None, divided: false };
         let mut halves = [1.0, 2.0, 3.0, 4.0, 5.0];
-        Turns::new(8, &rope, 2.0).rotate(3, &mut halves);
+        Turns::new(8, &rope, 2.0, &[]).rotate(3, &mut halves);
         let mut neighbours = [1.0, 3.0, 2.0, 4.0];
         let rope = Rope { pairing: Pairing::Neighbours, ..rope };
-        Turns::new(8, &rope, 2.0).rotate(3, &mut neighbours);
+        Turns::new(8, &rope, 2.0, &[]).rotate(3, &mut neighbours);
         let [a, b, c, d] = neighbours;
         assert_eq!(halves, [a, c, b, d, 5.0]);
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Kind, Vocabulary, added, place, pre, split};
+use super::{Around, Kind, Vocabulary, added, place, pre, split};
 use crate::checkpoint::Pairs;
 use crate::error::{Error, Result};
 
@@ -23,6 +23,8 @@ struct File<'a> {
     normalizer: Option<&'a RawValue>,
     #[serde(borrow)]
     pre_tokenizer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    post_processor: Option<&'a RawValue>,
     model: Bpe,
 }
 
@@ -89,13 +91,21 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
     }
     let splitter = match pre {
         Some(name) => split::Splitter::named(name),
-        None => split::recognise(&rules("pre_tokenizer", file.pre_tokenizer)?)?,
+        None => split::recognise(&rules("pre_tokenizer", file.pre_tokenizer)?, &texts(&file.added_tokens))?,
     };
-    if composes(&normalizer) && splitter.name != split::QWEN {
+    let around = around(&rules("post_processor", file.post_processor)?);
+    if composes(&normalizer) && !splitter.composes() {
         return Err(Error::Unsupported(refusal));
     }
 
     let mut doubts = Vec::new();
+    if !file.model.ignore_merges && pre::ignores_merges(&splitter.name) {
+        doubts.push(format!(
+            "model.ignore_merges is not true, but llama.cpp takes words that are tokens whole with pre-tokenizer {}, even where \
+             merges do not lead to them",
+            splitter.name
+        ));
+    }
     if file.model.ignore_merges && !pre::ignores_merges(&splitter.name) {
         doubts.push(format!(
             "model.ignore_merges is true, which llama.cpp does not do with pre-tokenizer {}: words that are tokens may be cut \
@@ -130,7 +140,7 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         let (text, kind) = added(token.content, token.special);
         place(FILE, &mut tokens, token.id, text, kind)?;
     }
-    Ok(Vocabulary { tokens, merges, splitter, doubts })
+    Ok(Vocabulary { tokens, merges, splitter, around, doubts })
 }
 
 /// Whether digits and ideographs are split out first; None if the splitting rules are unknown, so that it cannot be
@@ -138,10 +148,37 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
 pub fn splits_known(json: &[u8]) -> Option<bool> {
     let file: File = serde_json::from_slice(json).ok()?;
     let normalizer = rules("normalizer", file.normalizer).ok()?;
-    let splitter = split::recognise(&rules("pre_tokenizer", file.pre_tokenizer).ok()?).ok()?;
+    let pre_tokenizer = rules("pre_tokenizer", file.pre_tokenizer).ok()?;
+    let splitter = split::recognise(&pre_tokenizer, &texts(&file.added_tokens)).ok()?;
+    if !splitter.ends_at_lines() {
+        return None;
+    }
     // No mark that could be composed with a letter before it stands behind a place where texts are cut.
     let known = is_empty(&normalizer) || composes(&normalizer);
     known.then_some(splitter.name == split::V3)
+}
+
+fn texts(added: &[Added]) -> Vec<&str> {
+    added.iter().map(|token| token.content.as_str()).collect()
+}
+
+/// What a post-processor puts around a single text.
+fn around(processor: &Value) -> Around {
+    let steps = match processor.get("processors").and_then(Value::as_array) {
+        Some(steps) => steps.iter().collect(),
+        None => vec![processor],
+    };
+    let template = steps.into_iter().rev().find(|step| step["type"] == "TemplateProcessing");
+    match template.and_then(|template| template["single"].as_array()) {
+        Some(parts) => {
+            let special = |part: Option<&Value>| {
+                part.and_then(|part| part["SpecialToken"]["id"].as_str()).map(str::to_owned)
+            };
+            Around::Tokens([special(parts.first()), special(parts.last())])
+        }
+        None if processor.is_null() => Around::Unsaid,
+        None => Around::Nothing,
+    }
 }
 
 /// Every merge must join two tokens to a third, or no reader can use it.

@@ -74,6 +74,7 @@ pub fn json(file: &str, metadata: &Metadata) -> Result<Vec<u8>> {
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "ignore_merges": super::pre::ignores_merges(pre),
             "vocab": vocabulary, "merges": merges,
         },
     });

@@ -25,6 +25,10 @@ use specials::Specials;
 
 const CONFIG: &str = "tokenizer_config.json";
 
+/// Tokens of GLM that no file names, by their names in keys: they end turns of the assistant.
+const GLM: [(&str, &str); 3] =
+    [("eot", "<|user|>"), ("eom", "<|observation|>"), ("unknown", "<|endoftext|>")];
+
 /// GGUF's kinds of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -41,8 +45,20 @@ struct Vocabulary {
     tokens: Vec<Option<(String, Kind)>>,
     merges: Vec<String>,
     splitter: split::Splitter,
+    around: Around,
     /// Rules of the file that llama.cpp does not follow, as warnings.
     doubts: Vec<String>,
+}
+
+/// The tokens that the tokenizer's own file puts before and after a text.
+#[derive(Debug)]
+enum Around {
+    /// Of this it says nothing.
+    Unsaid,
+    /// None.
+    Nothing,
+    /// These, if any.
+    Tokens([Option<String>; 2]),
 }
 
 /// A byte-level BPE tokenizer, ready to be written.
@@ -55,6 +71,8 @@ pub struct Tokenizer {
     bos: Option<u32>,
     eos: Option<u32>,
     padding: Option<u32>,
+    /// Others by their names in keys.
+    turns: Vec<(&'static str, u32)>,
     add_bos: bool,
     add_eos: bool,
     templates: Vec<(String, String)>,
@@ -100,7 +118,14 @@ impl Tokenizer {
         }
 
         let id = |field: &str| specials.id(field, &tokens);
-        let (bos, eos) = (id("bos_token")?, id("eos_token")?);
+        let (mut bos, eos) = (id("bos_token")?, id("eos_token")?);
+        let glm = vocabulary.splitter.name == split::GLM;
+        let by_text = |text: &str| tokens.iter().position(|token| token == text).map(|id| id as u32);
+        if glm && bos.is_none() {
+            bos = by_text("[gMASK]");
+        }
+        let named = |(key, text)| Some((key, by_text(text)?));
+        let turns: Vec<_> = if glm { GLM.into_iter().filter_map(named).collect() } else { Vec::new() };
         if eos.is_none() {
             // llama.cpp would take token 11 without a word.
             return Err(
@@ -108,6 +133,25 @@ impl Tokenizer {
             );
         }
         let mut doubts = specials.doubts(&tokens);
+        let mut adds = |field: &str, place: usize, id: Option<u32>, unsaid: bool| -> Result<bool> {
+            let told = config.find::<bool>(field)?;
+            let Around::Tokens(around) = &vocabulary.around else { return Ok(told.unwrap_or(unsaid)) };
+            let text = id.map(|id| &tokens[id as usize]);
+            let is_there = text.is_some() && around[place].as_ref() == text;
+            if let Some(told) = told.filter(|told| *told != is_there) {
+                let problem =
+                    format!("is {told}, but the post-processor of {file} says otherwise, and counts");
+                doubts.push(Warning::new(config.fault(field, problem)));
+            }
+            Ok(is_there)
+        };
+        let unsaid = match vocabulary.splitter.bos {
+            split::Bos::Always => true,
+            split::Bos::Unprocessed => matches!(vocabulary.around, Around::Unsaid),
+            split::Bos::Never => false,
+        };
+        let add_bos = adds("add_bos_token", 0, bos, unsaid && bos.is_some())?;
+        let add_eos = adds("add_eos_token", 1, eos, false)?;
         doubts.extend(vocabulary.doubts.into_iter().map(|problem| Warning::new(Error::file(file, problem))));
         Ok(Self {
             doubts,
@@ -115,8 +159,9 @@ impl Tokenizer {
             bos,
             eos,
             padding: id("pad_token")?,
-            add_bos: config.find("add_bos_token")?.unwrap_or(vocabulary.splitter.adds_bos && bos.is_some()),
-            add_eos: config.find("add_eos_token")?.unwrap_or(false),
+            turns,
+            add_bos,
+            add_eos,
             templates: templates::read(checkpoint, &config)?,
             tokens,
             kinds,
@@ -148,7 +193,10 @@ impl Tokenizer {
         metadata.set("tokenizer.ggml.tokens", Value::Strings(self.tokens));
         metadata.set("tokenizer.ggml.token_type", Value::I32s(self.kinds));
         metadata.set("tokenizer.ggml.merges", Value::Strings(self.merges));
-        for (key, id) in [("bos", self.bos), ("eos", self.eos), ("padding", self.padding)] {
+        let turns = self.turns.iter().map(|(key, id)| (*key, Some(*id)));
+        for (key, id) in
+            [("bos", self.bos), ("eos", self.eos), ("padding", self.padding)].into_iter().chain(turns)
+        {
             if let Some(id) = id {
                 metadata.set(format!("tokenizer.ggml.{key}_token_id"), Value::U32(id));
             }

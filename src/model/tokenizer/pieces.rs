@@ -42,8 +42,8 @@ impl Borders {
         let mut after = text[at..].chars();
         let (Some(before), Some(next)) = (text[..at].chars().next_back(), after.next()) else { return false };
         let second = after.next();
-        // A run of blanks ends with its last line end, and no match goes on from there.
-        let line = before == '\n' && !next.is_whitespace();
+        // A run of blanks ends with its last line end, and no match goes on from there; but slashes may do.
+        let line = before == '\n' && !next.is_whitespace() && next != '/';
         // One blank belongs to the word behind it.
         let word =
             before.is_ascii_alphabetic() && next == ' ' && second.is_some_and(|c| c.is_ascii_alphabetic());

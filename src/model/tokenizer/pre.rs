@@ -23,6 +23,8 @@ const NAMES: &[&str] = &[
 const IGNORE_MERGES: &[&str] = &[
     "falcon-h1",
     "falcon3",
+    "glm4",
+    "glm5",
     "jina-v5-nano",
     "lfm2",
     "llama-bpe",

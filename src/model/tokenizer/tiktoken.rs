@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Kind, Vocabulary, place, split};
+use super::{Around, Kind, Vocabulary, place, split};
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
 
@@ -43,7 +43,7 @@ pub fn read(text: &[u8], config: &Config, size: u32, pre: Option<&str>) -> Resul
         let [left, right] = halves(bytes, rank, &by_bytes)?;
         Some(format!("{} {}", alphabet(left), alphabet(right)))
     });
-    Ok(Vocabulary { tokens, merges: merges.collect(), splitter, doubts: Vec::new() })
+    Ok(Vocabulary { tokens, merges: merges.collect(), splitter, around: Around::Unsaid, doubts: Vec::new() })
 }
 
 /// The token of each rank, from lines of base64 and rank.

@@ -6,18 +6,23 @@ mod fields;
 use self::doubts::{doubts, stored_mtp};
 use self::fields::{CLASSES, Class, FIELDS};
 use super::fields::{GENERAL, check};
-use super::{Described, Family, rope};
+use super::{Described, Family, StoredExperts, rope};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result};
 use crate::gguf::Value;
 use crate::model::keys::{MAX_EXPERTS, MAX_HEAD, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH};
 use crate::model::keys::{Reader, Writer};
-use crate::model::layer::{Attention, Experts, Ffn, Gating, Groups, Latent, Pairing, Rope, Router, Shared};
+use crate::model::layer::{
+    Attention, Experts, FFN_NORM, Ffn, Form, Gating, Groups, Latent, Pairing, Rope, Router, Shared,
+};
 use crate::model::{Description, Layer, Options};
 
 pub const FAMILY: Family = Family {
     arch: "deepseek2",
     architectures: &[CLASSES[0].architecture, CLASSES[1].architecture],
+    stored: Pairing::Neighbours,
+    names: &[],
+    experts: StoredExperts::Each,
     describe,
     write,
     read,
@@ -31,7 +36,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let mut warnings = check(config, &[FIELDS, GENERAL])?;
     let numbers = Numbers::read(checkpoint, options.keep_mtp)?;
     let experts = experts(config, class)?;
-    warnings.extend(rope::warnings(config)?);
+    warnings.extend(rope::warnings(config, &[])?);
     let attention = Attention::Latent(Latent {
         heads: config.count("num_attention_heads", MAX_HEADS)?,
         q_rank: config.find_count("q_lora_rank", MAX_WIDTH)?,
@@ -50,7 +55,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         let biased = experts.router.bias || checkpoint.get(&bias).is_some();
         let router = Router { bias: biased, ..experts.router };
         let ffn = match number < numbers.dense {
-            true => Ffn::Dense { width },
+            true => Ffn::Dense { width, biases: false },
             false => Ffn::Experts(Experts { router, ..experts.clone() }),
         };
         Layer { attention: attention.clone(), ffn }
@@ -69,7 +74,9 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
             theta,
             pairing: Pairing::Neighbours,
             yarn,
+            divided: false,
         },
+        ffn_norm: FFN_NORM,
         tied: config.find("tie_word_embeddings")?.unwrap_or(false),
         layers: (0..layers).map(layer).collect(),
         mtp: (layers..layers + kept).map(layer).collect(),
@@ -77,7 +84,12 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         experts: Some(Experts { router: Router { bias: false, ..experts.router }, ..experts.clone() }),
     };
     warnings.extend(doubts(checkpoint, class, &model, numbers.mtp)?);
-    Ok(Described { model, left_out: layers + kept..layers + numbers.mtp, warnings })
+    Ok(Described {
+        model,
+        left_out: layers + kept..layers + numbers.mtp,
+        warnings,
+        rope_divisors: Vec::new(),
+    })
 }
 
 /// How many layers there are.
@@ -178,7 +190,7 @@ fn experts(config: &Config, class: &Class) -> Result<Experts> {
         bias: method == "noaux_tc",
     };
     let shared = Some(Shared { count: shared, width: width * shared, gated: false });
-    Ok(Experts { count, width, router, shared })
+    Ok(Experts { count, width, router, shared, form: Form::default() })
 }
 
 /// One latent head, shared by all, is what llama.cpp's cache holds; sizes of the real heads have keys of their own.
@@ -242,10 +254,10 @@ fn read(keys: &Reader) -> Result<Description> {
     let dense = keys.find_count("leading_dense_block_count", MAX_LAYERS)?;
     let dense = dense.ok_or_else(|| keys.missing("leading_dense_block_count"))?;
     let width = keys.count("feed_forward_length", MAX_WIDTH)?;
-    let experts = keys.experts(gating, keys.flag("expert_weights_norm"))?;
+    let experts = keys.experts("expert_feed_forward_length", gating, keys.flag("expert_weights_norm"))?;
     let layer = |number: u32| {
         let ffn = if number < dense {
-            Ffn::Dense { width }
+            Ffn::Dense { width, biases: false }
         } else {
             let bias = keys.has(number, "exp_probs_b.bias");
             Ffn::Experts(Experts { router: Router { bias, ..experts.router }, ..experts.clone() })

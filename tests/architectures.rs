@@ -1,0 +1,383 @@
+//! Model families: for each a checkpoint of random weights in the published layout, against llama.cpp's converter,
+//! llama.cpp's and transformers' logits, llama.cpp's tokenizer, and all commands.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use quantpress::checkpoint::Checkpoint;
+use quantpress::gguf::{Contents, Value as Gguf};
+use quantpress::model::{Description, Encoder, Model, ModelFile, Options, Weights};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::forward::logits;
+use crate::support::families::{Family, VOCABULARY, family};
+use crate::support::python::llama;
+use crate::support::{fail, fixture, hex, succeed, text};
+
+/// Keys of the converter that say something else here, or nothing, on purpose.
+const OTHER: [&str; 3] = [
+    // The folder's name, which is no property of the model.
+    "general.name",
+    // Counts of parameters are rounded otherwise.
+    "general.size_label",
+    // llama-quantize's number for BF16 is written with the types.
+    "general.file_type",
+];
+
+/// Keys that only we write: defaults spelled out, and how the file was made.
+const MORE: [&str; 5] = [
+    "attention.key_length",
+    "attention.value_length",
+    "tokenizer.ggml.add_bos_token",
+    "tokenizer.ggml.add_eos_token",
+    "quantpress.",
+];
+
+/// A checkpoint, and a folder beside it.
+struct Made {
+    family: Family,
+    reference: Value,
+    folder: TempDir,
+}
+
+impl Made {
+    fn new(name: &str) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let family = family(name);
+        family.write(&folder.path().join("checkpoint"));
+        if let Some(out) = std::env::var_os("FAMILIES_OUT") {
+            family.write(&Path::new(&out).join(name));
+        }
+        let reference = fs::read(fixture(&format!("families/{name}.json"))).expect("a reference");
+        Self { family, reference: serde_json::from_slice(&reference).expect("JSON"), folder }
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        self.folder.path().join("checkpoint")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn quantize(&self, name: &str, extra: &[&str]) -> PathBuf {
+        let (checkpoint, output) = (self.checkpoint(), self.file(name));
+        let arguments = ["quantize", text(&checkpoint), "-o", text(&output), "--quiet"];
+        succeed(&[&arguments[..], extra].concat());
+        output
+    }
+
+    /// Every tensor has the converter's bytes, and the metadata say the same.
+    fn equals_the_converters(&self) {
+        assert_eq!(
+            self.reference["weights_sha256"],
+            *hex(&self.family.safetensors()),
+            "the reference is of others"
+        );
+        let path = self.quantize("bf16.gguf", &["--recipe", "bf16"]);
+        let (contents, file) = (Contents::read(&path).expect("sound"), fs::read(&path).expect("read"));
+        let expected = self.reference["tensors"].as_object().expect("tensors");
+        let mut names: Vec<&str> = contents.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        names.sort_unstable();
+        let mut known: Vec<&str> = expected.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        assert_eq!(names, known);
+        for tensor in &contents.tensors {
+            let data = &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize];
+            let found = json!([tensor.format.name(), tensor.shape, hex(data)]);
+            assert_eq!(found, expected[&tensor.name], "{}", tensor.name);
+        }
+
+        let expected = self.reference["metadata"].as_object().expect("metadata");
+        for (key, value) in expected.iter().filter(|(key, _)| !OTHER.contains(&key.as_str())) {
+            let found = contents.metadata.get(key).map(plain);
+            assert_eq!(found.as_ref(), Some(value), "{key}");
+        }
+        for (key, _) in contents.metadata.iter().filter(|(key, _)| !expected.contains_key(*key)) {
+            assert!(MORE.iter().any(|more| key.contains(more)), "{key} is ours alone");
+        }
+    }
+
+    /// The description comes back from the metadata, and nothing is doubtful.
+    fn describes_itself(&self) {
+        let checkpoint = Checkpoint::open_folder(&self.checkpoint()).expect("sound");
+        let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+        let read = Description::of_plan(&model.metadata, &model.tensors).expect("all keys are there");
+        assert_eq!(Some(&read), model.description.as_ref());
+        assert!(model.warnings.is_empty(), "{:?}", model.warnings);
+    }
+
+    /// Logits are transformers' and llama.cpp's.
+    fn computes(&self) {
+        let checkpoint = Checkpoint::open_folder(&self.checkpoint()).expect("sound");
+        let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+        let ids: Vec<u32> = serde_json::from_value(self.reference["ids"].clone()).expect("ids");
+        let weights = Weights::new(&checkpoint, &model.tensors[..]);
+        let found = logits(&weights, model.describe().expect("described"), &ids, ids.len(), 1 << 30);
+        let numbers = |field: &str| self.reference[field].clone();
+        let positions: Vec<usize> = serde_json::from_value(numbers("positions")).expect("positions");
+        let expected: Vec<Vec<f32>> = serde_json::from_value(numbers("logits")).expect("logits");
+        let rows = |logits: &[f32]| -> Vec<Vec<f32>> {
+            logits.chunks(VOCABULARY as usize).map(<[f32]>::to_vec).collect()
+        };
+        let all = rows(&found);
+        let some: Vec<Vec<f32>> = positions.iter().map(|&position| all[position].clone()).collect();
+        let difference = largest(&some, &expected);
+        eprintln!("{}: logits differ from transformers' by {difference:.2e}", self.family.name);
+        assert!(difference < 1e-4, "{difference:.2e} from transformers");
+
+        let file = self.quantize("f32.gguf", &["--recipe", "bf16", "--override", ".=f32"]);
+        let read = ModelFile::open(&file).expect("sound");
+        let of_file = logits(&read.weights(), &read.description, &ids, ids.len(), 1 << 30);
+        assert!(of_file == found, "the file's logits are the checkpoint's");
+        let (ids_file, out) = (self.file("ids.json"), self.file("logits.f32"));
+        fs::write(&ids_file, json!(ids).to_string()).expect("written");
+        let Some(_) = llama(&["logits", text(&file), text(&ids_file), text(&out)]) else { return };
+        let bytes = fs::read(out).expect("read");
+        let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let difference = largest(&all, &rows(&expected));
+        eprintln!("{}: logits differ from llama.cpp's by {difference:.2e}", self.family.name);
+        assert!(difference < 1e-4, "{difference:.2e} from llama.cpp");
+        self.reads_text(&file);
+    }
+
+    /// Token ids of hard strings are those of the file's own rules; llama.cpp's are, but for `differing` of them.
+    fn reads_text(&self, file: &Path) {
+        let strings = fixture("strings.json");
+        let texts: Vec<String> = serde_json::from_slice(&fs::read(&strings).expect("read")).expect("strings");
+        let tokenizer = self.checkpoint().join("tokenizer.json");
+        let expected = llama(&["expected", text(&tokenizer), text(&strings)]).expect("it ran before");
+        let found = llama(&["tokens", text(file), text(&strings)]).expect("it ran before");
+        let of_checkpoint = Encoder::read(&Checkpoint::open_folder(&self.checkpoint()).expect("sound"));
+        let of_file = Encoder::read(&Checkpoint::open_gguf(file).expect("sound"));
+        let (of_checkpoint, of_file) = (of_checkpoint.expect("read"), of_file.expect("read"));
+        let mut others = Vec::new();
+        for (index, string) in texts.iter().enumerate() {
+            let ids =
+                |encoder: &Encoder| json!(encoder.encode(string, VOCABULARY as usize).expect("encoded"));
+            assert_eq!(ids(&of_checkpoint), ids(&of_file), "{string:?}");
+            if !self.family.specials().iter().any(|special| string.contains(special)) {
+                assert_eq!(ids(&of_checkpoint), expected[index], "{string:?}");
+            }
+            if found[index] != expected[index] {
+                others.push(string);
+            }
+        }
+        eprintln!(
+            "{}: llama.cpp cuts {} of {} strings otherwise",
+            self.family.name,
+            others.len(),
+            texts.len()
+        );
+        // Its rules know no marks on letters.
+        let is_mark = |c: char| matches!(c, '\u{300}'..='\u{36f}' | '\u{900}'..='\u{dff}' | '\u{e31}'..='\u{e4e}' | '\u{5b0}'..='\u{6ed}' | '\u{fe0f}' | '\u{20d0}'..='\u{20ff}');
+        let unexplained: Vec<_> = others.iter().filter(|string| !string.chars().any(is_mark)).collect();
+        assert!(unexplained.is_empty(), "{unexplained:?}");
+    }
+
+    /// Calibration, a size, feedback, evaluation, verification; and llama.cpp runs what comes out.
+    fn works(&self) {
+        let (checkpoint, words) = (self.checkpoint(), fixture("tiny-r1/calibration.txt"));
+        let (imatrix, table) = (self.file("imatrix.gguf"), self.file("table.json"));
+        let given = ["--text", text(&words), "--context", "64", "--chunks", "6"];
+        let made =
+            ["calibrate", text(&checkpoint), "-o", text(&imatrix), "--sensitivity", text(&table), "--json"];
+        let types = ["--types", "q3_k,q4_k,q6_k"];
+        let found: Value =
+            serde_json::from_str(&succeed(&[&made[..], &given, &types].concat())).expect("JSON");
+        assert!(found["tensors"].as_u64() > Some(10), "{found}");
+
+        let weighed = ["--imatrix", text(&imatrix)];
+        let whole = fs::metadata(self.quantize("whole.gguf", &["--recipe", "q8_0"])).expect("made").len();
+        let most = whole * 6 / 10 / 1000 * 1000;
+        let wanted = format!("{}MB", most as f64 / 1e6);
+        let sized = [&weighed[..], &["--size", &wanted, "--sensitivity", text(&table)], &types].concat();
+        let size = fs::metadata(self.quantize("sized.gguf", &sized)).expect("made").len();
+        assert!(size <= most && size > most * 9 / 10, "{size}, at most {most}");
+
+        let chosen = [&weighed[..], &["--recipe", "q4_k_m"]].concat();
+        let plain = self.quantize("plain.gguf", &chosen);
+        let fed = self.quantize("fed.gguf", &[&chosen[..], &["--feedback"], &given].concat());
+        let divergence = |file: &Path| {
+            let evaluation = fixture("tiny-r1/evaluation.txt");
+            let arguments =
+                ["evaluate", text(&checkpoint), text(file), "--text", text(&evaluation), "--json"];
+            let more = ["--context", "64", "--chunks", "4", "--quiet"];
+            let found: Value =
+                serde_json::from_str(&succeed(&[&arguments[..], &more].concat())).expect("JSON");
+            found["kl_mean"].as_f64().expect("a number")
+        };
+        let (plain_divergence, fed_divergence) = (divergence(&plain), divergence(&fed));
+        eprintln!(
+            "{}: KL divergence {fed_divergence:.5} with feedback, {plain_divergence:.5} without",
+            self.family.name
+        );
+        assert!(fed_divergence < plain_divergence, "{fed_divergence}, without feedback {plain_divergence}");
+        succeed(&["verify", text(&fed), "--against", text(&checkpoint)]);
+        let Some(said) = llama(&["generate", text(&fed), "the rest is", "4"]) else { return };
+        assert!(said[1].as_array().is_some_and(|tokens| !tokens.is_empty()), "{said}");
+    }
+
+    /// A field of config.json with another value; the exit code, and a word of what is said.
+    #[track_caller]
+    fn refuses(&self, field: &str, value: Value) {
+        let mut config = self.family.config.clone();
+        config[field] = value;
+        let folder = self.checkpoint();
+        fs::write(folder.join("config.json"), config.to_string()).expect("written");
+        let stderr = fail(&["plan", text(&folder)], 4);
+        assert!(stderr.contains(field), "{field}: {stderr}");
+    }
+}
+
+/// A checkpoint's plan with some fields of config.json changed; null removes one.
+fn planned(name: &str, changes: &Value, options: &Options) -> Model {
+    let made = Made::new(name);
+    let mut config = made.family.config.clone();
+    for (field, value) in changes.as_object().expect("fields") {
+        config[field] = value.clone();
+    }
+    config.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    fs::write(made.checkpoint().join("config.json"), config.to_string()).expect("written");
+    let checkpoint = Checkpoint::open_folder(&made.checkpoint()).expect("sound");
+    Model::plan(&checkpoint, options).expect("planned")
+}
+
+#[test]
+fn absent_fields_are_those_of_each_class() {
+    let of = |name: &str, fields: &[&str]| {
+        let absent: serde_json::Map<_, _> =
+            fields.iter().map(|field| ((*field).to_owned(), Value::Null)).collect();
+        planned(name, &Value::Object(absent), &Options::default())
+    };
+    for (name, eps, theta) in [
+        ("llama", 1e-6, 1e4),
+        ("mixtral", 1e-5, 1e6),
+        ("qwen2", 1e-6, 1e4),
+        ("qwen3", 1e-6, 1e4),
+        ("qwen2moe", 1e-6, 1e4),
+        ("glm4moe", 1e-5, 1e4),
+        ("minimax-m2", 1e-6, 5e6),
+        ("gpt-oss", 1e-5, 1.5e5),
+    ] {
+        let model = of(name, &["rms_norm_eps", "rope_theta"]);
+        let number = |key: &str| model.metadata.get(&format!("{}.{key}", model.arch)).cloned();
+        assert_eq!(number("attention.layer_norm_rms_epsilon"), Some(Gguf::F32(eps)), "{name}");
+        assert_eq!(number("rope.freq_base"), Some(Gguf::F32(theta)), "{name}");
+    }
+    let model = of(
+        "glm4moe",
+        &["routed_scaling_factor", "norm_topk_prob", "partial_rotary_factor", "first_k_dense_replace"],
+    );
+    let key = |key: &str| model.metadata.get(&format!("glm4moe.{key}")).cloned();
+    assert_eq!(key("expert_weights_scale"), Some(Gguf::F32(1.0)));
+    assert_eq!(key("expert_weights_norm"), Some(Gguf::Bool(true)));
+    assert_eq!(key("rope.dimension_count"), Some(Gguf::U32(32)));
+    assert_eq!(key("leading_dense_block_count"), Some(Gguf::U32(1)));
+}
+
+#[test]
+fn a_window_that_llama_cpp_does_not_have_is_a_warning() {
+    let mistral = |window: Value| {
+        let changes = json!({"architectures": ["MixtralForCausalLM"], "sliding_window": window});
+        planned("mixtral", &changes, &Options::default()).warnings
+    };
+    assert!(mistral(Value::Null).is_empty() && mistral(json!(4096)).is_empty());
+    let warnings = mistral(json!(512));
+    assert!(warnings.len() == 1 && warnings[0].to_string().contains("sliding_window is 512"), "{warnings:?}");
+}
+
+#[test]
+fn glms_layer_for_prediction_is_kept_if_asked_for() {
+    let without = planned("glm4moe", &json!({}), &Options::default());
+    let with = planned("glm4moe", &json!({}), &Options { keep_mtp: true, ..Options::default() });
+    assert_eq!((without.layers, with.layers), (2, 3));
+    assert_eq!(without.metadata.get("glm4moe.nextn_predict_layers"), None);
+    assert_eq!(with.metadata.get("glm4moe.nextn_predict_layers"), Some(&Gguf::U32(1)));
+    assert!(with.tensors.iter().any(|tensor| tensor.name == "blk.2.nextn.eh_proj.weight"));
+    let made = Made::new("glm4moe");
+    let file = made.quantize("mtp.gguf", &["--recipe", "q8_0", "--keep-mtp"]);
+    let Some(said) = llama(&["generate", text(&file), "the rest is", "4"]) else { return };
+    assert!(said[1].as_array().is_some_and(|tokens| !tokens.is_empty()), "{said}");
+}
+
+#[test]
+fn permuted_rows_are_the_same_on_any_number_of_threads() {
+    let made = Made::new("llama");
+    let bytes = |name: &str, threads: &str| {
+        let file = made.quantize(name, &["--recipe", "q4_k_m", "--threads", threads]);
+        hex(&fs::read(file).expect("read"))
+    };
+    assert_eq!(bytes("one.gguf", "1"), bytes("three.gguf", "3"));
+}
+
+fn plain(value: &Gguf) -> Value {
+    let list = |texts: Vec<String>| json!(hex(texts.join("\n").as_bytes()));
+    match value {
+        Gguf::U32(n) => json!(n),
+        Gguf::F32(x) => json!(f64::from(*x)),
+        Gguf::Bool(flag) => json!(flag),
+        Gguf::String(text) => json!(text),
+        Gguf::Strings(texts) => list(texts.clone()),
+        Gguf::I32s(numbers) => list(numbers.iter().map(i32::to_string).collect()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn largest(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let pairs = found.iter().flatten().zip(expected.iter().flatten());
+    pairs.fold(0.0, |largest, (a, b)| largest.max((a - b).abs()))
+}
+
+/// The tests of each family.
+macro_rules! families {
+    ($($family:ident $name:literal: $($field:literal = $value:tt),*;)*) => {$(
+        mod $family {
+            use super::*;
+
+            #[test]
+            fn its_file_is_the_converters() {
+                let made = Made::new($name);
+                made.equals_the_converters();
+                made.describes_itself();
+            }
+
+            #[test]
+            fn it_computes_what_others_compute() {
+                Made::new($name).computes();
+            }
+
+            #[test]
+            fn all_commands_work() {
+                Made::new($name).works();
+            }
+
+            #[test]
+            fn what_has_no_gguf_form_is_refused() {
+                let made = Made::new($name);
+                $(made.refuses($field, json!($value));)*
+            }
+        }
+    )*};
+}
+
+families! {
+    llama "llama":
+        "hidden_act" = "gelu", "layer_types" = ["sliding_attention"],
+        "rope_scaling" = {"type": "linear", "factor": 2.0};
+    mixtral "mixtral": "hidden_act" = "gelu";
+    qwen2 "qwen2":
+        "use_sliding_window" = true, "layer_types" = ["full_attention", "sliding_attention"],
+        "rope_scaling" = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 16};
+    qwen3 "qwen3": "attention_bias" = true, "use_sliding_window" = true;
+    glm4moe "glm4moe": "scoring_func" = "softmax", "hidden_act" = "gelu";
+    qwen2moe "qwen2moe":
+        "norm_topk_prob" = true, "decoder_sparse_step" = 2, "mlp_only_layers" = [0], "tie_word_embeddings" = true;
+    gpt_oss "gpt-oss":
+        "layer_types" = ["full_attention", "sliding_attention"], "swiglu_limit" = 8, "attention_bias" = false;
+    minimax_m2 "minimax-m2":
+        "scoring_func" = "softmax", "attn_type_list" = [1, 0], "tie_word_embeddings" = true,
+        "use_qk_norm" = false;
+}
