@@ -44,6 +44,11 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// the ternary ones, whose three levels cannot follow large weights, so that the gain suffers.
     const TEMPER: Option<Temper> = Some(Temper::Square(1.0));
 
+    /// For rows whose inputs are even (see [`Importances::even`]): their importances as they are, untempered, and how
+    /// many times more a loss of length counts than the importances say ([`Sums::factor`]). None if it makes no
+    /// difference whether inputs are even.
+    const COHERENCE: Option<f64> = None;
+
     /// The weights that a reader of GGUF sees, equal to ggml's to the bit.
     fn dequantize<S: Simd>(&self, simd: S, y: &mut [f32; N]);
 
@@ -91,6 +96,10 @@ struct Importances<const N: usize> {
     shares: Vec<f32>,
     /// Whether some are so far apart that a block may be lost to a few of its weights.
     spread: bool,
+    /// Whether many columns carry the row's input, as behind a norm: the effective number of columns, (sum w)^2 /
+    /// sum w^2, is at least half of all. The errors of many columns average out, so there is no need for large weights
+    /// to count for more.
+    even: bool,
 }
 
 /// Importances are far apart if one is less than this share of its block's largest.
@@ -104,7 +113,7 @@ impl<const N: usize> Importances<N> {
     fn new(importance: Option<&[f32]>, columns: usize) -> Self {
         let Some(importance) = importance else {
             let (blocks, shares) = (vec![[1.0; N]; columns / N], vec![1.0; columns / N]);
-            return Self { blocks, shares, spread: false };
+            return Self { blocks, shares, spread: false, even: true };
         };
         let largest = |w: &[f32]| w.iter().fold(0.0f32, |largest, &w| largest.max(w));
         let over = |w: f32, of: f32| if of > 0.0 { (w / of).max(LEAST) } else { 1.0 };
@@ -117,7 +126,11 @@ impl<const N: usize> Importances<N> {
         };
         let blocks: Vec<[f32; N]> = blocks.iter().map(relative).collect();
         let spread = blocks.as_flattened().iter().any(|&w| w < SPREAD);
-        Self { blocks, shares, spread }
+        let [sum, squares] = importance.iter().fold([0.0; 2], |[sum, squares], &w| {
+            let w = f64::from(w);
+            [sum + w, squares + w * w]
+        });
+        Self { blocks, shares, spread, even: 2.0 * sum * sum >= squares * importance.len() as f64 }
     }
 }
 
@@ -144,8 +157,10 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
     importances: &Importances<N>,
     blocks: &mut [B],
 ) {
+    let coherence = B::COHERENCE.filter(|_| importances.even);
+    let temper = B::TEMPER.filter(|_| coherence.is_none());
     for ((block, x), importance) in blocks.iter_mut().zip(x).zip(&importances.blocks) {
-        *block = match B::TEMPER {
+        *block = match temper {
             Some(temper) => B::quantize(simd, x, &tempered(simd, x, importance, temper)),
             None => B::quantize(simd, x, importance),
         };
@@ -156,7 +171,7 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
     }
     let mut sums = Sums::of(simd, x, importances, blocks);
     if B::SHRINKS {
-        let (factor, sure) = sums.factor(x.len() * N);
+        let (factor, sure) = sums.factor(x.len() * N, coherence);
         for block in &mut *blocks {
             *block = block.scaled(factor);
         }
@@ -276,11 +291,20 @@ impl Sums {
     /// What the blocks of a row of so many weights are multiplied by, and whether that surely leaves them better than
     /// zeros: for sum(w x y) = sum(w x x), unless more would then be wrong than zeros have wrong (where less than half
     /// of the direction is kept, as of sparse rows). The least squared error is all that can be had there.
+    ///
+    /// With a coherence k the factor is that of the least squared error of the row's output where the output has k
+    /// times the energy that importances give it (inputs are correlated, and rows lie along what they have in common),
+    /// while rounding errors, in random directions, have what importances say: y is then a x plus noise, of energies
+    /// k a^2 xx and yy - a^2 xx, with a = xy / xx. With k = 1 that is the least squared error, without end the unit gain.
     #[inline(always)]
-    fn factor(&self, weights: usize) -> (f32, bool) {
+    fn factor(&self, weights: usize, coherence: Option<f64>) -> (f32, bool) {
         let Self { xx, xy, yy } = *self;
         // Far from 1 only for rows of nothing.
-        let unit = if xx < 2.0 * xy && xy < 2.0 * xx { (xx / xy) as f32 } else { 1.0 };
+        let unit = match coherence {
+            _ if xx >= 2.0 * xy || xy >= 2.0 * xx => 1.0,
+            Some(k) => (k * xx * xy / ((k - 1.0) * xy * xy + xx * yy)) as f32,
+            None => (xx / xy) as f32,
+        };
         if self.is_worse_than_zeros(unit.into()) {
             (if xy > 0.0 { (xy / yy) as f32 } else { 0.0 }, false)
         } else {

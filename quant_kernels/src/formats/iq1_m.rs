@@ -52,6 +52,7 @@ impl IQ1_M {
 
 impl Block<256> for IQ1_M {
     const TEMPER: Option<Temper> = Some(Temper::Fourth(0.03));
+    const COHERENCE: Option<f64> = Some(10.0);
     const SHRINKS: bool = true;
     const FEEDS: bool = true;
 

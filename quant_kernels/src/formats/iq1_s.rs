@@ -31,6 +31,7 @@ pub struct IQ1_S {
 
 impl Block<256> for IQ1_S {
     const TEMPER: Option<Temper> = Some(Temper::Fourth(0.03));
+    const COHERENCE: Option<f64> = Some(10.0);
     const SHRINKS: bool = true;
     const FEEDS: bool = true;
 

@@ -15,8 +15,10 @@ fn errors_stay_below_their_ceilings_and_gains_near_one() {
         let back = round_trip(format, &rows, COLUMNS, Some(&importance));
         let (weighted, weighted_gain) = unit_error(&rows, &back, &importance);
         table += &format!("{format}: {even:.3e}, {weighted:.3e}\n");
+        // Where inputs are even, these are meant to be shorter (`Block::COHERENCE`).
+        let least = if matches!(format, Format::IQ1_S | Format::IQ1_M) { 0.95 } else { 0.98 };
         for gain in [even_gain, weighted_gain] {
-            assert!((gain - 1.0).abs() < 0.02, "{format}: gain {gain}");
+            assert!((least..1.02).contains(&gain), "{format}: gain {gain}");
         }
         let most = format.error_ceilings();
         broken |= even > most.even || weighted > most.weighted;
