@@ -244,10 +244,9 @@ impl Scratch {
             piece.blocks.resize((unit.rows.end - unit.rows.start) as usize * row_bytes, 0);
             let (columns, blocks) = (columns as usize, &mut piece.blocks);
             if tensor.regrouped == Some(format) {
-                let rows = slice.stored_rows(&unit.rows);
-                let lost = matrix.regroup(format, rows.clone(), &piece.raw, blocks);
+                let lost = slice.regroup(&**matrix, format, unit.rows.clone(), &piece.raw, blocks);
                 for &row in &lost {
-                    let row = (row - rows.start) as usize;
+                    let row = row as usize;
                     let (weights, blocks) = (&weights[row * columns..], &mut blocks[row * row_bytes..]);
                     let (weights, blocks) = (&weights[..columns], &mut blocks[..row_bytes]);
                     quant_kernels::quantize(format, weights, columns, importance, blocks);
@@ -256,9 +255,10 @@ impl Scratch {
                     && !shared.told.swap(true, Ordering::Relaxed)
                 {
                     log::warn(format_args!(
-                        "tensor \"{}\", row {row}, has a scale that is no F16 number, which {format} needs: such rows are \
+                        "tensor \"{}\", row {}, has a scale that is no F16 number, which {format} needs: such rows are \
                          encoded anew, and their errors are in the manifest",
-                        slice.tensor
+                        slice.tensor,
+                        unit.rows.start + row
                     ));
                 }
             } else {

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use quant_kernels::Format;
+
 use super::Rows;
 use crate::checkpoint::Values;
 use crate::error::Result;
@@ -97,6 +99,38 @@ impl Slice {
     /// Whether its rows are those of the store, one after another.
     pub fn is_plain(&self) -> bool {
         !self.transposed && self.order == Order::Stored
+    }
+
+    /// Puts the codes of what was loaded of [`stored_rows`](Self::stored_rows) into blocks of `rows` of the slice, as
+    /// [`Rows::regroup`] does; gives those rows, counted from the first of `rows`, that have no place there.
+    ///
+    /// # Panics
+    /// If columns are not as they are stored: no block is then.
+    pub fn regroup(
+        &self,
+        matrix: &dyn Rows,
+        format: Format,
+        rows: Range<u64>,
+        raw: &[u8],
+        blocks: &mut [u8],
+    ) -> Vec<u64> {
+        let from = self.stored_rows(&rows);
+        let pick = match self.order {
+            Order::Stored if !self.transposed => {
+                let lost = matrix.regroup(format, from.clone(), raw, blocks);
+                return lost.into_iter().map(|row| row - from.start).collect();
+            }
+            Order::Rows(pick) => pick,
+            _ => panic!("{format}: the columns are in another order than in the store"),
+        };
+        let stored = matrix.stored().row_bytes as usize;
+        let each = blocks.len() / (rows.end - rows.start) as usize;
+        let lost = rows.clone().zip(blocks.chunks_exact_mut(each)).filter_map(|(row, blocks)| {
+            let source = self.rows.start + pick.source(row);
+            let raw = &raw[(source - from.start) as usize * stored..][..stored];
+            (!matrix.regroup(format, source..source + 1, raw, blocks).is_empty()).then_some(row - rows.start)
+        });
+        lost.collect()
     }
 
     /// Decodes what was loaded of [`stored_rows`](Self::stored_rows) into `rows` of the slice; `stored` is scratch.

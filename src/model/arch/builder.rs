@@ -124,8 +124,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Experts that are stored in one tensor, transposed, with alternating outputs of gate and up; or their biases, which
-    /// are rows of one slice.
+    /// Experts that are stored in one tensor, with alternating outputs of gate and up; or their biases, which are rows of
+    /// one slice. Numbers are stored transposed, blocks (MXFP4), which run along the inputs, are not.
     fn interleaved(&mut self, name: &str, count: u32, spec: &Spec) -> Result<Vec<Slice>> {
         let [rows, columns] = spec.shape;
         let fused = name
@@ -133,12 +133,23 @@ impl<'a> Builder<'a> {
             .replace(".gate_proj", ".gate_up_proj")
             .replace(".up_proj", ".gate_up_proj");
         let fused = fused.replace(".weight", "").replace(".bias", "_bias");
-        let order = match name {
-            _ if name.contains(".gate_proj") => Order::Columns(Pick::EveryOther(0)),
-            _ if name.contains(".up_proj") => Order::Columns(Pick::EveryOther(1)),
-            _ => Order::Stored,
+        let pick = match name {
+            _ if name.contains(".gate_proj") => Some(Pick::EveryOther(0)),
+            _ if name.contains(".up_proj") => Some(Pick::EveryOther(1)),
+            _ => None,
         };
-        let times = if order == Order::Stored { 1 } else { 2 };
+        let times = if pick.is_some() { 2 } else { 1 };
+        if self.checkpoint.get(&fused).is_some_and(|tensor| self.checkpoint.regrouped(tensor).is_some()) {
+            let order = pick.map_or(Order::Stored, Order::Rows);
+            let tensor = self.source(fused, &[count, times * rows, columns])?;
+            let each = u64::from(times * rows);
+            let expert = |expert: u64| {
+                let rows = expert * each..(expert + 1) * each;
+                Slice { tensor: Arc::clone(&tensor), rows, transposed: false, order }
+            };
+            return Ok((0..u64::from(count)).map(expert).collect());
+        }
+        let order = pick.map_or(Order::Stored, Order::Columns);
         if spec.vector {
             let tensor = self.source(fused, &[count, times * columns])?;
             return Ok(vec![Slice { tensor, rows: 0..count.into(), transposed: false, order }]);
@@ -201,7 +212,8 @@ impl<'a> Builder<'a> {
     /// The type whose blocks hold the codes of all the sources, if they have one.
     fn regrouped(&self, slices: &[Slice]) -> Option<Format> {
         let of = |slice: &Slice| {
-            let tensor = self.checkpoint.get(&slice.tensor).filter(|_| !slice.transposed)?;
+            let along_rows = !slice.transposed && !matches!(slice.order, Order::Columns(_));
+            let tensor = self.checkpoint.get(&slice.tensor).filter(|_| along_rows)?;
             self.checkpoint.regrouped(tensor)
         };
         let first = slices.first().and_then(of)?;
