@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use quantpress::checkpoint::{Checkpoint, Matrix, Values};
@@ -62,9 +63,8 @@ fn every_format_decodes_to_the_bits_of_the_reference_whole_and_in_windows() {
             assert_eq!(matrix.tensor().shape, shape, "{place}");
             let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
             let (rows, columns) = (matrix.tensor().rows(), matrix.tensor().columns());
-            let mut windows = vec![0..rows];
-            windows.extend((0..rows).map(|row| row..row + 1));
-            windows.extend([1..rows, 0..rows - 1, rows / 3..rows.div_ceil(2) + 1, rows - 2..rows]);
+            let mut windows: Vec<Range<u64>> = (0..rows).map(|row| row..row + 1).collect();
+            windows.extend([0..rows, 1..rows, 0..rows - 1, rows / 3..rows.div_ceil(2) + 1, rows - 2..rows]);
             for rows in windows {
                 let mut found = vec![0.0; ((rows.end - rows.start) * columns) as usize];
                 matrix.read(rows.clone(), &mut Vec::new(), &mut found, Values::Any).expect("numbers");
@@ -76,6 +76,33 @@ fn every_format_decodes_to_the_bits_of_the_reference_whole_and_in_windows() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn rows_across_the_words_are_the_same_by_themselves_and_in_bands() {
+    // A band has 32 rows of this length, and there are 40.
+    let (rows, columns) = (40, 1 << 19);
+    let mut random = Random(1);
+    let mut words =
+        |count: u64| (0..count).flat_map(|_| (random.below(1 << 31) as u32).to_le_bytes()).collect();
+    let copy = altered("gptq4-v1", |tensors, config| {
+        config["group_size"] = json!(-1);
+        tensors.remove("m.g_idx");
+        tensors
+            .insert("m.qweight".into(), ("I32".into(), vec![columns / 8, rows], words(columns / 8 * rows)));
+        tensors.insert("m.qzeros".into(), ("I32".into(), vec![1, rows / 8], words(rows / 8)));
+        tensors.insert("m.scales".into(), ("F16".into(), vec![1, rows], [0, 0x20].repeat(rows as usize)));
+    });
+    let checkpoint = Checkpoint::open_folder(copy.path()).expect("sound");
+    let matrix = Matrix::open(&checkpoint, "m.weight").expect("GPTQ");
+    let read = |rows: Range<u64>| {
+        let mut raw = Vec::new();
+        matrix.load(rows, &mut raw).expect("read");
+        raw
+    };
+    for window in [0..7, 28..35, 33..40, 3..5] {
+        assert!(read(window.clone()) == window.flat_map(|row| read(row..row + 1)).collect::<Vec<u8>>());
     }
 }
 
@@ -585,7 +612,8 @@ fn codes_that_gguf_has_too_are_kept_as_they_are() {
         let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
         let of_experts = |tensor: &&Value| tensor["type"] == format;
         let tensors = manifest["tensors"].as_array().expect("a list");
-        let errors: Vec<&Value> = tensors.iter().filter(of_experts).map(|tensor| &tensor["error"]).collect();
+        let errors: Vec<&Value> =
+            tensors.iter().filter(of_experts).map(|tensor| &tensor["relative_error"]).collect();
         assert!(errors.len() == 3 && errors.iter().all(|error| error.as_f64() == Some(0.0)), "{errors:?}");
         // The blocks decode to what the codes are.
         let entry = contents.tensor("blk.1.ffn_gate_exps.weight").expect("there");

@@ -19,7 +19,7 @@ use crate::checkpoint::{Config, Dtype, Tensor};
 use crate::error::{Error, Result};
 
 /// bitsandbytes' 1 / 127.
-const OVER_127: f32 = 7.874_015_718_698_502e-3;
+const OVER_127: f32 = 7.874_016e-3;
 
 /// The weight of these nibbles.
 ///

@@ -74,6 +74,13 @@ pub fn integers(shelf: &Shelf, forms: &mut Forms, codes: &Tensor, base: &str) ->
         }
     };
     let columns = shape.last().copied().unwrap_or(0);
+    // A word has sixteen codes at most.
+    if columns > words.saturating_mul(16) {
+        return fault(
+            codes,
+            format!("has rows of {words} words, which {columns} integers of 2 bits do not fit into"),
+        );
+    }
     let packing = packing(codes, columns, &said.iter().map(|said| said.bits).collect::<Vec<u32>>())?;
     let bits = match packing {
         Packing::Dense(bits) | Packing::Loose(bits) => bits,
