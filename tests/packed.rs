@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::support::checkpoint::{Copy, Shard, with_header};
+use crate::support::families::family;
 use crate::support::{fixture, quantpress, succeed, tensor_hashes, text};
 
 /// Dtype, shape and bytes of tensors, by name.
@@ -645,4 +646,86 @@ fn codes_that_gguf_has_too_are_kept_as_they_are() {
     let said = String::from_utf8_lossy(&said.stderr);
     assert!(said.contains("row 0, has a scale that is no F16 number") && file.is_file(), "{said}");
     succeed(&["verify", text(&file), "--against", text(copies[0].path())]);
+}
+
+/// A tiny checkpoint of a family, with some matrices stored in another way, and its twin with the same values in F32.
+fn family_twins(
+    name: &str,
+    quantization: Value,
+    chosen: &[&str],
+    store: impl Fn(&mut Random, &[u64]) -> (Stored, Vec<f32>),
+) -> [TempDir; 2] {
+    let made = TempDir::new().expect("a temporary folder");
+    family(name).write(made.path());
+    let (mut packed, mut random) = (load(&made.path().join("model.safetensors")), Random(11));
+    let mut decoded = packed.clone();
+    for name in chosen {
+        let (_, shape, _) = packed.remove(*name).unwrap_or_else(|| panic!("{name} is there"));
+        let ((parts, _), values) = store(&mut random, &shape);
+        let module = name.strip_suffix("weight").unwrap_or(name);
+        for (part, dtype, shape, bytes) in parts {
+            packed.insert(format!("{module}{part}"), (dtype.to_owned(), shape, bytes));
+        }
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        decoded.insert((*name).to_owned(), ("F32".into(), shape, bytes));
+    }
+    [(packed, quantization), (decoded, Value::Null)].map(|(tensors, quantization)| {
+        let folder = TempDir::new().expect("a temporary folder");
+        family(name).write(folder.path());
+        fs::write(folder.path().join("model.safetensors"), bytes(&tensors)).expect("written");
+        let config = folder.path().join("config.json");
+        let mut value: Value = serde_json::from_slice(&fs::read(&config).expect("read")).expect("JSON");
+        value["quantization_config"] = quantization;
+        fs::write(config, value.to_string()).expect("written");
+        folder
+    })
+}
+
+/// All weights of a tensor of what a recipe makes of a checkpoint.
+fn made(checkpoint: &Path, recipe: &str, tensor: &str, format: &str) -> Vec<f32> {
+    let out = TempDir::new().expect("a temporary folder");
+    let file = out.path().join("out.gguf");
+    succeed(&["quantize", text(checkpoint), "-o", text(&file), "--quiet", "--recipe", recipe]);
+    succeed(&["verify", text(&file), "--against", text(checkpoint)]);
+    let contents = quantpress::gguf::Contents::read(&file).expect("sound");
+    let entry = contents.tensor(tensor).unwrap_or_else(|| panic!("{tensor} is there"));
+    assert_eq!(entry.format.name(), format, "{tensor}");
+    let bytes = fs::read(&file).expect("read");
+    let blocks = &bytes[entry.offset as usize..(entry.offset + entry.bytes) as usize];
+    let mut weights = vec![0.0; entry.shape.iter().product::<u64>() as usize];
+    quant_kernels::dequantize(entry.format, blocks, &mut weights);
+    weights
+}
+
+/// Rows that a family has in another order are not encoded either, and come out in its order.
+#[test]
+fn kept_codes_are_in_the_order_of_the_family() {
+    let int = json!({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": true});
+    let queries = "model.layers.0.self_attn.q_proj.weight";
+    let llama = family_twins("llama", group(int), &[queries], |random, shape| {
+        let (parts, values) = int4(random, shape[0], shape[1]);
+        ((parts, Vec::new()), values)
+    });
+    let name = "blk.0.attn_q.weight";
+    assert!(made(llama[0].path(), "source", name, "Q4_0") == made(llama[1].path(), "f32", name, "F32"));
+
+    // Blocks run along the inputs, numbers are stored transposed.
+    let fused = "model.layers.0.mlp.experts.gate_up_proj";
+    let mx = [("_blocks", "U8"), ("_scales", "U8")];
+    let gpt_oss = family_twins("gpt-oss", json!({"quant_method": "mxfp4"}), &[fused], |random, shape| {
+        let [experts, inputs, outputs] = shape.try_into().expect("a stack");
+        let (mut parts, values) = mxfp4(random, [experts * outputs, inputs], mx);
+        parts[0].2 = vec![experts, outputs, inputs / 32, 16];
+        parts[1].2 = vec![experts, outputs, inputs / 32];
+        let [outputs, inputs] = [outputs as usize, inputs as usize];
+        let turned = values.chunks_exact(outputs * inputs).flat_map(|matrix| {
+            (0..inputs).flat_map(move |input| (0..outputs).map(move |output| matrix[output * inputs + input]))
+        });
+        ((parts, Vec::new()), turned.collect())
+    });
+    for name in ["blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight"] {
+        let expected = made(gpt_oss[1].path(), "f32", name, "F32");
+        assert!(made(gpt_oss[0].path(), "source", name, "MXFP4") == expected, "{name}");
+        assert!(made(gpt_oss[0].path(), "f32", name, "F32") == expected, "{name}");
+    }
 }
