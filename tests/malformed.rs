@@ -350,8 +350,8 @@ fn config_fields_that_are_missing_or_absurd() {
 
 #[test]
 fn what_is_sound_but_not_supported() {
-    let other = config(|c| c["architectures"] = json!(["LlamaForCausalLM"]));
-    refused(other, 4, &["LlamaForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM"]);
+    let other = config(|c| c["architectures"] = json!(["Gemma3ForCausalLM"]));
+    refused(other, 4, &["Gemma3ForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM"]);
     refused(config(|c| c["scoring_func"] = "tanh".into()), 4, &["scoring_func is \"tanh\"", "sigmoid"]);
     refused(config(|c| c["rope_scaling"]["type"] = "llama3".into()), 4, &["llama3", "yarn"]);
     refused(config(|c| c["quantization_config"]["quant_method"] = "awq".into()), 4, &["awq", "fp8"]);

@@ -92,7 +92,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     full_attention(config)?;
     let sizes = Sizes::read(config, &class.defaults)?;
     warnings.extend(window(config, class, sizes.context())?);
-    let (theta, scaling) = rope::read_any(config, Some(class.theta))?;
+    let (theta, scaling) = rope::read_any(config, Some(class.theta), &["default", "yarn", "llama3"])?;
     let (yarn, rope_divisors) = match scaling {
         Scaling::None => (None, Vec::new()),
         Scaling::Yarn(yarn) => (Some(yarn), Vec::new()),

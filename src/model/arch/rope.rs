@@ -87,7 +87,7 @@ impl Llama3 {
 /// # Errors
 /// If a field is missing or absurd, or the scaling has no GGUF form.
 pub fn read(config: &Config) -> Result<(f32, Option<Yarn>)> {
-    without_llama3(read_any(config, None)?)
+    read_yarn(config, None)
 }
 
 /// The same, with the base of a class that has a default for it.
@@ -95,25 +95,20 @@ pub fn read(config: &Config) -> Result<(f32, Option<Yarn>)> {
 /// # Errors
 /// As [`read`].
 pub fn read_or(config: &Config, usual: f32) -> Result<(f32, Option<Yarn>)> {
-    without_llama3(read_any(config, Some(usual))?)
+    read_yarn(config, Some(usual))
 }
 
-fn without_llama3(found: (f32, Scaling)) -> Result<(f32, Option<Yarn>)> {
-    match found {
-        (theta, Scaling::None) => Ok((theta, None)),
-        (theta, Scaling::Yarn(yarn)) => Ok((theta, Some(yarn))),
-        (_, Scaling::Llama3(_)) => {
-            let problem = "config.json: rope scaling is \"llama3\", which llama.cpp has for the architecture llama alone";
-            Err(Error::Unsupported(problem.into()))
-        }
-    }
+fn read_yarn(config: &Config, usual: Option<f32>) -> Result<(f32, Option<Yarn>)> {
+    let (theta, scaling) = read_any(config, usual, &["default", "yarn"])?;
+    let yarn = if let Scaling::Yarn(yarn) = scaling { Some(yarn) } else { None };
+    Ok((theta, yarn))
 }
 
-/// The same with every scaling; `usual` is the base of a class that has a default for it.
+/// The same with the `known` scalings; `usual` is the base of a class that has a default for it.
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_any(config: &Config, usual: Option<f32>) -> Result<(f32, Scaling)> {
+pub fn read_any(config: &Config, usual: Option<f32>, known: &[&str]) -> Result<(f32, Scaling)> {
     let newer = config.has("rope_parameters");
     let scaling = if newer {
         Some(config.object("rope_parameters")?)
@@ -131,9 +126,12 @@ pub fn read_any(config: &Config, usual: Option<f32>) -> Result<(f32, Scaling)> {
     let field = if scaling.has("rope_type") { "rope_type" } else { "type" };
     let kind: String = scaling.get(field)?;
     let original = || scaling.count("original_max_position_embeddings", u32::MAX);
+    if !known.contains(&kind.as_str()) {
+        let problem = format!("is \"{kind}\"; known for this architecture are {}", known.join(", "));
+        return Err(Error::Unsupported(scaling.says(field, &problem)));
+    }
     match kind.as_str() {
         "default" => return Ok((theta, Scaling::None)),
-        "yarn" => {}
         "llama3" => {
             let number = |field: &str| scaling.positive(field);
             let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
@@ -144,10 +142,7 @@ pub fn read_any(config: &Config, usual: Option<f32>) -> Result<(f32, Scaling)> {
             let llama3 = Llama3 { factor: number("factor")?, low, high, original: original()? as f32 };
             return Ok((theta, Scaling::Llama3(llama3)));
         }
-        other => {
-            let problem = format!("is \"{other}\"; known are default, yarn, and for Llama llama3");
-            return Err(Error::Unsupported(scaling.says(field, &problem)));
-        }
+        _ => {}
     }
     let beta = |field: &str| {
         if scaling.has(field) { scaling.positive(field).map(Some) } else { Ok(None) }
