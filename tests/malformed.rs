@@ -314,7 +314,7 @@ fn scales_that_are_not_finite() {
 fn an_unknown_dtype() {
     refused(entry(NORM, |e| e["dtype"] = "Q17".into()), 3, &[".safetensors", NORM, "unknown dtype \"Q17\""]);
     let integers = |entry: &mut Value| entry["dtype"] = "I16".into();
-    refused(entry(NORM, integers), 4, &[NORM, "has dtype I16", "F32, F16, BF16 and F8_E4M3"]);
+    refused(entry(NORM, integers), 4, &[NORM, "has dtype I16", "F32, F16, BF16 and FP8"]);
 }
 
 #[test]
@@ -354,8 +354,8 @@ fn what_is_sound_but_not_supported() {
     refused(other, 4, &["Gemma3ForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM"]);
     refused(config(|c| c["scoring_func"] = "tanh".into()), 4, &["scoring_func is \"tanh\"", "sigmoid"]);
     refused(config(|c| c["rope_scaling"]["type"] = "llama3".into()), 4, &["llama3", "yarn"]);
-    refused(config(|c| c["quantization_config"]["quant_method"] = "awq".into()), 4, &["awq", "fp8"]);
-    refused(config(|c| c["quantization_config"]["fmt"] = "e5m2".into()), 4, &["e5m2", "e4m3"]);
+    refused(config(|c| c["quantization_config"]["quant_method"] = "quark".into()), 4, &["quark", "fp8"]);
+    refused(config(|c| c["quantization_config"]["fmt"] = "e3m4".into()), 4, &["e3m4", "e5m2"]);
 }
 
 #[test]

@@ -114,6 +114,12 @@ impl Stored {
             Declared::Nothing => Said::default(),
         };
         let Gathered { packed, companions } = gather::gather(&said, source, listing, tensors)?;
+        let is_across = |packed: &Packed| matches!(packed.layout, packed::Layout::Across(_));
+        if said.across.is_some() && !packed.values().any(is_across) {
+            let problem = "config.json: quantization_config declares GPTQ or AWQ, and no tensor is stored so; what the \
+                           tensors show counts";
+            warnings.push(Warning::new(Error::Unsupported(problem.to_owned())));
+        }
         let grains = said.grains;
         // The first by name, so that the message does not depend on the order of a hash map.
         let lone = tensors.values().filter(|tensor| !companions.contains(&tensor.name));
@@ -171,7 +177,7 @@ impl Stored {
             }
             Dtype::Gguf(format) => Ok(Encoding::Blocks(format)),
             other => Err(Error::Unsupported(format!(
-                "{}: tensor \"{}\" has dtype {other:?}; and nothing beside it says how to read that; F32, F16, BF16 and FP8 say it themselves",
+                "{}: tensor \"{}\" has dtype {other:?}, and nothing beside it says how to read that; F32, F16, BF16 and FP8 say it themselves",
                 tensor.shard, tensor.name
             ))),
         }
