@@ -113,14 +113,14 @@ def main():
                 if options.draws:
                     disturb(matrix, draw)
                 measured = [] if options.without_imatrix else ["--imatrix", matrix]
-                quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *measured, *overrides)
+                quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", "--force", *measured, *overrides)
                 found = row(recipe, ours, reference)
                 if options.feedback:
                     words = ["--feedback", "--text", FIXTURE / "calibration.txt", "--context", 256, "--chunks", 100]
-                    quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *measured, *overrides, *words)
+                    quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", "--force", *measured, *overrides, *words)
                     fed = row(f"{recipe}, feedback", ours, reference)
                     print(f"{recipe}: {fed / found:.3f}x with feedback", file=sys.stderr)
-                    quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", *measured, *overrides)
+                    quantpress("quantize", FIXTURE, "-o", ours, "-r", recipe, "-q", "--force", *measured, *overrides)
                 if not options.no_twin:
                     make_twin(ours, reference, twin, {} if options.without_imatrix else importances(matrix))
                     ratios.append((found, row(f"{recipe}, ggml", twin, reference)))
