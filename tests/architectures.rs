@@ -265,6 +265,68 @@ fn absent_fields_are_those_of_each_class() {
 }
 
 #[test]
+fn gpt_oss_has_yarn_where_nothing_is_said_of_it() {
+    let model = planned("gpt-oss", &json!({"rope_scaling": null}), &Options::default());
+    let key = |key: &str| model.metadata.get(&format!("gpt-oss.rope.scaling.{key}")).cloned();
+    assert_eq!(key("type"), Some(Gguf::String("yarn".into())));
+    assert_eq!(key("factor"), Some(Gguf::F32(32.0)));
+    assert_eq!(key("original_context_length"), Some(Gguf::U32(4096)));
+}
+
+#[test]
+fn a_position_encoding_without_a_type_is_the_plain_one() {
+    let changes =
+        json!({"rope_scaling": null, "rope_theta": null, "rope_parameters": {"rope_theta": 5000.0}});
+    let model = planned("qwen3", &changes, &Options::default());
+    assert_eq!(model.metadata.get("qwen3.rope.freq_base"), Some(&Gguf::F32(5000.0)));
+    assert_eq!(model.metadata.get("qwen3.rope.scaling.type"), None);
+}
+
+#[test]
+fn a_head_that_is_not_the_embedding_is_told_of_in_every_family() {
+    let warnings = planned("mixtral", &json!({"tie_word_embeddings": true}), &Options::default()).warnings;
+    let told = warnings.iter().any(|warning| warning.to_string().contains("numbers of its own"));
+    assert!(told, "{warnings:?}");
+}
+
+#[test]
+fn recommended_sampling_is_kept() {
+    let made = Made::new("qwen2");
+    let said = json!({"temperature": 0.7, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.05});
+    fs::write(made.checkpoint().join("generation_config.json"), said.to_string()).expect("written");
+    let checkpoint = Checkpoint::open_folder(&made.checkpoint()).expect("sound");
+    let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+    let key = |key: &str| model.metadata.get(&format!("general.sampling.{key}")).cloned();
+    assert_eq!(key("top_k"), Some(Gguf::I32(20)));
+    for (name, value) in [("temp", 0.7), ("min_p", 0.05), ("penalty_repeat", 1.05)] {
+        assert_eq!(key(name), Some(Gguf::F32(value)), "{name}");
+    }
+}
+
+#[test]
+fn post_processors_that_llama_cpp_cannot_follow_are_told_of() {
+    let warned = |processor: Value| {
+        let made = Made::new("qwen2");
+        let file = made.checkpoint().join("tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
+        tokenizer["post_processor"] = processor;
+        fs::write(&file, tokenizer.to_string()).expect("written");
+        let checkpoint = Checkpoint::open_folder(&made.checkpoint()).expect("sound");
+        let warnings = Model::plan(&checkpoint, &Options::default()).expect("planned").warnings;
+        warnings.iter().any(|warning| warning.to_string().contains("post_processor"))
+    };
+    let token = |text: &str| json!({"SpecialToken": {"id": text, "type_id": 0}});
+    let around = |before: &[Value]| {
+        let single = [before, &[json!({"Sequence": {"id": "A", "type_id": 0}})]].concat();
+        json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}})
+    };
+    assert!(!warned(around(&[token("<｜begin▁of▁sentence｜>")])));
+    assert!(warned(around(&[token("<｜begin▁of▁sentence｜>"), token("<｜User｜>")])));
+    assert!(warned(json!({"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0]})));
+    assert!(!warned(json!({"type": "ByteLevel"})));
+}
+
+#[test]
 fn a_window_that_llama_cpp_does_not_have_is_a_warning() {
     let mistral = |window: Value| {
         let changes = json!({"architectures": ["MixtralForCausalLM"], "sliding_window": window});

@@ -274,6 +274,28 @@ fn contents_that_contradict_each_other_are_errors() {
 }
 
 #[test]
+fn what_is_declared_is_held_against_the_tensors() {
+    // Columns that are out of order, and nothing says how.
+    refused("gptq4-v1", 3, &["m.qweight", "desc_act is true", "m.g_idx"], without("m.g_idx"));
+    refused("ct-order", 3, &["ordered.weight_packed", "actorder is group"], |tensors, config| {
+        tensors.remove("ordered.weight_g_idx");
+        config["config_groups"]["group_0"]["weights"]["actorder"] = json!("group");
+    });
+    // Codes of FP8 that are typed as integers.
+    refused("ct-bytes", 3, &["channel.weight", "is I8", "declares floats"], |tensors, config| {
+        tensors.retain(|name, _| name.starts_with("channel."));
+        let floats = json!({"num_bits": 8, "type": "float", "symmetric": true, "strategy": "channel"});
+        *config = json!({"quant_method": "compressed-tensors", "format": "float-quantized",
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": floats}}});
+    });
+    // GPTQModel's name for the version of the format.
+    refused("gptq4-v1", 4, &["format is \"marlin\""], |_, config| {
+        config.as_object_mut().expect("an object").remove("checkpoint_format");
+        config["format"] = json!("marlin");
+    });
+}
+
+#[test]
 fn declarations_that_cannot_be_read_are_refused_by_name() {
     refused("gptq4-v1", 4, &["bits is 5", "gptq"], said("bits", json!(5)));
     refused("gptq4-v1", 4, &["checkpoint_format is \"marlin\""], said("checkpoint_format", json!("marlin")));

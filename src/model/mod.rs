@@ -101,6 +101,7 @@ impl Model {
         let arch::Described { model: mut description, left_out, mut warnings, rope_divisors } =
             (family.describe)(checkpoint, options)?;
         warnings.extend(checkpoint.warnings().iter().cloned());
+        warnings.extend(head_of_its_own(checkpoint, &description)?);
         let mut builder = arch::Builder::new(checkpoint, family, description.rope.pairing, &rope_divisors);
         for (layer, spec) in description.specs() {
             builder.add(layer, &spec)?;
@@ -178,4 +179,16 @@ fn label(description: &Description, tensors: &[TensorPlan]) -> String {
     let all: u64 = tensors.iter().map(TensorPlan::weights).sum();
     let count = description.experts.as_ref().map_or(0, |experts| u64::from(experts.count));
     size_label(all - routed, routed.checked_div(count).unwrap_or(0), if routed > 0 { count } else { 0 })
+}
+
+/// A warning, if the checkpoint has a head although config.json says that the embedding is one, and they differ.
+fn head_of_its_own(checkpoint: &Checkpoint, model: &Description) -> Result<Option<Warning>> {
+    let [embedding, head] = ["model.embed_tokens.weight", "lm_head.weight"].map(|name| checkpoint.get(name));
+    let (true, Some(embedding), Some(head)) = (model.tied, embedding, head) else { return Ok(None) };
+    if checkpoint.look_alike(embedding, head)? {
+        return Ok(None);
+    }
+    let problem = "is stored with numbers of its own, though config.json says tie_word_embeddings: it is left out, and the \
+                   embedding is the head; if it was trained, set tie_word_embeddings to false";
+    Ok(Some(Warning::new(Error::tensor(&head.shard, &head.name, problem))))
 }

@@ -108,6 +108,12 @@ pub fn integers(shelf: &Shelf, forms: &mut Forms, codes: &Tensor, base: &str) ->
         None => ZerosAt::All((1u32 << (bits - 1)) as f32),
     };
     let order = shelf.tensors.get(&part(names::G_IDX)).map(|tensor| tensor.name.clone());
+    if order.is_none()
+        && said.iter().any(|said| said.bits == bits)
+        && said.iter().all(|said| said.bits != bits || said.ordered)
+    {
+        shelf.need(codes, &part(names::G_IDX), "groups of the columns (actorder is group)")?;
+    }
     companions.extend(order.clone());
     let order = order.filter(|_| matches!(groups, Groups::Rows { .. }));
     let packed = Packed {

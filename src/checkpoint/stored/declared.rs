@@ -49,6 +49,8 @@ pub struct Integers {
     pub bits: u32,
     /// Columns that share a scale, unless a row or the tensor does.
     pub group: Option<u64>,
+    /// Whether columns are grouped in another order, which a tensor gives.
+    pub ordered: bool,
     /// Whether there are no zero points.
     pub symmetric: bool,
 }
@@ -59,6 +61,8 @@ pub struct AcrossSaid {
     pub kind: AcrossKind,
     /// Weights of a row that share a scale, unless the row does.
     pub group: Option<u64>,
+    /// Whether columns are grouped in another order, which a tensor gives.
+    pub ordered: bool,
 }
 
 /// Which of the two.
@@ -252,18 +256,23 @@ fn gptq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
         let problem = format!("is {bits} (quant_method gptq); 2, 3, 4 and 8 can be read");
         return Ok(Declared::Other(config.says("bits", &problem)));
     }
-    let format: Option<String> = config.find("checkpoint_format")?;
+    // GPTQModel's name for it is shorter.
+    let field = if config.has("checkpoint_format") { "checkpoint_format" } else { "format" };
+    let format: Option<String> = config.find(field)?;
     let first = match format.as_deref() {
         None | Some("gptq") => true,
         Some("gptq_v2") => false,
         Some(other) => {
             let problem = format!("is \"{other}\" (quant_method gptq); gptq and gptq_v2 can be read");
-            return Ok(Declared::Other(config.says("checkpoint_format", &problem)));
+            return Ok(Declared::Other(config.says(field, &problem)));
         }
     };
     warnings.extend(check(config, &[fields::GPTQ])?);
-    let across =
-        Some(AcrossSaid { kind: AcrossKind::Gptq { bits, first }, group: group(config, &["group_size"])? });
+    let across = Some(AcrossSaid {
+        kind: AcrossKind::Gptq { bits, first },
+        group: group(config, &["group_size"])?,
+        ordered: config.find("desc_act")?.unwrap_or(false),
+    });
     Ok(Declared::Said(Said { across, ..Said::of(&[Kind::Integers]) }))
 }
 
@@ -281,7 +290,8 @@ fn awq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
         return Ok(Declared::Other(config.says("version", &problem)));
     }
     warnings.extend(check(config, &[fields::AWQ])?);
-    let across = AcrossSaid { kind: AcrossKind::Awq, group: group(config, &["group_size", "q_group_size"])? };
+    let group = group(config, &["group_size", "q_group_size"])?;
+    let across = AcrossSaid { kind: AcrossKind::Awq, group, ordered: false };
     Ok(Declared::Said(Said { across: Some(across), ..Said::of(&[Kind::Integers]) }))
 }
 
@@ -393,7 +403,10 @@ fn of_group(config: &Config, weights: &Config, format: Option<String>) -> Result
             );
             return Ok(Err(weights.says("strategy", &problem)));
         }
-        let integers = vec![Integers { bits, group: size, symmetric }];
+        // Ordered by groups; "weight" and "static" leave columns where they are.
+        let order: Option<String> = weights.find("actorder")?;
+        let ordered = order.is_some_and(|order| order.eq_ignore_ascii_case("group"));
+        let integers = vec![Integers { bits, group: size, ordered, symmetric }];
         return Ok(Ok(Said { integers, ..Said::of(&[Kind::Integers]) }));
     }
     if bits < 8 {

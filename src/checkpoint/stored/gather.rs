@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::companions::{self as names, sibling};
-use super::declared::Said;
+use super::declared::{Kind, Said};
 use super::packed::Packed;
 use super::{bitnet, bitsandbytes, compressed, gptq, integers, small_floats};
 use crate::checkpoint::{Dtype, Source, Tensor};
@@ -148,6 +148,10 @@ fn recognised(shelf: &Shelf, forms: &mut compressed::Forms, tensor: &Tensor) -> 
         (Dtype::I32, _) => Ok(None),
         (Dtype::F6_E2M3, _) | (_, Dtype::U8 | Dtype::F8_E8M0 | Dtype::F8_E4M3) => {
             small_floats::beside(shelf, tensor, &scale).map(Some)
+        }
+        (Dtype::I8, _) if !shelf.said.kinds.is_empty() && !shelf.said.kinds.contains(&Kind::Integers) => {
+            let problem = "is I8; config.json declares floats, and no integers";
+            Err(Error::tensor(&tensor.shard, name, problem))
         }
         (Dtype::I8, _) => integers::found(shelf, tensor, &scale).map(Some),
         (Dtype::U8, _) if shelf.said.bitnet.is_some() => bitnet::found(shelf, tensor, &scale).map(Some),

@@ -36,6 +36,9 @@ pub fn found(shelf: &Shelf, codes: &Tensor, name: &str) -> Result<Found> {
         return fault(codes, format!("is {:?} {:?}; expected a matrix of I32", codes.dtype, codes.shape));
     };
     let order = shelf.tensors.get(&part(names::MODULE_G_IDX));
+    if said.ordered && order.is_none() {
+        shelf.need(codes, &part(names::MODULE_G_IDX), "groups of the columns (desc_act is true)")?;
+    }
     let (layout, columns, rows) = match said.kind {
         AcrossKind::Awq => (Across::Nibbles, words, across * 8),
         AcrossKind::Gptq { bits, .. } => {

@@ -29,6 +29,7 @@ pub const GENERAL: &[Field] = &[
     ("attn_implementation", CODE),
     ("use_flash_attention", CODE),
     ("unsloth_fixed", CODE),
+    ("transformers.js_config", CODE),
     ("unsloth_version", CODE),
     ("torch_dtype", Ignored("tensors have their own types")),
     ("dtype", Ignored("tensors have their own types")),

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::keys::{MAX_EXPERTS, Reader, Writer};
 use crate::model::layer::{
     Activation, Attention, Experts, Ffn, Form, Gating, Grouped, POST_ATTENTION_NORM, Pairing, Rope, Router,
+    Yarn,
 };
 use crate::model::{Description, Layer, Options};
 
@@ -61,6 +62,10 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(8), width: Some(64), eps: 1e-5 })?;
     let kinds: Vec<String> = config.find("layer_types")?.unwrap_or_default();
     let usual = |layer: usize| if layer.is_multiple_of(2) { "sliding_attention" } else { "full_attention" };
+    if !kinds.is_empty() && kinds.len() != sizes.layers as usize {
+        let problem = format!("has {} entries for {} layers", kinds.len(), sizes.layers);
+        return Err(config.fault("layer_types", problem));
+    }
     if let Some(layer) = (0..kinds.len()).find(|&layer| kinds[layer] != usual(layer)) {
         let problem = format!(
             "has \"{}\" for layer {layer}; only sliding_attention in even layers and full_attention in odd ones has a GGUF \
@@ -70,7 +75,17 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         return Err(Error::Unsupported(config.says("layer_types", &problem)));
     }
     let window = config.find_count("sliding_window", u32::MAX)?.unwrap_or(128);
-    let (theta, yarn) = rope::read_or(config, 150_000.0)?;
+    let (theta, mut yarn) = rope::read_or(config, 150_000.0)?;
+    if !config.has("rope_parameters") && !config.has("rope_scaling") {
+        // The class's own.
+        yarn = Some(Yarn {
+            factor: 32.0,
+            original: 4096,
+            beta_fast: None,
+            beta_slow: None,
+            log_multiplier: None,
+        });
+    }
     let rope = Rope { columns: sizes.width, theta, pairing: Pairing::Halves, yarn, divided: false };
     let count = config.find_count("num_local_experts", MAX_EXPERTS)?.unwrap_or(128);
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(4);

@@ -3,7 +3,7 @@
 
 use super::fields::{
     Field, GENERAL,
-    Treatment::{Ignored, Read},
+    Treatment::{Ignored, Only, Read},
     check,
 };
 use super::grouped::{self, DENSE, Defaults, Sizes, full_attention, plain, without_mtp};
@@ -31,7 +31,12 @@ const MIXTRAL: &str = "MixtralForCausalLM";
 const FIELDS: &[Field] = &[("head_dim", Read), ("layer_types", Read)];
 
 /// Fields of Llama's class.
-const LLAMA: &[Field] = &[("attention_bias", Read), ("mlp_bias", Read)];
+const LLAMA: &[Field] = &[
+    ("attention_bias", Read),
+    ("mlp_bias", Read),
+    ("rope_interleaved", Only("false")),
+    ("is_llama_config", Ignored("says of what kind the class is")),
+];
 
 /// Fields of Mistral's and Mixtral's.
 const MISTRAL: &[Field] = &[("sliding_window", Read)];

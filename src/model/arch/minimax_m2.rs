@@ -36,6 +36,11 @@ const FIELDS: &[Field] = &[
     ("use_qk_norm", Only("true")),
     ("qk_norm_type", Only("\"per_layer\"")),
     ("shared_intermediate_size", Only("0")),
+    ("shared_moe_mode", Ignored("shared_intermediate_size is 0")),
+    ("mlp_intermediate_size", Ignored("all layers have experts")),
+    ("layernorm_full_attention_beta", Only("1")),
+    ("layernorm_linear_attention_beta", Only("1")),
+    ("layernorm_mlp_beta", Only("1")),
     // llama.cpp wants a head of its own.
     ("tie_word_embeddings", Only("false")),
     ("attn_type_list", Read),

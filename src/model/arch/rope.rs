@@ -124,7 +124,16 @@ pub fn read_any(config: &Config, usual: Option<f32>, known: &[&str]) -> Result<(
     };
     let Some(scaling) = scaling else { return Ok((theta, Scaling::None)) };
     let field = if scaling.has("rope_type") { "rope_type" } else { "type" };
-    let kind: String = scaling.get(field)?;
+    if scaling.has("full_attention") || scaling.has("sliding_attention") {
+        let problem =
+            "has a position encoding for each kind of layer, which is not known for this architecture";
+        return Err(Error::Unsupported(config.says("rope_parameters", problem)));
+    }
+    // The newer object is always there, and its type may be left out.
+    let kind: String = match newer && !scaling.has(field) {
+        true => "default".to_owned(),
+        false => scaling.get(field)?,
+    };
     let original = || scaling.count("original_max_position_embeddings", u32::MAX);
     if !known.contains(&kind.as_str()) {
         let problem = format!("is \"{kind}\"; known for this architecture are {}", known.join(", "));

@@ -10,7 +10,12 @@ pub fn describe(checkpoint: &Checkpoint, metadata: &mut Metadata) -> Result<()> 
     if let Some(k) = config.find::<i32>("top_k")? {
         metadata.set("general.sampling.top_k", Value::I32(k));
     }
-    for (field, key) in [("top_p", "general.sampling.top_p"), ("temperature", "general.sampling.temp")] {
+    for (field, key) in [
+        ("top_p", "general.sampling.top_p"),
+        ("min_p", "general.sampling.min_p"),
+        ("temperature", "general.sampling.temp"),
+        ("repetition_penalty", "general.sampling.penalty_repeat"),
+    ] {
         if let Some(x) = config.find::<f32>(field)? {
             metadata.set(key, Value::F32(x));
         }

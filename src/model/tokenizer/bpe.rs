@@ -93,12 +93,13 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         Some(name) => split::Splitter::named(name),
         None => split::recognise(&rules("pre_tokenizer", file.pre_tokenizer)?, &texts(&file.added_tokens))?,
     };
-    let around = around(&rules("post_processor", file.post_processor)?);
+    let processor = rules("post_processor", file.post_processor)?;
+    let around = around(&processor);
     if composes(&normalizer) && !splitter.composes() {
         return Err(Error::Unsupported(refusal));
     }
 
-    let mut doubts = Vec::new();
+    let mut doubts: Vec<String> = more_than_one(&processor).into_iter().collect();
     if !file.model.ignore_merges && pre::ignores_merges(&splitter.name) {
         doubts.push(format!(
             "model.ignore_merges is not true, but llama.cpp takes words that are tokens whole with pre-tokenizer {}, even where \
@@ -179,6 +180,40 @@ fn around(processor: &Value) -> Around {
         None if processor.is_null() => Around::Unsaid,
         None => Around::Nothing,
     }
+}
+
+/// What a post-processor does besides putting one token before and one after a single text: llama.cpp does no more.
+fn more_than_one(processor: &Value) -> Option<String> {
+    let steps: Vec<&Value> = match processor.get("processors").and_then(Value::as_array) {
+        Some(steps) => steps.iter().collect(),
+        None if processor.is_null() => return None,
+        None => vec![processor],
+    };
+    let kind = |step: &Value| step["type"].as_str().unwrap_or_default().to_owned();
+    let known = ["ByteLevel", "TemplateProcessing"];
+    if let Some(step) = steps.iter().find(|step| !known.contains(&&*kind(step))) {
+        return Some(format!(
+            "post_processor is {:?}, which adds tokens that llama.cpp does not",
+            kind(step)
+        ));
+    }
+    let parts = steps.iter().filter_map(|step| step["single"].as_array()).flatten();
+    let mut before = Vec::new();
+    let mut text = false;
+    let mut after = 0;
+    for part in parts {
+        match part["SpecialToken"]["id"].as_str() {
+            Some(token) if !text => before.push(token),
+            Some(_) => after += 1,
+            None => text = true,
+        }
+    }
+    (before.len() > 1 || after > 1).then(|| {
+        format!(
+            "post_processor puts {} tokens before a text and {after} behind it; llama.cpp has one of each",
+            before.len()
+        )
+    })
 }
 
 /// Every merge must join two tokens to a third, or no reader can use it.

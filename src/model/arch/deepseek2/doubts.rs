@@ -3,20 +3,17 @@
 
 use super::fields::Class;
 use crate::checkpoint::{Checkpoint, Config};
-use crate::error::{Error, Result, Warning};
+use crate::error::Warning;
 use crate::model::Description;
 use crate::model::layer::Attention;
 
 /// A warning for each contradiction. `declared_mtp` layers for multi-token prediction are said to be there.
-///
-/// # Errors
-/// If weights that should be the same cannot be read.
 pub fn doubts(
     checkpoint: &Checkpoint,
     class: &Class,
     model: &Description,
     declared_mtp: u32,
-) -> Result<Vec<Warning>> {
+) -> Vec<Warning> {
     let config = checkpoint.config();
     let mut found = Vec::new();
     let mut doubt = |field: &str, problem: String| {
@@ -57,15 +54,7 @@ pub fn doubts(
         let problem = format!("is {declared_mtp}, but the checkpoint has only {stored} of these layers");
         doubt("num_nextn_predict_layers", problem);
     }
-    let [embedding, head] = ["model.embed_tokens.weight", "lm_head.weight"].map(|name| checkpoint.get(name));
-    if let (true, Some(embedding), Some(head)) = (model.tied, embedding, head)
-        && !checkpoint.look_alike(embedding, head)?
-    {
-        let problem = "is stored with numbers of its own, though config.json says tie_word_embeddings: it is left out, and the \
-                       embedding is the head, as transformers does; if it was trained, set tie_word_embeddings to false";
-        found.push(Warning::new(Error::tensor(&head.shard, &head.name, problem)));
-    }
-    Ok(found)
+    found
 }
 
 /// Layers for multi-token prediction that the checkpoint has behind the others.

@@ -83,7 +83,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         bos: None,
         experts: Some(Experts { router: Router { bias: false, ..experts.router }, ..experts.clone() }),
     };
-    warnings.extend(doubts(checkpoint, class, &model, numbers.mtp)?);
+    warnings.extend(doubts(checkpoint, class, &model, numbers.mtp));
     Ok(Described {
         model,
         left_out: layers + kept..layers + numbers.mtp,
