@@ -89,6 +89,7 @@ fn rows_across_the_words_are_the_same_by_themselves_and_in_bands() {
         |count: u64| (0..count).flat_map(|_| (random.below(1 << 31) as u32).to_le_bytes()).collect();
     let copy = altered("gptq4-v1", |tensors, config| {
         config["group_size"] = json!(-1);
+        config["desc_act"] = json!(false);
         tensors.remove("m.g_idx");
         tensors
             .insert("m.qweight".into(), ("I32".into(), vec![columns / 8, rows], words(columns / 8 * rows)));
