@@ -57,6 +57,13 @@ impl<'a> Writer<'a> {
         self.count("feed_forward_length", model.ffn_width);
     }
 
+    /// Routed experts that are all alike: how many, how many of them a token uses, how wide.
+    pub fn routed(&mut self, experts: &Experts) {
+        self.count("expert_count", experts.count);
+        self.count("expert_used_count", experts.router.used);
+        self.count("expert_feed_forward_length", experts.width);
+    }
+
     /// Grouped attention.
     pub fn grouped(&mut self, grouped: &Grouped, eps: f32) {
         self.count("attention.head_count", grouped.heads);

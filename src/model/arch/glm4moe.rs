@@ -91,7 +91,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let layers = sizes.layers;
     let model = Description {
         ffn_norm: POST_ATTENTION_NORM,
-        experts: Some(without_bias(&experts)),
+        experts: Some(experts.without_bias()),
         mtp: (layers..layers + kept).map(layer).collect(),
         ..sizes.model(FAMILY.arch, rope, layer)
     };
@@ -125,11 +125,6 @@ fn experts(config: &Config) -> Result<Experts> {
     };
     let shared = Shared { count: shared, width: width * shared, gated: false };
     Ok(Experts { count, width, router, shared: Some(shared), form: Form::default() })
-}
-
-/// As the metadata have it: the bias is said by each layer.
-fn without_bias(experts: &Experts) -> Experts {
-    Experts { router: Router { bias: false, ..experts.router }, ..experts.clone() }
 }
 
 fn write(model: &Description, keys: &mut Writer) {

@@ -119,9 +119,7 @@ fn write(model: &Description, keys: &mut Writer) {
         keys.count(WINDOW, *window);
     }
     if let Some(experts) = &model.experts {
-        keys.count("expert_count", experts.count);
-        keys.count("expert_used_count", experts.router.used);
-        keys.count("expert_feed_forward_length", experts.width);
+        keys.routed(experts);
     }
 }
 

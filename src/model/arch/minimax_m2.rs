@@ -77,7 +77,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let experts = experts([count, used, sizes.ffn_width], 1.0);
     let layer = |_| layer(sizes.attention(), &experts);
     let model =
-        Description { experts: Some(without_bias(&experts)), ..sizes.model(FAMILY.arch, rope, layer) };
+        Description { experts: Some(experts.without_bias()), ..sizes.model(FAMILY.arch, rope, layer) };
     Ok(Described { model, left_out: 0..0, warnings, rope_divisors: Vec::new() })
 }
 
@@ -94,18 +94,11 @@ fn experts([count, used, width]: [u32; 3], scale: f32) -> Experts {
     Experts { count, width, router, shared: None, form: Form::default() }
 }
 
-/// As the metadata have it: the bias is said by each layer.
-fn without_bias(experts: &Experts) -> Experts {
-    Experts { router: Router { bias: false, ..experts.router }, ..experts.clone() }
-}
-
 fn write(model: &Description, keys: &mut Writer) {
     grouped::write(model, keys);
     keys.count("rope.dimension_count", model.rope.columns);
     if let Some(experts) = &model.experts {
-        keys.count("expert_count", experts.count);
-        keys.count("expert_used_count", experts.router.used);
-        keys.count("expert_feed_forward_length", experts.width);
+        keys.routed(experts);
         keys.count("expert_gating_func", experts.router.gating as u32);
     }
 }
@@ -116,5 +109,5 @@ fn read(keys: &Reader) -> Result<Description> {
     let experts = experts([found.count, found.router.used, found.width], found.router.scale);
     let [heads, kv_heads, width] = keys.grouped()?;
     let rope = keys.rope(keys.rope_columns(width)?, Pairing::Halves)?;
-    keys.general(rope, Some(without_bias(&experts)), |_| layer(plain(heads, kv_heads, width), &experts))
+    keys.general(rope, Some(experts.without_bias()), |_| layer(plain(heads, kv_heads, width), &experts))
 }

@@ -87,9 +87,7 @@ fn experts([count, used, width, shared]: [u32; 4], scale: f32) -> Experts {
 fn write(model: &Description, keys: &mut Writer) {
     grouped::write(model, keys);
     if let Some(experts) = &model.experts {
-        keys.count("expert_count", experts.count);
-        keys.count("expert_used_count", experts.router.used);
-        keys.count("expert_feed_forward_length", experts.width);
+        keys.routed(experts);
         keys.count(SHARED, experts.shared.as_ref().map_or(0, |shared| shared.width));
     }
 }

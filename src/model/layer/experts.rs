@@ -46,6 +46,11 @@ pub struct Shared {
 }
 
 impl Experts {
+    /// As the metadata of most architectures have them: whether the router has a bias is said by each layer's tensors.
+    pub fn without_bias(&self) -> Self {
+        Self { router: Router { bias: false, ..self.router }, ..self.clone() }
+    }
+
     /// The tensors of the experts, shared ones and router included, in the order of use.
     pub fn specs(&self, hidden: u32) -> Vec<Spec> {
         let router = Spec::matrix(ROUTER, Role::Router, "mlp.gate.weight", [self.count, hidden]);
