@@ -47,7 +47,6 @@ class Judge:
     def __call__(self, *arguments):
         file = self.folder / "file.gguf"
         quantpress("quantize", FIXTURE, "-o", file, "-q", *MATRIX, *arguments)
-        (self.folder / "file.gguf.scored.npz").unlink(missing_ok=True)
         script = ROOT / "tests/support/llama.py"
         command = [sys.executable, script, "measure", file, FIXTURE / "evaluation.txt", "--against", self.reference]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

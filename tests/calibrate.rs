@@ -124,14 +124,14 @@ fn both_layouts_are_llama_imatrixs_and_quantize_takes_them() {
 fn llama_cpps_quantizer_takes_our_matrix() {
     let folder = TempDir::new().expect("a temporary folder");
     let file = |name: &str| folder.path().join(name);
-    let (matrix, source, target) = (file("imatrix.gguf"), file("bf16.gguf"), file("iq1_s.gguf"));
+    let (matrix, source, target) = (file("imatrix.gguf"), file("bf16.gguf"), file("q2_k_s.gguf"));
     calibrate(&matrix, &["--chunks", "2"]);
     quantize_fixture(folder.path(), "bf16.gguf", &["--recipe", "bf16"]);
-    let quantize = |matrix: &str| llama(&["quantize", text(&source), matrix, text(&target), "24"]);
+    let quantize = |matrix: &str| llama(&["quantize", text(&source), matrix, text(&target), "21"]);
     let Some(made) = quantize(text(&matrix)) else { return };
     assert_eq!((made, quantize("none")), (true.into(), Some(false.into())));
     let made = llama(&["tensors", text(&target)]).expect("it ran before");
-    assert_eq!(made["blk.2.ffn_up_exps.weight"][0], "IQ1_S");
+    assert_eq!(made["blk.2.ffn_up_exps.weight"][0], "Q2_K");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn threads_memory_and_interruptions_do_not_change_the_file() {
     let file = |name: &str| folder.path().join(name);
     let both = |name: &str, extra: &[&str]| -> [Vec<u8>; 2] {
         let (imatrix, table) = (file(&format!("{name}.gguf")), file(&format!("{name}.json")));
-        let arguments = ["--chunks", "10", "--sensitivity", text(&table), "--types", "iq1_s,q4_k"];
+        let arguments = ["--chunks", "3", "--sensitivity", text(&table), "--types", "q2_k,q4_k"];
         calibrate(&imatrix, &[&arguments[..], extra].concat());
         [imatrix, table].map(|file| fs::read(file).expect("read"))
     };
@@ -199,8 +199,7 @@ fn threads_memory_and_interruptions_do_not_change_the_file() {
     let (output, table) = (file("resumed.gguf"), file("resumed.json"));
     let words = fixture("tiny-r1/calibration.txt");
     let arguments = ["calibrate", text(copy.path()), "-o", text(&output), "--text", text(&words)];
-    let wishes =
-        ["--context", "256", "--chunks", "10", "--sensitivity", text(&table), "--types", "iq1_s,q4_k"];
+    let wishes = ["--context", "256", "--chunks", "3", "--sensitivity", text(&table), "--types", "q2_k,q4_k"];
     let arguments = [&arguments[..], &wishes].concat();
     copy.write(&scales, &broken);
     let run = quantpress(&arguments);
@@ -226,7 +225,7 @@ fn killed_in_every_layer_it_goes_on_to_the_same_bytes() {
     let (whole, output) = (file("whole.gguf"), file("killed.gguf"));
     let tables = [file("whole.json"), file("killed.json")];
     let wishes =
-        |table: usize| ["--chunks", "10", "--sensitivity", text(&tables[table]), "--types", "iq1_s,q4_k"];
+        |table: usize| ["--chunks", "2", "--sensitivity", text(&tables[table]), "--types", "q2_k,q8_0"];
     calibrate(&whole, &wishes(0));
     let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
     let mut arguments = vec!["calibrate", text(&checkpoint), "-o", text(&output), "--text", text(&words)];

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
 use crate::support::interrupted::{SLOWLY, beside, kill_midway, killed_at, stopped_at};
-use crate::support::{fixture, quantize_fixture, quantpress, text};
+use crate::support::{FAST, fixture, quantize_fixture, quantpress, text};
 
 const SHARD: &str = "model-00002-of-000004.safetensors";
 
@@ -57,18 +57,19 @@ fn what_was_made_of_a_mended_shard_is_made_again() {
     let copy = Copy::new();
     let folder = TempDir::new().expect("a temporary folder");
     let output = folder.path().join("b.gguf");
-    let arguments = [&["quantize", text(copy.path()), "-o", text(&output), "--json"], &SLOWLY[..]].concat();
+    let arguments =
+        [&["quantize", text(copy.path()), "-r", FAST, "-o", text(&output), "--json"], &SLOWLY[..]].concat();
     kill_midway(&arguments, &output);
     rewrite(&copy);
     let (_, stderr) = said(&arguments);
     assert!(stderr.contains("1 of the shards were written or replaced since this work began"), "{stderr}");
-    let expected = fs::read(quantize_fixture(folder.path(), "a.gguf", &[])).expect("read");
+    let expected = fs::read(quantize_fixture(folder.path(), "a.gguf", &["-r", FAST])).expect("read");
     assert!(fs::read(&output).expect("read") == expected);
     // It is of the shards as they are now.
     assert!(!said(&arguments).1.contains("warning"));
     // Written while they are read.
     let output = folder.path().join("c.gguf");
-    let arguments = ["quantize", text(copy.path()), "-o", text(&output), "-r", "q8_0", "-q"];
+    let arguments = ["quantize", text(copy.path()), "-r", FAST, "-o", text(&output), "-q"];
     let stopped = stopped_at(&arguments, "sealed", 1);
     rewrite(&copy);
     let run = stopped.go_on().wait_with_output().expect("ended");
@@ -91,7 +92,8 @@ fn a_copied_checkpoint_loses_nothing() {
         }
     };
     copied(&fixture("tiny-r1"));
-    let arguments = [&["quantize", text(&moved), "-o", text(&output), "--json"], &SLOWLY[..]].concat();
+    let arguments =
+        [&["quantize", text(&moved), "-r", FAST, "-o", text(&output), "--json"], &SLOWLY[..]].concat();
     kill_midway(&arguments, &output);
     let words = fixture("tiny-r1/calibration.txt");
     let matrix = folder.path().join("m.gguf");

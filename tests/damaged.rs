@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::support::checkpoint::Copy;
-use crate::support::{fail, fixture, succeed, text};
+use crate::support::{FAST, fail, fixture, succeed, text};
 
 #[test]
 fn plan_tells_of_matrices_of_zeros_that_it_samples() {
@@ -37,7 +37,7 @@ fn quantize_tells_of_matrices_of_zeros_however_often_it_was_interrupted() {
     bytes[half..].fill(0);
     copy.write(shard, &bytes);
     let output = copy.file("out.gguf");
-    let arguments = [&["quantize", text(copy.path()), "-o", text(&output)], &SLOWLY[..]].concat();
+    let arguments = [&["quantize", text(copy.path()), "-r", FAST, "-o", text(&output)], &SLOWLY[..]].concat();
     let warnings = |stderr: &str| -> Vec<String> {
         let of_zeros = |line: &&str| line.starts_with("warning: ") && line.contains("unfinished download");
         stderr.lines().filter(of_zeros).map(str::to_owned).collect()
@@ -67,7 +67,7 @@ fn quantize_tells_of_matrices_of_zeros_however_often_it_was_interrupted() {
     }
     assert!(!stderr.contains("100 % of the work"), "{stderr}");
     // Sound input is not suspicious.
-    let sound = crate::support::quantize_fixture(copy.path(), "sound.gguf", &["--strict"]);
+    let sound = crate::support::quantize_fixture(copy.path(), "sound.gguf", &["-r", FAST, "--strict"]);
     succeed(&["verify", text(&sound), "--strict"]);
 }
 
@@ -79,9 +79,9 @@ fn what_was_mended_is_read_again() {
     let shard = copy.shard_of(expert);
     let sound = fs::read(copy.file(&shard)).expect("read");
     let output = copy.file("out.gguf");
-    let arguments = ["quantize", text(copy.path()), "-o", text(&output), "--quiet"];
+    let arguments = ["quantize", text(copy.path()), "-r", FAST, "-o", text(&output), "--quiet"];
     let strict = [&arguments[..], &["--strict"]].concat();
-    let expected = crate::support::quantize_fixture(copy.path(), "sound.gguf", &[]);
+    let expected = crate::support::quantize_fixture(copy.path(), "sound.gguf", &["-r", FAST]);
     let expected = fs::read(expected).expect("read");
     copy.edit_shard(expert, |shard| shard.tensor(expert)[..170 * 256].fill(0));
     let damaged = fs::read(copy.file(&shard)).expect("read");

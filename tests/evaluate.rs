@@ -15,16 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
 use crate::support::python::llama;
-use crate::support::{fail, fixture, hex, quantize_fixture, succeed, text};
-
-/// The beginning of the evaluation text: llama.cpp needs a minute for all of it.
-fn excerpt(folder: &Path) -> PathBuf {
-    let path = folder.join("excerpt.txt");
-    let all = fs::read_to_string(fixture("tiny-r1/evaluation.txt")).expect("read");
-    fs::write(&path, all.lines().take(240).flat_map(|line| [line, "\n"]).collect::<String>())
-        .expect("written");
-    path
-}
+use crate::support::{excerpt, fail, fixture, hex, quantize_fixture, succeed, text};
 
 fn evaluate(file: &Path, words: &Path, extra: &[&str]) -> Value {
     let checkpoint = fixture("tiny-r1");
@@ -55,7 +46,7 @@ fn decode_into(file: &Path, twin: &Path) {
 #[test]
 fn the_figures_are_llama_cpps() {
     let folder = TempDir::new().expect("a temporary folder");
-    let words = excerpt(folder.path());
+    let words = excerpt(folder.path(), 240);
     let in_f32 = ["--recipe", "bf16", "--override", ".=f32"];
     let reference = quantize_fixture(folder.path(), "f32.gguf", &in_f32);
     let imatrix = fixture("tiny-r1/imatrix.gguf");
@@ -101,7 +92,7 @@ fn the_checkpoint_has_transformers_perplexity_and_a_lossless_file_no_error() {
 fn errors_name_the_place() {
     let folder = TempDir::new().expect("a temporary folder");
     let file = quantize_fixture(folder.path(), "q8_0.gguf", &["--recipe", "q8_0"]);
-    let (checkpoint, words) = (fixture("tiny-r1"), excerpt(folder.path()));
+    let (checkpoint, words) = (fixture("tiny-r1"), excerpt(folder.path(), 240));
     let run = |file: &Path, words: &Path, extra: &[&str], code| {
         let mut arguments = vec!["evaluate", text(&checkpoint), text(file), "--text", text(words)];
         arguments.extend(extra);
@@ -126,7 +117,7 @@ fn errors_name_the_place() {
 #[test]
 fn a_split_file_is_evaluated_as_the_whole_one_is() {
     let folder = TempDir::new().expect("a temporary folder");
-    let words = excerpt(folder.path());
+    let words = excerpt(folder.path(), 240);
     let few = ["--chunks", "2"];
     let whole = quantize_fixture(folder.path(), "whole.gguf", &["--recipe", "q4_k_m"]);
     quantize_fixture(folder.path(), "s.gguf", &["--recipe", "q4_k_m", "--split", "3"]);
@@ -150,7 +141,7 @@ fn hidden_states_of_zeros_have_errors_that_a_report_shows() {
     copy.edit_shard(embedding, |shard| shard.tensor(embedding).fill(0));
     let (file, page) = (folder.path().join("zeros.gguf"), folder.path().join("page.html"));
     succeed(&["quantize", text(copy.path()), "-o", text(&file), "--recipe", "q8_0", "--quiet"]);
-    let words = excerpt(folder.path());
+    let words = excerpt(folder.path(), 240);
     let said = succeed(&[
         "evaluate",
         text(copy.path()),
@@ -181,7 +172,7 @@ fn of_another_model_the_sizes_that_differ_are_named() {
         config["num_experts_per_tok"] = 1.into();
     });
     let file = quantize_fixture(folder.path(), "a.gguf", &["--recipe", "q8_0"]);
-    let words = excerpt(folder.path());
+    let words = excerpt(folder.path(), 240);
     let stderr = fail(&["evaluate", text(copy.path()), text(&file), "--text", text(&words)], 2);
     assert!(stderr.contains("base of rotations 10000 (the checkpoint has 20000)"), "{stderr}");
     assert!(stderr.contains("experts of a token 2 (the checkpoint has 1)"), "{stderr}");

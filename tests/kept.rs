@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::checkpoint::Copy;
 use crate::support::interrupted::{SLOWLY, beside, killed_at, stopped_at};
-use crate::support::{fail, fixture, quantize_fixture, quantpress, succeed, text};
+use crate::support::{FAST, fail, fixture, quantize_fixture, quantpress, succeed, text};
 
 /// A folder, and commands that calibrate on some of the fixture's text.
 struct Bench {
@@ -328,14 +328,15 @@ fn locks_and_syncing_are_not_asked_for_where_there_are_none() {
     fs::write(&source, calls).expect("written");
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o", text(&library), text(&source)]).status();
     assert!(built.expect("a C compiler").success());
-    let expected = fs::read(quantize_fixture(bench.folder.path(), "expected.gguf", &[])).expect("read");
+    let expected =
+        fs::read(quantize_fixture(bench.folder.path(), "expected.gguf", &["-r", FAST])).expect("read");
     let output = bench.at("o.gguf");
     let checkpoint = fixture("tiny-r1");
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quantpress"));
         command.args(arguments).env("LD_PRELOAD", &library).output().expect("the program starts")
     };
-    let found = run(&["quantize", text(&checkpoint), "-o", text(&output), "-q"]);
+    let found = run(&["quantize", text(&checkpoint), "-r", FAST, "-o", text(&output), "-q"]);
     assert!(found.status.success(), "{found:?}");
     assert!(fs::read(&output).expect("read") == expected);
     let found = run(&strs(&bench.on("calibration.txt", "m.gguf")));

@@ -82,8 +82,6 @@ def make_twin(ours, reference, twin, importance):
 
 
 def row(label, model, reference):
-    # What was scored is kept beside a file, for its next measure: this name has had another.
-    pathlib.Path(f"{model}.scored.npz").unlink(missing_ok=True)
     m = measure(str(model), str(reference))
     numbers = f"{m['perplexity']:.4f} | {m['kl_mean']:.5f} | {m['kl_median']:.5f} | {m['kl_p99']:.4f}"
     print(f"| {label} | {numbers} | {100 * m['same_top']:.2f} |", flush=True)

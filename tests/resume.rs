@@ -12,7 +12,7 @@ use crate::support::checkpoint::Copy;
 use crate::support::interrupted::{
     SLOWLY, SmallDisk, beside, journal_bytes, kill_midway, killed_at, stopped_at,
 };
-use crate::support::{fail, fixture, hex, quantize_fixture, quantpress, succeed, text};
+use crate::support::{FAST, fail, fixture, hex, quantize_fixture, quantpress, succeed, text};
 
 /// Names of what is in a folder and begins like the output.
 fn left(output: &Path) -> Vec<String> {
@@ -46,10 +46,19 @@ fn twenty_five_kills_over_one_conversion_leave_the_same_bytes() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
     let imatrix = fixture("tiny-r1/imatrix.gguf");
-    let undisturbed = quantize_fixture(folder.path(), "a.gguf", &["--imatrix", text(&imatrix)]);
+    let undisturbed = quantize_fixture(folder.path(), "a.gguf", &["-r", FAST, "--imatrix", text(&imatrix)]);
     let output = folder.path().join("b.gguf");
-    let mut arguments =
-        vec!["quantize", text(&checkpoint), "-o", text(&output), "--imatrix", text(&imatrix), "--quiet"];
+    let mut arguments = vec![
+        "quantize",
+        text(&checkpoint),
+        "-r",
+        FAST,
+        "-o",
+        text(&output),
+        "--imatrix",
+        text(&imatrix),
+        "--quiet",
+    ];
     arguments.extend(SLOWLY);
     let mut state = 4;
     let mut sizes = Vec::new();
@@ -83,9 +92,10 @@ fn twenty_five_kills_over_one_conversion_leave_the_same_bytes() {
 fn a_run_killed_while_it_seals_can_be_finished() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
-    let undisturbed = quantize_fixture(folder.path(), "a.gguf", &["--split", "3"]);
+    let undisturbed = quantize_fixture(folder.path(), "a.gguf", &["-r", FAST, "--split", "3"]);
     let output = folder.path().join("b.gguf");
-    let mut arguments = vec!["quantize", text(&checkpoint), "-o", text(&output), "--split", "3", "--quiet"];
+    let mut arguments =
+        vec!["quantize", text(&checkpoint), "-r", FAST, "-o", text(&output), "--split", "3", "--quiet"];
     arguments.extend(["--sync-seconds", "0"]);
     // As long as the journal is there, the work is not over.
     for (moment, count) in [("sealed", 1), ("renamed", 1), ("renamed", 2), ("told", 2)] {
@@ -106,9 +116,10 @@ fn a_run_killed_while_it_seals_can_be_finished() {
 fn ctrl_c_ends_cleanly_and_says_how_to_go_on() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
-    let undisturbed = quantize_fixture(folder.path(), "a.gguf", &[]);
+    let undisturbed = quantize_fixture(folder.path(), "a.gguf", &["-r", FAST]);
     let output = folder.path().join("b.gguf");
-    let arguments = [&["quantize", text(&checkpoint), "-o", text(&output), "--json"], &SLOWLY[..]].concat();
+    let arguments =
+        [&["quantize", text(&checkpoint), "-r", FAST, "-o", text(&output), "--json"], &SLOWLY[..]].concat();
     for name in ["INT", "TERM"] {
         let (code, stderr) = stderr(stopped_at(&arguments, "recorded", 20).go_on_with(name));
         assert_eq!(code, Some(130), "{stderr}");
@@ -180,13 +191,13 @@ fn a_full_disk_is_an_error_at_once_or_resumable() {
 #[test]
 fn a_shard_cut_short_midway_is_an_error_and_resumable_once_mended() {
     let folder = TempDir::new().expect("a temporary folder");
-    let undisturbed = quantize_fixture(folder.path(), "a.gguf", &[]);
+    let undisturbed = quantize_fixture(folder.path(), "a.gguf", &["-r", FAST]);
     let output = folder.path().join("b.gguf");
     let copy = Copy::new();
     let last = "model-00004-of-000004.safetensors";
     let bytes = fs::read(copy.file(last)).expect("read");
     copy.write(last, &bytes);
-    let arguments = [&["quantize", text(copy.path()), "-o", text(&output)], &SLOWLY[..]].concat();
+    let arguments = [&["quantize", text(copy.path()), "-r", FAST, "-o", text(&output)], &SLOWLY[..]].concat();
     let stopped = stopped_at(&arguments, "recorded", 10);
     fs::OpenOptions::new().write(true).open(copy.file(last)).expect("opened").set_len(20_000).expect("cut");
     let (code, stderr) = stderr(stopped.go_on());
@@ -205,9 +216,11 @@ fn a_second_process_on_the_same_output_refuses() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
     let output = folder.path().join("a.gguf");
-    let whole = [&["quantize", text(&checkpoint), "-o", text(&output), "--split", "3"], &SLOWLY[..]].concat();
+    let whole =
+        [&["quantize", text(&checkpoint), "-r", FAST, "-o", text(&output), "--split", "3"], &SLOWLY[..]]
+            .concat();
     let first = stopped_at(&whole, "recorded", 20);
-    let part = ["quantize", text(&checkpoint), "-o", text(&output), "--part", "2/3"];
+    let part = ["quantize", text(&checkpoint), "-r", FAST, "-o", text(&output), "--part", "2/3"];
     for (arguments, restart) in [(&whole[..], false), (&whole, true), (&part, false), (&part, true)] {
         let arguments = [arguments, if restart { &["--restart"] } else { &[] }].concat();
         let stderr = fail(&arguments, 1);
@@ -221,7 +234,7 @@ fn a_second_process_on_the_same_output_refuses() {
     };
     let found = hashes(folder.path());
     let other = TempDir::new().expect("a temporary folder");
-    quantize_fixture(other.path(), "a.gguf", &["--split", "3"]);
+    quantize_fixture(other.path(), "a.gguf", &["-r", FAST, "--split", "3"]);
     assert_eq!(found, hashes(other.path()));
 }
 
@@ -384,9 +397,9 @@ fn restart_in_another_division_leaves_nothing_of_the_old_one() {
 fn torn_and_damaged_records_are_pieces_to_be_made_again() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
-    let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &[])).expect("read");
+    let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &["-r", FAST])).expect("read");
     let output = folder.path().join("b.gguf");
-    let arguments = [&["quantize", text(&checkpoint), "-o", text(&output)], &SLOWLY[..]].concat();
+    let arguments = [&["quantize", text(&checkpoint), "-r", FAST, "-o", text(&output)], &SLOWLY[..]].concat();
     kill_midway(&arguments, &output);
     let journal = beside(&output, ".journal");
     let length = journal_bytes(&output);
@@ -412,10 +425,11 @@ type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
 fn what_the_disk_has_lost_is_made_again() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
-    let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &[])).expect("read");
+    let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &["-r", FAST])).expect("read");
     let output = folder.path().join("b.gguf");
     let arguments =
-        [&["quantize", text(&checkpoint), "-o", text(&output), "--force", "--json"], &SLOWLY[..]].concat();
+        [&["quantize", text(&checkpoint), "-r", FAST, "-o", text(&output), "--force", "--json"], &SLOWLY[..]]
+            .concat();
     let part = beside(&output, ".part");
     let open = |path: &Path| fs::OpenOptions::new().write(true).open(path).expect("opened");
     let size = undisturbed.len() as u64;
@@ -458,7 +472,7 @@ fn what_the_disk_has_lost_is_made_again() {
 #[test]
 fn an_unfinished_file_is_of_one_run_alone() {
     let base = TempDir::new().expect("a temporary folder");
-    quantize_fixture(base.path(), "a.gguf", &["--split", "3"]);
+    quantize_fixture(base.path(), "a.gguf", &["-r", FAST, "--split", "3"]);
     let checkpoint = fixture("tiny-r1");
     for (other, journal) in [
         (&["-o", "OUT.gguf", "--part", "2/3"][..], "OUT-00002-of-00003.gguf"),
@@ -467,7 +481,7 @@ fn an_unfinished_file_is_of_one_run_alone() {
         let folder = TempDir::new().expect("a temporary folder");
         let at = |name: &str| folder.path().join(name);
         let command = |wishes: &[&str]| -> Vec<String> {
-            let mut all = vec!["quantize".to_owned(), text(&checkpoint).to_owned(), "--quiet".to_owned()];
+            let mut all = ["quantize", text(&checkpoint), "-r", FAST, "--quiet"].map(str::to_owned).to_vec();
             let name = |wish: &&str| {
                 if wish.starts_with("OUT") { text(&at(wish)).to_owned() } else { (*wish).to_owned() }
             };
@@ -508,9 +522,10 @@ fn an_unfinished_file_is_of_one_run_alone() {
 fn a_process_whose_files_were_taken_away_does_not_touch_anothers() {
     let folder = TempDir::new().expect("a temporary folder");
     let checkpoint = fixture("tiny-r1");
-    let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &[])).expect("read");
+    let undisturbed = fs::read(quantize_fixture(folder.path(), "a.gguf", &["-r", FAST])).expect("read");
     let output = folder.path().join("b.gguf");
-    let arguments = [&["quantize", text(&checkpoint), "-o", text(&output), "--quiet"], &SLOWLY[..]].concat();
+    let arguments =
+        [&["quantize", text(&checkpoint), "-r", FAST, "-o", text(&output), "--quiet"], &SLOWLY[..]].concat();
     let first = stopped_at(&arguments, "recorded", 20);
     fs::remove_file(beside(&output, ".part")).expect("removed");
     fs::remove_file(beside(&output, ".journal")).expect("removed");

@@ -73,7 +73,6 @@ def main():
         make(reference)
         for name in options.classes:
             make(file, "--override", f"{name}={options.type}")
-            (folder / "one.gguf.scored.npz").unlink(missing_ok=True)
             found = measure(file, reference)["kl_mean"]
             rows.append((name, sum(d for tensor, d in damage.items() if re.search(name, tensor)), found))
             print(name, file=sys.stderr)

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::interrupted::{SLOWLY, beside, kill_midway, killed_at};
 use crate::support::python::llama;
-use crate::support::{fail, fixture, quantize_fixture, succeed, tensor_hashes, text};
+use crate::support::{FAST, excerpt, fail, fixture, quantize_fixture, succeed, tensor_hashes, text};
 
 fn files(folder: &Path, stem: &str, count: usize) -> Vec<PathBuf> {
     (1..=count).map(|number| folder.join(format!("{stem}-{number:05}-of-{count:05}.gguf"))).collect()
@@ -19,9 +19,9 @@ fn files(folder: &Path, stem: &str, count: usize) -> Vec<PathBuf> {
 fn threads_splits_parts_and_kills_do_not_change_a_byte() {
     let checkpoint = fixture("tiny-r1");
     let base = TempDir::new().expect("a temporary folder");
-    let whole = quantize_fixture(base.path(), "a.gguf", &["--threads", "1"]);
+    let whole = quantize_fixture(base.path(), "a.gguf", &["-r", FAST, "--threads", "1"]);
     let expected = tensor_hashes(std::slice::from_ref(&whole));
-    quantize_fixture(base.path(), "a.gguf", &["--split", "3", "--threads", "1"]);
+    quantize_fixture(base.path(), "a.gguf", &["-r", FAST, "--split", "3", "--threads", "1"]);
     // Each with its manifest.
     let with_manifest = |file: &PathBuf| [file.clone(), beside(file, ".json")];
     let expected_files: Vec<Vec<u8>> = files(base.path(), "a", 3)
@@ -36,8 +36,17 @@ fn threads_splits_parts_and_kills_do_not_change_a_byte() {
             let folder = TempDir::new().expect("a temporary folder");
             let output = folder.path().join("a.gguf");
             let run = |extra: &[&str]| {
-                let mut arguments =
-                    vec!["quantize", text(&checkpoint), "-o", text(&output), "--threads", threads, "--quiet"];
+                let mut arguments = vec![
+                    "quantize",
+                    text(&checkpoint),
+                    "-r",
+                    FAST,
+                    "-o",
+                    text(&output),
+                    "--threads",
+                    threads,
+                    "--quiet",
+                ];
                 arguments.extend(extra);
                 if killed {
                     let slowly = [&arguments[..], &["--memory", "16MB", "--sync-seconds", "0"]].concat();
@@ -130,10 +139,10 @@ fn real_llama_cpp_loads_split_files_that_were_made_apart() {
     let checkpoint = fixture("tiny-r1");
     let output = folder.path().join("a.gguf");
     for part in ["1/3", "2/3", "3/3"] {
-        succeed(&["quantize", text(&checkpoint), "-o", text(&output), "--part", part, "--quiet"]);
+        succeed(&["quantize", text(&checkpoint), "-r", FAST, "-o", text(&output), "--part", part, "--quiet"]);
     }
-    let whole = quantize_fixture(folder.path(), "whole.gguf", &[]);
-    let evaluation = fixture("tiny-r1/evaluation.txt");
+    let whole = quantize_fixture(folder.path(), "whole.gguf", &["-r", FAST]);
+    let evaluation = excerpt(folder.path(), 60);
     let measure = |model: &Path| llama(&["measure", text(model), text(&evaluation)]);
     let Some(found) = measure(&files(folder.path(), "a", 3)[0]) else { return };
     assert_eq!(found["perplexity"], measure(&whole).expect("it ran before")["perplexity"]);

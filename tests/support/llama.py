@@ -82,15 +82,18 @@ def log_probabilities(logits):
 
 def scored(model, text):
     """Ids and log-probabilities of the second halves of the text's chunks, each of which begins with BOS, as
-    llama.cpp's perplexity tool scores them. Kept beside the model: a reference is asked for again and again."""
+    llama.cpp's perplexity tool scores them. Kept beside the model, by its time of change and the text: a reference is asked
+    for again and again."""
     import numpy
 
-    kept = model + ".scored.npz"
+    words = open(text, encoding="utf-8").read()
+    key = hashlib.sha256(f"{os.stat(model).st_mtime_ns} {words}".encode()).hexdigest()[:16]
+    kept = f"{model}.{key}.scored.npz"
     if os.path.exists(kept):
         with numpy.load(kept) as arrays:
             return arrays["ids"], arrays["found"]
     llama, half, chunks = Llama(model), CONTEXT // 2, []
-    ids = llama.ids(open(text, encoding="utf-8").read())
+    ids = llama.ids(words)
     for start in range(0, len(ids) - CONTEXT + 1, CONTEXT):
         chunk = [llama.vocabulary.token_bos(), *ids[start + 1 : start + CONTEXT]]
         chunks.append((chunk[half:], log_probabilities(llama.logits(chunk, first=half - 1)[:-1])))

@@ -16,6 +16,9 @@ use std::process::{Command, Output};
 use quantpress::gguf::Contents;
 use sha2::{Digest, Sha256};
 
+/// A recipe whose types take no time to encode, where a test is not about types.
+pub const FAST: &str = "q8_0";
+
 /// A file or folder under `fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
@@ -58,6 +61,15 @@ pub fn quantize_fixture(folder: &Path, name: &str, arguments: &[&str]) -> PathBu
     all.extend(arguments);
     succeed(&all);
     output
+}
+
+/// The beginning of the evaluation text: llama.cpp needs 15 seconds for all of it.
+pub fn excerpt(folder: &Path, lines: usize) -> PathBuf {
+    let path = folder.join("excerpt.txt");
+    let all = std::fs::read_to_string(fixture("tiny-r1/evaluation.txt")).expect("read");
+    let lines = all.lines().take(lines).flat_map(|line| [line, "\n"]);
+    std::fs::write(&path, lines.collect::<String>()).expect("written");
+    path
 }
 
 /// SHA-256 in hexadecimal.
