@@ -91,7 +91,8 @@ pub fn flow(job: &Job, work: &Work, session: &mut Session, budget: Budget) -> Re
         let (give, free) = bounded(budget.pieces);
         let (load, loaded) = bounded(budget.pieces);
         let (encode, encoded) = bounded(budget.pieces);
-        let (note, written) = bounded(4096);
+        // Without a time between syncs nothing is written long before it is recorded.
+        let (note, written) = bounded(if job.sync.is_zero() { 1 } else { 4096 });
         for _ in 0..budget.pieces {
             let piece = Piece {
                 raw: Vec::with_capacity(work.needs.piece as usize),
