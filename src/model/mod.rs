@@ -87,12 +87,13 @@ impl Model {
             model.tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
             return Ok(model);
         }
-        let architectures: Vec<String> = checkpoint.config().get("architectures")?;
+        let architectures = arch::whole::architectures(checkpoint.config())?;
         let family = architectures.iter().find_map(|name| {
             arch::FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()))
         });
         let Some(family) = family else {
-            let known: Vec<&str> = arch::FAMILIES.iter().flat_map(|f| f.architectures).copied().collect();
+            let known = arch::FAMILIES.iter().flat_map(|f| f.architectures).copied();
+            let known: Vec<&str> = known.chain(arch::whole::known()).collect();
             return Err(Error::Unsupported(format!(
                 "config.json: architectures is {architectures:?}; known are {}",
                 known.join(", ")
@@ -138,7 +139,7 @@ impl Model {
             dense_layers: description.dense_layers(),
             experts,
             kv_per_token: description.cache_per_token(),
-            left_out: checkpoint.left_out().to_vec(),
+            left_out: [checkpoint.left_out(), &arch::whole::left_out(checkpoint)].concat(),
             warnings,
             description: Some(description),
         })
@@ -183,7 +184,9 @@ fn label(description: &Description, tensors: &[TensorPlan]) -> String {
 
 /// A warning, if the checkpoint has a head although config.json says that the embedding is one, and they differ.
 fn head_of_its_own(checkpoint: &Checkpoint, model: &Description) -> Result<Option<Warning>> {
-    let [embedding, head] = ["model.embed_tokens.weight", "lm_head.weight"].map(|name| checkpoint.get(name));
+    let names = arch::whole::Names::of(checkpoint);
+    let [embedding, head] =
+        ["model.embed_tokens.weight", "lm_head.weight"].map(|name| checkpoint.get(&names.stored(name)));
     let (true, Some(embedding), Some(head)) = (model.tied, embedding, head) else { return Ok(None) };
     if checkpoint.look_alike(embedding, head)? {
         return Ok(None);

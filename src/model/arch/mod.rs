@@ -16,6 +16,7 @@ mod qwen3;
 mod qwen3moe;
 mod rope;
 mod sampling;
+pub mod whole;
 
 use super::keys::{Reader, Writer};
 use super::layer::Pairing;
@@ -90,6 +91,7 @@ pub const FAMILIES: &[Family] = &[
     glm4moe::FAMILY,
     gpt_oss::FAMILY,
     llama::FAMILY,
+    llama::OF_MISTRAL3,
     minimax_m2::FAMILY,
     qwen2::FAMILY,
     qwen2moe::FAMILY,

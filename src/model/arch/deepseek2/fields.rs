@@ -36,6 +36,7 @@ pub const FIELDS: &[Field] = &[
     ("rope_parameters", Read),
     ("hidden_act", Read),
     ("moe_layer_freq", Read),
+    ("mlp_layer_types", Read),
     // Biases of projections, which llama.cpp does not load here.
     ("attention_bias", Only("false")),
     ("mlp_bias", Only("false")),
@@ -69,11 +70,13 @@ pub struct Class {
     pub normalised: bool,
     /// n_group and topk_group.
     pub groups: Option<[u32; 2]>,
+    /// The first layers, which have no experts.
+    pub dense: Option<u32>,
 }
 
 /// The classes that the family reads. V3's computes sigmoid, bias and normalisation whatever its configuration says of
 /// them; transformers' own DeepseekV3Config has no fields for the first two.
-pub const CLASSES: [Class; 2] = [
+pub const CLASSES: [Class; 3] = [
     Class {
         architecture: "DeepseekV3ForCausalLM",
         types: &["deepseek_v3", "kimi_k2"],
@@ -81,6 +84,7 @@ pub const CLASSES: [Class; 2] = [
         methods: &["noaux_tc"],
         normalised: true,
         groups: Some([8, 4]),
+        dense: None,
     },
     Class {
         architecture: "DeepseekV2ForCausalLM",
@@ -89,5 +93,15 @@ pub const CLASSES: [Class; 2] = [
         methods: &["greedy", "group_limited_greedy"],
         normalised: false,
         groups: None,
+        dense: None,
+    },
+    Class {
+        architecture: "Glm4MoeLiteForCausalLM",
+        types: &["glm4_moe_lite"],
+        scoring: "sigmoid",
+        methods: &["noaux_tc"],
+        normalised: true,
+        groups: Some([1, 1]),
+        dense: Some(1),
     },
 ];

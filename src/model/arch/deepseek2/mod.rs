@@ -1,4 +1,4 @@
-//! `deepseek2`: DeepSeek V2, V2-Lite, V3, V3.1, R1, Moonlight, Kimi-K2. Latent attention (MLA), routed experts.
+//! `deepseek2`: DeepSeek V2, V2-Lite, V3, V3.1, R1, Moonlight, Kimi-K2 to K2.7, GLM-4.7-Flash. Latent attention (MLA), routed experts.
 
 mod doubts;
 mod fields;
@@ -6,6 +6,7 @@ mod fields;
 use self::doubts::{doubts, stored_mtp};
 use self::fields::{CLASSES, Class, FIELDS};
 use super::fields::{GENERAL, check};
+use super::whole::{self, Names};
 use super::{Described, Family, StoredExperts, rope};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result};
@@ -19,7 +20,7 @@ use crate::model::{Description, Layer, Options};
 
 pub const FAMILY: Family = Family {
     arch: "deepseek2",
-    architectures: &[CLASSES[0].architecture, CLASSES[1].architecture],
+    architectures: &[CLASSES[0].architecture, CLASSES[1].architecture, CLASSES[2].architecture],
     stored: Pairing::Neighbours,
     names: &[],
     experts: StoredExperts::Each,
@@ -30,11 +31,11 @@ pub const FAMILY: Family = Family {
 
 fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let config = checkpoint.config();
-    let architectures: Vec<String> = config.get("architectures")?;
+    let architectures = whole::architectures(config)?;
     let class = CLASSES.iter().find(|class| architectures.iter().any(|name| name == class.architecture));
     let class = class.expect("the family is chosen by its architectures");
-    let mut warnings = check(config, &[FIELDS, GENERAL])?;
-    let numbers = Numbers::read(checkpoint, options.keep_mtp)?;
+    let mut warnings = check(config, &[FIELDS, GENERAL, whole::fields(config)])?;
+    let numbers = Numbers::read(checkpoint, class, options.keep_mtp)?;
     let experts = experts(config, class)?;
     warnings.extend(rope::warnings(config, &[])?);
     let attention = Attention::Latent(Latent {
@@ -49,9 +50,10 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         yarn.log_multiplier = Some(rope::log_multiplier(config)?);
     }
     let width = config.count("intermediate_size", MAX_WIDTH)?;
+    let names = Names::of(checkpoint);
     let layer = |number: u32| {
         // llama.cpp loads a file without the bias in silence, so its presence is not left to luck.
-        let bias = format!("model.layers.{number}.mlp.gate.e_score_correction_bias");
+        let bias = names.stored(&format!("model.layers.{number}.mlp.gate.e_score_correction_bias"));
         let biased = experts.router.bias || checkpoint.get(&bias).is_some();
         let router = Router { bias: biased, ..experts.router };
         let ffn = match number < numbers.dense {
@@ -102,13 +104,28 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn read(checkpoint: &Checkpoint, keep_mtp: bool) -> Result<Self> {
+    fn read(checkpoint: &Checkpoint, class: &Class, keep_mtp: bool) -> Result<Self> {
         let config = checkpoint.config();
         let layers = config.count("num_hidden_layers", MAX_LAYERS)?;
-        let dense: u32 = config.get("first_k_dense_replace")?;
+        // Names of the layers' kinds, as transformers 5 has them, or a number.
+        let kinds: Option<Vec<String>> = config.find("mlp_layer_types")?;
+        let leading = |kinds: &Vec<String>| kinds.iter().take_while(|kind| *kind == "dense").count() as u32;
+        let usual = kinds.as_ref().map(leading).or(class.dense);
+        let dense: u32 = match config.find("first_k_dense_replace")?.or(usual) {
+            Some(dense) => dense,
+            None => config.get("first_k_dense_replace")?,
+        };
         if dense > layers {
             let problem = format!("is {dense}, but there are {layers} layers");
             return Err(config.fault("first_k_dense_replace", problem));
+        }
+        let kind = |layer| if layer < dense { "dense" } else { "sparse" };
+        if let Some(kinds) = kinds
+            && !kinds.iter().map(String::as_str).eq((0..layers).map(kind))
+        {
+            let problem =
+                format!("is {kinds:?}; {dense} dense layers, and experts in all others, have a GGUF form");
+            return Err(Error::Unsupported(config.says("mlp_layer_types", &problem)));
         }
         // One number, or as newer configurations have it, a flag for each layer.
         let every = config.value("moe_layer_freq").cloned().unwrap_or_else(|| 1.into());
