@@ -132,6 +132,16 @@ impl Made {
         let of_file = logits(&read.weights(), &read.description, &ids, ids.len(), 1 << 30);
         assert!(of_file == found, "the file's logits are the checkpoint's");
         let (ids_file, out) = (self.file("ids.json"), self.file("logits.f32"));
+        // The older of the two builds of llama.cpp, which gives logits, does not know attention that chooses among tokens, but
+        // these texts are too short for a choice.
+        let file = match read.description.dense_length() {
+            Some(_) => {
+                self.continues(&file);
+                let extra = ["--recipe", "bf16", "--override", ".=f32", "--arch", "deepseek2"];
+                self.quantize("deepseek2.gguf", &extra)
+            }
+            None => file,
+        };
         fs::write(&ids_file, json!(ids).to_string()).expect("written");
         let Some(_) = llama(&["logits", text(&file), text(&ids_file), text(&out)]) else { return };
         let bytes = fs::read(out).expect("read");
@@ -140,6 +150,23 @@ impl Made {
         eprintln!("{}: logits differ from llama.cpp's by {difference:.2e}", self.family.name);
         assert!(difference < 1e-4, "{difference:.2e} from llama.cpp");
         self.reads_text(&file);
+    }
+
+    /// The next token is as likely here as in the newer build of llama.cpp, which keeps keys and values in F16.
+    fn continues(&self, file: &Path) {
+        const PROMPT: &str = "the rest is the hour";
+        let read = ModelFile::open(file).expect("sound");
+        let encoder = Encoder::read(&Checkpoint::open_gguf(file).expect("sound")).expect("read");
+        let ids = encoder.encode(PROMPT, VOCABULARY as usize).expect("encoded");
+        let ids: Vec<u32> = read.description.bos.into_iter().chain(ids).collect();
+        let all = logits(&read.weights(), &read.description, &ids, ids.len(), 1 << 30);
+        let last = all.rchunks(VOCABULARY as usize).next().expect("a row");
+        let sum: f64 = last.iter().map(|x| f64::from(*x).exp()).sum();
+        let found = last.iter().fold(f64::MIN, |most, x| most.max(f64::from(*x))) - sum.ln();
+        let Some(said) = llama(&["generate", text(file), PROMPT, "1"]) else { return };
+        let expected = said[1][0].as_f64().expect("a number");
+        eprintln!("{}: the next token's log-probability is {found:.4}, {expected:.4}", self.family.name);
+        assert!((found - expected).abs() < 0.02, "{found}, in llama.cpp {expected}");
     }
 
     /// Token ids of hard strings are those of Hugging Face's library, here and in llama.cpp.
@@ -352,6 +379,131 @@ fn glms_layer_for_prediction_is_kept_if_asked_for() {
 }
 
 #[test]
+fn what_sees_images_is_left_out_and_said() {
+    for (name, parts) in [
+        ("kimi-k2.5", ["mm_projector.", "vision_tower."]),
+        ("mistral3", ["multi_modal_projector.", "vision_tower."]),
+    ] {
+        let made = Made::new(name);
+        let file = made.quantize("q8.gguf", &["--recipe", "q8_0"]);
+        let manifest = fs::read(file.with_extension("gguf.json")).expect("a manifest");
+        let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+        let found: Vec<_> = manifest["left_out"].as_array().expect("a list").iter().collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        for (entry, part) in found.into_iter().zip(parts) {
+            assert_eq!((&entry["tensors"], &entry["count"]), (&json!(part), &json!(1)));
+        }
+        succeed(&["verify", text(&file), "--against", text(&made.checkpoint())]);
+    }
+}
+
+#[test]
+fn text_models_are_found_by_either_name() {
+    let made = Made::new("kimi-k2.5");
+    let plan = |path: &Path| {
+        Model::plan(&Checkpoint::open_folder(path).expect("sound"), &Options::default()).expect("planned")
+    };
+    let first = plan(&made.checkpoint());
+    // As transformers saves it.
+    let mut family = family("kimi-k2.5");
+    for (name, ..) in &mut family.tensors {
+        *name = match name.strip_prefix("language_model.") {
+            Some(rest) if rest.starts_with("model.") => rest.replacen("model.", "model.language_model.", 1),
+            Some(rest) => rest.to_owned(),
+            None => format!("model.{name}"),
+        };
+    }
+    family.config["architectures"] = json!(["Kimi_K25ForConditionalGeneration"]);
+    let other = made.file("other");
+    family.write(&other);
+    let second = plan(&other);
+    assert!(first.metadata.iter().eq(second.metadata.iter()));
+    let names = |model: &Model| model.tensors.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&first), names(&second));
+    assert!(second.warnings.is_empty(), "{:?}", second.warnings);
+    assert_eq!(second.left_out.iter().map(|left| left.count).sum::<usize>(), 2);
+    // A part that is no tower and no projector is not to be lost.
+    family.tensors.push(("model.adapter.weight".to_owned(), "BF16", vec![64]));
+    family.write(&other);
+    let stderr = fail(&["plan", text(&other)], 4);
+    assert!(stderr.contains("model.adapter.weight"), "{stderr}");
+}
+
+/// Names of the tensors of a plan that have this part.
+fn with(model: &Model, part: &str) -> Vec<String> {
+    let names = model.tensors.iter().map(|tensor| tensor.name.clone());
+    names.filter(|name| name.contains(part)).collect()
+}
+
+#[test]
+fn what_chooses_tokens_is_kept_or_left_out_as_a_whole() {
+    for (name, indexers, tensors) in [("deepseek32", 2, 15), ("glm-dsa", 2, 15)] {
+        let model = planned(name, &json!({}), &Options::default());
+        assert_eq!((&*model.arch, with(&model, "indexer").len()), (name, 5 * indexers));
+        let mtp = planned(name, &json!({}), &Options { keep_mtp: true, ..Options::default() });
+        assert_eq!(with(&mtp, "indexer").len(), 5 * (indexers + 1));
+        let read = Description::of_plan(&mtp.metadata, &mtp.tensors).expect("all keys are there");
+        assert_eq!(Some(&read), mtp.description.as_ref());
+
+        let dense = Options { arch: Some("deepseek2".into()), ..Options::default() };
+        let dense = planned(name, &json!({}), &dense);
+        assert_eq!((&*dense.arch, with(&dense, "indexer").len()), ("deepseek2", 0));
+        assert_eq!(dense.tensors.len() + 5 * indexers, model.tensors.len());
+        let left: Vec<_> = dense.left_out.iter().map(|left| (left.tensors, left.count)).collect();
+        assert_eq!(left, [("self_attn.indexer.", tensors)]);
+        assert_eq!(dense.description.as_ref().and_then(Description::dense_length), None);
+        assert!(dense.metadata.iter().all(|(key, _)| !key.contains("indexer")));
+
+        let made = Made::new(name);
+        let checkpoint = made.checkpoint();
+        let extra = ["--recipe", "q8_0", "--arch", "deepseek2"];
+        let file = made.quantize("dense.gguf", &extra);
+        succeed(&["verify", text(&file), "--against", text(&checkpoint)]);
+        let words = fixture("tiny-r1/evaluation.txt");
+        let chunk = ["--text", text(&words), "--chunks", "1", "--context", "128"];
+        let dense = ["evaluate", text(&checkpoint), text(&file)];
+        succeed(&[&dense[..], &chunk].concat());
+        let told = succeed(&["plan", text(&checkpoint), "--recipe", "q8_0", "--arch", "deepseek2"]);
+        assert!(
+            told.contains(&format!("{tensors} tensors with self_attn.indexer. in their names")),
+            "{told}"
+        );
+        let stderr = fail(&["plan", text(&checkpoint), "--arch", "llama"], 2);
+        let known = format!("--arch llama: this checkpoint can become {name} or deepseek2");
+        assert!(stderr.contains(&known), "{stderr}");
+        let stderr = fail(&["plan", text(&file), "--arch", "deepseek2"], 2);
+        assert!(stderr.contains("keeps its architecture"), "{stderr}");
+
+        // In longer texts tokens are chosen.
+        let sparse = made.quantize("sparse.gguf", &["--recipe", "q8_0"]);
+        let imatrix = made.file("longer.gguf");
+        for command in [
+            vec!["calibrate", text(&checkpoint), "-o", text(&imatrix)],
+            vec!["evaluate", text(&checkpoint), text(&sparse)],
+            vec!["evaluate", text(&sparse), text(&sparse)],
+        ] {
+            let stderr = fail(&[&command[..], &chunk].concat(), 4);
+            assert!(stderr.contains("chunks of 128 tokens") && stderr.contains("up to 64"), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn texts_of_v32_begin_with_bos_whatever_the_tokenizer_says() {
+    for name in ["deepseek32", "kimi-k2.5"] {
+        let made = Made::new(name);
+        let file = made.checkpoint().join("tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
+        tokenizer["post_processor"] = Value::Null;
+        fs::write(&file, tokenizer.to_string()).expect("written");
+        let checkpoint = Checkpoint::open_folder(&made.checkpoint()).expect("sound");
+        let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+        let begins = model.metadata.get("tokenizer.ggml.add_bos_token");
+        assert_eq!(begins, Some(&Gguf::Bool(name == "deepseek32")));
+    }
+}
+
+#[test]
 fn permuted_rows_are_the_same_on_any_number_of_threads() {
     let made = Made::new("llama");
     let bytes = |name: &str, threads: &str| {
@@ -369,6 +521,9 @@ fn plain(value: &Gguf) -> Value {
         Gguf::Bool(flag) => json!(flag),
         Gguf::String(text) => json!(text),
         Gguf::Strings(texts) => list(texts.clone()),
+        Gguf::Bools(flags) => {
+            list(flags.iter().map(|flag| if *flag { "True" } else { "False" }.to_owned()).collect())
+        }
         Gguf::I32s(numbers) => list(numbers.iter().map(i32::to_string).collect()),
         other => panic!("{other:?}"),
     }
@@ -424,6 +579,17 @@ families! {
     glm4moe "glm4moe": "scoring_func" = "softmax", "hidden_act" = "gelu";
     qwen2moe "qwen2moe":
         "norm_topk_prob" = true, "decoder_sparse_step" = 2, "mlp_only_layers" = [0], "tie_word_embeddings" = true;
+    glm4_lite "glm4-lite":
+        "scoring_func" = "softmax", "attention_bias" = true, "mlp_layer_types" = ["sparse", "sparse"];
+    deepseek32 "deepseek32":
+        "layer_types" = ["full_attention", "indexed_attention"], "q_lora_rank" = null;
+    glm_dsa "glm-dsa":
+        "rope_scaling" = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+        "indexer_types" = ["full", "other", "full"], "indexer_rope_interleave" = false;
+    kimi "kimi-k2.5":
+        "text_config" = {"model_type": "kimi_linear"},
+        "text_config" = {"model_type": "kimi_k2", "architectures": ["KimiLinearForCausalLM"]};
+    mistral3 "mistral3": "text_config" = {"model_type": "mistral4"};
     gpt_oss "gpt-oss":
         "layer_types" = ["full_attention", "sliding_attention"], "swiglu_limit" = 8, "attention_bias" = false;
     minimax_m2 "minimax-m2":

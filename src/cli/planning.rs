@@ -55,6 +55,11 @@ pub struct Planning {
     #[arg(long)]
     pre: Option<String>,
 
+    /// GGUF's architecture, for a checkpoint that can become more than one: DeepSeek V3.2 and GLM-5 without their
+    /// indexer are deepseek2
+    #[arg(long)]
+    arch: Option<String>,
+
     /// Keep the tensors whose GGUF name the pattern is found in as they are stored, bit for bit; repeatable
     #[arg(long = "keep", value_name = "REGEX", value_parser = kept)]
     keep: Vec<Override>,
@@ -151,11 +156,13 @@ impl Planning {
             keep_mtp: self.keep_mtp,
             name: self.name,
             pre: self.pre,
+            arch: self.arch,
             allow_requantize: self.allow_requantize,
         };
         let mut model = Model::plan(&checkpoint, &options)?;
         if let (Some(only), Some(base)) = (&self.only, &self.base) {
             let base = Checkpoint::open_gguf(base)?;
+            let options = Options { arch: None, ..options.clone() };
             model = model.over(Model::plan(&base, &options)?, &|name| only.is_match(name))?;
             checkpoint = checkpoint.over(base);
         }

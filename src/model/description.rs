@@ -129,6 +129,11 @@ impl Description {
         scratch.max().unwrap_or(0).max(self.vocabulary.into())
     }
 
+    /// Tokens of the longest text that is computed here, if there is a bound: beyond it attention chooses among them.
+    pub fn dense_length(&self) -> Option<u32> {
+        self.layers.iter().filter_map(|layer| layer.attention.dense_length()).min()
+    }
+
     /// The description without what a forward pass does not depend on, and with defaults spelled out: two models for
     /// which this is equal compute the same.
     pub fn computed(&self) -> Self {

@@ -11,7 +11,7 @@ use super::machine::Told;
 use super::time::about;
 use super::warnings::{Look, warnings};
 use super::{Size, grouped};
-use crate::checkpoint::hex;
+use crate::checkpoint::{LeftOut, hex};
 use crate::error::Warning;
 use crate::gguf::{File, Split};
 use crate::machine::{Fit, Needs};
@@ -56,6 +56,9 @@ pub struct Summary {
     pub tradeoff: Option<Tradeoff>,
     /// Tensors whose rows do not fit the type that the recipe wants.
     pub fallbacks: Vec<Fallback>,
+    /// Tensors of the checkpoint that are not written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// What a user should know before the work.
     pub warnings: Vec<String>,
     /// How long it takes, if it was measured.
@@ -183,6 +186,7 @@ impl Summary {
             fit: None,
             tradeoff: plan.tradeoff.clone(),
             fallbacks: fallbacks(replaced),
+            left_out: model.left_out.clone(),
             warnings: plan
                 .warnings
                 .iter()
@@ -315,6 +319,9 @@ impl fmt::Display for Summary {
             let what =
                 format!("{class} ({tensors} tensors) has rows of {columns}, which do not fit {wanted}");
             writeln!(f, "note      {what}: {format} instead")?;
+        }
+        for LeftOut { tensors, reason, count } in &self.left_out {
+            writeln!(f, "note      {count} tensors with {tensors} in their names are left out: {reason}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "warning   {warning}")?;

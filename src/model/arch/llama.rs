@@ -18,6 +18,7 @@ use crate::model::{Description, Layer, Options};
 pub const FAMILY: Family = Family {
     arch: "llama",
     architectures: &["LlamaForCausalLM", "MistralForCausalLM", MIXTRAL],
+    instead: &[],
     stored: Pairing::Halves,
     names: super::MIXTRAL,
     experts: StoredExperts::Each,
@@ -136,7 +137,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     };
     let layer = |_| Layer { attention: Attention::Grouped(attention.clone()), ffn: ffn.clone() };
     let model = Description { experts, ..sizes.model(class.arch, rope, layer) };
-    Ok(Described { model, left_out: 0..0, warnings, rope_divisors })
+    Ok(Described { rope_divisors, ..Described::of(model, warnings) })
 }
 
 /// llama.cpp has no sliding window here: it attends to all tokens, which is the same up to the window's length.

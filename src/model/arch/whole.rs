@@ -46,6 +46,8 @@ struct Whole {
     /// The class of the text model, and its names in the `model_type` of the text model's configuration.
     text: &'static str,
     types: &'static [&'static str],
+    /// Its class as that configuration may say it.
+    named: &'static str,
 }
 
 const WHOLES: [Whole; 2] = [
@@ -57,11 +59,13 @@ const WHOLES: [Whole; 2] = [
         ],
         text: "DeepseekV3ForCausalLM",
         types: &["deepseek_v3", "kimi_k2"],
+        named: "DeepseekV3ForCausalLM",
     },
     Whole {
         architectures: &["Mistral3ForConditionalGeneration"],
         text: super::llama::MISTRAL3,
         types: &["mistral"],
+        named: "MistralForCausalLM",
     },
 ];
 
@@ -72,7 +76,8 @@ pub fn known() -> impl Iterator<Item = &'static str> {
 
 fn whole(config: &Config) -> Option<&'static Whole> {
     let architectures: Vec<String> = config.find("architectures").ok().flatten()?;
-    let is_it = |whole: &&Whole| architectures.iter().any(|name| whole.architectures.contains(&name.as_str()));
+    let is_it =
+        |whole: &&Whole| architectures.iter().any(|name| whole.architectures.contains(&name.as_str()));
     WHOLES.iter().find(is_it)
 }
 
@@ -94,9 +99,8 @@ pub fn architectures(config: &Config) -> Result<Vec<String>> {
         return Err(Error::Unsupported(text.says("model_type", &problem)));
     }
     let named: Vec<String> = text.find("architectures")?.unwrap_or_default();
-    let known = |name: &String| name == whole.text || name == "MistralForCausalLM";
-    if let Some(other) = named.iter().find(|name| !known(name)) {
-        let problem = format!("has \"{other}\"; known in this model is {}", whole.text);
+    if let Some(other) = named.iter().find(|name| *name != whole.named) {
+        let problem = format!("has \"{other}\"; known in this model is {}", whole.named);
         return Err(Error::Unsupported(text.says("architectures", &problem)));
     }
     Ok(vec![whole.text.to_owned()])

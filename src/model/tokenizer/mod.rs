@@ -186,6 +186,11 @@ impl Tokenizer {
         self.bos.filter(|_| self.add_bos)
     }
 
+    /// Begins texts with BOS, whatever the files say, if there is one.
+    pub fn begin_with_bos(&mut self) {
+        self.add_bos |= self.bos.is_some();
+    }
+
     /// Writes the `tokenizer.*` keys.
     pub fn describe(self, metadata: &mut Metadata) {
         metadata.set("tokenizer.ggml.model", "gpt2".into());

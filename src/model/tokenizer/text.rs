@@ -37,8 +37,8 @@ impl Text<'_> {
     /// last chunk is not read.
     ///
     /// # Errors
-    /// If there is no tokenizer that reads text ([`Encoder::read`]), a file cannot be read or is not UTF-8, or the text is
-    /// shorter than a chunk.
+    /// If there is no tokenizer that reads text ([`Encoder::read`]), a file cannot be read or is not UTF-8, the text is
+    /// shorter than a chunk, or chunks are longer than what is computed of the model.
     pub fn tokens(
         &self,
         checkpoint: &Checkpoint,
@@ -48,6 +48,12 @@ impl Text<'_> {
         let context = self.context as usize;
         if context < 2 {
             return Err(Error::Argument(format!("chunks of {context} tokens; expected 2 or more")));
+        }
+        if let Some(most) = model.dense_length().filter(|most| self.context > *most) {
+            return Err(Error::Unsupported(format!(
+                "chunks of {context} tokens: in texts of more than {most} this model's attention sees a choice of the tokens \
+                 (sparse attention), which is not computed here; chunks may have up to {most}"
+            )));
         }
         let encoder = Encoder::read(checkpoint)?;
         let mut ids = Vec::new();
