@@ -246,7 +246,7 @@ pub fn family(name: &str) -> Family {
 }
 
 /// Layers with latent attention, the first of them dense.
-const LATENT: Shape = Shape {
+pub const LATENT: Shape = Shape {
     latent: true,
     experts: Some(Experts {
         sparse: false,
@@ -280,32 +280,32 @@ fn latent(class: &str, kind: &str) -> Value {
 
 /// What a family's layers have.
 #[derive(Clone, Default)]
-struct Shape {
+pub struct Shape {
     /// Whether attention is latent.
-    latent: bool,
-    qkv_bias: bool,
-    o_bias: bool,
-    sinks: bool,
-    mlp_bias: bool,
+    pub latent: bool,
+    pub qkv_bias: bool,
+    pub o_bias: bool,
+    pub sinks: bool,
+    pub mlp_bias: bool,
     /// Gains of the norms of queries and keys: a head's, or all.
-    qk_norm: Option<bool>,
-    experts: Option<Experts>,
+    pub qk_norm: Option<bool>,
+    pub experts: Option<Experts>,
     /// The first layers, which have no experts.
-    dense: u64,
+    pub dense: u64,
 }
 
 #[derive(Clone, Default)]
-struct Experts {
+pub struct Experts {
     /// Whether the module is Mixtral's.
-    sparse: bool,
+    pub sparse: bool,
     /// Whether they are gpt-oss's, all in one tensor.
-    interleaved: bool,
+    pub interleaved: bool,
     /// Whether there is a bias for choosing them.
-    bias: bool,
+    pub bias: bool,
     /// The module of shared experts, and their width.
-    shared: Option<(&'static str, u64)>,
+    pub shared: Option<(&'static str, u64)>,
     /// Whether these have a gate.
-    shared_gate: bool,
+    pub shared_gate: bool,
 }
 
 impl Family {
@@ -467,14 +467,14 @@ fn first(whole_words: bool) -> u64 {
 }
 
 /// Names, types and shapes of the tensors, in the order in which the file has them.
-fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<u64>)> {
+pub fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<u64>)> {
     let n = |field: &str| config[field].as_u64();
     let number = |field: &str| n(field).unwrap_or_else(|| panic!("{field} is a number"));
     let (hidden, heads, kv_heads) =
         (number("hidden_size"), number("num_attention_heads"), number("num_key_value_heads"));
-    let width = n("head_dim").unwrap_or(hidden / heads);
+    let (ids, width) = (number("vocab_size"), n("head_dim").unwrap_or(hidden / heads));
     let (queries, keys) = (heads * width, kv_heads * width);
-    let mut list = vec![("model.embed_tokens.weight".to_owned(), "BF16", vec![VOCABULARY, hidden])];
+    let mut list = vec![("model.embed_tokens.weight".to_owned(), "BF16", vec![ids, hidden])];
     let layers = number("num_hidden_layers");
     let predicting = n("num_nextn_predict_layers").unwrap_or(0);
     for layer in 0..layers + predicting {
@@ -571,17 +571,17 @@ fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<u64>
             _ => three("mlp", USUAL, number("intermediate_size"), shape.mlp_bias),
         }
         if layer >= layers {
-            push("embed_tokens.weight".into(), &[VOCABULARY, hidden]);
+            push("embed_tokens.weight".into(), &[ids, hidden]);
             push("enorm.weight".into(), &[hidden]);
             push("hnorm.weight".into(), &[hidden]);
             push("eh_proj.weight".into(), &[hidden, 2 * hidden]);
             push("shared_head.norm.weight".into(), &[hidden]);
-            push("shared_head.head.weight".into(), &[VOCABULARY, hidden]);
+            push("shared_head.head.weight".into(), &[ids, hidden]);
         }
     }
     list.push(("model.norm.weight".to_owned(), "BF16", vec![hidden]));
     if config["tie_word_embeddings"] == false {
-        list.push(("lm_head.weight".to_owned(), "BF16", vec![VOCABULARY, hidden]));
+        list.push(("lm_head.weight".to_owned(), "BF16", vec![ids, hidden]));
     }
     list
 }
