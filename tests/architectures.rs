@@ -16,11 +16,13 @@ use crate::support::python::llama;
 use crate::support::{fail, fixture, hex, succeed, text};
 
 /// Keys of the converter that say something else here, or nothing, on purpose.
-const OTHER: [&str; 3] = [
+const OTHER: [&str; 4] = [
     // The folder's name, which is no property of the model.
     "general.name",
     // Counts of parameters are rounded otherwise.
     "general.size_label",
+    // False, which is what a missing key means.
+    "tokenizer.ggml.add_sep_token",
     // llama-quantize's number for BF16 is written with the types.
     "general.file_type",
 ];
@@ -489,6 +491,49 @@ fn what_chooses_tokens_is_kept_or_left_out_as_a_whole() {
 }
 
 #[test]
+fn pieces_are_the_same_from_either_file() {
+    let made = Made::new("llama2");
+    let (folder, strings) = (made.checkpoint(), fixture("strings.json"));
+    let texts: Vec<String> = serde_json::from_slice(&fs::read(&strings).expect("read")).expect("strings");
+    let read = || {
+        let checkpoint = Checkpoint::open_folder(&folder).expect("sound");
+        let encoder = Encoder::read(&checkpoint).expect("read");
+        let ids = |text: &String| encoder.encode(text, VOCABULARY as usize).expect("encoded");
+        let ids: Vec<Vec<u32>> = texts.iter().map(ids).collect();
+        (Model::plan(&checkpoint, &Options::default()).expect("planned"), ids)
+    };
+    let key = |model: &Model, key: &str| model.metadata.get(&format!("tokenizer.ggml.{key}")).cloned();
+    let (both, ids) = read();
+    assert!(both.warnings.is_empty(), "{:?}", both.warnings);
+
+    // Scores follow from the order of the merges, which is all that counts; llama.cpp's converter makes all of them alike
+    // here, and texts become other ids then.
+    fs::rename(folder.join("tokenizer.model"), folder.join("kept")).expect("renamed");
+    let (of_json, ids_of_json) = read();
+    assert_eq!(key(&of_json, "tokens"), key(&both, "tokens"));
+    assert_ne!(key(&of_json, "scores"), key(&both, "scores"));
+    assert!(ids_of_json == ids);
+    let file = made.quantize("json.gguf", &["--recipe", "q8_0"]);
+    if let Some(found) = llama(&["tokens", text(&file), text(&strings)]) {
+        assert_eq!(found, json!(ids));
+    }
+
+    fs::rename(folder.join("kept"), folder.join("tokenizer.model")).expect("renamed");
+    fs::remove_file(folder.join("tokenizer.json")).expect("removed");
+    let (of_model, ids_of_model) = read();
+    for name in ["model", "pre", "tokens", "scores", "add_bos_token", "bos_token_id", "eos_token_id"] {
+        assert_eq!(key(&of_model, name), key(&both, name), "{name}");
+    }
+    assert!(ids_of_model == ids);
+
+    let stderr = fail(&["plan", text(&folder), "--pre", "llama-bpe"], 2);
+    assert!(stderr.contains("--pre llama-bpe: tokenizer.model has SentencePiece's pieces"), "{stderr}");
+    fs::write(folder.join("tokenizer.model"), b"no protobuf").expect("written");
+    let stderr = fail(&["plan", text(&folder)], 3);
+    assert!(stderr.contains("tokenizer.model: is no protobuf message"), "{stderr}");
+}
+
+#[test]
 fn texts_of_v32_begin_with_bos_whatever_the_tokenizer_says() {
     for name in ["deepseek32", "kimi-k2.5"] {
         let made = Made::new(name);
@@ -523,6 +568,10 @@ fn plain(value: &Gguf) -> Value {
         Gguf::Strings(texts) => list(texts.clone()),
         Gguf::Bools(flags) => {
             list(flags.iter().map(|flag| if *flag { "True" } else { "False" }.to_owned()).collect())
+        }
+        Gguf::F32s(numbers) => {
+            // As Python writes them.
+            list(numbers.iter().map(|x| format!("{x:?}")).collect())
         }
         Gguf::I32s(numbers) => list(numbers.iter().map(i32::to_string).collect()),
         other => panic!("{other:?}"),
@@ -571,6 +620,7 @@ families! {
     llama "llama":
         "hidden_act" = "gelu", "layer_types" = ["sliding_attention"],
         "rope_scaling" = {"type": "linear", "factor": 2.0};
+    llama2 "llama2": "hidden_act" = "gelu";
     mixtral "mixtral": "hidden_act" = "gelu";
     qwen2 "qwen2":
         "use_sliding_window" = true, "layer_types" = ["full_attention", "sliding_attention"],

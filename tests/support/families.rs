@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::pieces;
+
 /// Token ids of all of them.
 pub const VOCABULARY: u64 = 512;
 
@@ -23,6 +25,9 @@ pub struct Family {
     /// Whether a text begins with the first of the special tokens.
     begins: bool,
 }
+
+/// No rules: SentencePiece's pieces.
+const PIECES: &str = "";
 
 const LLAMA3: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
@@ -58,6 +63,14 @@ pub fn family(name: &str) -> Family {
             let specials = &["<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>", "<|start_header_id|>"];
             let shape = Shape { qkv_bias: true, o_bias: true, mlp_bias: true, ..Shape::default() };
             Family::new("llama", config, shape, (LLAMA3, true), specials, true)
+        }
+        "llama2" => {
+            let config = json!({
+                "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_key_value_heads": 4,
+                "rope_theta": 10000.0, "rope_scaling": null, "attention_bias": false, "pretraining_tp": 1,
+                "bos_token_id": 1, "eos_token_id": 2,
+            });
+            Family::new("llama2", config, Shape::default(), (PIECES, false), &["<s>", "</s>", "<unk>"], true)
         }
         "mixtral" => {
             let config = json!({
@@ -365,14 +378,22 @@ impl Family {
     /// Writes the whole checkpoint.
     pub fn write(&self, folder: &Path) {
         std::fs::create_dir_all(folder).expect("made");
-        let tokens = json!({
+        let mut tokens = json!({
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": self.specials[0], "eos_token": self.specials[1],
             "pad_token": self.specials[1], "model_max_length": 4096,
             "chat_template": "{% for m in messages %}{{ m['content'] }}{% endfor %}",
         });
+        let mut tokenizer = Value::Null;
+        if self.rules.0 == PIECES {
+            tokens["unk_token"] = json!("<unk>");
+            tokens["add_bos_token"] = json!(true);
+            std::fs::write(folder.join("tokenizer.model"), pieces::model()).expect("written");
+            tokenizer = pieces::json();
+        }
+        let tokenizer = if tokenizer.is_null() { self.tokenizer() } else { tokenizer };
         for (file, bytes) in [
             ("config.json", self.config.to_string().into_bytes()),
-            ("tokenizer.json", self.tokenizer().to_string().into_bytes()),
+            ("tokenizer.json", tokenizer.to_string().into_bytes()),
             ("tokenizer_config.json", tokens.to_string().into_bytes()),
             ("model.safetensors", self.safetensors()),
         ] {

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod families;
 #[cfg(unix)]
 pub mod interrupted;
+pub mod pieces;
 pub mod published;
 pub mod python;
 pub mod qwen;

@@ -125,6 +125,7 @@ fn encode(
     let mut file = open(path)?;
     let not_utf8 = || Error::Argument(format!("{}: is not UTF-8", path.display()));
     let (mut cutter, mut buffer) = (encoder.cutter(TEXT_PIECE), vec![0; 1 << 16]);
+    let mut goes_on = false;
     loop {
         let read = file.read(&mut buffer).map_err(|e| Error::io("read", path, e))?;
         if read == 0 {
@@ -134,7 +135,8 @@ fn encode(
             return Err(not_utf8());
         }
         while let Some(piece) = cutter.cut() {
-            ids.extend(encoder.encode(&piece, vocabulary)?);
+            ids.extend(encoder.encode_part(&piece, goes_on, vocabulary)?);
+            goes_on = true;
             if ids.len() >= enough {
                 return Ok(());
             }
@@ -143,7 +145,7 @@ fn encode(
     if cutter.is_cut_short() {
         return Err(not_utf8());
     }
-    ids.extend(encoder.encode(&cutter.last(), vocabulary)?);
+    ids.extend(encoder.encode_part(&cutter.last(), goes_on, vocabulary)?);
     Ok(())
 }
 
