@@ -534,6 +534,49 @@ fn pieces_are_the_same_from_either_file() {
 }
 
 #[test]
+fn dynamic_presets_are_for_models_with_experts() {
+    for (name, fits) in [("llama2", false), ("qwen3", false), ("qwen2moe", true), ("minimax-m2", true)] {
+        let made = Made::new(name);
+        let folder = made.checkpoint();
+        for recipe in ["ud-iq1_s", "ud-iq1_m", "ud-iq2_xxs", "ud-q2_k_xl"] {
+            let arguments = ["plan", text(&folder), "-r", recipe, "--json"];
+            if fits {
+                let plan: Value = serde_json::from_str(&succeed(&arguments)).expect("JSON");
+                assert_eq!(plan["recipe"], recipe);
+            } else {
+                let stderr = fail(&arguments, 2);
+                let words = "is for models with routed experts, and this one has none";
+                assert!(stderr.contains(recipe) && stderr.contains(words), "{stderr}");
+            }
+        }
+        let plan: Value = serde_json::from_str(&succeed(&["plan", text(&folder), "--json"])).expect("JSON");
+        assert_eq!(plan["recipe"], if fits { "ud-iq1_s" } else { "q4_k_m" });
+    }
+}
+
+#[test]
+fn the_cache_is_that_of_each_kind_of_attention() {
+    for (name, expected) in [
+        // Latent and shared key, and with an indexer its key, 2 bytes each.
+        ("glm4-lite", 2 * 2 * (256 + 32) * 4096),
+        ("deepseek32", 2 * 2 * (256 + 32 + 64) * 4096),
+        // One of three layers takes another's choice.
+        ("glm-dsa", 2 * (3 * (256 + 32) + 2 * 64) * 4096),
+        // Keys and values of two heads.
+        ("qwen3", 2 * 2 * (2 * 2 * 96) * 4096),
+        // A window of 16 tokens, and the 512 that llama.cpp computes at once, in whole pages of 256.
+        ("gpt-oss", 2 * (2 * 2 * 64) * (4096 + 768)),
+    ] {
+        let made = Made::new(name);
+        let folder = made.checkpoint();
+        let machine = ["--ram", "4GB", "--ctx-size", "4096", "-r", "q8_0", "--json"];
+        let plan = succeed(&[&["plan", text(&folder)], &machine[..]].concat());
+        let plan: Value = serde_json::from_str(&plan).expect("JSON");
+        assert_eq!(plan["fit"]["kv_cache"], expected, "{name}");
+    }
+}
+
+#[test]
 fn texts_of_v32_begin_with_bos_whatever_the_tokenizer_says() {
     for name in ["deepseek32", "kimi-k2.5"] {
         let made = Made::new(name);

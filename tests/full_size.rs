@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use quant_kernels::Format;
 use quantpress::checkpoint::{Checkpoint, Fingerprint};
 use quantpress::model::{Model, Options};
 use quantpress::recipe::{Plan, Recipe, Wishes};
@@ -45,8 +46,43 @@ fn published_models_have_the_tensors_and_weights_of_their_fact_sheets() {
             plan.recipe
         );
         assert_eq!(found, model.expected, "{name}: tensors and weights");
+        if plan.model.experts[0] > 0 {
+            is_dynamic(name, &plan);
+        }
         assert!(plan.warnings.is_empty(), "{name}: {:?}", plan.warnings);
     }
+}
+
+/// The preset's types are where its rules by roles and shares of the layers mean them, whatever the family.
+fn is_dynamic(name: &str, plan: &Plan) {
+    // Rows of gpt-oss do not fit blocks of 256: each type has a substitute of larger blocks' bits or more.
+    let fit = name != "gpt-oss-120b";
+    let [least, first, kept, read] = match fit {
+        true => [Format::IQ1_S, Format::IQ2_XXS, Format::Q6_K, Format::Q4_K],
+        false => [Format::IQ4_NL, Format::IQ4_NL, Format::Q8_0, Format::Q5_0],
+    };
+    let of = |class: &str| -> Vec<Format> {
+        let all = plan.model.tensors.iter().zip(&plan.choices);
+        all.filter(|(tensor, _)| tensor.class() == class).map(|(_, choice)| choice.format).collect()
+    };
+    let layers = (plan.model.layers - plan.model.dense_layers) as usize;
+    for class in ["ffn_gate_exps", "ffn_up_exps"] {
+        assert_eq!(of(class), vec![least; layers], "{name}: {class}");
+    }
+    let down = of("ffn_down_exps");
+    let (some, rest) = down.split_at(layers.div_ceil(10));
+    assert!(some.iter().all(|&format| format == first), "{name}: {some:?}");
+    assert!(
+        rest.len() + some.len() == layers && rest.iter().all(|&format| format == least),
+        "{name}: {rest:?}"
+    );
+    // All that is remembered of a token passes through these; one of the two pairs is there.
+    for class in ["attn_kv_a_mqa", "attn_k", "attn_v"] {
+        assert!(of(class).iter().all(|&format| format == kept), "{name}: {class}");
+    }
+    assert!(!of("attn_kv_a_mqa").is_empty() || !of("attn_k").is_empty(), "{name}");
+    assert!(of("attn_output").iter().all(|&format| format == Format::Q4_K), "{name}");
+    assert!(of("token_embd") == [read] && (!fit || plan.bits_per_weight() < 1.8), "{name}");
 }
 
 #[test]

@@ -15,8 +15,8 @@ use crate::gguf::{Parts, Split};
 use crate::machine::Fit;
 use crate::model::{Model, Options};
 use crate::recipe::{
-    AUTO_PRESET, DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, file_types, pattern,
-    preset_names,
+    AUTO_PRESET, DEFAULT_PRESET, DENSE_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes,
+    file_types, pattern, preset_names,
 };
 
 #[derive(Debug, Args)]
@@ -25,7 +25,8 @@ pub struct Planning {
     /// any architecture, of a split any of its files
     checkpoint: PathBuf,
 
-    /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, or auto where a size is named]
+    /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, q4_k_m without
+    /// experts, auto where a size is named]
     #[arg(short, long, value_name = "NAME|FILE", long_help = recipe_help())]
     recipe: Option<String>,
 
@@ -144,7 +145,7 @@ impl Planning {
     /// `feedback` is the digest of its text.
     pub fn plan(self, threads: usize, feedback: Option<String>) -> Result<Planned> {
         let default = if self.sizing.is_given() { AUTO_PRESET } else { DEFAULT_PRESET };
-        let recipe = Recipe::load(self.recipe.as_deref().unwrap_or(default))?;
+        let mut recipe = Recipe::load(self.recipe.as_deref().unwrap_or(default))?;
         if recipe.is_open() && !self.sizing.is_given() {
             let problem = "has open types, which --size or --bpw decides";
             return Err(Error::Recipe { recipe: recipe.name, problem: problem.into() });
@@ -160,6 +161,9 @@ impl Planning {
             allow_requantize: self.allow_requantize,
         };
         let mut model = Model::plan(&checkpoint, &options)?;
+        if self.recipe.is_none() && recipe.for_experts && model.experts[0] == 0 {
+            recipe = Recipe::load(DENSE_PRESET)?;
+        }
         if let (Some(only), Some(base)) = (&self.only, &self.base) {
             let base = Checkpoint::open_gguf(base)?;
             let options = Options { arch: None, ..options.clone() };
@@ -220,8 +224,8 @@ fn kept(pattern: &str) -> Result<Override, String> {
 
 fn recipe_help() -> String {
     let mut text =
-        "A preset or a TOML file of rules for the types of tensors (docs/recipes.md) [default: ud-iq1_s, or auto \
-         where a size is named]\n\nPresets:"
+        "A preset or a TOML file of rules for the types of tensors (docs/recipes.md) [default: ud-iq1_s, q4_k_m \
+         without experts, auto where a size is named]\n\nPresets:"
             .to_owned();
     for name in preset_names() {
         if let Ok(recipe) = Recipe::load(name) {

@@ -122,6 +122,11 @@ impl Description {
         cache.max().unwrap_or(0)
     }
 
+    /// Of each layer the numbers that a token adds to the KV cache, and the window of its attention.
+    pub fn caches(&self) -> impl Iterator<Item = (u32, Option<u32>)> + '_ {
+        self.blocks().map(|layer| (layer.attention.cache_per_token(&self.rope), layer.attention.window()))
+    }
+
     /// Numbers of the largest buffers that llama.cpp needs for a token that it computes: of attention, or the logits.
     pub fn scratch_per_token(&self) -> u64 {
         let scratch =

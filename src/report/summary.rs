@@ -108,6 +108,8 @@ pub struct Resident {
     pub experts: u64,
     /// KV cache of one token in 16-bit numbers, all layers.
     pub kv_per_token: u64,
+    /// KV cache of 1024 tokens, which is less than as many times that where attention has a window.
+    pub kv_of_1024: u64,
 }
 
 /// A type that was replaced.
@@ -216,6 +218,7 @@ impl Resident {
             experts_per_token: needs.used(experts),
             experts,
             kv_per_token: needs.kv_per_token(),
+            kv_of_1024: needs.cache(1024),
         }
     }
 }
@@ -294,12 +297,12 @@ impl fmt::Display for Summary {
         for PlannedFile { name, bytes, tensors, between: [first, last] } in &self.files {
             writeln!(f, "split     {name}  {}, {tensors} tensors, {first} to {last}", Size(*bytes))?;
         }
-        let Resident { always, experts_per_token, experts, kv_per_token } = self.resident;
+        let Resident { always, experts_per_token, experts, kv_of_1024, .. } = self.resident;
         writeln!(
             f,
             "resident  {} that every token reads; KV cache {} for 1024 tokens",
             Size(always),
-            Size(kv_per_token * 1024)
+            Size(kv_of_1024)
         )?;
         if experts > 0 {
             writeln!(

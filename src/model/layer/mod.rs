@@ -107,6 +107,14 @@ impl Attention {
         }
     }
 
+    /// Tokens that it looks back, itself included, if it is not all of them.
+    pub fn window(&self) -> Option<u32> {
+        match self {
+            Self::Latent(_) => None,
+            Self::Grouped(grouped) => grouped.window,
+        }
+    }
+
     /// Tokens of the longest text in which every token attends to all before it; None if there is no such bound.
     pub fn dense_length(&self) -> Option<u32> {
         match self {
