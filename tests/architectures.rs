@@ -77,26 +77,38 @@ impl Made {
             *hex(&self.family.safetensors()),
             "the reference is of others"
         );
-        let path = self.quantize("bf16.gguf", &["--recipe", "bf16"]);
+        let parts = ["tensors", "metadata"].map(|part| self.reference[part].as_object().expect("an object"));
+        self.file_is(&["--recipe", "bf16"], parts.map(Clone::clone));
+        // With the layer for multi-token prediction some are other or more.
+        if self.reference["mtp"].is_object() {
+            let with = ["tensors", "metadata"].map(|part| {
+                let mut all = self.reference[part].as_object().expect("an object").clone();
+                all.extend(self.reference["mtp"][part].as_object().expect("an object").clone());
+                all
+            });
+            self.file_is(&["--recipe", "bf16", "--keep-mtp"], with);
+        }
+    }
+
+    /// A file that is made so has these tensors and keys.
+    fn file_is(&self, options: &[&str], [tensors, metadata]: [serde_json::Map<String, Value>; 2]) {
+        let path = self.quantize(&format!("{}.gguf", options.len()), options);
         let (contents, file) = (Contents::read(&path).expect("sound"), fs::read(&path).expect("read"));
-        let expected = self.reference["tensors"].as_object().expect("tensors");
         let mut names: Vec<&str> = contents.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         names.sort_unstable();
-        let mut known: Vec<&str> = expected.keys().map(String::as_str).collect();
+        let mut known: Vec<&str> = tensors.keys().map(String::as_str).collect();
         known.sort_unstable();
         assert_eq!(names, known);
         for tensor in &contents.tensors {
             let data = &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize];
             let found = json!([tensor.format.name(), tensor.shape, hex(data)]);
-            assert_eq!(found, expected[&tensor.name], "{}", tensor.name);
+            assert_eq!(found, tensors[&tensor.name], "{}", tensor.name);
         }
-
-        let expected = self.reference["metadata"].as_object().expect("metadata");
-        for (key, value) in expected.iter().filter(|(key, _)| !OTHER.contains(&key.as_str())) {
+        for (key, value) in metadata.iter().filter(|(key, _)| !OTHER.contains(&key.as_str())) {
             let found = contents.metadata.get(key).map(plain);
             assert_eq!(found.as_ref(), Some(value), "{key}");
         }
-        for (key, _) in contents.metadata.iter().filter(|(key, _)| !expected.contains_key(*key)) {
+        for (key, _) in contents.metadata.iter().filter(|(key, _)| !metadata.contains_key(*key)) {
             assert!(MORE.iter().any(|more| key.contains(more)), "{key} is ours alone");
         }
     }

@@ -19,11 +19,11 @@ const TYPES: &str = "attention.indexer.types";
 /// GGUF's architecture whose layers may share a choice.
 const SHARED: &str = "glm-dsa";
 
-/// The indexer of each of `layers`, and then of a layer for multi-token prediction.
+/// The indexer of each of `layers`, and then of those of `mtp` for multi-token prediction.
 ///
 /// # Errors
 /// If a field is absurd, or a layer is to take a choice that none before it has made.
-pub fn read(config: &Config, of: &IndexerOf, layers: u32, rotated: u32) -> Result<Vec<Indexer>> {
+pub fn read(config: &Config, of: &IndexerOf, [layers, mtp]: [u32; 2], rotated: u32) -> Result<Vec<Indexer>> {
     let count = |field: &str, most, usual| Ok::<_, Error>(config.find_count(field, most)?.unwrap_or(usual));
     let width = count("index_head_dim", MAX_HEAD, of.width)?;
     if width < rotated || !width.is_power_of_two() {
@@ -41,12 +41,15 @@ pub fn read(config: &Config, of: &IndexerOf, layers: u32, rotated: u32) -> Resul
         let problem = format!("has \"{kind}\"; only \"indexed_attention\" has a GGUF form");
         return Err(Error::Unsupported(config.says("layer_types", &problem)));
     }
-    let own = if of.shared { own(config, layers)? } else { vec![true; layers as usize] };
-    Ok(own.into_iter().chain([true]).map(|own| Indexer { own, ..one.clone() }).collect())
+    let own = if of.shared { own(config, [layers, mtp])? } else { Vec::new() };
+    // Layers of which nothing is said choose for themselves.
+    let own = own.into_iter().chain(std::iter::repeat(true)).take((layers + mtp) as usize);
+    Ok(own.map(|own| Indexer { own, ..one.clone() }).collect())
 }
 
-/// Which layers choose for themselves: by a list, by a pattern of letters, or every so many from one on.
-fn own(config: &Config, layers: u32) -> Result<Vec<bool>> {
+/// Which layers choose for themselves: by a list, by a pattern of letters, or every so many from one on. The first two may
+/// have an entry for each layer for multi-token prediction, too.
+fn own(config: &Config, [layers, mtp]: [u32; 2]) -> Result<Vec<bool>> {
     const LIST: &str = "indexer_types";
     const PATTERN: &str = "index_topk_pattern";
     let pattern = config.value(PATTERN).and_then(|value| value.as_str());
@@ -72,7 +75,7 @@ fn own(config: &Config, layers: u32) -> Result<Vec<bool>> {
         other => Err(unknown(other)),
     };
     let own: Vec<bool> = names.iter().map(chooses).collect::<Result<_>>()?;
-    if own.len() != layers as usize {
+    if ![layers, layers + mtp].contains(&(own.len() as u32)) {
         return Err(config.fault(field, format!("names {} layers, but there are {layers}", own.len())));
     }
     if own.first() == Some(&false) {
@@ -122,7 +125,7 @@ mod tests {
 
     fn found(json: &str) -> Result<String> {
         let config = Config::parse(json.as_bytes()).expect("an object");
-        own(&config, 8).map(|own| own.into_iter().map(|own| if own { 'F' } else { 'S' }).collect())
+        own(&config, [8, 1]).map(|own| own.into_iter().map(|own| if own { 'F' } else { 'S' }).collect())
     }
 
     #[test]
@@ -132,6 +135,7 @@ mod tests {
             // GLM-5.2's: 0, 1, 2, 6, 10, ...
             (r#"{"index_topk_freq": 4, "index_skip_topk_offset": 3}"#, "FFFSSSFS"),
             (r#"{"index_topk_pattern": "FSFSSSSS", "index_topk_freq": 4}"#, "FSFSSSSS"),
+            (r#"{"index_topk_pattern": "FSFSSSSSF"}"#, "FSFSSSSSF"),
             (
                 r#"{"indexer_types": ["full", "full", "shared", "shared", "full", "full", "full", "full"]}"#,
                 "FFSSFFFF",
@@ -145,6 +149,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for (json, words) in [
             (r#"{"index_topk_pattern": "FFFF"}"#, "names 4 layers, but there are 8"),
+            (r#"{"index_topk_pattern": "FFFFFFFFFF"}"#, "names 10 layers, but there are 8"),
             (r#"{"index_topk_pattern": "SFFFFFFF"}"#, "lets the first layer take"),
             (r#"{"index_topk_pattern": "FXFFFFFF"}"#, "has \"X\"; known are"),
         ] {

@@ -69,7 +69,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let arch = if options.arch.as_deref() == Some(FAMILY.arch) { FAMILY.arch } else { class.arch };
     let without = arch != class.arch;
     let indexers = match &class.indexer {
-        Some(of) => indexer::read(config, of, numbers.layers, columns)?,
+        Some(of) => indexer::read(config, of, [numbers.layers, numbers.mtp], columns)?,
         None => Vec::new(),
     };
     let latent = Latent {
@@ -85,9 +85,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         return Err(Error::Unsupported(config.says("q_lora_rank", problem)));
     }
     let attention = |number: u32| {
-        // Those for multi-token prediction are alike.
-        let place = (number as usize).min(numbers.layers as usize);
-        let indexer = indexers.get(place).filter(|_| !without).cloned();
+        let indexer = indexers.get(number as usize).filter(|_| !without).cloned();
         Attention::Latent(Latent { indexer, ..latent.clone() })
     };
     let (theta, scaling) = rope::read_any(config, None, class.scalings)?;
