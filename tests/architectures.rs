@@ -16,11 +16,13 @@ use crate::support::python::llama;
 use crate::support::{fail, fixture, hex, succeed, text};
 
 /// Keys of the converter that say something else here, or nothing, on purpose.
-const OTHER: [&str; 3] = [
+const OTHER: [&str; 4] = [
     // The folder's name, which is no property of the model.
     "general.name",
     // Counts of parameters are rounded otherwise.
     "general.size_label",
+    // False, which is what a missing key means.
+    "tokenizer.ggml.add_sep_token",
     // llama-quantize's number for BF16 is written with the types.
     "general.file_type",
 ];
@@ -75,26 +77,38 @@ impl Made {
             *hex(&self.family.safetensors()),
             "the reference is of others"
         );
-        let path = self.quantize("bf16.gguf", &["--recipe", "bf16"]);
+        let parts = ["tensors", "metadata"].map(|part| self.reference[part].as_object().expect("an object"));
+        self.file_is(&["--recipe", "bf16"], parts.map(Clone::clone));
+        // With the layer for multi-token prediction some are other or more.
+        if self.reference["mtp"].is_object() {
+            let with = ["tensors", "metadata"].map(|part| {
+                let mut all = self.reference[part].as_object().expect("an object").clone();
+                all.extend(self.reference["mtp"][part].as_object().expect("an object").clone());
+                all
+            });
+            self.file_is(&["--recipe", "bf16", "--keep-mtp"], with);
+        }
+    }
+
+    /// A file that is made so has these tensors and keys.
+    fn file_is(&self, options: &[&str], [tensors, metadata]: [serde_json::Map<String, Value>; 2]) {
+        let path = self.quantize(&format!("{}.gguf", options.len()), options);
         let (contents, file) = (Contents::read(&path).expect("sound"), fs::read(&path).expect("read"));
-        let expected = self.reference["tensors"].as_object().expect("tensors");
         let mut names: Vec<&str> = contents.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         names.sort_unstable();
-        let mut known: Vec<&str> = expected.keys().map(String::as_str).collect();
+        let mut known: Vec<&str> = tensors.keys().map(String::as_str).collect();
         known.sort_unstable();
         assert_eq!(names, known);
         for tensor in &contents.tensors {
             let data = &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize];
             let found = json!([tensor.format.name(), tensor.shape, hex(data)]);
-            assert_eq!(found, expected[&tensor.name], "{}", tensor.name);
+            assert_eq!(found, tensors[&tensor.name], "{}", tensor.name);
         }
-
-        let expected = self.reference["metadata"].as_object().expect("metadata");
-        for (key, value) in expected.iter().filter(|(key, _)| !OTHER.contains(&key.as_str())) {
+        for (key, value) in metadata.iter().filter(|(key, _)| !OTHER.contains(&key.as_str())) {
             let found = contents.metadata.get(key).map(plain);
             assert_eq!(found.as_ref(), Some(value), "{key}");
         }
-        for (key, _) in contents.metadata.iter().filter(|(key, _)| !expected.contains_key(*key)) {
+        for (key, _) in contents.metadata.iter().filter(|(key, _)| !metadata.contains_key(*key)) {
             assert!(MORE.iter().any(|more| key.contains(more)), "{key} is ours alone");
         }
     }
@@ -132,6 +146,16 @@ impl Made {
         let of_file = logits(&read.weights(), &read.description, &ids, ids.len(), 1 << 30);
         assert!(of_file == found, "the file's logits are the checkpoint's");
         let (ids_file, out) = (self.file("ids.json"), self.file("logits.f32"));
+        // The older of the two builds of llama.cpp, which gives logits, does not know attention that chooses among tokens, but
+        // these texts are too short for a choice.
+        let file = match read.description.dense_length() {
+            Some(_) => {
+                self.continues(&file);
+                let extra = ["--recipe", "bf16", "--override", ".=f32", "--arch", "deepseek2"];
+                self.quantize("deepseek2.gguf", &extra)
+            }
+            None => file,
+        };
         fs::write(&ids_file, json!(ids).to_string()).expect("written");
         let Some(_) = llama(&["logits", text(&file), text(&ids_file), text(&out)]) else { return };
         let bytes = fs::read(out).expect("read");
@@ -140,6 +164,23 @@ impl Made {
         eprintln!("{}: logits differ from llama.cpp's by {difference:.2e}", self.family.name);
         assert!(difference < 1e-4, "{difference:.2e} from llama.cpp");
         self.reads_text(&file);
+    }
+
+    /// The next token is as likely here as in the newer build of llama.cpp, which keeps keys and values in F16.
+    fn continues(&self, file: &Path) {
+        const PROMPT: &str = "the rest is the hour";
+        let read = ModelFile::open(file).expect("sound");
+        let encoder = Encoder::read(&Checkpoint::open_gguf(file).expect("sound")).expect("read");
+        let ids = encoder.encode(PROMPT, VOCABULARY as usize).expect("encoded");
+        let ids: Vec<u32> = read.description.bos.into_iter().chain(ids).collect();
+        let all = logits(&read.weights(), &read.description, &ids, ids.len(), 1 << 30);
+        let last = all.rchunks(VOCABULARY as usize).next().expect("a row");
+        let sum: f64 = last.iter().map(|x| f64::from(*x).exp()).sum();
+        let found = last.iter().fold(f64::MIN, |most, x| most.max(f64::from(*x))) - sum.ln();
+        let Some(said) = llama(&["generate", text(file), PROMPT, "1"]) else { return };
+        let expected = said[1][0].as_f64().expect("a number");
+        eprintln!("{}: the next token's log-probability is {found:.4}, {expected:.4}", self.family.name);
+        assert!((found - expected).abs() < 0.02, "{found}, in llama.cpp {expected}");
     }
 
     /// Token ids of hard strings are those of Hugging Face's library, here and in llama.cpp.
@@ -352,6 +393,217 @@ fn glms_layer_for_prediction_is_kept_if_asked_for() {
 }
 
 #[test]
+fn what_sees_images_is_left_out_and_said() {
+    for (name, parts) in [
+        ("kimi-k2.5", ["mm_projector.", "vision_tower."]),
+        ("mistral3", ["multi_modal_projector.", "vision_tower."]),
+    ] {
+        let made = Made::new(name);
+        let file = made.quantize("q8.gguf", &["--recipe", "q8_0"]);
+        let manifest = fs::read(file.with_extension("gguf.json")).expect("a manifest");
+        let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+        let found: Vec<_> = manifest["left_out"].as_array().expect("a list").iter().collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        for (entry, part) in found.into_iter().zip(parts) {
+            assert_eq!((&entry["tensors"], &entry["count"]), (&json!(part), &json!(1)));
+        }
+        succeed(&["verify", text(&file), "--against", text(&made.checkpoint())]);
+    }
+}
+
+#[test]
+fn text_models_are_found_by_either_name() {
+    let made = Made::new("kimi-k2.5");
+    let plan = |path: &Path| {
+        Model::plan(&Checkpoint::open_folder(path).expect("sound"), &Options::default()).expect("planned")
+    };
+    let first = plan(&made.checkpoint());
+    // As transformers saves it.
+    let mut family = family("kimi-k2.5");
+    for (name, ..) in &mut family.tensors {
+        *name = match name.strip_prefix("language_model.") {
+            Some(rest) if rest.starts_with("model.") => rest.replacen("model.", "model.language_model.", 1),
+            Some(rest) => rest.to_owned(),
+            None => format!("model.{name}"),
+        };
+    }
+    family.config["architectures"] = json!(["Kimi_K25ForConditionalGeneration"]);
+    let other = made.file("other");
+    family.write(&other);
+    let second = plan(&other);
+    assert!(first.metadata.iter().eq(second.metadata.iter()));
+    let names = |model: &Model| model.tensors.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&first), names(&second));
+    assert!(second.warnings.is_empty(), "{:?}", second.warnings);
+    assert_eq!(second.left_out.iter().map(|left| left.count).sum::<usize>(), 2);
+    // A part that is no tower and no projector is not to be lost.
+    family.tensors.push(("model.adapter.weight".to_owned(), "BF16", vec![64]));
+    family.write(&other);
+    let stderr = fail(&["plan", text(&other)], 4);
+    assert!(stderr.contains("model.adapter.weight"), "{stderr}");
+}
+
+/// Names of the tensors of a plan that have this part.
+fn with(model: &Model, part: &str) -> Vec<String> {
+    let names = model.tensors.iter().map(|tensor| tensor.name.clone());
+    names.filter(|name| name.contains(part)).collect()
+}
+
+#[test]
+fn what_chooses_tokens_is_kept_or_left_out_as_a_whole() {
+    for (name, indexers, tensors) in [("deepseek32", 2, 15), ("glm-dsa", 2, 15)] {
+        let model = planned(name, &json!({}), &Options::default());
+        assert_eq!((&*model.arch, with(&model, "indexer").len()), (name, 5 * indexers));
+        let mtp = planned(name, &json!({}), &Options { keep_mtp: true, ..Options::default() });
+        assert_eq!(with(&mtp, "indexer").len(), 5 * (indexers + 1));
+        let read = Description::of_plan(&mtp.metadata, &mtp.tensors).expect("all keys are there");
+        assert_eq!(Some(&read), mtp.description.as_ref());
+
+        let dense = Options { arch: Some("deepseek2".into()), ..Options::default() };
+        let dense = planned(name, &json!({}), &dense);
+        assert_eq!((&*dense.arch, with(&dense, "indexer").len()), ("deepseek2", 0));
+        assert_eq!(dense.tensors.len() + 5 * indexers, model.tensors.len());
+        let left: Vec<_> = dense.left_out.iter().map(|left| (left.tensors, left.count)).collect();
+        assert_eq!(left, [("self_attn.indexer.", tensors)]);
+        assert_eq!(dense.description.as_ref().and_then(Description::dense_length), None);
+        assert!(dense.metadata.iter().all(|(key, _)| !key.contains("indexer")));
+
+        let made = Made::new(name);
+        let checkpoint = made.checkpoint();
+        let extra = ["--recipe", "q8_0", "--arch", "deepseek2"];
+        let file = made.quantize("dense.gguf", &extra);
+        succeed(&["verify", text(&file), "--against", text(&checkpoint)]);
+        let words = fixture("tiny-r1/evaluation.txt");
+        let chunk = ["--text", text(&words), "--chunks", "1", "--context", "128"];
+        let dense = ["evaluate", text(&checkpoint), text(&file)];
+        succeed(&[&dense[..], &chunk].concat());
+        let told = succeed(&["plan", text(&checkpoint), "--recipe", "q8_0", "--arch", "deepseek2"]);
+        assert!(
+            told.contains(&format!("{tensors} tensors with self_attn.indexer. in their names")),
+            "{told}"
+        );
+        let stderr = fail(&["plan", text(&checkpoint), "--arch", "llama"], 2);
+        let known = format!("--arch llama: this checkpoint can become {name} or deepseek2");
+        assert!(stderr.contains(&known), "{stderr}");
+        let stderr = fail(&["plan", text(&file), "--arch", "deepseek2"], 2);
+        assert!(stderr.contains("keeps its architecture"), "{stderr}");
+
+        // In longer texts tokens are chosen.
+        let sparse = made.quantize("sparse.gguf", &["--recipe", "q8_0"]);
+        let imatrix = made.file("longer.gguf");
+        for command in [
+            vec!["calibrate", text(&checkpoint), "-o", text(&imatrix)],
+            vec!["evaluate", text(&checkpoint), text(&sparse)],
+            vec!["evaluate", text(&sparse), text(&sparse)],
+        ] {
+            let stderr = fail(&[&command[..], &chunk].concat(), 4);
+            assert!(stderr.contains("chunks of 128 tokens") && stderr.contains("up to 64"), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn pieces_are_the_same_from_either_file() {
+    let made = Made::new("llama2");
+    let (folder, strings) = (made.checkpoint(), fixture("strings.json"));
+    let texts: Vec<String> = serde_json::from_slice(&fs::read(&strings).expect("read")).expect("strings");
+    let read = || {
+        let checkpoint = Checkpoint::open_folder(&folder).expect("sound");
+        let encoder = Encoder::read(&checkpoint).expect("read");
+        let ids = |text: &String| encoder.encode(text, VOCABULARY as usize).expect("encoded");
+        let ids: Vec<Vec<u32>> = texts.iter().map(ids).collect();
+        (Model::plan(&checkpoint, &Options::default()).expect("planned"), ids)
+    };
+    let key = |model: &Model, key: &str| model.metadata.get(&format!("tokenizer.ggml.{key}")).cloned();
+    let (both, ids) = read();
+    assert!(both.warnings.is_empty(), "{:?}", both.warnings);
+
+    // Scores follow from the order of the merges, which is all that counts; llama.cpp's converter makes all of them alike
+    // here, and texts become other ids then.
+    fs::rename(folder.join("tokenizer.model"), folder.join("kept")).expect("renamed");
+    let (of_json, ids_of_json) = read();
+    assert_eq!(key(&of_json, "tokens"), key(&both, "tokens"));
+    assert_ne!(key(&of_json, "scores"), key(&both, "scores"));
+    assert!(ids_of_json == ids);
+    let file = made.quantize("json.gguf", &["--recipe", "q8_0"]);
+    if let Some(found) = llama(&["tokens", text(&file), text(&strings)]) {
+        assert_eq!(found, json!(ids));
+    }
+
+    fs::rename(folder.join("kept"), folder.join("tokenizer.model")).expect("renamed");
+    fs::remove_file(folder.join("tokenizer.json")).expect("removed");
+    let (of_model, ids_of_model) = read();
+    for name in ["model", "pre", "tokens", "scores", "add_bos_token", "bos_token_id", "eos_token_id"] {
+        assert_eq!(key(&of_model, name), key(&both, name), "{name}");
+    }
+    assert!(ids_of_model == ids);
+
+    let stderr = fail(&["plan", text(&folder), "--pre", "llama-bpe"], 2);
+    assert!(stderr.contains("--pre llama-bpe: tokenizer.model has SentencePiece's pieces"), "{stderr}");
+    fs::write(folder.join("tokenizer.model"), b"no protobuf").expect("written");
+    let stderr = fail(&["plan", text(&folder)], 3);
+    assert!(stderr.contains("tokenizer.model: is no protobuf message"), "{stderr}");
+}
+
+#[test]
+fn dynamic_presets_are_for_models_with_experts() {
+    for (name, fits) in [("llama2", false), ("qwen3", false), ("qwen2moe", true), ("minimax-m2", true)] {
+        let made = Made::new(name);
+        let folder = made.checkpoint();
+        for recipe in ["ud-iq1_s", "ud-iq1_m", "ud-iq2_xxs", "ud-q2_k_xl"] {
+            let arguments = ["plan", text(&folder), "-r", recipe, "--json"];
+            if fits {
+                let plan: Value = serde_json::from_str(&succeed(&arguments)).expect("JSON");
+                assert_eq!(plan["recipe"], recipe);
+            } else {
+                let stderr = fail(&arguments, 2);
+                let words = "is for models with routed experts, and this one has none";
+                assert!(stderr.contains(recipe) && stderr.contains(words), "{stderr}");
+            }
+        }
+        let plan: Value = serde_json::from_str(&succeed(&["plan", text(&folder), "--json"])).expect("JSON");
+        assert_eq!(plan["recipe"], if fits { "ud-iq1_s" } else { "q4_k_m" });
+    }
+}
+
+#[test]
+fn the_cache_is_that_of_each_kind_of_attention() {
+    for (name, expected) in [
+        // Latent and shared key, and with an indexer its key, 2 bytes each.
+        ("glm4-lite", 2 * 2 * (256 + 32) * 4096),
+        ("deepseek32", 2 * 2 * (256 + 32 + 64) * 4096),
+        // One of three layers takes another's choice.
+        ("glm-dsa", 2 * (3 * (256 + 32) + 2 * 64) * 4096),
+        // Keys and values of two heads.
+        ("qwen3", 2 * 2 * (2 * 2 * 96) * 4096),
+        // A window of 16 tokens, and the 512 that llama.cpp computes at once, in whole pages of 256.
+        ("gpt-oss", 2 * (2 * 2 * 64) * (4096 + 768)),
+    ] {
+        let made = Made::new(name);
+        let folder = made.checkpoint();
+        let machine = ["--ram", "4GB", "--ctx-size", "4096", "-r", "q8_0", "--json"];
+        let plan = succeed(&[&["plan", text(&folder)], &machine[..]].concat());
+        let plan: Value = serde_json::from_str(&plan).expect("JSON");
+        assert_eq!(plan["fit"]["kv_cache"], expected, "{name}");
+    }
+}
+
+#[test]
+fn texts_of_v32_begin_with_bos_whatever_the_tokenizer_says() {
+    for name in ["deepseek32", "kimi-k2.5"] {
+        let made = Made::new(name);
+        let file = made.checkpoint().join("tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
+        tokenizer["post_processor"] = Value::Null;
+        fs::write(&file, tokenizer.to_string()).expect("written");
+        let checkpoint = Checkpoint::open_folder(&made.checkpoint()).expect("sound");
+        let model = Model::plan(&checkpoint, &Options::default()).expect("planned");
+        let begins = model.metadata.get("tokenizer.ggml.add_bos_token");
+        assert_eq!(begins, Some(&Gguf::Bool(name == "deepseek32")));
+    }
+}
+
+#[test]
 fn permuted_rows_are_the_same_on_any_number_of_threads() {
     let made = Made::new("llama");
     let bytes = |name: &str, threads: &str| {
@@ -369,6 +621,13 @@ fn plain(value: &Gguf) -> Value {
         Gguf::Bool(flag) => json!(flag),
         Gguf::String(text) => json!(text),
         Gguf::Strings(texts) => list(texts.clone()),
+        Gguf::Bools(flags) => {
+            list(flags.iter().map(|flag| if *flag { "True" } else { "False" }.to_owned()).collect())
+        }
+        Gguf::F32s(numbers) => {
+            // As Python writes them.
+            list(numbers.iter().map(|x| format!("{x:?}")).collect())
+        }
         Gguf::I32s(numbers) => list(numbers.iter().map(i32::to_string).collect()),
         other => panic!("{other:?}"),
     }
@@ -416,6 +675,7 @@ families! {
     llama "llama":
         "hidden_act" = "gelu", "layer_types" = ["sliding_attention"],
         "rope_scaling" = {"type": "linear", "factor": 2.0};
+    llama2 "llama2": "hidden_act" = "gelu";
     mixtral "mixtral": "hidden_act" = "gelu";
     qwen2 "qwen2":
         "use_sliding_window" = true, "layer_types" = ["full_attention", "sliding_attention"],
@@ -424,6 +684,17 @@ families! {
     glm4moe "glm4moe": "scoring_func" = "softmax", "hidden_act" = "gelu";
     qwen2moe "qwen2moe":
         "norm_topk_prob" = true, "decoder_sparse_step" = 2, "mlp_only_layers" = [0], "tie_word_embeddings" = true;
+    glm4_lite "glm4-lite":
+        "scoring_func" = "softmax", "attention_bias" = true, "mlp_layer_types" = ["sparse", "sparse"];
+    deepseek32 "deepseek32":
+        "layer_types" = ["full_attention", "indexed_attention"], "q_lora_rank" = null;
+    glm_dsa "glm-dsa":
+        "rope_scaling" = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+        "indexer_types" = ["full", "other", "full"], "indexer_rope_interleave" = false;
+    kimi "kimi-k2.5":
+        "text_config" = {"model_type": "kimi_linear"},
+        "text_config" = {"model_type": "kimi_k2", "architectures": ["KimiLinearForCausalLM"]};
+    mistral3 "mistral3": "text_config" = {"model_type": "mistral4"};
     gpt_oss "gpt-oss":
         "layer_types" = ["full_attention", "sliding_attention"], "swiglu_limit" = 8, "attention_bias" = false;
     minimax_m2 "minimax-m2":

@@ -14,6 +14,7 @@ mod evaluate;
 mod families;
 mod feedback;
 mod forward;
+mod full_size;
 mod gguf_source;
 mod hostile;
 mod importances;

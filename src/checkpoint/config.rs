@@ -1,5 +1,7 @@
 //! config.json by field, with errors that name the field.
 
+use std::collections::HashSet;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -11,12 +13,35 @@ pub struct Config {
     /// File and path inside it, as messages name it: `config.json: rope_scaling.`
     place: String,
     fields: Map<String, Value>,
+    /// Those of the fields that are in [`TEXT`].
+    of_text: HashSet<String>,
 }
+
+/// Where a model that also sees images has what its text model is.
+pub const TEXT: &str = "text_config";
 
 impl Config {
     /// The configuration of a checkpoint that has no config.json.
     pub(super) fn empty() -> Self {
-        Self { place: "config.json: ".into(), fields: Map::new() }
+        Self::at("config.json: ".into(), Map::new())
+    }
+
+    fn at(place: String, fields: Map<String, Value>) -> Self {
+        Self { place, fields, of_text: HashSet::new() }
+    }
+
+    /// The configuration of the text model, if it is a part of a larger one: its fields, and the whole's where it has
+    /// none. The whole's name of its class and token ids count.
+    pub(super) fn of_text(mut self) -> Self {
+        let Some(Value::Object(inner)) = self.fields.get(TEXT).cloned() else { return self };
+        for (field, value) in inner {
+            let of_whole = field == "architectures" || (field.ends_with("_token_id") && self.has(&field));
+            if !of_whole && !value.is_null() {
+                self.of_text.insert(field.clone());
+                self.fields.insert(field, value);
+            }
+        }
+        self
     }
 
     /// Reads config.json.
@@ -33,7 +58,7 @@ impl Config {
     /// If it is not a JSON object.
     pub fn parse_as(file: &str, json: &[u8]) -> Result<Self> {
         match serde_json::from_slice(json) {
-            Ok(Value::Object(fields)) => Ok(Self { place: format!("{file}: "), fields }),
+            Ok(Value::Object(fields)) => Ok(Self::at(format!("{file}: "), fields)),
             Ok(_) => Err(Error::file(file, "expected a JSON object")),
             Err(e) => Err(Error::file(file, format!("is not valid JSON: {e}"))),
         }
@@ -122,17 +147,24 @@ impl Config {
     /// If it is missing or no object.
     pub fn object(&self, field: &str) -> Result<Self> {
         let fields = self.get(field)?;
-        Ok(Self { place: format!("{}{field}.", self.place), fields })
+        Ok(Self::at(format!("{}{field}.", self.place_of(field)), fields))
     }
 
     /// A sentence about a field: `config.json: rope_scaling.type is "llama3"`.
     pub fn says(&self, field: &str, text: &str) -> String {
-        format!("{}{field} {text}", self.place)
+        format!("{}{field} {text}", self.place_of(field))
+    }
+
+    /// File and path of the object that has the field.
+    fn place_of(&self, field: &str) -> String {
+        let inner = if self.of_text.contains(field) { format!("{TEXT}.") } else { String::new() };
+        format!("{}{inner}", self.place)
     }
 
     /// An error about a field.
     pub fn fault(&self, field: &str, problem: String) -> Error {
-        let (file, path) = self.place.split_once(": ").unwrap_or((&self.place, ""));
+        let place = self.place_of(field);
+        let (file, path) = place.split_once(": ").unwrap_or((&place, ""));
         Error::file(file, format!("{path}{field} {problem}"))
     }
 }
@@ -175,5 +207,21 @@ mod tests {
         ] {
             assert!(found.contains(words), "{found}");
         }
+    }
+
+    #[test]
+    fn a_text_models_fields_go_before_the_wholes() {
+        let json = br#"{"architectures": ["A"], "tie": true, "eps": 1, "eos_token_id": 5, "text_config": {
+            "architectures": ["B"], "tie": false, "eps": null, "eos_token_id": 6, "bos_token_id": 7, "rope": {"x": 1}}}"#;
+        let config = Config::parse(json).expect("an object").of_text();
+        assert_eq!(config.get::<Vec<String>>("architectures").expect("a list"), ["A"]);
+        assert!(!config.get::<bool>("tie").expect("a flag"));
+        let number = |field: &str| config.get::<u32>(field).expect("a number");
+        assert_eq!([number("eps"), number("eos_token_id"), number("bos_token_id")], [1, 5, 7]);
+        assert_eq!(config.says("tie", "is"), "config.json: text_config.tie is");
+        assert_eq!(config.says("eps", "is"), "config.json: eps is");
+        let rope = config.object("rope").expect("an object");
+        assert_eq!(rope.says("x", "is"), "config.json: text_config.rope.x is");
+        assert!(config.fault("tie", "is".into()).to_string().contains("config.json: text_config.tie is"));
     }
 }

@@ -16,7 +16,7 @@ const SAMPLES: u64 = 1024;
 const SAMPLE: u64 = 4096;
 
 /// Files whose content goes into the GGUF file's metadata.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 11] = [
     "config.json",
     GENERATION_CONFIG,
     "tokenizer.json",
@@ -28,6 +28,7 @@ const SETTINGS: [&str; 10] = [
     "special_tokens_map.json",
     "chat_template.json",
     HF_QUANT_CONFIG,
+    "tokenizer.model",
 ];
 
 /// SHA-256 digests in hexadecimal.

@@ -25,6 +25,7 @@ use quant_kernels::Format;
 
 pub use base::BASE;
 pub use config::Config;
+pub(crate) use config::TEXT;
 pub use dtype::Dtype;
 pub use fingerprint::{Fingerprint, hex};
 pub use header::Tensor;
@@ -135,7 +136,7 @@ impl Checkpoint {
     /// Names file, tensor, expected and found for whatever is missing, damaged or contradictory, and the format of
     /// weights that cannot be read.
     pub fn open(source: Box<dyn Source>) -> Result<Self> {
-        let config = Config::parse(&read_file(&*source, "config.json", MAX_SETTINGS)?)?;
+        let config = Config::parse(&read_file(&*source, "config.json", MAX_SETTINGS)?)?.of_text();
         let shards::Found { mut tensors, shards, listing } = shards::find(&*source)?;
         let stored = Stored::read(&*source, &config, &listing, &mut tensors)?;
         Ok(Self { source, config, metadata: None, tensors, shards, listing, stored })
@@ -146,7 +147,8 @@ impl Checkpoint {
         self.metadata.as_ref()
     }
 
-    /// config.json; empty where the checkpoint is a GGUF file.
+    /// config.json, of a model that also sees images the part about its text model; empty where the checkpoint is a
+    /// GGUF file.
     pub fn config(&self) -> &Config {
         &self.config
     }

@@ -51,7 +51,9 @@ impl Evaluate {
         let memory = self.text.memory();
         let file = ModelFile::open(&self.file)?;
         let checkpoint = Checkpoint::open_path(&self.checkpoint)?;
-        let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
+        let of_file = Some(file.description.arch).filter(|arch| Model::can_be(&checkpoint, arch));
+        let arch = of_file.map(str::to_owned);
+        let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), arch, ..Options::default() })?;
         let description = model.describe()?;
         let text = self.text.text();
         let tokens = text.tokens(&checkpoint, description, Chunking::Scores)?;

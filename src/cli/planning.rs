@@ -15,8 +15,8 @@ use crate::gguf::{Parts, Split};
 use crate::machine::Fit;
 use crate::model::{Model, Options};
 use crate::recipe::{
-    AUTO_PRESET, DEFAULT_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes, file_types, pattern,
-    preset_names,
+    AUTO_PRESET, DEFAULT_PRESET, DENSE_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes,
+    file_types, pattern, preset_names,
 };
 
 #[derive(Debug, Args)]
@@ -25,7 +25,8 @@ pub struct Planning {
     /// any architecture, of a split any of its files
     checkpoint: PathBuf,
 
-    /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, or auto where a size is named]
+    /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, q4_k_m without
+    /// experts, auto where a size is named]
     #[arg(short, long, value_name = "NAME|FILE", long_help = recipe_help())]
     recipe: Option<String>,
 
@@ -54,6 +55,11 @@ pub struct Planning {
     /// llama.cpp's name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised
     #[arg(long)]
     pre: Option<String>,
+
+    /// GGUF's architecture, for a checkpoint that can become more than one: DeepSeek V3.2 and GLM-5 without their
+    /// indexer are deepseek2
+    #[arg(long)]
+    arch: Option<String>,
 
     /// Keep the tensors whose GGUF name the pattern is found in as they are stored, bit for bit; repeatable
     #[arg(long = "keep", value_name = "REGEX", value_parser = kept)]
@@ -139,7 +145,7 @@ impl Planning {
     /// `feedback` is the digest of its text.
     pub fn plan(self, threads: usize, feedback: Option<String>) -> Result<Planned> {
         let default = if self.sizing.is_given() { AUTO_PRESET } else { DEFAULT_PRESET };
-        let recipe = Recipe::load(self.recipe.as_deref().unwrap_or(default))?;
+        let mut recipe = Recipe::load(self.recipe.as_deref().unwrap_or(default))?;
         if recipe.is_open() && !self.sizing.is_given() {
             let problem = "has open types, which --size or --bpw decides";
             return Err(Error::Recipe { recipe: recipe.name, problem: problem.into() });
@@ -151,11 +157,16 @@ impl Planning {
             keep_mtp: self.keep_mtp,
             name: self.name,
             pre: self.pre,
+            arch: self.arch,
             allow_requantize: self.allow_requantize,
         };
         let mut model = Model::plan(&checkpoint, &options)?;
+        if self.recipe.is_none() && recipe.for_experts && model.experts[0] == 0 {
+            recipe = Recipe::load(DENSE_PRESET)?;
+        }
         if let (Some(only), Some(base)) = (&self.only, &self.base) {
             let base = Checkpoint::open_gguf(base)?;
+            let options = Options { arch: None, ..options.clone() };
             model = model.over(Model::plan(&base, &options)?, &|name| only.is_match(name))?;
             checkpoint = checkpoint.over(base);
         }
@@ -213,8 +224,8 @@ fn kept(pattern: &str) -> Result<Override, String> {
 
 fn recipe_help() -> String {
     let mut text =
-        "A preset or a TOML file of rules for the types of tensors (docs/recipes.md) [default: ud-iq1_s, or auto \
-         where a size is named]\n\nPresets:"
+        "A preset or a TOML file of rules for the types of tensors (docs/recipes.md) [default: ud-iq1_s, q4_k_m \
+         without experts, auto where a size is named]\n\nPresets:"
             .to_owned();
     for name in preset_names() {
         if let Ok(recipe) = Recipe::load(name) {

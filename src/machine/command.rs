@@ -40,15 +40,14 @@ mod tests {
 
     #[test]
     fn experts_are_named_by_a_pattern() {
-        let dense = LayerBytes { always: 1, experts: 0 };
-        let sparse = LayerBytes { always: 1, experts: 1 };
+        let dense = LayerBytes { always: 1, kv: 1, ..LayerBytes::default() };
+        let sparse = LayerBytes { experts: 1, ..dense };
         let needs = Needs {
             file: 9,
             embedding: 1,
             head: 1,
             layers: vec![dense, sparse, sparse, sparse],
             experts: [4, 2],
-            kv_per_layer: 1,
             longest_context: 8192,
             activations: 1,
         };

@@ -79,7 +79,7 @@ struct Rooms {
 impl Fit {
     /// How the file that needs this runs there.
     pub fn new(needs: &Needs, machine: &Machine) -> Self {
-        let kv_cache = needs.kv_per_token() * machine.context;
+        let kv_cache = needs.cache(machine.context);
         let compute = needs.compute(machine.context);
         let (mut placement, rooms) = place(needs, machine);
         let mut room = rooms.card;
@@ -124,10 +124,10 @@ impl Fit {
 /// everything without a card goes to memory.
 fn place(needs: &Needs, machine: &Machine) -> (Placement, Rooms) {
     let compute = needs.compute(machine.context);
-    let kv = needs.kv_per_layer * machine.context;
     let mut placement = Placement::default();
     let mut room = machine.vram.saturating_sub(RESERVE).saturating_sub(compute);
-    let parts = std::iter::once(needs.head).chain(needs.layers.iter().rev().map(|layer| layer.always + kv));
+    let layers = needs.layers.iter().rev().map(|layer| layer.always + layer.cache(machine.context));
+    let parts = std::iter::once(needs.head).chain(layers);
     let mut on_card = 0;
     for part in parts {
         if machine.vram == 0 || part > room {
@@ -142,7 +142,7 @@ fn place(needs: &Needs, machine: &Machine) -> (Placement, Rooms) {
         placement.bytes = compute + on_card;
     }
     let all = placement.layers as usize == needs.layers.len() + 1;
-    let fixed = needs.always() + kv * needs.layers.len() as u64 - on_card + compute;
+    let fixed = needs.always() + needs.cache(machine.context) - on_card + compute;
     let memory = machine.ram.saturating_sub(RESERVE);
     let rooms = Rooms {
         // Experts follow only when all else is there: it is read more often.
@@ -195,15 +195,14 @@ mod tests {
 
     /// Two dense layers and four with experts of 32 GB, of which a token uses an eighth.
     fn needs() -> Needs {
-        let dense = LayerBytes { always: 1_000_000_000, experts: 0 };
-        let sparse = LayerBytes { always: 1_000_000_000, experts: 8_000_000_000 };
+        let dense = LayerBytes { always: 1_000_000_000, experts: 0, kv: 1000, window: None };
+        let sparse = LayerBytes { experts: 8_000_000_000, ..dense };
         Needs {
             file: 40_000_000_000,
             embedding: 900_000_000,
             head: 1_000_000_000,
             layers: vec![dense, dense, sparse, sparse, sparse, sparse],
             experts: [64, 8],
-            kv_per_layer: 1000,
             longest_context: 100_000,
             activations: 0,
         }
@@ -279,5 +278,19 @@ mod tests {
         // Six layers of 1000 bytes a token; 512 x 6 bytes of mask.
         assert_eq!((fit.kv_cache, fit.compute), (60_000_000, 30_720_000));
         assert_eq!(fit.cached_experts, 12_000_000_000 - 90_720_000);
+    }
+
+    #[test]
+    fn a_window_bounds_the_cache() {
+        let mut needs = needs();
+        for layer in needs.layers.iter_mut().step_by(2) {
+            layer.window = Some(128);
+        }
+        // 128 and 512 tokens in three layers, rounded to 768.
+        assert_eq!(needs.cache(10_000), 3 * 1000 * (10_000 + 768));
+        assert_eq!(needs.cache(256), 6 * 1000 * 256);
+        assert_eq!(needs.kv_per_token(), 6000);
+        let with = Machine { context: 10_000, ..machine(20_000_000_000, 0) };
+        assert_eq!(Fit::new(&needs, &with).kv_cache, 32_304_000);
     }
 }

@@ -6,6 +6,9 @@ use crate::recipe::{Choice, Plan};
 /// Tokens that llama.cpp computes at once (its default -ub).
 const UBATCH: u64 = 512;
 
+/// Tokens by which a cache with a window grows.
+const CELLS: u64 = 256;
+
 /// How much memory a file needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
@@ -19,8 +22,6 @@ pub struct Needs {
     pub layers: Vec<LayerBytes>,
     /// Routed experts in a layer, and how many of them a token uses; zeros without experts.
     pub experts: [u64; 2],
-    /// Bytes that a token adds to the KV cache of one layer, in 16-bit numbers.
-    pub kv_per_layer: u64,
     /// Tokens that the model was made for.
     pub longest_context: u64,
     /// Numbers of the largest buffers for one token.
@@ -34,6 +35,19 @@ pub struct LayerBytes {
     pub always: u64,
     /// All routed experts.
     pub experts: u64,
+    /// What a token adds to the KV cache, in 16-bit numbers.
+    pub kv: u64,
+    /// Tokens that attention looks back, if it is not all of them.
+    pub window: Option<u64>,
+}
+
+impl LayerBytes {
+    /// Bytes of the layer's KV cache for a context. With a window llama.cpp keeps that many tokens and those that it
+    /// computes at once, rounded up to whole pages of cells.
+    pub fn cache(&self, context: u64) -> u64 {
+        let kept = self.window.map_or(context, |window| context.min(window + UBATCH).next_multiple_of(CELLS));
+        self.kv * kept
+    }
 }
 
 impl Needs {
@@ -44,7 +58,13 @@ impl Needs {
 
     /// The needs of a file of so many bytes with these types, in the model's order.
     pub fn of_choices(model: &Model, choices: &[Choice], file: u64) -> Self {
-        let mut layers = vec![LayerBytes::default(); model.layers as usize];
+        let description = model.description.as_ref();
+        let alike = LayerBytes { kv: 2 * u64::from(model.kv_per_token), ..LayerBytes::default() };
+        let mut layers = vec![alike; model.layers as usize];
+        let described = description.into_iter().flat_map(|model| model.caches());
+        for (layer, (kv, window)) in layers.iter_mut().zip(described) {
+            (layer.kv, layer.window) = (2 * u64::from(kv), window.map(u64::from));
+        }
         let (mut embedding, mut head) = (0, 0);
         for (tensor, choice) in model.tensors.iter().zip(choices) {
             let bytes = choice.format.row_bytes(tensor.columns()) * (tensor.weights() / tensor.columns());
@@ -56,7 +76,6 @@ impl Needs {
                 (_, None) => &mut head,
             } += bytes;
         }
-        let description = model.description.as_ref();
         let vocabulary = model.tensors.iter().find(|tensor| tensor.role == Role::Embedding);
         let logits = vocabulary.map_or(0, TensorPlan::rows);
         Self {
@@ -65,7 +84,6 @@ impl Needs {
             head,
             layers,
             experts: model.experts.map(u64::from),
-            kv_per_layer: 2 * u64::from(model.kv_per_token),
             longest_context: model.longest_context(),
             activations: description.map_or(logits, |model| model.scratch_per_token()),
         }
@@ -91,7 +109,12 @@ impl Needs {
 
     /// Bytes that a token adds to the KV cache, all layers.
     pub fn kv_per_token(&self) -> u64 {
-        self.kv_per_layer * self.layers.len() as u64
+        self.layers.iter().map(|layer| layer.kv).sum()
+    }
+
+    /// Bytes of the KV cache for a context.
+    pub fn cache(&self, context: u64) -> u64 {
+        self.layers.iter().map(|layer| layer.cache(context)).sum()
     }
 
     /// Bytes of llama.cpp's compute buffers for a context, with flash attention: activations in F32 and the mask in F32

@@ -122,11 +122,21 @@ impl Description {
         cache.max().unwrap_or(0)
     }
 
+    /// Of each layer the numbers that a token adds to the KV cache, and the window of its attention.
+    pub fn caches(&self) -> impl Iterator<Item = (u32, Option<u32>)> + '_ {
+        self.blocks().map(|layer| (layer.attention.cache_per_token(&self.rope), layer.attention.window()))
+    }
+
     /// Numbers of the largest buffers that llama.cpp needs for a token that it computes: of attention, or the logits.
     pub fn scratch_per_token(&self) -> u64 {
         let scratch =
             self.layers.iter().map(|layer| layer.attention.scratch_per_token(self.hidden, &self.rope));
         scratch.max().unwrap_or(0).max(self.vocabulary.into())
+    }
+
+    /// Tokens of the longest text that is computed here, if there is a bound: beyond it attention chooses among them.
+    pub fn dense_length(&self) -> Option<u32> {
+        self.layers.iter().filter_map(|layer| layer.attention.dense_length()).min()
     }
 
     /// The description without what a forward pass does not depend on, and with defaults spelled out: two models for

@@ -41,6 +41,8 @@ pub struct Options {
     pub name: Option<String>,
     /// `tokenizer.ggml.pre` instead of the recognised one.
     pub pre: Option<String>,
+    /// GGUF's architecture, for a checkpoint that can become more than one.
+    pub arch: Option<String>,
     /// Quantize anew what a GGUF file has in fewer bits than Q8_0.
     pub allow_requantize: bool,
 }
@@ -83,23 +85,30 @@ impl Model {
     /// shape than the config says, or has no place in the architecture, or the tokenizer cannot be carried over.
     pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Self> {
         if let Some(metadata) = checkpoint.metadata() {
+            if let Some(arch) = &options.arch {
+                let problem = format!("--arch {arch}: a GGUF file keeps its architecture");
+                return Err(Error::Argument(problem));
+            }
             let mut model = from_gguf::plan(checkpoint, metadata, options);
             model.tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
             return Ok(model);
         }
-        let architectures: Vec<String> = checkpoint.config().get("architectures")?;
-        let family = architectures.iter().find_map(|name| {
-            arch::FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()))
-        });
-        let Some(family) = family else {
-            let known: Vec<&str> = arch::FAMILIES.iter().flat_map(|f| f.architectures).copied().collect();
-            return Err(Error::Unsupported(format!(
-                "config.json: architectures is {architectures:?}; known are {}",
-                known.join(", ")
-            )));
-        };
-        let arch::Described { model: mut description, left_out, mut warnings, rope_divisors } =
-            (family.describe)(checkpoint, options)?;
+        let family = arch::family(checkpoint)?;
+        if let Some(wanted) = &options.arch
+            && wanted != family.arch
+            && !family.instead.contains(&wanted.as_str())
+        {
+            let known = [&[family.arch], family.instead].concat().join(" or ");
+            return Err(Error::Argument(format!("--arch {wanted}: this checkpoint can become {known}")));
+        }
+        let arch::Described {
+            model: mut description,
+            left_out,
+            mut warnings,
+            rope_divisors,
+            without,
+            begins,
+        } = (family.describe)(checkpoint, options)?;
         warnings.extend(checkpoint.warnings().iter().cloned());
         warnings.extend(head_of_its_own(checkpoint, &description)?);
         let mut builder = arch::Builder::new(checkpoint, family, description.rope.pairing, &rope_divisors);
@@ -111,37 +120,47 @@ impl Model {
             let layer =
                 name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
             layer.is_some_and(|layer: u32| left_out.contains(&layer))
+                || without.is_some_and(|without| name.contains(without.part))
                 || (description.tied && name == "lm_head.weight")
         })?;
-        let tokenizer = Tokenizer::read(checkpoint, description.vocabulary, options.pre.as_deref())?;
+        let mut tokenizer = Tokenizer::read(checkpoint, description.vocabulary, options.pre.as_deref())?;
         warnings.extend(tokenizer.warnings());
+        if begins {
+            tokenizer.begin_with_bos();
+        }
         description.bos = tokenizer.bos();
 
         let mut metadata = Metadata::default();
-        metadata.set("general.architecture", family.arch.into());
+        metadata.set("general.architecture", description.arch.into());
         metadata.set("general.type", "model".into());
         arch::describe_sampling(checkpoint, &mut metadata)?;
         if let Some(name) = &options.name {
             metadata.set("general.name", name.as_str().into());
         }
         metadata.set("general.size_label", Value::String(label(&description, &tensors)));
-        (family.write)(&description, &mut Writer::new(family.arch, &mut metadata));
+        (family.write)(&description, &mut Writer::new(description.arch, &mut metadata));
         tokenizer.describe(&mut metadata);
         tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
         let experts =
             description.experts.as_ref().map_or([0, 0], |experts| [experts.count, experts.router.used]);
         Ok(Self {
-            arch: family.arch.to_owned(),
+            arch: description.arch.to_owned(),
             metadata,
             tensors,
             layers: description.blocks().count() as u32,
             dense_layers: description.dense_layers(),
             experts,
             kv_per_token: description.cache_per_token(),
-            left_out: checkpoint.left_out().to_vec(),
+            left_out: arch::left_out(checkpoint, without),
             warnings,
             description: Some(description),
         })
+    }
+
+    /// Whether a checkpoint can become a file of this architecture, other than the usual one.
+    pub fn can_be(checkpoint: &Checkpoint, arch: &str) -> bool {
+        let is_folder = checkpoint.metadata().is_none();
+        is_folder && arch::family(checkpoint).is_ok_and(|family| family.instead.contains(&arch))
     }
 
     /// Whether it was planned from a GGUF file, whose tensors have their names already.
@@ -183,7 +202,9 @@ fn label(description: &Description, tensors: &[TensorPlan]) -> String {
 
 /// A warning, if the checkpoint has a head although config.json says that the embedding is one, and they differ.
 fn head_of_its_own(checkpoint: &Checkpoint, model: &Description) -> Result<Option<Warning>> {
-    let [embedding, head] = ["model.embed_tokens.weight", "lm_head.weight"].map(|name| checkpoint.get(name));
+    let names = arch::whole::Names::of(checkpoint);
+    let [embedding, head] =
+        ["model.embed_tokens.weight", "lm_head.weight"].map(|name| checkpoint.get(&names.stored(name)));
     let (true, Some(embedding), Some(head)) = (model.tied, embedding, head) else { return Ok(None) };
     if checkpoint.look_alike(embedding, head)? {
         return Ok(None);

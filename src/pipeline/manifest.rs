@@ -96,6 +96,9 @@ pub fn manifest(
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
         "tensors": file.tensors.clone().zip(&digests.tensors).map(tensor).collect::<Vec<_>>(),
     });
+    if let Some(arch) = &plan.options.arch {
+        manifest["options"]["arch"] = json!(arch);
+    }
     let warnings = damage::found(job, work, &session.done, file.tensors.clone());
     if !warnings.is_empty() {
         manifest["warnings"] = warnings.iter().map(Warning::to_string).collect();

@@ -28,7 +28,9 @@ pub use layers::{Layers, Share};
 pub use overrides::Override;
 pub use pattern::pattern;
 pub use plan::{Plan, Tradeoff, Wishes};
-pub use presets::{AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, file_types, names as preset_names};
+pub use presets::{
+    AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, DENSE as DENSE_PRESET, file_types, names as preset_names,
+};
 pub use resolved::resolved;
 pub use rule::{Presence, Recipe, Rule, Wanted};
 
@@ -74,6 +76,13 @@ pub fn decide(
     overrides: &[Override],
     imatrix: Presence,
 ) -> Result<Vec<Decision>> {
+    if recipe.for_experts && model.experts[0] == 0 {
+        let problem = format!(
+            "is for models with routed experts, and this one has none; llama-quantize's types, as {DENSE_PRESET}, and \
+             {AUTO_PRESET} with a size are for it"
+        );
+        return Err(Error::Recipe { recipe: recipe.name.clone(), problem });
+    }
     let facts = Facts::of(&model.metadata);
     let names = || model.tensors.iter().map(|tensor| &*tensor.name);
     // llama-quantize refuses IQ3_XXS without importances, so its rule for that case shows in dry runs alone. What is made of

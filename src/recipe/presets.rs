@@ -25,6 +25,9 @@ const PRESETS: &[(&str, &str)] = presets![
 /// The recipe of a command that names none.
 pub const DEFAULT: &str = PRESETS[0].0;
 
+/// The same for a model without routed experts.
+pub const DENSE: &str = "q4_k_m";
+
 /// The recipe of a command that names a size and no recipe.
 pub const AUTO: &str = "auto";
 

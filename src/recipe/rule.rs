@@ -37,6 +37,9 @@ pub struct Recipe {
     pub about: String,
     /// llama.cpp's number for the nearest of its file types (general.file_type), which it only prints.
     pub file_type: u32,
+    /// Whether it is for models with routed experts alone: in others it would be another recipe than its name says.
+    #[serde(default, rename = "experts")]
+    pub for_experts: bool,
     /// The rules in order.
     #[serde(rename = "rule", deserialize_with = "rules")]
     pub rules: Vec<Rule>,
@@ -158,6 +161,7 @@ impl Recipe {
             name: file_type.name.to_lowercase(),
             about: format!("llama-quantize's {}.", file_type.name),
             file_type: file_type.number,
+            for_experts: false,
             rules: Vec::new(),
             of_user: false,
             llama: Some(file_type),

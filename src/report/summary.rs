@@ -11,7 +11,7 @@ use super::machine::Told;
 use super::time::about;
 use super::warnings::{Look, warnings};
 use super::{Size, grouped};
-use crate::checkpoint::hex;
+use crate::checkpoint::{LeftOut, hex};
 use crate::error::Warning;
 use crate::gguf::{File, Split};
 use crate::machine::{Fit, Needs};
@@ -56,6 +56,9 @@ pub struct Summary {
     pub tradeoff: Option<Tradeoff>,
     /// Tensors whose rows do not fit the type that the recipe wants.
     pub fallbacks: Vec<Fallback>,
+    /// Tensors of the checkpoint that are not written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// What a user should know before the work.
     pub warnings: Vec<String>,
     /// How long it takes, if it was measured.
@@ -105,6 +108,8 @@ pub struct Resident {
     pub experts: u64,
     /// KV cache of one token in 16-bit numbers, all layers.
     pub kv_per_token: u64,
+    /// KV cache of 1024 tokens, which is less than as many times that where attention has a window.
+    pub kv_of_1024: u64,
 }
 
 /// A type that was replaced.
@@ -183,6 +188,7 @@ impl Summary {
             fit: None,
             tradeoff: plan.tradeoff.clone(),
             fallbacks: fallbacks(replaced),
+            left_out: model.left_out.clone(),
             warnings: plan
                 .warnings
                 .iter()
@@ -212,6 +218,7 @@ impl Resident {
             experts_per_token: needs.used(experts),
             experts,
             kv_per_token: needs.kv_per_token(),
+            kv_of_1024: needs.cache(1024),
         }
     }
 }
@@ -290,12 +297,12 @@ impl fmt::Display for Summary {
         for PlannedFile { name, bytes, tensors, between: [first, last] } in &self.files {
             writeln!(f, "split     {name}  {}, {tensors} tensors, {first} to {last}", Size(*bytes))?;
         }
-        let Resident { always, experts_per_token, experts, kv_per_token } = self.resident;
+        let Resident { always, experts_per_token, experts, kv_of_1024, .. } = self.resident;
         writeln!(
             f,
             "resident  {} that every token reads; KV cache {} for 1024 tokens",
             Size(always),
-            Size(kv_per_token * 1024)
+            Size(kv_of_1024)
         )?;
         if experts > 0 {
             writeln!(
@@ -315,6 +322,9 @@ impl fmt::Display for Summary {
             let what =
                 format!("{class} ({tensors} tensors) has rows of {columns}, which do not fit {wanted}");
             writeln!(f, "note      {what}: {format} instead")?;
+        }
+        for LeftOut { tensors, reason, count } in &self.left_out {
+            writeln!(f, "note      {count} tensors with {tensors} in their names are left out: {reason}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "warning   {warning}")?;

@@ -13,6 +13,8 @@ pub struct Origin {
     keep_mtp: bool,
     name: Option<String>,
     pre: Option<String>,
+    /// GGUF's architecture.
+    arch: Option<String>,
     /// SHA-256 of the importance matrix.
     imatrix: Option<String>,
     feedback: bool,
@@ -40,6 +42,7 @@ impl Origin {
             keep_mtp: made.options["keep_mtp"] == true,
             name: text(&made.options["name"]),
             pre: text(&made.options["pre"]),
+            arch: text(&made.options["arch"]),
             imatrix: text(&made.imatrix["sha256"]),
             feedback: !made.feedback.is_null(),
             ours: true,
@@ -54,6 +57,7 @@ impl Origin {
             keep_mtp: kept.is_some_and(|(_, layers)| layers.as_u64() > Some(0)),
             name: text("general.name"),
             pre: text("tokenizer.ggml.pre"),
+            arch: text("general.architecture"),
             imatrix: text("quantpress.imatrix.sha256"),
             feedback: metadata.get("quantpress.feedback.sha256").is_some(),
             ours: metadata.get("quantpress.version").is_some(),
@@ -93,8 +97,14 @@ impl Origin {
     /// # Errors
     /// Those of [`Model::plan`].
     pub fn model(&self, checkpoint: &Checkpoint) -> Result<Model> {
-        let options =
-            |pre| Options { keep_mtp: self.keep_mtp, name: self.name.clone(), pre, allow_requantize: true };
+        let arch = self.arch.clone().filter(|arch| Model::can_be(checkpoint, arch));
+        let options = |pre| Options {
+            keep_mtp: self.keep_mtp,
+            name: self.name.clone(),
+            pre,
+            arch: arch.clone(),
+            allow_requantize: true,
+        };
         match Model::plan(checkpoint, &options(None)) {
             // Perhaps only the splitting rules, which --pre named when the file was made.
             Err(Error::Unsupported(_)) => Model::plan(checkpoint, &options(self.pre.clone())),

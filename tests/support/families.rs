@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::pieces;
+
 /// Token ids of all of them.
 pub const VOCABULARY: u64 = 512;
 
@@ -23,6 +25,9 @@ pub struct Family {
     /// Whether a text begins with the first of the special tokens.
     begins: bool,
 }
+
+/// No rules: SentencePiece's pieces.
+const PIECES: &str = "";
 
 const LLAMA3: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
@@ -58,6 +63,14 @@ pub fn family(name: &str) -> Family {
             let specials = &["<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>", "<|start_header_id|>"];
             let shape = Shape { qkv_bias: true, o_bias: true, mlp_bias: true, ..Shape::default() };
             Family::new("llama", config, shape, (LLAMA3, true), specials, true)
+        }
+        "llama2" => {
+            let config = json!({
+                "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_key_value_heads": 4,
+                "rope_theta": 10000.0, "rope_scaling": null, "attention_bias": false, "pretraining_tp": 1,
+                "bos_token_id": 1, "eos_token_id": 2,
+            });
+            Family::new("llama2", config, Shape::default(), (PIECES, false), &["<s>", "</s>", "<unk>"], true)
         }
         "mixtral" => {
             let config = json!({
@@ -127,6 +140,82 @@ pub fn family(name: &str) -> Family {
             let specials = &["[gMASK]", "<|endoftext|>", "<sop>", "<|user|>", "<|observation|>"];
             Family::new("glm4moe", config, shape, (LLAMA3, true), specials, false)
         }
+        "glm4-lite" => {
+            let mut config = latent("Glm4MoeLiteForCausalLM", "glm4_moe_lite");
+            for (field, value) in [
+                ("num_nextn_predict_layers", json!(1)),
+                ("partial_rotary_factor", json!(1.0)),
+                ("rope_theta", json!(1000000.0)),
+                ("rope_scaling", Value::Null),
+            ] {
+                config[field] = value;
+            }
+            let specials = &["[gMASK]", "<|endoftext|>", "<sop>", "<|user|>", "<|observation|>"];
+            Family::new("glm4-lite", config, LATENT, (LLAMA3, true), specials, false)
+        }
+        "deepseek32" => {
+            let mut config = latent("DeepseekV32ForCausalLM", "deepseek_v32");
+            for (field, value) in [
+                ("num_nextn_predict_layers", json!(1)),
+                ("index_n_heads", json!(4)),
+                ("index_head_dim", json!(64)),
+                ("index_topk", json!(64)),
+            ] {
+                config[field] = value;
+            }
+            let specials =
+                &["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<|endoftext|>"];
+            Family::new("deepseek32", config, LATENT, (QWEN, false), specials, true)
+        }
+        "glm-dsa" => {
+            let mut config = latent("GlmMoeDsaForCausalLM", "glm_moe_dsa");
+            for (field, value) in [
+                ("num_hidden_layers", json!(3)),
+                ("num_nextn_predict_layers", json!(1)),
+                ("rope_theta", json!(1000000.0)),
+                ("rope_scaling", Value::Null),
+                ("index_n_heads", json!(2)),
+                ("index_head_dim", json!(64)),
+                ("index_topk", json!(64)),
+                ("indexer_types", json!(["full", "shared", "full"])),
+            ] {
+                config[field] = value;
+            }
+            let specials = &["[gMASK]", "<|endoftext|>", "<sop>", "<|user|>", "<|observation|>"];
+            Family::new("glm-dsa", config, LATENT, (LLAMA3, true), specials, false)
+        }
+        "kimi-k2.5" => {
+            let config = latent("DeepseekV3ForCausalLM", "kimi_k2");
+            let vision = json!({
+                "model_type": "kimi_k25_vision", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "intermediate_size": 64,
+            });
+            let whole = json!({
+                "architectures": ["KimiK25ForConditionalGeneration"], "model_type": "kimi_k25",
+                "media_placeholder_token_id": 450, "ignore_index": -100, "use_unified_vision_chunk": true,
+                "projection_hidden_size": 64, "vision_config": vision,
+            });
+            let family = Family::new("kimi-k2.5", config, LATENT, (QWEN, false), QWENS, false);
+            family.inside(
+                whole,
+                &["vision_tower.encoder.blocks.0.norm0.weight", "mm_projector.pre_norm.weight"],
+            )
+        }
+        "mistral3" => {
+            let config = json!({
+                "model_type": "mistral", "rope_theta": 1000000000.0, "head_dim": 128, "sliding_window": null,
+            });
+            let whole = json!({
+                "architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3",
+                "image_token_index": 10, "projector_hidden_act": "gelu", "vision_feature_layer": -1,
+                "multimodal_projector_bias": false, "spatial_merge_size": 2, "tie_word_embeddings": false,
+                "vision_config": {"model_type": "pixtral", "hidden_size": 64, "num_hidden_layers": 1,
+                    "num_attention_heads": 2, "intermediate_size": 64, "head_dim": 32, "image_size": 28, "patch_size": 14},
+            });
+            let specials = &["<s>", "</s>", "[INST]", "[/INST]"];
+            let family = Family::new("mistral3", config, Shape::default(), (TEKKEN, true), specials, true);
+            family.inside(whole, &["vision_tower.ln_pre.weight", "multi_modal_projector.norm.weight"])
+        }
         "gpt-oss" => {
             let config = json!({
                 "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "rope_theta": 150000.0,
@@ -169,32 +258,67 @@ pub fn family(name: &str) -> Family {
     }
 }
 
+/// Layers with latent attention, the first of them dense.
+pub const LATENT: Shape = Shape {
+    latent: true,
+    experts: Some(Experts {
+        sparse: false,
+        interleaved: false,
+        bias: true,
+        shared: Some(("shared_experts", 256)),
+        shared_gate: false,
+    }),
+    dense: 1,
+    qkv_bias: false,
+    o_bias: false,
+    sinks: false,
+    mlp_bias: false,
+    qk_norm: None,
+};
+
+/// The configuration of a class with them.
+fn latent(class: &str, kind: &str) -> Value {
+    json!({
+        "architectures": [class], "model_type": kind, "num_key_value_heads": 4, "rope_theta": 50000.0,
+        // transformers has this in the norms inside of attention, whatever is said here; llama.cpp has one for all.
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32.0,
+            "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0},
+        "q_lora_rank": 256, "kv_lora_rank": 256, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64,
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+        "moe_intermediate_size": 256, "norm_topk_prob": true, "routed_scaling_factor": 2.5,
+        "scoring_func": "sigmoid", "topk_method": "noaux_tc", "first_k_dense_replace": 1, "attention_bias": false,
+    })
+}
+
 /// What a family's layers have.
 #[derive(Clone, Default)]
-struct Shape {
-    qkv_bias: bool,
-    o_bias: bool,
-    sinks: bool,
-    mlp_bias: bool,
+pub struct Shape {
+    /// Whether attention is latent.
+    pub latent: bool,
+    pub qkv_bias: bool,
+    pub o_bias: bool,
+    pub sinks: bool,
+    pub mlp_bias: bool,
     /// Gains of the norms of queries and keys: a head's, or all.
-    qk_norm: Option<bool>,
-    experts: Option<Experts>,
+    pub qk_norm: Option<bool>,
+    pub experts: Option<Experts>,
     /// The first layers, which have no experts.
-    dense: u64,
+    pub dense: u64,
 }
 
 #[derive(Clone, Default)]
-struct Experts {
+pub struct Experts {
     /// Whether the module is Mixtral's.
-    sparse: bool,
+    pub sparse: bool,
     /// Whether they are gpt-oss's, all in one tensor.
-    interleaved: bool,
+    pub interleaved: bool,
     /// Whether there is a bias for choosing them.
-    bias: bool,
+    pub bias: bool,
     /// The module of shared experts, and their width.
-    shared: Option<(&'static str, u64)>,
+    pub shared: Option<(&'static str, u64)>,
     /// Whether these have a gate.
-    shared_gate: bool,
+    pub shared_gate: bool,
 }
 
 impl Family {
@@ -218,6 +342,15 @@ impl Family {
         }
         let tensors = tensors(&config, &shape);
         Self { name, config, tensors, rules, specials, begins }
+    }
+
+    /// As the text model of a larger one, with tensors that see images.
+    fn inside(mut self, mut whole: Value, others: &[&str]) -> Self {
+        whole["text_config"] = self.config;
+        self.config = whole;
+        self.tensors.iter_mut().for_each(|(name, ..)| *name = format!("language_model.{name}"));
+        self.tensors.extend(others.iter().map(|name| ((*name).to_owned(), "BF16", vec![64])));
+        self
     }
 
     /// Texts of its special tokens.
@@ -245,14 +378,22 @@ impl Family {
     /// Writes the whole checkpoint.
     pub fn write(&self, folder: &Path) {
         std::fs::create_dir_all(folder).expect("made");
-        let tokens = json!({
+        let mut tokens = json!({
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": self.specials[0], "eos_token": self.specials[1],
             "pad_token": self.specials[1], "model_max_length": 4096,
             "chat_template": "{% for m in messages %}{{ m['content'] }}{% endfor %}",
         });
+        let mut tokenizer = Value::Null;
+        if self.rules.0 == PIECES {
+            tokens["unk_token"] = json!("<unk>");
+            tokens["add_bos_token"] = json!(true);
+            std::fs::write(folder.join("tokenizer.model"), pieces::model()).expect("written");
+            tokenizer = pieces::json();
+        }
+        let tokenizer = if tokenizer.is_null() { self.tokenizer() } else { tokenizer };
         for (file, bytes) in [
             ("config.json", self.config.to_string().into_bytes()),
-            ("tokenizer.json", self.tokenizer().to_string().into_bytes()),
+            ("tokenizer.json", tokenizer.to_string().into_bytes()),
             ("tokenizer_config.json", tokens.to_string().into_bytes()),
             ("model.safetensors", self.safetensors()),
         ] {
@@ -347,14 +488,14 @@ fn first(whole_words: bool) -> u64 {
 }
 
 /// Names, types and shapes of the tensors, in the order in which the file has them.
-fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<u64>)> {
+pub fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<u64>)> {
     let n = |field: &str| config[field].as_u64();
     let number = |field: &str| n(field).unwrap_or_else(|| panic!("{field} is a number"));
     let (hidden, heads, kv_heads) =
         (number("hidden_size"), number("num_attention_heads"), number("num_key_value_heads"));
-    let width = n("head_dim").unwrap_or(hidden / heads);
+    let (ids, width) = (number("vocab_size"), n("head_dim").unwrap_or(hidden / heads));
     let (queries, keys) = (heads * width, kv_heads * width);
-    let mut list = vec![("model.embed_tokens.weight".to_owned(), "BF16", vec![VOCABULARY, hidden])];
+    let mut list = vec![("model.embed_tokens.weight".to_owned(), "BF16", vec![ids, hidden])];
     let layers = number("num_hidden_layers");
     let predicting = n("num_nextn_predict_layers").unwrap_or(0);
     for layer in 0..layers + predicting {
@@ -363,12 +504,34 @@ fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<u64>
             list.push((format!("model.layers.{layer}.{name}"), dtype, shape.to_vec()));
         };
         push("input_layernorm.weight".into(), &[hidden]);
-        for (name, rows, columns, bias) in [
+        if shape.latent {
+            let [q_rank, kv_rank] = ["q_lora_rank", "kv_lora_rank"].map(number);
+            let [nope, turned, value] = ["qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"].map(number);
+            push("self_attn.q_a_proj.weight".into(), &[q_rank, hidden]);
+            push("self_attn.q_a_layernorm.weight".into(), &[q_rank]);
+            push("self_attn.q_b_proj.weight".into(), &[heads * (nope + turned), q_rank]);
+            push("self_attn.kv_a_proj_with_mqa.weight".into(), &[kv_rank + turned, hidden]);
+            push("self_attn.kv_a_layernorm.weight".into(), &[kv_rank]);
+            push("self_attn.kv_b_proj.weight".into(), &[heads * (nope + value), kv_rank]);
+            push("self_attn.o_proj.weight".into(), &[hidden, heads * value]);
+            // Layers without one take the choice of the layer before.
+            let chooses = config["indexer_types"][layer as usize] != "shared";
+            if let Some(heads) = n("index_n_heads").filter(|_| chooses) {
+                let width = number("index_head_dim");
+                push("self_attn.indexer.wq_b.weight".into(), &[heads * width, q_rank]);
+                push("self_attn.indexer.wk.weight".into(), &[width, hidden]);
+                push("self_attn.indexer.k_norm.weight".into(), &[width]);
+                push("self_attn.indexer.k_norm.bias".into(), &[width]);
+                push("self_attn.indexer.weights_proj.weight".into(), &[heads, hidden]);
+            }
+        }
+        let grouped = [
             ("q_proj", queries, hidden, shape.qkv_bias),
             ("k_proj", keys, hidden, shape.qkv_bias),
             ("v_proj", keys, hidden, shape.qkv_bias),
             ("o_proj", hidden, queries, shape.o_bias),
-        ] {
+        ];
+        for (name, rows, columns, bias) in grouped.into_iter().filter(|_| !shape.latent) {
             push(format!("self_attn.{name}.weight"), &[rows, columns]);
             if bias {
                 push(format!("self_attn.{name}.bias"), &[rows]);
@@ -429,17 +592,17 @@ fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<u64>
             _ => three("mlp", USUAL, number("intermediate_size"), shape.mlp_bias),
         }
         if layer >= layers {
-            push("embed_tokens.weight".into(), &[VOCABULARY, hidden]);
+            push("embed_tokens.weight".into(), &[ids, hidden]);
             push("enorm.weight".into(), &[hidden]);
             push("hnorm.weight".into(), &[hidden]);
             push("eh_proj.weight".into(), &[hidden, 2 * hidden]);
             push("shared_head.norm.weight".into(), &[hidden]);
-            push("shared_head.head.weight".into(), &[VOCABULARY, hidden]);
+            push("shared_head.head.weight".into(), &[ids, hidden]);
         }
     }
     list.push(("model.norm.weight".to_owned(), "BF16", vec![hidden]));
     if config["tie_word_embeddings"] == false {
-        list.push(("lm_head.weight".to_owned(), "BF16", vec![VOCABULARY, hidden]));
+        list.push(("lm_head.weight".to_owned(), "BF16", vec![ids, hidden]));
     }
     list
 }

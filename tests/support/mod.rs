@@ -4,6 +4,8 @@ pub mod checkpoint;
 pub mod families;
 #[cfg(unix)]
 pub mod interrupted;
+pub mod pieces;
+pub mod published;
 pub mod python;
 pub mod qwen;
 pub mod shapes;

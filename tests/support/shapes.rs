@@ -17,7 +17,7 @@ pub struct Declared {
 impl Declared {
     pub fn bytes(&self) -> u64 {
         let size = match self.dtype {
-            "F8_E4M3" => 1,
+            "F8_E4M3" | "U8" => 1,
             "BF16" => 2,
             _ => 4,
         };
@@ -173,11 +173,17 @@ pub fn write_index(folder: &Path, config: &Value, shards: &[Shard]) {
 
 /// Writes config, index and `count` sparse shards into the folder.
 pub fn write(folder: &Path, config: &Value, tensors: &[Declared], count: u64) {
+    write_with(folder, config, tensors, count, &[]);
+}
+
+/// The same, with data of the first tensors.
+pub fn write_with(folder: &Path, config: &Value, tensors: &[Declared], count: u64, mut data: &[u8]) {
     let shards = shards(tensors, count);
     write_index(folder, config, &shards);
     for shard in shards {
         let mut file = File::create(folder.join(shard.name)).expect("created");
         file.write_all(&shard.header).expect("written");
+        file.write_all(std::mem::take(&mut data)).expect("written");
         let data: u64 = shard.tensors.iter().map(|tensor| tensor.bytes()).sum();
         file.set_len(shard.header.len() as u64 + data).expect("a sparse file");
     }

@@ -38,7 +38,7 @@ use packed::{Codes, Packed};
 /// Tensors that no model needs and that are left out by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
-    /// The last part of their names.
+    /// The last part of their names, or the first ones.
     pub tensors: &'static str,
     /// What the tensors are, which is why they are not needed.
     pub reason: &'static str,

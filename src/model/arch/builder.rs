@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quant_kernels::Format;
 
+use super::whole::{self, Names};
 use super::{Family, StoredExperts};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -20,6 +21,7 @@ const RECOMPUTED: [&str; 1] = [".rotary_emb.inv_freq"];
 pub struct Builder<'a> {
     checkpoint: &'a Checkpoint,
     family: &'a Family,
+    names: Names,
     /// Which columns of a query or key are rotated together in the file.
     pairing: Pairing,
     rope_divisors: &'a [f32],
@@ -39,6 +41,7 @@ impl<'a> Builder<'a> {
         Self {
             checkpoint,
             family,
+            names: Names::of(checkpoint),
             pairing,
             rope_divisors,
             tensors: Vec::new(),
@@ -53,8 +56,10 @@ impl<'a> Builder<'a> {
     /// If a source is not there (unless the tensor is optional), cannot be read, or has another shape.
     pub fn add(&mut self, layer: Option<u32>, spec: &Spec) -> Result<()> {
         let stored = |name: &str| match layer {
-            Some(layer) => format!("model.layers.{layer}.{}", self.family.stored_name(name)),
-            None => name.to_owned(),
+            Some(layer) => {
+                self.names.stored(&format!("model.layers.{layer}.{}", self.family.stored_name(name)))
+            }
+            None => self.names.stored(name),
         };
         let [rows, columns] = spec.shape;
         let order = self.order(spec);
@@ -174,14 +179,15 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The tensors, once every tensor of the checkpoint is used or left out on purpose.
+    /// The tensors, once every tensor of the checkpoint is used or left out on purpose, which is asked of its usual name.
     pub fn finish(self, left_out: impl Fn(&str) -> bool) -> Result<Vec<TensorPlan>> {
         let is_known = |name: &str| {
             self.used.contains(name)
                 || RECOMPUTED.iter().any(|part| name.ends_with(part))
                 || self.checkpoint.is_left_out(name)
                 || self.checkpoint.is_companion(name)
-                || left_out(name)
+                || whole::is_left_out(self.checkpoint.config(), name)
+                || left_out(&self.names.usual(name))
         };
         // The first by name, so that the message does not depend on the order of a hash map.
         match self.checkpoint.tensors().filter(|t| !is_known(&t.name)).min_by(|a, b| a.name.cmp(&b.name)) {

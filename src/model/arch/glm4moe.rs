@@ -20,6 +20,7 @@ use crate::model::{Description, Layer, Options};
 pub const FAMILY: Family = Family {
     arch: "glm4moe",
     architectures: &["Glm4MoeForCausalLM"],
+    instead: &[],
     stored: Pairing::Halves,
     names: &[],
     experts: StoredExperts::Each,
@@ -95,7 +96,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         mtp: (layers..layers + kept).map(layer).collect(),
         ..sizes.model(FAMILY.arch, rope, layer)
     };
-    Ok(Described { model, left_out: layers + kept..layers + mtp, warnings, rope_divisors: Vec::new() })
+    Ok(Described { left_out: layers + kept..layers + mtp, ..Described::of(model, warnings) })
 }
 
 fn layer(attention: &Grouped, dense: bool, width: u32, experts: &Experts) -> Layer {

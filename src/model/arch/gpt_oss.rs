@@ -20,6 +20,7 @@ use crate::model::{Description, Layer, Options};
 pub const FAMILY: Family = Family {
     arch: "gpt-oss",
     architectures: &["GptOssForCausalLM"],
+    instead: &[],
     stored: Pairing::Halves,
     names: &[("mlp.gate.", "mlp.router.")],
     experts: StoredExperts::Interleaved,
@@ -96,7 +97,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         experts: Some(experts.clone()),
         ..sizes.model(FAMILY.arch, rope, layer)
     };
-    Ok(Described { model, left_out: 0..0, warnings, rope_divisors: Vec::new() })
+    Ok(Described::of(model, warnings))
 }
 
 fn layer(attention: Grouped, window: u32, number: u32, experts: &Experts) -> Layer {

@@ -8,7 +8,7 @@ use super::fields::{
 };
 use super::grouped::{self, DENSE, Defaults, Sizes, full_attention, plain, without_mtp};
 use super::rope::{self, Scaling};
-use super::{Described, Family, StoredExperts};
+use super::{Described, Family, StoredExperts, whole};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result, Warning};
 use crate::model::keys::{MAX_EXPERTS, Reader, Writer};
@@ -18,6 +18,7 @@ use crate::model::{Description, Layer, Options};
 pub const FAMILY: Family = Family {
     arch: "llama",
     architectures: &["LlamaForCausalLM", "MistralForCausalLM", MIXTRAL],
+    instead: &[],
     stored: Pairing::Halves,
     names: super::MIXTRAL,
     experts: StoredExperts::Each,
@@ -25,6 +26,12 @@ pub const FAMILY: Family = Family {
     write,
     read,
 };
+
+/// Mistral Small from 3.1 on, without what is left out of images.
+pub const OF_MISTRAL3: Family = Family { arch: "mistral3", architectures: &[MISTRAL3], ..FAMILY };
+
+/// The text model of Mistral3ForConditionalGeneration.
+pub const MISTRAL3: &str = "Mistral3ForConditionalGeneration";
 
 const MIXTRAL: &str = "MixtralForCausalLM";
 
@@ -55,6 +62,7 @@ const ROPE: &[Field] = &[("low_freq_factor", Read), ("high_freq_factor", Read)];
 /// A class of this family.
 struct Class {
     name: &'static str,
+    arch: &'static str,
     fields: &'static [&'static [Field]],
     defaults: Defaults,
     theta: f32,
@@ -62,9 +70,10 @@ struct Class {
     window: Option<u32>,
 }
 
-const CLASSES: [Class; 3] = [
+const CLASSES: [Class; 4] = [
     Class {
         name: FAMILY.architectures[0],
+        arch: FAMILY.arch,
         fields: &[FIELDS, DENSE, LLAMA, GENERAL],
         defaults: Defaults { kv_heads: None, width: None, eps: 1e-6 },
         theta: 10000.0,
@@ -72,6 +81,15 @@ const CLASSES: [Class; 3] = [
     },
     Class {
         name: FAMILY.architectures[1],
+        arch: FAMILY.arch,
+        fields: &[FIELDS, DENSE, MISTRAL, GENERAL],
+        defaults: Defaults { kv_heads: Some(8), width: None, eps: 1e-6 },
+        theta: 10000.0,
+        window: Some(4096),
+    },
+    Class {
+        name: MISTRAL3,
+        arch: OF_MISTRAL3.arch,
         fields: &[FIELDS, DENSE, MISTRAL, GENERAL],
         defaults: Defaults { kv_heads: Some(8), width: None, eps: 1e-6 },
         theta: 10000.0,
@@ -79,6 +97,7 @@ const CLASSES: [Class; 3] = [
     },
     Class {
         name: MIXTRAL,
+        arch: FAMILY.arch,
         fields: &[FIELDS, DENSE, MISTRAL, EXPERTS, GENERAL],
         defaults: Defaults { kv_heads: Some(8), width: None, eps: 1e-5 },
         theta: 1e6,
@@ -88,12 +107,12 @@ const CLASSES: [Class; 3] = [
 
 fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let config = checkpoint.config();
-    let architectures: Vec<String> = config.get("architectures")?;
+    let architectures = whole::architectures(config)?;
     let class = CLASSES.iter().find(|class| architectures.iter().any(|name| name == class.name));
     let class = class.expect("the family is chosen by its architectures");
-    let mut warnings = check(config, class.fields)?;
+    let mut warnings = check(config, &[class.fields, &[whole::fields(config)]].concat())?;
     warnings.extend(rope::warnings(config, &[ROPE, grouped::ROPE].concat())?);
-    without_mtp(options, FAMILY.arch)?;
+    without_mtp(options, class.arch)?;
     full_attention(config)?;
     let sizes = Sizes::read(config, &class.defaults)?;
     warnings.extend(window(config, class, sizes.context())?);
@@ -117,8 +136,8 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         (None, Ffn::Dense { width: sizes.ffn_width, biases: flag("mlp_bias")? })
     };
     let layer = |_| Layer { attention: Attention::Grouped(attention.clone()), ffn: ffn.clone() };
-    let model = Description { experts, ..sizes.model(FAMILY.arch, rope, layer) };
-    Ok(Described { model, left_out: 0..0, warnings, rope_divisors })
+    let model = Description { experts, ..sizes.model(class.arch, rope, layer) };
+    Ok(Described { rope_divisors, ..Described::of(model, warnings) })
 }
 
 /// llama.cpp has no sliding window here: it attends to all tokens, which is the same up to the window's length.

@@ -17,6 +17,7 @@ use crate::model::{Description, Layer, Options};
 pub const FAMILY: Family = Family {
     arch: "minimax-m2",
     architectures: &["MiniMaxM2ForCausalLM"],
+    instead: &[],
     stored: Pairing::Halves,
     names: MIXTRAL,
     experts: StoredExperts::Each,
@@ -78,7 +79,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let layer = |_| layer(sizes.attention(), &experts);
     let model =
         Description { experts: Some(experts.without_bias()), ..sizes.model(FAMILY.arch, rope, layer) };
-    Ok(Described { model, left_out: 0..0, warnings, rope_divisors: Vec::new() })
+    Ok(Described::of(model, warnings))
 }
 
 fn layer(attention: Grouped, experts: &Experts) -> Layer {

@@ -16,12 +16,13 @@ mod qwen3;
 mod qwen3moe;
 mod rope;
 mod sampling;
+pub mod whole;
 
 use super::keys::{Reader, Writer};
 use super::layer::Pairing;
 use super::{Description, Options};
-use crate::checkpoint::Checkpoint;
-use crate::error::{Result, Warning};
+use crate::checkpoint::{Checkpoint, LeftOut};
+use crate::error::{Error, Result, Warning};
 
 pub use builder::Builder;
 pub use sampling::describe as describe_sampling;
@@ -32,6 +33,8 @@ pub struct Family {
     pub arch: &'static str,
     /// Names in config.json's `architectures`.
     pub architectures: &'static [&'static str],
+    /// Other architectures that its checkpoints can become if the user asks for it.
+    pub instead: &'static [&'static str],
     /// Which columns of a query or key are rotated together in a checkpoint.
     pub stored: Pairing,
     /// Parts of names that are others in its checkpoints than in most.
@@ -72,6 +75,54 @@ pub struct Described {
     pub warnings: Vec<Warning>,
     /// What the frequencies of rotations are divided by, where that is a tensor.
     pub rope_divisors: Vec<f32>,
+    /// Tensors that the checkpoint has and that are left out on the user's wish.
+    pub without: Option<Without>,
+    /// Whether texts begin with BOS although the tokenizer's files may not say so.
+    pub begins: bool,
+}
+
+/// Tensors that are left out.
+#[derive(Clone, Copy)]
+pub struct Without {
+    /// What all their names have in common, and no others.
+    pub part: &'static str,
+    /// What they are, and why they are not needed.
+    pub reason: &'static str,
+}
+
+impl Described {
+    /// A model of which everything is written.
+    fn of(model: Description, warnings: Vec<Warning>) -> Self {
+        Self { model, left_out: 0..0, warnings, rope_divisors: Vec::new(), without: None, begins: false }
+    }
+}
+
+/// The family of a checkpoint.
+///
+/// # Errors
+/// If config.json names none that is known.
+pub fn family(checkpoint: &Checkpoint) -> Result<&'static Family> {
+    let architectures = whole::architectures(checkpoint.config())?;
+    let is_it =
+        |family: &&Family| architectures.iter().any(|name| family.architectures.contains(&name.as_str()));
+    FAMILIES.iter().find(is_it).ok_or_else(|| {
+        let known = FAMILIES.iter().flat_map(|family| family.architectures).copied();
+        let known: Vec<&str> = known.chain(whole::known()).collect();
+        Error::Unsupported(format!(
+            "config.json: architectures is {architectures:?}; known are {}",
+            known.join(", ")
+        ))
+    })
+}
+
+/// The tensors that no model needs, or this one not, by what their names have in common.
+pub fn left_out(checkpoint: &Checkpoint, without: Option<Without>) -> Vec<LeftOut> {
+    let own = without.map(|Without { part, reason }| {
+        let is_one = |name: &str| name.contains(part) && !checkpoint.is_companion(name);
+        let count = checkpoint.tensors().filter(|tensor| is_one(&tensor.name)).count();
+        LeftOut { tensors: part, reason, count }
+    });
+    checkpoint.left_out().iter().cloned().chain(whole::left_out(checkpoint)).chain(own).collect()
 }
 
 /// How Mixtral's checkpoints call experts and router, and those of models made after it.
@@ -87,9 +138,12 @@ const MIXTRAL: &[(&str, &str)] = &[
 /// All families.
 pub const FAMILIES: &[Family] = &[
     deepseek2::FAMILY,
+    deepseek2::V32,
+    deepseek2::GLM_DSA,
     glm4moe::FAMILY,
     gpt_oss::FAMILY,
     llama::FAMILY,
+    llama::OF_MISTRAL3,
     minimax_m2::FAMILY,
     qwen2::FAMILY,
     qwen2moe::FAMILY,

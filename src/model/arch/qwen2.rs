@@ -16,6 +16,7 @@ use crate::model::{Description, Layer, Options};
 pub const FAMILY: Family = Family {
     arch: "qwen2",
     architectures: &["Qwen2ForCausalLM"],
+    instead: &[],
     stored: Pairing::Halves,
     names: &[],
     experts: StoredExperts::Each,
@@ -40,7 +41,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         attention: Attention::Grouped(attention.clone()),
         ffn: Ffn::Dense { width: sizes.ffn_width, biases: false },
     });
-    Ok(Described { model, left_out: 0..0, warnings, rope_divisors: Vec::new() })
+    Ok(Described::of(model, warnings))
 }
 
 fn read(keys: &Reader) -> Result<Description> {

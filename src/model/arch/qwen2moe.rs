@@ -17,6 +17,7 @@ use crate::model::{Description, Layer, Options};
 pub const FAMILY: Family = Family {
     arch: "qwen2moe",
     architectures: &["Qwen2MoeForCausalLM"],
+    instead: &[],
     stored: Pairing::Halves,
     names: &[],
     experts: StoredExperts::Each,
@@ -62,7 +63,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let experts = experts([count, used, width, shared], 1.0);
     let layer = |_| layer(sizes.attention(), &experts);
     let model = Description { experts: Some(experts.clone()), ..sizes.model(FAMILY.arch, rope, layer) };
-    Ok(Described { model, left_out: 0..0, warnings, rope_divisors: Vec::new() })
+    Ok(Described::of(model, warnings))
 }
 
 fn layer(attention: Grouped, experts: &Experts) -> Layer {

@@ -16,6 +16,7 @@ use crate::model::{Description, Layer, Options};
 pub const FAMILY: Family = Family {
     arch: "qwen3",
     architectures: &["Qwen3ForCausalLM"],
+    instead: &[],
     stored: Pairing::Halves,
     names: &[],
     experts: StoredExperts::Each,
@@ -37,7 +38,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let rope = Rope { columns: sizes.width, theta, pairing: Pairing::Halves, yarn, divided: false };
     let layer = |_| layer(sizes.attention(), sizes.ffn_width);
     let model = sizes.model(FAMILY.arch, rope, layer);
-    Ok(Described { model, left_out: 0..0, warnings, rope_divisors: Vec::new() })
+    Ok(Described::of(model, warnings))
 }
 
 fn layer(attention: Grouped, width: u32) -> Layer {

@@ -82,32 +82,21 @@ impl Llama3 {
     }
 }
 
-/// Base of the rotations, and yarn, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`.
+/// Base of the rotations, or the usual one of a class that has a default for it, and yarn.
 ///
 /// # Errors
-/// If a field is missing or absurd, or the scaling has no GGUF form.
-pub fn read(config: &Config) -> Result<(f32, Option<Yarn>)> {
-    read_yarn(config, None)
-}
-
-/// The same, with the base of a class that has a default for it.
-///
-/// # Errors
-/// As [`read`].
+/// As [`read_any`].
 pub fn read_or(config: &Config, usual: f32) -> Result<(f32, Option<Yarn>)> {
-    read_yarn(config, Some(usual))
-}
-
-fn read_yarn(config: &Config, usual: Option<f32>) -> Result<(f32, Option<Yarn>)> {
-    let (theta, scaling) = read_any(config, usual, &["default", "yarn"])?;
+    let (theta, scaling) = read_any(config, Some(usual), &["default", "yarn"])?;
     let yarn = if let Scaling::Yarn(yarn) = scaling { Some(yarn) } else { None };
     Ok((theta, yarn))
 }
 
-/// The same with the `known` scalings; `usual` is the base of a class that has a default for it.
+/// Base of the rotations, and their scaling if it is one of the `known`, from `rope_theta` and `rope_scaling` or from the
+/// newer `rope_parameters`; `usual` is the base of a class that has a default for it.
 ///
 /// # Errors
-/// As [`read`].
+/// If a field is missing or absurd, or the scaling has no GGUF form.
 pub fn read_any(config: &Config, usual: Option<f32>, known: &[&str]) -> Result<(f32, Scaling)> {
     let newer = config.has("rope_parameters");
     let scaling = if newer {

@@ -24,6 +24,8 @@ const KV_A_NORM: &str = "attn_kv_a_norm.weight";
 const K_B: &str = "attn_k_b.weight";
 const V_B: &str = "attn_v_b.weight";
 const OUTPUT: &str = "attn_output.weight";
+const INDEXER_Q: &str = "indexer.attn_q_b.weight";
+const INDEXER_K: &str = "indexer.attn_k.weight";
 
 /// Sizes of latent attention. How many columns have a position, the rope says.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +40,42 @@ pub struct Latent {
     pub nope: u32,
     /// Columns of a head's value.
     pub value: u32,
+    /// What chooses the tokens that are attended to; None if all are.
+    pub indexer: Option<Indexer>,
+}
+
+/// Sizes of what chooses the tokens that a token attends to (DeepSeek's sparse attention): small attention of its own,
+/// whose products say which tokens matter most. As long as there are no more tokens than it may choose, it chooses all,
+/// and nothing of it is computed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Indexer {
+    /// Heads.
+    pub heads: u32,
+    /// Columns of a head.
+    pub width: u32,
+    /// Tokens that may be chosen.
+    pub chosen: u32,
+    /// Whether the layer has one. If not, it takes the choice of the last layer before it that has.
+    pub own: bool,
+}
+
+impl Indexer {
+    /// The tensors. The factors of the heads' products stay in F32, as converters keep them: they are small, and choose.
+    fn specs(&self, hidden: u32, q_rank: u32) -> Vec<Spec> {
+        let source = |name: &str| format!("self_attn.indexer.{name}");
+        let matrix = |name: &str, stored: &str, role, shape| Spec::matrix(name, role, &source(stored), shape);
+        let norm = |name: &str, stored: &str| Spec::vector(name, &source(stored), self.width);
+        vec![
+            matrix(INDEXER_Q, "wq_b.weight", Role::Attention, [self.heads * self.width, q_rank])
+                .reads_inner(Some(Q_A_NORM)),
+            matrix(INDEXER_K, "wk.weight", Role::Attention, [self.width, hidden])
+                .reads_stream(ATTENTION_NORM),
+            norm("indexer.k_norm.weight", "k_norm.weight"),
+            norm("indexer.k_norm.bias", "k_norm.bias"),
+            matrix("indexer.proj.weight", "weights_proj.weight", Role::Router, [self.heads, hidden])
+                .reads_stream(ATTENTION_NORM),
+        ]
+    }
 }
 
 impl Latent {
@@ -78,18 +116,31 @@ impl Latent {
             heads(V_B, self.nope..self.nope + self.value, false).reads_inner(Some(KV_A_NORM)),
             matrix(OUTPUT, "o_proj", [hidden, self.heads * self.value]).reads_inner(None).writes_stream(),
         ]);
+        if let (Some(indexer), Some(rank)) = (self.own_indexer(), self.q_rank) {
+            specs.extend(indexer.specs(hidden, rank));
+        }
         specs
     }
 
-    /// Numbers that a token adds to the KV cache: the latent, and the key that all heads share.
+    /// The indexer, if the layer has one of its own.
+    fn own_indexer(&self) -> Option<&Indexer> {
+        self.indexer.as_ref().filter(|indexer| indexer.own)
+    }
+
+    /// Numbers that a token adds to the KV cache: the latent, the key that all heads share, and the indexer's key.
     pub fn cache_per_token(&self, rope: &Rope) -> u32 {
+        self.shared_per_token(rope) + self.own_indexer().map_or(0, |indexer| indexer.width)
+    }
+
+    /// Of these the latent and the key of all heads.
+    fn shared_per_token(&self, rope: &Rope) -> u32 {
         self.kv_rank + rope.columns
     }
 
     /// Numbers of llama.cpp's buffers for a token: queries against the cache, at three stages, beside two hidden
     /// states; docs/records/2026-11-machines.md has the measurement.
     pub fn scratch_per_token(&self, hidden: u32, rope: &Rope) -> u64 {
-        3 * u64::from(self.heads) * u64::from(self.cache_per_token(rope)) + 2 * u64::from(hidden)
+        3 * u64::from(self.heads) * u64::from(self.shared_per_token(rope)) + 2 * u64::from(hidden)
     }
 
     /// Sizes by name, for messages.
@@ -100,6 +151,10 @@ impl Latent {
             ("rank of keys and values", self.kv_rank.to_string()),
             ("columns of a key without position", self.nope.to_string()),
             ("columns of a value", self.value.to_string()),
+            (
+                "tokens that are attended to",
+                self.indexer.as_ref().map_or("all".to_owned(), |i| i.chosen.to_string()),
+            ),
         ]
     }
 
@@ -114,13 +169,15 @@ impl Latent {
         let matrix = |tensor: &str, shape| weights.matrix(&name(tensor), 0, shape);
         let sizes = Sizes::of(self, model);
         let queries = sizes.heads * (sizes.nope + sizes.rope);
-        let (first, query) = match self.q_rank.map(|rank| rank as usize) {
+        let own = self.own_indexer().is_some();
+        let indexer = |tensor: &str| own.then(|| place(tensor)).transpose();
+        let (q_a, query) = match self.q_rank.map(|rank| rank as usize) {
             Some(rank) => {
                 let query = Query::Low {
                     a: matrix(Q_A, [rank, sizes.hidden])?,
                     norm: weights.vector(&name(Q_A_NORM), rank)?,
                     b: matrix(Q_B, [queries, rank])?,
-                    b_place: place(Q_B)?,
+                    b_places: [Some(place(Q_B)?), indexer(INDEXER_Q)?].into_iter().flatten().collect(),
                 };
                 (Q_A, query)
             }
@@ -137,7 +194,10 @@ impl Latent {
             kv_a_norm: weights.vector(&name(KV_A_NORM), sizes.kv_rank)?,
             heads: (0..sizes.heads).map(head).collect::<Result<_>>()?,
             output: matrix(OUTPUT, [sizes.hidden, sizes.heads * sizes.value])?,
-            first: [place(first)?, place(KV_A)?],
+            first: [Some(place(q_a)?), Some(place(KV_A)?), indexer(INDEXER_K)?]
+                .into_iter()
+                .flatten()
+                .collect(),
             places: [place(K_B)?, place(V_B)?, place(OUTPUT)?],
             sizes,
         })
@@ -185,8 +245,8 @@ pub struct OpenLatent {
     /// For each head the matrix from query to latent, and from latent to value.
     heads: Vec<[Dense; 2]>,
     output: Dense,
-    /// Places of the two that the normalised states are the inputs of.
-    first: [usize; 2],
+    /// Places of those that the normalised states are the inputs of.
+    first: Vec<usize>,
     /// Places of `attn_k_b`, `attn_v_b`, `attn_output`.
     places: [usize; 3],
 }
@@ -197,7 +257,8 @@ enum Query {
         a: Dense,
         norm: Dense,
         b: Dense,
-        b_place: usize,
+        /// Places of those that the normalised rows between the two are the inputs of.
+        b_places: Vec<usize>,
     },
     Full(Dense),
 }
@@ -221,10 +282,10 @@ impl Attend for OpenLatent {
         see(&self.first, 0, states.view())?;
         let queries = match &self.query {
             Query::Full(query) => apply(query, states.view()),
-            Query::Low { a, norm, b, b_place } => {
+            Query::Low { a, norm, b, b_places } => {
                 let mut low = apply(a, states.view());
                 normalise(&mut low, norm.values(), sizes.eps);
-                see(&[*b_place], 0, low.view())?;
+                see(b_places, 0, low.view())?;
                 apply(b, low.view())
             }
         };

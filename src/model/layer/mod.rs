@@ -25,7 +25,7 @@ use dense_kernels::{Accum, Dense, View, product};
 pub use experts::{Experts, OpenExperts, Route, Shared};
 pub use gated::{Activation, Form, OpenGated};
 pub use grouped::{Grouped, QkNorm};
-pub use latent::Latent;
+pub use latent::{Indexer, Latent};
 pub use norm::normalise;
 pub use observer::{Ignore, Inputs, Observer};
 pub use rope::{Pairing, Rope, Turns, Yarn};
@@ -104,6 +104,22 @@ impl Attention {
         match self {
             Self::Latent(latent) => latent.cache_per_token(rope),
             Self::Grouped(grouped) => grouped.cache_per_token(),
+        }
+    }
+
+    /// Tokens that it looks back, itself included, if it is not all of them.
+    pub fn window(&self) -> Option<u32> {
+        match self {
+            Self::Latent(_) => None,
+            Self::Grouped(grouped) => grouped.window,
+        }
+    }
+
+    /// Tokens of the longest text in which every token attends to all before it; None if there is no such bound.
+    pub fn dense_length(&self) -> Option<u32> {
+        match self {
+            Self::Latent(latent) => latent.indexer.as_ref().map(|indexer| indexer.chosen),
+            Self::Grouped(_) => None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! tokenizer.json of Hugging Face's `tokenizers`: a byte-level BPE. Pure: bytes in, vocabulary out.
+//! tokenizer.json of Hugging Face's `tokenizers`: a byte-level BPE, or one of SentencePiece's pieces (byte_fallback). Pure:
+//! bytes in, vocabulary out.
 
 use std::collections::HashSet;
 
@@ -6,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::sentencepiece::{Rules, of_merges};
 use super::{Around, Kind, Vocabulary, added, place, pre, split};
 use crate::checkpoint::Pairs;
 use crate::error::{Error, Result};
@@ -52,6 +54,7 @@ struct Bpe {
     ignore_merges: bool,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
+    unk_token: Option<String>,
     vocab: Pairs<u32>,
     merges: Vec<Merge>,
 }
@@ -69,10 +72,10 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
     let file: File = serde_json::from_slice(json)
         .map_err(|e| Error::file(FILE, format!("expected a tokenizer of Hugging Face's library: {e}")))?;
     let kind = file.model.kind.as_deref().unwrap_or("BPE");
-    if kind != "BPE" || file.model.byte_fallback {
-        let found = if kind == "BPE" { "BPE with byte_fallback" } else { kind };
-        return Err(Error::Unsupported(format!("{FILE}: model is {found}; byte-level BPE is known")));
+    if kind != "BPE" {
+        return Err(Error::Unsupported(format!("{FILE}: model is {kind}; BPE is known")));
     }
+    let pieces = file.model.byte_fallback;
     for (field, mark) in [
         ("continuing_subword_prefix", &file.model.continuing_subword_prefix),
         ("end_of_word_suffix", &file.model.end_of_word_suffix),
@@ -85,13 +88,15 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         }
     }
     let normalizer = rules("normalizer", file.normalizer)?;
+    let pre_tokenizer = rules("pre_tokenizer", file.pre_tokenizer)?;
     let refusal = format!("{FILE}: has a normalizer, which llama.cpp does not apply: {normalizer}");
-    if !is_empty(&normalizer) && !composes(&normalizer) {
+    if !pieces && !is_empty(&normalizer) && !composes(&normalizer) {
         return Err(Error::Unsupported(refusal));
     }
     let splitter = match pre {
         Some(name) => split::Splitter::named(name),
-        None => split::recognise(&rules("pre_tokenizer", file.pre_tokenizer)?, &texts(&file.added_tokens))?,
+        None if pieces => split::Splitter::named("default"),
+        None => split::recognise(&pre_tokenizer, &texts(&file.added_tokens))?,
     };
     let processor = rules("post_processor", file.post_processor)?;
     let around = around(&processor);
@@ -100,7 +105,7 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
     }
 
     let mut doubts: Vec<String> = more_than_one(&processor).into_iter().collect();
-    if !file.model.ignore_merges && pre::ignores_merges(&splitter.name) {
+    if !pieces && !file.model.ignore_merges && pre::ignores_merges(&splitter.name) {
         doubts.push(format!(
             "model.ignore_merges is not true, but llama.cpp takes words that are tokens whole with pre-tokenizer {}, even where \
              merges do not lead to them",
@@ -141,7 +146,12 @@ pub fn read(json: &[u8], size: u32, pre: Option<&str>) -> Result<Vocabulary> {
         let (text, kind) = added(token.content, token.special);
         place(FILE, &mut tokens, token.id, text, kind)?;
     }
-    Ok(Vocabulary { tokens, merges, splitter, around, doubts })
+    if pieces {
+        let rules = Rules { normalizer: &normalizer, pre_tokenizer: &pre_tokenizer, merges: &merges };
+        let found = of_merges(tokens, &rules, file.model.unk_token.as_deref(), around)?;
+        return Ok(Vocabulary { doubts, ..found });
+    }
+    Ok(Vocabulary { tokens, merges, scores: None, splitter, around, doubts })
 }
 
 /// Whether digits and ideographs are split out first; None if the splitting rules are unknown, so that it cannot be
@@ -157,6 +167,20 @@ pub fn splits_known(json: &[u8]) -> Option<bool> {
     // No mark that could be composed with a letter before it stands behind a place where texts are cut.
     let known = is_empty(&normalizer) || composes(&normalizer);
     known.then_some(splitter.name == split::V3)
+}
+
+/// Whether it is one of SentencePiece's pieces.
+pub fn has_pieces(json: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        #[serde(default)]
+        byte_fallback: bool,
+    }
+    serde_json::from_slice::<File>(json).is_ok_and(|file| file.model.byte_fallback)
 }
 
 fn texts(added: &[Added]) -> Vec<&str> {

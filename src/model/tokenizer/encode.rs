@@ -1,38 +1,53 @@
-//! Text to token ids, by the checkpoint's own tokenizer.json.
+//! Text to token ids, by the checkpoint's own tokenizer.json, or by SentencePiece's pieces.
 
 use std::collections::HashMap;
 
 use tokenizers::{AddedToken, ModelWrapper};
 
+use super::joined::Joiner;
 use super::pieces::{Borders, Cutter, Literal};
 use super::specials::Specials;
-use super::{Kind, added, added_tokens, bpe, config, from_gguf};
+use super::{Kind, added, added_tokens, bpe, config, from_gguf, sentencepiece};
 use crate::checkpoint::{Checkpoint, MAX_JSON, exists, read_file};
 use crate::error::{Error, Result};
+use crate::model::keys::MAX_VOCABULARY;
 
 /// Turns text into ids, as llama.cpp does when it does not parse special tokens.
 #[derive(Debug)]
 pub struct Encoder {
     /// The file that describes it.
     file: String,
-    tokenizer: tokenizers::Tokenizer,
-    /// The model's ids of tokens that the library counts otherwise.
-    ids: HashMap<u32, u32>,
+    way: Way,
     borders: Option<Borders>,
 }
 
+/// How text is read.
+#[derive(Debug)]
+enum Way {
+    /// By the library, which counts some tokens otherwise than the model.
+    Library(Box<tokenizers::Tokenizer>, HashMap<u32, u32>),
+    Pieces(Box<Joiner>),
+}
+
 impl Encoder {
-    /// Reads tokenizer.json, and the tokens that other files add; or the keys of a GGUF file.
+    /// Reads tokenizer.json or tokenizer.model, and the tokens that other files add; or the keys of a GGUF file.
     ///
     /// # Errors
     /// If there is none (Kimi's models have tiktoken.model instead), or the library cannot read it.
     pub fn read(checkpoint: &Checkpoint) -> Result<Self> {
         if let Some(metadata) = checkpoint.metadata() {
             let file = checkpoint.listing();
+            if let Some(joiner) = from_gguf::pieces(file, metadata)? {
+                return Ok(Self::of_pieces(file, joiner));
+            }
             let json = from_gguf::json(file, metadata)?;
             let tokenizer = library(file, &json)?;
             let borders = borders(&json, &tokenizer);
-            return Ok(Self { file: file.to_owned(), tokenizer, ids: HashMap::new(), borders });
+            let way = Way::Library(Box::new(tokenizer), HashMap::new());
+            return Ok(Self { file: file.to_owned(), way, borders });
+        }
+        if let Some((file, joiner)) = pieces(checkpoint)? {
+            return Ok(Self::of_pieces(file, joiner));
         }
         let source = checkpoint.source();
         if !exists(source, bpe::FILE)? {
@@ -65,7 +80,12 @@ impl Encoder {
         let ids = list.iter().filter_map(|token| Some((tokenizer.token_to_id(&token.content)?, token.id)));
         let ids = ids.filter(|(library, model)| library != model).collect();
         let borders = borders(&json, &tokenizer);
-        Ok(Self { file: bpe::FILE.to_owned(), tokenizer, ids, borders })
+        Ok(Self { file: bpe::FILE.to_owned(), way: Way::Library(Box::new(tokenizer), ids), borders })
+    }
+
+    fn of_pieces(file: &str, joiner: Joiner) -> Self {
+        let borders = joiner.borders();
+        Self { file: file.to_owned(), way: Way::Pieces(Box::new(joiner)), borders }
     }
 
     /// The ids of a text, nothing added before or after.
@@ -73,12 +93,24 @@ impl Encoder {
     /// # Errors
     /// If the tokenizer cannot read it, or makes ids that the model does not have.
     pub fn encode(&self, text: &str, vocabulary: usize) -> Result<Vec<u32>> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|e| Error::file(&self.file, format!("cannot read the text: {e}")))?;
-        let ids = encoding.get_ids().iter();
-        let ids: Vec<u32> = ids.map(|id| self.ids.get(id).copied().unwrap_or(*id)).collect();
+        self.encode_part(text, false, vocabulary)
+    }
+
+    /// The same of a part of a text, which begins or goes on, as a [cutter](Self::cutter) cuts it.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_part(&self, text: &str, goes_on: bool, vocabulary: usize) -> Result<Vec<u32>> {
+        let ids: Vec<u32> = match &self.way {
+            Way::Library(tokenizer, ids) => {
+                let encoding = tokenizer
+                    .encode_fast(text, false)
+                    .map_err(|e| Error::file(&self.file, format!("cannot read the text: {e}")))?;
+                let found = encoding.get_ids().iter();
+                found.map(|id| ids.get(id).copied().unwrap_or(*id)).collect()
+            }
+            Way::Pieces(joiner) => joiner.encode(text, goes_on),
+        };
         match ids.iter().find(|&&id| id as usize >= vocabulary) {
             None => Ok(ids),
             Some(id) => {
@@ -92,6 +124,28 @@ impl Encoder {
     pub fn cutter(&self, piece: usize) -> Cutter {
         Cutter::new(self.borders.clone(), piece)
     }
+}
+
+/// SentencePiece's pieces, if the checkpoint has them, and the file that they are from.
+fn pieces(checkpoint: &Checkpoint) -> Result<Option<(&'static str, Joiner)>> {
+    let source = checkpoint.source();
+    let is_json = exists(source, bpe::FILE)?;
+    let is_pieces = match is_json {
+        true => bpe::has_pieces(&read_file(source, bpe::FILE, MAX_JSON)?),
+        false => exists(source, sentencepiece::FILE)?,
+    };
+    if !is_pieces {
+        return Ok(None);
+    }
+    let size = checkpoint.config().count("vocab_size", MAX_VOCABULARY)?;
+    let config = config(checkpoint)?;
+    let specials = Specials::read(checkpoint, &config)?;
+    let (file, found) = super::vocabulary(checkpoint, &config, &specials, size, None)?;
+    let Some(scores) = found.scores else { return Ok(None) };
+    let none = || (String::new(), Kind::Unused);
+    let tokens: Vec<_> = found.tokens.into_iter().map(|token| token.unwrap_or_else(none)).collect();
+    let joiner = Joiner::new(tokens.iter().map(|(text, kind)| (text.as_str(), *kind)), scores);
+    Ok(Some((file, joiner)))
 }
 
 /// The library's tokenizer of a tokenizer.json, as we use it.
@@ -116,7 +170,7 @@ fn library(file: &str, json: &[u8]) -> Result<tokenizers::Tokenizer> {
 
 /// Where its texts may be cut.
 fn borders(json: &[u8], tokenizer: &tokenizers::Tokenizer) -> Option<Borders> {
-    bpe::splits_known(json).map(|classes| Borders { classes, literals: literals(tokenizer) })
+    bpe::splits_known(json).map(|classes| Borders { classes, lines: true, literals: literals(tokenizer) })
 }
 
 /// The tokens that are searched for in a text before it is split.

@@ -3,9 +3,40 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::Kind;
+use super::joined::Joiner;
+use super::sentencepiece::Scores;
 use super::split::Splitter;
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
+
+/// SentencePiece's pieces, if the file has them ("llama").
+///
+/// # Errors
+/// If keys are missing that go with them.
+pub fn pieces(file: &str, metadata: &Metadata) -> Result<Option<Joiner>> {
+    let key = |key: &str| metadata.get(&format!("tokenizer.ggml.{key}"));
+    if key("model").and_then(Value::as_str) != Some("llama") {
+        return Ok(None);
+    }
+    let fault = |problem: &str| {
+        let problem = format!("text cannot be read: the key tokenizer.ggml.{problem}");
+        Error::Gguf { file: file.to_owned(), problem }
+    };
+    let Some(Value::Strings(tokens)) = key("tokens") else {
+        return Err(fault("tokens is no list of texts"));
+    };
+    let of = match key("scores") {
+        Some(Value::F32s(scores)) if scores.len() == tokens.len() => scores.clone(),
+        _ => return Err(fault("scores has not one number for each token")),
+    };
+    let kinds = match key("token_type") {
+        Some(Value::I32s(kinds)) if kinds.len() == tokens.len() => kinds,
+        _ => return Err(fault("token_type has not one number for each token")),
+    };
+    let prefix = key("add_space_prefix") != Some(&Value::Bool(false));
+    let kinds = kinds.iter().map(|kind| Kind::of(*kind));
+    Ok(Some(Joiner::new(tokens.iter().map(String::as_str).zip(kinds), Scores { of, prefix })))
+}
 
 /// tokenizer.json for the keys `tokenizer.ggml.*` of a file.
 ///
@@ -23,7 +54,8 @@ pub fn json(file: &str, metadata: &Metadata) -> Result<Vec<u8>> {
     let model = text("model")?;
     if model != "gpt2" {
         let problem = format!(
-            "{file}: texts can be read by tokenizers of the kind \"gpt2\" (byte-level BPE); this is \"{model}\""
+            "{file}: texts can be read by tokenizers of the kinds \"gpt2\" (byte-level BPE) and \"llama\" (SentencePiece's BPE); \
+             this is \"{model}\""
         );
         return Err(Error::Unsupported(problem));
     }

@@ -1,11 +1,13 @@
-//! The tokenizer as GGUF metadata: from tokenizer.json, or from Kimi's tiktoken.model.
+//! The tokenizer as GGUF metadata: from tokenizer.json, SentencePiece's tokenizer.model, or Kimi's tiktoken.model.
 
 mod added_tokens;
 mod bpe;
 mod encode;
 mod from_gguf;
+mod joined;
 mod pieces;
 mod pre;
+mod sentencepiece;
 mod specials;
 mod split;
 mod templates;
@@ -33,9 +35,19 @@ const GLM: [(&str, &str); 3] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Normal = 1,
+    Unknown = 2,
     Control = 3,
     UserDefined = 4,
     Unused = 5,
+    Byte = 6,
+}
+
+impl Kind {
+    /// The one with this number.
+    fn of(number: i32) -> Self {
+        let all = [Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte];
+        all.into_iter().find(|kind| *kind as i32 == number).unwrap_or(Self::Normal)
+    }
 }
 
 /// Tokens by id, how they were merged, and how text is split before that.
@@ -44,6 +56,8 @@ struct Vocabulary {
     /// Text and kind by id; None where no token has the id.
     tokens: Vec<Option<(String, Kind)>>,
     merges: Vec<String>,
+    /// Of SentencePiece's pieces, which have scores in place of merges.
+    scores: Option<sentencepiece::Scores>,
     splitter: split::Splitter,
     around: Around,
     /// Rules of the file that llama.cpp does not follow, as warnings.
@@ -61,15 +75,17 @@ enum Around {
     Tokens([Option<String>; 2]),
 }
 
-/// A byte-level BPE tokenizer, ready to be written.
+/// A tokenizer, byte-level BPE or of SentencePiece's pieces, ready to be written.
 #[derive(Debug)]
 pub struct Tokenizer {
     pre: String,
     tokens: Vec<String>,
     kinds: Vec<i32>,
     merges: Vec<String>,
+    scores: Option<sentencepiece::Scores>,
     bos: Option<u32>,
     eos: Option<u32>,
+    unknown: Option<u32>,
     padding: Option<u32>,
     /// Others by their names in keys.
     turns: Vec<(&'static str, u32)>,
@@ -83,28 +99,13 @@ impl Tokenizer {
     /// Reads the checkpoint's tokenizer for a model of `size` token ids; `pre` overrides the recognised splitter.
     ///
     /// # Errors
-    /// If there is none, it is no byte-level BPE, its splitting rules are unknown and no `pre` is given, or its ids
-    /// do not fit the model.
+    /// If there is none, it is of another kind, its splitting rules are unknown and no `pre` is given, or its ids do not
+    /// fit the model.
     pub fn read(checkpoint: &Checkpoint, size: u32, pre: Option<&str>) -> Result<Self> {
         pre.map_or(Ok(()), pre::check)?;
-        let source = checkpoint.source();
         let config = config(checkpoint)?;
         let specials = Specials::read(checkpoint, &config)?;
-        let (file, mut vocabulary) = if exists(source, bpe::FILE)? {
-            (bpe::FILE, bpe::read(&read_file(source, bpe::FILE, MAX_JSON)?, size, pre)?)
-        } else if exists(source, tiktoken::FILE)? {
-            let text = read_file(source, tiktoken::FILE, MAX_JSON)?;
-            (tiktoken::FILE, tiktoken::read(&text, &config, size, pre)?)
-        } else {
-            return Err(Error::file(bpe::FILE, format!("is not there, nor is {}", tiktoken::FILE)));
-        };
-
-        added_tokens::join(
-            file,
-            &mut vocabulary.tokens,
-            &added_tokens::read(checkpoint, &config, &specials)?,
-        )?;
-
+        let (file, vocabulary) = vocabulary(checkpoint, &config, &specials, size, pre)?;
         let mut tokens = Vec::with_capacity(size as usize);
         let mut kinds = Vec::with_capacity(size as usize);
         for (id, token) in vocabulary.tokens.into_iter().enumerate() {
@@ -150,6 +151,8 @@ impl Tokenizer {
             split::Bos::Unprocessed => matches!(vocabulary.around, Around::Unsaid),
             split::Bos::Never => false,
         };
+        // In byte-level vocabularies no text is unknown.
+        let unknown = if vocabulary.scores.is_some() { id("unk_token")? } else { None };
         let add_bos = adds("add_bos_token", 0, bos, unsaid && bos.is_some())?;
         let add_eos = adds("add_eos_token", 1, eos, false)?;
         doubts.extend(vocabulary.doubts.into_iter().map(|problem| Warning::new(Error::file(file, problem))));
@@ -158,7 +161,9 @@ impl Tokenizer {
             pre: vocabulary.splitter.name,
             bos,
             eos,
+            unknown,
             padding: id("pad_token")?,
+            scores: vocabulary.scores,
             turns,
             add_bos,
             add_eos,
@@ -186,17 +191,32 @@ impl Tokenizer {
         self.bos.filter(|_| self.add_bos)
     }
 
+    /// Begins texts with BOS, whatever the files say, if there is one.
+    pub fn begin_with_bos(&mut self) {
+        self.add_bos |= self.bos.is_some();
+    }
+
     /// Writes the `tokenizer.*` keys.
     pub fn describe(self, metadata: &mut Metadata) {
-        metadata.set("tokenizer.ggml.model", "gpt2".into());
+        let model = if self.scores.is_some() { "llama" } else { "gpt2" };
+        metadata.set("tokenizer.ggml.model", model.into());
         metadata.set("tokenizer.ggml.pre", Value::String(self.pre));
         metadata.set("tokenizer.ggml.tokens", Value::Strings(self.tokens));
-        metadata.set("tokenizer.ggml.token_type", Value::I32s(self.kinds));
-        metadata.set("tokenizer.ggml.merges", Value::Strings(self.merges));
+        if let Some(scores) = self.scores {
+            metadata.set("tokenizer.ggml.scores", Value::F32s(scores.of));
+            metadata.set("tokenizer.ggml.token_type", Value::I32s(self.kinds));
+            // It is what a missing key means.
+            if !scores.prefix {
+                metadata.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
+            }
+        } else {
+            metadata.set("tokenizer.ggml.token_type", Value::I32s(self.kinds));
+            metadata.set("tokenizer.ggml.merges", Value::Strings(self.merges));
+        }
         let turns = self.turns.iter().map(|(key, id)| (*key, Some(*id)));
-        for (key, id) in
-            [("bos", self.bos), ("eos", self.eos), ("padding", self.padding)].into_iter().chain(turns)
-        {
+        let specials =
+            [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown), ("padding", self.padding)];
+        for (key, id) in specials.into_iter().chain(turns) {
             if let Some(id) = id {
                 metadata.set(format!("tokenizer.ggml.{key}_token_id"), Value::U32(id));
             }
@@ -216,6 +236,48 @@ impl Tokenizer {
             metadata.set("tokenizer.chat_templates", Value::Strings(named));
         }
     }
+}
+
+/// The vocabulary of `size` ids, with the tokens that other files add, and the file that most of it is from.
+fn vocabulary(
+    checkpoint: &Checkpoint,
+    config: &Config,
+    specials: &Specials,
+    size: u32,
+    pre: Option<&str>,
+) -> Result<(&'static str, Vocabulary)> {
+    let source = checkpoint.source();
+    let has_pieces = exists(source, sentencepiece::FILE)?;
+    let pieces = || sentencepiece::read(&read_file(source, sentencepiece::FILE, MAX_JSON)?, size);
+    let (file, mut vocabulary) = if exists(source, bpe::FILE)? {
+        let json = bpe::read(&read_file(source, bpe::FILE, MAX_JSON)?, size, pre)?;
+        match json.scores.is_some() && has_pieces {
+            // These scores are the true ones.
+            true => (sentencepiece::FILE, sentencepiece::beside(pieces()?, json)),
+            false => (bpe::FILE, json),
+        }
+    } else if has_pieces {
+        (sentencepiece::FILE, pieces()?)
+    } else if exists(source, tiktoken::FILE)? {
+        let text = read_file(source, tiktoken::FILE, MAX_JSON)?;
+        (tiktoken::FILE, tiktoken::read(&text, config, size, pre)?)
+    } else {
+        let problem = format!("is not there, nor is {} or {}", sentencepiece::FILE, tiktoken::FILE);
+        return Err(Error::file(bpe::FILE, problem));
+    };
+    if let (Some(pre), true) = (pre, vocabulary.scores.is_some()) {
+        let problem =
+            format!("--pre {pre}: {file} has SentencePiece's pieces, for which texts are not split before");
+        return Err(Error::Argument(problem));
+    }
+    let added = added_tokens::read(checkpoint, config, specials)?;
+    added_tokens::join(file, &mut vocabulary.tokens, &added)?;
+    if let Some(scores) = &mut vocabulary.scores {
+        for token in &added {
+            scores.of[token.id as usize] = sentencepiece::ADDED;
+        }
+    }
+    Ok((file, vocabulary))
 }
 
 /// tokenizer_config.json; nothing if it is not there.

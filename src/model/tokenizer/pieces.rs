@@ -24,6 +24,8 @@ pub struct Literal {
 pub struct Borders {
     /// Whether digits and ideographs are split out before all else.
     pub classes: bool,
+    /// Whether a match ends with a line.
+    pub lines: bool,
     /// Tokens that are searched for before splitting.
     pub literals: Vec<Literal>,
 }
@@ -43,7 +45,7 @@ impl Borders {
         let (Some(before), Some(next)) = (text[..at].chars().next_back(), after.next()) else { return false };
         let second = after.next();
         // A run of blanks ends with its last line end, and no match goes on from there; but slashes may do.
-        let line = before == '\n' && !next.is_whitespace() && next != '/';
+        let line = self.lines && before == '\n' && !next.is_whitespace() && next != '/';
         // One blank belongs to the word behind it.
         let word =
             before.is_ascii_alphabetic() && next == ' ' && second.is_some_and(|c| c.is_ascii_alphabetic());
@@ -160,7 +162,7 @@ mod tests {
             strips: *strips,
             single_word: *single_word,
         };
-        Borders { classes: false, literals: literals.iter().map(literal).collect() }
+        Borders { classes: false, lines: true, literals: literals.iter().map(literal).collect() }
     }
 
     #[test]
@@ -172,7 +174,7 @@ mod tests {
         assert_eq!(safe(&borders(&[("<x>", [true, false], false)]), "a\n<x>"), [0usize; 0]);
         assert_eq!(safe(&borders(&[("one", [false, true], false)]), "one two"), [0usize; 0]);
         assert_eq!(safe(&borders(&[("two", [false; 2], false)]), "one two"), [3]);
-        let classes = Borders { classes: true, literals: Vec::new() };
+        let classes = Borders { classes: true, lines: true, literals: Vec::new() };
         assert_eq!(safe(&classes, "a12一b"), [1, 3, 6]);
     }
 

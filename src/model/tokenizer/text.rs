@@ -37,8 +37,8 @@ impl Text<'_> {
     /// last chunk is not read.
     ///
     /// # Errors
-    /// If there is no tokenizer that reads text ([`Encoder::read`]), a file cannot be read or is not UTF-8, or the text is
-    /// shorter than a chunk.
+    /// If there is no tokenizer that reads text ([`Encoder::read`]), a file cannot be read or is not UTF-8, the text is
+    /// shorter than a chunk, or chunks are longer than what is computed of the model.
     pub fn tokens(
         &self,
         checkpoint: &Checkpoint,
@@ -48,6 +48,12 @@ impl Text<'_> {
         let context = self.context as usize;
         if context < 2 {
             return Err(Error::Argument(format!("chunks of {context} tokens; expected 2 or more")));
+        }
+        if let Some(most) = model.dense_length().filter(|most| self.context > *most) {
+            return Err(Error::Unsupported(format!(
+                "chunks of {context} tokens: in texts of more than {most} this model's attention sees a choice of the tokens \
+                 (sparse attention), which is not computed here; chunks may have up to {most}"
+            )));
         }
         let encoder = Encoder::read(checkpoint)?;
         let mut ids = Vec::new();
@@ -119,6 +125,7 @@ fn encode(
     let mut file = open(path)?;
     let not_utf8 = || Error::Argument(format!("{}: is not UTF-8", path.display()));
     let (mut cutter, mut buffer) = (encoder.cutter(TEXT_PIECE), vec![0; 1 << 16]);
+    let mut goes_on = false;
     loop {
         let read = file.read(&mut buffer).map_err(|e| Error::io("read", path, e))?;
         if read == 0 {
@@ -128,7 +135,8 @@ fn encode(
             return Err(not_utf8());
         }
         while let Some(piece) = cutter.cut() {
-            ids.extend(encoder.encode(&piece, vocabulary)?);
+            ids.extend(encoder.encode_part(&piece, goes_on, vocabulary)?);
+            goes_on = true;
             if ids.len() >= enough {
                 return Ok(());
             }
@@ -137,7 +145,7 @@ fn encode(
     if cutter.is_cut_short() {
         return Err(not_utf8());
     }
-    ids.extend(encoder.encode(&cutter.last(), vocabulary)?);
+    ids.extend(encoder.encode_part(&cutter.last(), goes_on, vocabulary)?);
     Ok(())
 }
 

@@ -43,7 +43,8 @@ pub fn read(text: &[u8], config: &Config, size: u32, pre: Option<&str>) -> Resul
         let [left, right] = halves(bytes, rank, &by_bytes)?;
         Some(format!("{} {}", alphabet(left), alphabet(right)))
     });
-    Ok(Vocabulary { tokens, merges: merges.collect(), splitter, around: Around::Unsaid, doubts: Vec::new() })
+    let (merges, around) = (merges.collect(), Around::Unsaid);
+    Ok(Vocabulary { tokens, merges, scores: None, splitter, around, doubts: Vec::new() })
 }
 
 /// The token of each rank, from lines of base64 and rank.

@@ -5,6 +5,7 @@ use super::fields::Class;
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Warning;
 use crate::model::Description;
+use crate::model::arch::whole::Names;
 use crate::model::layer::Attention;
 
 /// A warning for each contradiction. `declared_mtp` layers for multi-token prediction are said to be there.
@@ -59,7 +60,10 @@ pub fn doubts(
 
 /// Layers for multi-token prediction that the checkpoint has behind the others.
 pub fn stored_mtp(checkpoint: &Checkpoint, layers: u32) -> u32 {
-    let is_one = |layer: &u32| checkpoint.get(&format!("model.layers.{layer}.eh_proj.weight")).is_some();
+    let names = Names::of(checkpoint);
+    let is_one = |layer: &u32| {
+        checkpoint.get(&names.stored(&format!("model.layers.{layer}.eh_proj.weight"))).is_some()
+    };
     (layers..super::MAX_LAYERS).take_while(is_one).count() as u32
 }
 

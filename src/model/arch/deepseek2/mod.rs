@@ -1,25 +1,31 @@
-//! `deepseek2`: DeepSeek V2, V2-Lite, V3, V3.1, R1, Moonlight, Kimi-K2. Latent attention (MLA), routed experts.
+//! `deepseek2`: DeepSeek V2, V2-Lite, V3, V3.1, R1, Moonlight, Kimi-K2 to K2.7, GLM-4.7-Flash. Latent attention (MLA),
+//! routed experts. `deepseek32` (V3.2) and `glm-dsa` (GLM-5) have an indexer besides, which chooses the tokens that
+//! attention sees; without it they are `deepseek2`.
 
 mod doubts;
 mod fields;
+mod indexer;
 
 use self::doubts::{doubts, stored_mtp};
-use self::fields::{CLASSES, Class, FIELDS};
+use self::fields::{CLASSES, Class, FIELDS, INDEXER, SHARED};
 use super::fields::{GENERAL, check};
-use super::{Described, Family, StoredExperts, rope};
+use super::rope::{self, Scaling};
+use super::whole::{self, Names};
+use super::{Described, Family, StoredExperts, Without};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result};
 use crate::gguf::Value;
 use crate::model::keys::{MAX_EXPERTS, MAX_HEAD, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH};
 use crate::model::keys::{Reader, Writer};
 use crate::model::layer::{
-    Attention, Experts, FFN_NORM, Ffn, Form, Gating, Groups, Latent, Pairing, Rope, Router, Shared,
+    Attention, Experts, FFN_NORM, Ffn, Form, Gating, Groups, Indexer, Latent, Pairing, Rope, Router, Shared,
 };
 use crate::model::{Description, Layer, Options};
 
 pub const FAMILY: Family = Family {
     arch: "deepseek2",
-    architectures: &[CLASSES[0].architecture, CLASSES[1].architecture],
+    architectures: &[CLASSES[0].architecture, CLASSES[1].architecture, CLASSES[2].architecture],
+    instead: &[],
     stored: Pairing::Neighbours,
     names: &[],
     experts: StoredExperts::Each,
@@ -28,54 +34,88 @@ pub const FAMILY: Family = Family {
     read,
 };
 
+/// DeepSeek V3.2.
+pub const V32: Family = Family {
+    arch: CLASSES[3].arch,
+    architectures: &[CLASSES[3].architecture],
+    instead: &[FAMILY.arch],
+    ..FAMILY
+};
+
+/// GLM-5, 5.1, 5.2.
+pub const GLM_DSA: Family = Family {
+    arch: CLASSES[4].arch,
+    architectures: &[CLASSES[4].architecture],
+    instead: &[FAMILY.arch],
+    ..FAMILY
+};
+
 fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let config = checkpoint.config();
-    let architectures: Vec<String> = config.get("architectures")?;
+    let architectures = whole::architectures(config)?;
     let class = CLASSES.iter().find(|class| architectures.iter().any(|name| name == class.architecture));
     let class = class.expect("the family is chosen by its architectures");
-    let mut warnings = check(config, &[FIELDS, GENERAL])?;
-    let numbers = Numbers::read(checkpoint, options.keep_mtp)?;
+    let own: &[_] = match &class.indexer {
+        Some(indexer) if indexer.shared => &[INDEXER, SHARED],
+        Some(_) => &[INDEXER],
+        None => &[],
+    };
+    let mut warnings = check(config, &[&[FIELDS, GENERAL, whole::fields(config)], own].concat())?;
+    let numbers = Numbers::read(checkpoint, class, options.keep_mtp)?;
     let experts = experts(config, class)?;
     warnings.extend(rope::warnings(config, &[])?);
-    let attention = Attention::Latent(Latent {
+    let columns = config.count("qk_rope_head_dim", MAX_HEAD)?;
+    // Without an indexer a checkpoint that has one is of the first family.
+    let arch = if options.arch.as_deref() == Some(FAMILY.arch) { FAMILY.arch } else { class.arch };
+    let without = arch != class.arch;
+    let indexers = match &class.indexer {
+        Some(of) => indexer::read(config, of, [numbers.layers, numbers.mtp], columns)?,
+        None => Vec::new(),
+    };
+    let latent = Latent {
         heads: config.count("num_attention_heads", MAX_HEADS)?,
         q_rank: config.find_count("q_lora_rank", MAX_WIDTH)?,
         kv_rank: config.count("kv_lora_rank", MAX_WIDTH)?,
         nope: config.count("qk_nope_head_dim", MAX_HEAD)?,
         value: config.count("v_head_dim", MAX_HEAD)?,
-    });
-    let (theta, mut yarn) = rope::read(config)?;
+        indexer: None,
+    };
+    if latent.q_rank.is_none() && !indexers.is_empty() {
+        let problem = "is missing; queries of an indexer are made of those of low rank";
+        return Err(Error::Unsupported(config.says("q_lora_rank", problem)));
+    }
+    let attention = |number: u32| {
+        let indexer = indexers.get(number as usize).filter(|_| !without).cloned();
+        Attention::Latent(Latent { indexer, ..latent.clone() })
+    };
+    let (theta, scaling) = rope::read_any(config, None, class.scalings)?;
+    let mut yarn = if let Scaling::Yarn(yarn) = scaling { Some(yarn) } else { None };
     if let Some(yarn) = &mut yarn {
         yarn.log_multiplier = Some(rope::log_multiplier(config)?);
     }
     let width = config.count("intermediate_size", MAX_WIDTH)?;
+    let names = Names::of(checkpoint);
     let layer = |number: u32| {
         // llama.cpp loads a file without the bias in silence, so its presence is not left to luck.
-        let bias = format!("model.layers.{number}.mlp.gate.e_score_correction_bias");
+        let bias = names.stored(&format!("model.layers.{number}.mlp.gate.e_score_correction_bias"));
         let biased = experts.router.bias || checkpoint.get(&bias).is_some();
         let router = Router { bias: biased, ..experts.router };
         let ffn = match number < numbers.dense {
             true => Ffn::Dense { width, biases: false },
             false => Ffn::Experts(Experts { router, ..experts.clone() }),
         };
-        Layer { attention: attention.clone(), ffn }
+        Layer { attention: attention(number), ffn }
     };
     let layers = numbers.layers;
     let kept = if options.keep_mtp { numbers.mtp } else { 0 };
     let model = Description {
-        arch: FAMILY.arch,
+        arch,
         vocabulary: config.count("vocab_size", MAX_VOCABULARY)?,
         hidden: config.count("hidden_size", MAX_WIDTH)?,
         context: config.count("max_position_embeddings", u32::MAX)?,
         eps: config.positive("rms_norm_eps")?,
         ffn_width: width,
-        rope: Rope {
-            columns: config.count("qk_rope_head_dim", MAX_HEAD)?,
-            theta,
-            pairing: Pairing::Neighbours,
-            yarn,
-            divided: false,
-        },
+        rope: Rope { columns, theta, pairing: Pairing::Neighbours, yarn, divided: false },
         ffn_norm: FFN_NORM,
         tied: config.find("tie_word_embeddings")?.unwrap_or(false),
         layers: (0..layers).map(layer).collect(),
@@ -84,11 +124,12 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         experts: Some(Experts { router: Router { bias: false, ..experts.router }, ..experts.clone() }),
     };
     warnings.extend(doubts(checkpoint, class, &model, numbers.mtp));
+    let reason = "chooses the tokens that attention sees in longer texts; without it every token sees all";
     Ok(Described {
-        model,
         left_out: layers + kept..layers + numbers.mtp,
-        warnings,
-        rope_divisors: Vec::new(),
+        without: without.then_some(Without { part: indexer::PART, reason }),
+        begins: class.architecture == V32.architectures[0],
+        ..Described::of(model, warnings)
     })
 }
 
@@ -102,13 +143,28 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn read(checkpoint: &Checkpoint, keep_mtp: bool) -> Result<Self> {
+    fn read(checkpoint: &Checkpoint, class: &Class, keep_mtp: bool) -> Result<Self> {
         let config = checkpoint.config();
         let layers = config.count("num_hidden_layers", MAX_LAYERS)?;
-        let dense: u32 = config.get("first_k_dense_replace")?;
+        // Names of the layers' kinds, as transformers 5 has them, or a number.
+        let kinds: Option<Vec<String>> = config.find("mlp_layer_types")?;
+        let leading = |kinds: &Vec<String>| kinds.iter().take_while(|kind| *kind == "dense").count() as u32;
+        let usual = kinds.as_ref().map(leading).or(class.dense);
+        let dense: u32 = match config.find("first_k_dense_replace")?.or(usual) {
+            Some(dense) => dense,
+            None => config.get("first_k_dense_replace")?,
+        };
         if dense > layers {
             let problem = format!("is {dense}, but there are {layers} layers");
             return Err(config.fault("first_k_dense_replace", problem));
+        }
+        let kind = |layer| if layer < dense { "dense" } else { "sparse" };
+        if let Some(kinds) = kinds
+            && !kinds.iter().map(String::as_str).eq((0..layers).map(kind))
+        {
+            let problem =
+                format!("is {kinds:?}; {dense} dense layers, and experts in all others, have a GGUF form");
+            return Err(Error::Unsupported(config.says("mlp_layer_types", &problem)));
         }
         // One number, or as newer configurations have it, a flag for each layer.
         let every = config.value("moe_layer_freq").cloned().unwrap_or_else(|| 1.into());
@@ -232,6 +288,7 @@ fn write(model: &Description, keys: &mut Writer) {
     }
     keys.count("rope.dimension_count", model.rope.columns);
     keys.rope(&model.rope);
+    indexer::write(model, keys);
 }
 
 fn read(keys: &Reader) -> Result<Description> {
@@ -243,7 +300,9 @@ fn read(keys: &Reader) -> Result<Description> {
         kv_rank: keys.count("attention.kv_lora_rank", MAX_WIDTH)?,
         nope: key.checked_sub(columns).ok_or_else(|| keys.missing("attention.key_length_mla"))?,
         value: keys.count("attention.value_length_mla", MAX_HEAD)?,
+        indexer: None,
     };
+    let indexer = if keys.arch == FAMILY.arch { None } else { Some(indexer::read_back(keys)?) };
     let number = keys.find_count("expert_gating_func", u32::MAX)?.unwrap_or(Gating::Softmax as u32);
     let gating = Gating::of(number).filter(|gating| *gating != Gating::SoftmaxOfChosen).ok_or_else(|| {
         Error::Unsupported(format!(
@@ -262,7 +321,9 @@ fn read(keys: &Reader) -> Result<Description> {
             let bias = keys.has(number, "exp_probs_b.bias");
             Ffn::Experts(Experts { router: Router { bias, ..experts.router }, ..experts.clone() })
         };
-        Layer { attention: Attention::Latent(latent.clone()), ffn }
+        let own = keys.has(number, "indexer.attn_k.weight");
+        let indexer = indexer.clone().map(|indexer| Indexer { own, ..indexer });
+        Layer { attention: Attention::Latent(Latent { indexer, ..latent.clone() }), ffn }
     };
     keys.general(keys.rope(columns, Pairing::Neighbours)?, Some(experts.clone()), layer)
 }
