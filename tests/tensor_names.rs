@@ -6,10 +6,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 /// Literals that are written for others to read, and ask nothing.
-const WRITTEN: [(&str, &str); 6] = [
-    // llama.cpp's option -ot takes patterns of names.
-    ("machine/command.rs", ".ffn_.*_exps."),
-    ("machine/command.rs", "blk\\\\.({})\\\\.ffn_.*_exps."),
+const WRITTEN: [(&str, &str); 4] = [
     // Messages and advice.
     ("recipe/overrides.rs", "expected REGEX=TYPE, for example ffn_down_exps=q2_k"),
     ("cli/tips.rs", "types of single tensors are chosen by --override 'REGEX=TYPE', as ^output.weight=q6_k"),

@@ -7,9 +7,7 @@ pub(super) fn command(needs: &Needs, machine: &Machine, placement: &Placement, s
     let mut command = format!("llama-cli -m MODEL.gguf -c {}", machine.context);
     if machine.vram > 0 {
         command += &format!(" -ngl {}", placement.layers);
-        if let Some(pattern) = experts_in_memory(needs, placement) {
-            command += &format!(" -ot \"{pattern}=CPU\"");
-        }
+        command += &experts_in_memory(needs, placement);
     }
     // Weights in another order for the CPU are a copy in memory, which what is mapped is not.
     if streamed {
@@ -18,18 +16,15 @@ pub(super) fn command(needs: &Needs, machine: &Machine, placement: &Placement, s
     command
 }
 
-/// The tensors that stay in memory although their layer is on the card: all experts, or those of some layers.
-fn experts_in_memory(needs: &Needs, placement: &Placement) -> Option<String> {
-    let layers = &placement.experts_in_memory;
+/// The option that leaves experts in memory although their layer is on the card: all of them, or those of the first
+/// layers, since a card is filled from the last one on.
+fn experts_in_memory(needs: &Needs, placement: &Placement) -> String {
     let first = (needs.layers.len() as u64 + 1 - placement.layers) as usize;
     let on_card = needs.layers.iter().skip(first).filter(|layer| layer.experts > 0).count();
-    match layers.len() {
-        0 => None,
-        all if all == on_card => Some(".ffn_.*_exps.".to_owned()),
-        _ => {
-            let layers: Vec<String> = layers.iter().map(u32::to_string).collect();
-            Some(format!("blk\\.({})\\.ffn_.*_exps.", layers.join("|")))
-        }
+    match placement.experts_in_memory.last() {
+        None => String::new(),
+        Some(_) if placement.experts_in_memory.len() == on_card => " --cpu-moe".to_owned(),
+        Some(last) => format!(" --n-cpu-moe {}", last + 1),
     }
 }
 
@@ -39,7 +34,7 @@ mod tests {
     use crate::machine::LayerBytes;
 
     #[test]
-    fn experts_are_named_by_a_pattern() {
+    fn experts_stay_in_memory_by_the_layer() {
         let dense = LayerBytes { always: 1, kv: 1, ..LayerBytes::default() };
         let sparse = LayerBytes { experts: 1, ..dense };
         let needs = Needs {
@@ -56,14 +51,8 @@ mod tests {
             let placement = Placement { layers, experts_in_memory: experts_in_memory.to_vec(), bytes: 0 };
             command(&needs, &machine, &placement, streamed)
         };
-        assert_eq!(
-            of(5, &[1, 2, 3], true),
-            "llama-cli -m MODEL.gguf -c 4096 -ngl 5 -ot \".ffn_.*_exps.=CPU\" --no-repack"
-        );
-        assert_eq!(
-            of(5, &[1, 2], false),
-            "llama-cli -m MODEL.gguf -c 4096 -ngl 5 -ot \"blk\\.(1|2)\\.ffn_.*_exps.=CPU\""
-        );
+        assert_eq!(of(5, &[1, 2, 3], true), "llama-cli -m MODEL.gguf -c 4096 -ngl 5 --cpu-moe --no-repack");
+        assert_eq!(of(5, &[1, 2], false), "llama-cli -m MODEL.gguf -c 4096 -ngl 5 --n-cpu-moe 3");
         assert_eq!(of(2, &[], false), "llama-cli -m MODEL.gguf -c 4096 -ngl 2");
         let without = Machine { vram: 0, ..machine };
         let placement = Placement::default();

@@ -85,12 +85,13 @@ impl Fit {
         let mut room = rooms.card;
         let first = needs.layers.len() as u64 + 1 - placement.layers;
         let mut in_memory = 0;
-        // From the last layer on, as llama.cpp fills the card.
+        // From the last layer on, as llama.cpp fills the card, to the first that has no room: `--n-cpu-moe` counts layers.
         for (layer, bytes) in needs.layers.iter().enumerate().rev().filter(|(_, bytes)| bytes.experts > 0) {
             if placement.layers > 0 && layer as u64 >= first && bytes.experts <= room {
                 room -= bytes.experts;
                 placement.bytes += bytes.experts;
             } else {
+                room = 0;
                 in_memory += bytes.experts;
                 if layer as u64 >= first {
                     placement.experts_in_memory.insert(0, layer as u32);
