@@ -175,6 +175,17 @@ fn some_tensors_of_a_file_are_made_anew_and_the_others_stay() {
     }
     let contents = Contents::read(&mended).expect("sound");
     assert_eq!(contents.metadata["general.file_type"], gguf::Value::U32(2));
+    // What was made with importances is still said to be, and passes as it did.
+    let imatrix = fixture("tiny-r1/imatrix.gguf");
+    let low = quantize_fixture(folder.path(), "low.gguf", &["-r", "iq2_xxs", "--imatrix", text(&imatrix)]);
+    let again = folder.path().join("again.gguf");
+    let over = ["--base", text(&low), "--only", "attn_output", "-r", "q8_0", "--quiet"];
+    succeed(&[&["quantize", text(&eights), "-o", text(&again)][..], &over].concat());
+    let key = "quantpress.imatrix.sha256";
+    let [of_low, of_again] =
+        [&low, &again].map(|file| Contents::read(file).expect("sound").metadata[key].clone());
+    assert_eq!(of_low, of_again);
+    succeed(&["verify", text(&again), "--against", text(&eights), "--imatrix", text(&imatrix)]);
     let none = ["--base", text(&small), "--only", "no_such", "-r", "q8_0", "--force", "--quiet"];
     let said = fail(&[&["quantize", text(&eights), "-o", text(&mended)][..], &none].concat(), 2);
     assert!(said.contains("--only: matches no tensor"), "{said}");

@@ -245,11 +245,11 @@ fn importance_matrices() {
         ("counts-of-another-type", "not F32"),
         ("no-columns", "without weights"),
         ("no-counts", "no counts"),
-        ("no-imatrix", "general.type is None"),
+        ("no-imatrix", "general.type is not there"),
         ("offset-past-the-end", "cut short"),
         ("past-the-end", "cut short"),
         ("sums-negative", "column 0 is -1"),
-        ("type-is-a-list", "general.type is None"),
+        ("type-is-a-list", "general.type is no text"),
     ];
     refused("imatrix_gguf", &cases, plan);
 }

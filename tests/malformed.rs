@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::support::checkpoint::{Copy, with_header};
-use crate::support::{fail, text};
+use crate::support::{fail, succeed, text};
 
 const INDEX: &str = "model.safetensors.index.json";
 const WEIGHT: &str = "model.layers.1.mlp.experts.3.up_proj.weight";
@@ -298,6 +298,11 @@ fn weights_that_are_not_finite() {
         copy.edit_shard(HEAD, |shard| shard.tensor(HEAD)[20..22].copy_from_slice(&0x7f00u16.to_le_bytes()));
     };
     refused(huge, 3, &[HEAD, "row 0, column 10", "at most 65504"]);
+    // 16 bits with the range of F32 hold it.
+    let copy = Copy::new();
+    huge(&copy);
+    let output = copy.file("bf16.gguf");
+    succeed(&["quantize", text(copy.path()), "-o", text(&output), "-r", "bf16", "--quiet"]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub enum Values {
 impl Values {
     /// The values that a type of the output can hold.
     pub fn of(format: Format) -> Self {
-        if format == Format::F32 { Self::Any } else { Self::Bounded }
+        if matches!(format, Format::F32 | Format::BF16) { Self::Any } else { Self::Bounded }
     }
 
     fn allow(self, x: f32) -> bool {

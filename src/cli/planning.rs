@@ -167,7 +167,8 @@ impl Planning {
         if let (Some(only), Some(base)) = (&self.only, &self.base) {
             let base = Checkpoint::open_gguf(base)?;
             let options = Options { arch: None, ..options.clone() };
-            model = model.over(Model::plan(&base, &options)?, &|name| only.is_match(name))?;
+            let under = Model::plan(&base, &options)?.made_as(&base);
+            model = model.over(under, &|name| only.is_match(name))?;
             checkpoint = checkpoint.over(base);
         }
         let split = match (self.split, self.part) {

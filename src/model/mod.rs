@@ -89,6 +89,7 @@ impl Model {
                 let problem = format!("--arch {arch}: a GGUF file keeps its architecture");
                 return Err(Error::Argument(problem));
             }
+            options.pre.as_deref().map_or(Ok(()), tokenizer::check_pre)?;
             let mut model = from_gguf::plan(checkpoint, metadata, options);
             model.tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
             return Ok(model);

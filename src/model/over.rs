@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use super::{Model, TensorPlan};
-use crate::checkpoint::BASE;
+use crate::checkpoint::{BASE, Checkpoint};
 use crate::error::{Error, Result};
+use crate::gguf::Metadata;
 
 impl Model {
     /// The model of the file `base`, in which the tensors that are `wanted` by name come from this one. Their weights are
-    /// in [`Checkpoint::over`](crate::checkpoint::Checkpoint::over).
+    /// in [`Checkpoint::over`].
     ///
     /// # Errors
     /// If none is wanted, or this model lacks one or has it in another shape.
@@ -44,5 +45,17 @@ impl Model {
         }
         let warnings = [self.warnings, base.warnings].concat();
         Ok(Self { tensors, warnings, description: None, left_out: self.left_out, ..base })
+    }
+
+    /// The plan of a file whose importances and feedback stay said, since most of its tensors do: `verify` asks for
+    /// them.
+    #[must_use]
+    pub fn made_as(mut self, file: &Checkpoint) -> Self {
+        const ORIGIN: [&str; 3] = ["quantize.imatrix.", "quantpress.imatrix.", "quantpress.feedback."];
+        let keys = file.metadata().into_iter().flat_map(Metadata::iter);
+        for (key, value) in keys.filter(|(key, _)| ORIGIN.iter().any(|origin| key.starts_with(origin))) {
+            self.metadata.set(key, value.clone());
+        }
+        self
     }
 }

@@ -101,7 +101,7 @@ pub fn decide(
             Decision::Fixed(Choice { format: Format::F32, wanted: None, reason: reason.into() })
         } else if let Some(index) = overrides.iter().position(|o| o.pattern.is_match(&tensor.name)) {
             overridden[index] = true;
-            let reason = format!("--override {}", overrides[index]);
+            let reason = overrides[index].option();
             match overrides[index].wanted {
                 Wanted::Fixed(format) => Decision::Fixed(fitted(tensor, format, reason)),
                 Wanted::Source => Decision::Fixed(as_source(tensor, reason)),
@@ -124,8 +124,8 @@ pub fn decide(
     }
     match overridden.iter().position(|used| !used) {
         Some(index) => Err(Error::Argument(format!(
-            "--override {}: matches no tensor whose type can be chosen, or only such as an earlier one takes",
-            overrides[index]
+            "{}: matches no tensor whose type can be chosen, or only such as an earlier one takes",
+            overrides[index].option()
         ))),
         None => Ok(decisions),
     }

@@ -16,6 +16,16 @@ pub struct Override {
     pub wanted: Wanted,
 }
 
+impl Override {
+    /// As the user gave it: copies come from `--keep`, or mean the same.
+    pub fn option(&self) -> String {
+        match self.wanted {
+            Wanted::Copy => format!("--keep {}", self.pattern),
+            _ => format!("--override {self}"),
+        }
+    }
+}
+
 impl FromStr for Override {
     type Err = String;
 

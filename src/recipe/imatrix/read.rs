@@ -203,9 +203,14 @@ fn gguf(name: &str, path: &Path) -> Result<Entries> {
         tensor: Some(tensor.to_owned()),
         problem: problem.to_owned(),
     };
-    let kind = contents.metadata.get("general.type").and_then(Value::as_str);
-    if kind != Some("imatrix") {
-        let problem = format!("general.type is {kind:?}; expected \"imatrix\"");
+    let kind = contents.metadata.get("general.type");
+    if kind.and_then(Value::as_str) != Some("imatrix") {
+        let found = match kind.map(Value::as_str) {
+            Some(Some(kind)) => format!("is \"{kind}\""),
+            Some(None) => "is no text".to_owned(),
+            None => "is not there".to_owned(),
+        };
+        let problem = format!("general.type {found}; expected \"imatrix\"");
         return Err(Error::Imatrix { file: name.to_owned(), tensor: None, problem });
     }
     let mut entries = HashMap::new();
