@@ -145,8 +145,11 @@ impl Error {
         Self::Checkpoint { file: file.to_owned(), tensor: Some(tensor.to_owned()), problem: problem.into() }
     }
 
-    /// A failed system call.
+    /// A failed system call, or a wait that the user ended.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::Interrupted {
+            return Self::Interrupted;
+        }
         Self::Io { action, path: path.as_ref().to_owned(), source }
     }
 

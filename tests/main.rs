@@ -30,6 +30,8 @@ mod packed;
 mod qwen3moe;
 mod r1;
 mod readers;
+#[cfg(feature = "remote")]
+mod remote;
 mod report;
 mod resume;
 mod signals;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+#[cfg(feature = "remote")]
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use quant_kernels::Format;
@@ -15,6 +17,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::sizes::{Random, plan, possible};
+#[cfg(feature = "remote")]
+use crate::support::hub::Hub;
 use crate::support::interrupted::SmallDisk;
 use crate::support::shapes::{Declared, r1_config, tensors, write, write_tokenizer};
 use crate::support::{fail, succeed, text};
@@ -55,6 +59,30 @@ fn r1_is_planned_within_300_mb() {
     let memory = plan["peak_memory_bytes"].as_u64();
     eprintln!("R1 planned in {:.2} s with {memory:?} bytes of memory", seconds(&plan));
     assert!(memory.is_none_or(|bytes| bytes < 300_000_000), "{memory:?} bytes");
+}
+
+/// From the hub a plan reads headers, index, tokenizer, norms and samples, and no matrix.
+#[cfg(feature = "remote")]
+#[test]
+fn r1_is_planned_from_the_hub_without_its_weights() {
+    let folder = r1();
+    let hub = Hub::serving("deepseek-ai/DeepSeek-R1", folder.path());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quantpress"));
+    command.args(["plan", "hf://deepseek-ai/DeepSeek-R1", "--json"]);
+    let home = folder.path().join("home");
+    command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home).env("NO_PROXY", "127.0.0.1");
+    let run = command.output().expect("the program starts");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let far: Value = serde_json::from_slice(&run.stdout).expect("JSON");
+    let near: Value = serde_json::from_str(&succeed(&["plan", text(folder.path()), "--json"])).expect("JSON");
+    for part in ["tensors", "weights", "file_bytes", "types", "tensor_list"] {
+        assert_eq!(far[part], near[part], "{part}");
+    }
+    let [sent, requests] = [&hub.state.sent, &hub.state.requests].map(|count| count.load(Ordering::Relaxed));
+    eprintln!("R1 planned from a hub in {} s, by {requests} requests of {sent} bytes", far["seconds"]);
+    // Of headers 12 MB, of the index 8, of norms 5, of samples 4, and the tokenizer.
+    let tokenizer = folder.path().join("tokenizer.json").metadata().expect("it is there").len();
+    assert!(sent < 31_000_000 + tokenizer, "{sent} bytes, {tokenizer} of them the tokenizer");
 }
 
 #[test]

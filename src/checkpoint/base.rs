@@ -4,7 +4,6 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::{Checkpoint, Source, Tensor};
 
@@ -53,9 +52,13 @@ impl Source for Both {
         source.size(file)
     }
 
-    fn changed(&self, file: &str) -> io::Result<Option<SystemTime>> {
+    fn version(&self, file: &str) -> io::Result<Option<String>> {
         let (source, file) = self.of(file);
-        source.changed(file)
+        source.version(file)
+    }
+
+    fn buffers(&self) -> u64 {
+        self.first.buffers() + self.base.buffers()
     }
 
     fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

@@ -84,8 +84,7 @@ impl Fingerprint {
             tensors.update(format!("{:?} {:?} {:?}\n", tensor.name, tensor.dtype, tensor.shape));
         }
 
-        let mut sample = Sha256::new();
-        let mut buffer = Vec::new();
+        let mut sampled = Vec::new();
         let total = list.iter().map(|tensor| tensor.bytes).sum();
         let (mut next, mut first) = (0, 0);
         for place in places(total) {
@@ -94,11 +93,12 @@ impl Fingerprint {
                 first += list[next].bytes;
                 next += 1;
             }
-            let tensor = list[next];
             let offset = place - first;
-            buffer.resize(SAMPLE.min(tensor.bytes - offset) as usize, 0);
-            checkpoint.read_at(tensor, offset, &mut buffer)?;
-            sample.update(&buffer);
+            sampled.push((list[next], offset, SAMPLE.min(list[next].bytes - offset)));
+        }
+        let mut sample = Sha256::new();
+        for bytes in checkpoint.read_all(&sampled)? {
+            sample.update(bytes);
         }
         Ok(Self { settings: text(settings), tensors: text(tensors), sample: text(sample) })
     }

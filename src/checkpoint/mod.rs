@@ -13,13 +13,17 @@ mod index;
 mod matrix;
 mod memory;
 mod pairs;
+#[cfg(feature = "remote")]
+mod remote;
 mod seen;
 mod shards;
 mod source;
 mod stored;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use quant_kernels::Format;
 
@@ -34,12 +38,13 @@ pub use memory::Memory;
 pub(crate) use pairs::Pairs;
 pub use seen::Seen;
 use source::refuse_stand_in;
-pub use source::{Folder, Source, exists, read_file};
+pub use source::{Folder, Source, Wanted, exists, read_file};
 use stored::Stored;
 pub use stored::{Encoding, LeftOut};
 
 use crate::error::{Error, Result, Warning};
 use crate::gguf::Metadata;
+use crate::stop;
 
 /// A larger JSON file is refused; R1's index has 8.5 MB, its tokenizer 7.5 MB. Parsed, one takes about eight times its
 /// size.
@@ -89,12 +94,43 @@ pub struct Shard {
     pub header_sha256: String,
 }
 
+/// What is meant by the name of a folder that is not there.
+#[cfg(feature = "remote")]
+fn hint(folder: &Path) -> String {
+    match folder.to_str().filter(|name| remote::is_repository(name)) {
+        Some(name) => format!("; there is no such folder here, and hf://{name} is the hub's repository"),
+        None => String::new(),
+    }
+}
+
+#[cfg(not(feature = "remote"))]
+fn hint(folder: &Path) -> &'static str {
+    let remote = ["hf://", "https://", "http://"]
+        .iter()
+        .any(|scheme| folder.starts_with(scheme.trim_end_matches('/')));
+    if remote { "; this quantpress was built without the feature remote" } else { "" }
+}
+
 impl Checkpoint {
-    /// Opens a folder of safetensors, or a GGUF file, of a split any of its files.
+    /// Opens a folder of safetensors, or a GGUF file, of a split any of its files; or, with the feature `remote`,
+    /// `hf://org/name@revision`, a repository of the Hugging Face hub, and `https://host/path/`, a web server's folder.
     ///
     /// # Errors
-    /// As [`Checkpoint::open_folder`] and [`Checkpoint::open_gguf`].
+    /// As [`Checkpoint::open_folder`] and [`Checkpoint::open_gguf`]; if a remote place does not answer.
     pub fn open_path(path: &Path) -> Result<Self> {
+        Self::open_until(path, stop::never())
+    }
+
+    /// The same; reading from a remote place, which may take patience, ends when `stop` becomes true.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_path`], and [`Error::Interrupted`].
+    pub fn open_until(path: &Path, stop: &'static AtomicBool) -> Result<Self> {
+        #[cfg(feature = "remote")]
+        if let Some(address) = remote::Address::of(path)? {
+            return Self::open(remote::open(&address, stop)?);
+        }
+        let _ = stop;
         if path.is_file() { Self::open_gguf(path) } else { Self::open_folder(path) }
     }
 
@@ -123,8 +159,9 @@ impl Checkpoint {
     pub fn open_folder(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             return Err(Error::Argument(format!(
-                "{}: expected a checkpoint's folder with config.json and safetensors shards, or a GGUF file",
-                folder.display()
+                "{}: expected a checkpoint's folder with config.json and safetensors shards, or a GGUF file{}",
+                folder.display(),
+                hint(folder)
             )));
         }
         Self::open(Box::new(Folder::new(folder)))
@@ -294,13 +331,37 @@ impl Checkpoint {
     /// # Errors
     /// If the shard cannot be read, or became shorter since its header was.
     pub fn read_at(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.source.read_at(&tensor.shard, tensor.offset + offset, buffer).map_err(|e| {
-            if e.kind() == std::io::ErrorKind::UnexpectedEof {
-                let end = tensor.offset + offset + buffer.len() as u64;
-                Error::tensor(&tensor.shard, &tensor.name, format!("the file ends before its byte {end}"))
-            } else {
-                Error::io("read", self.source.path(&tensor.shard), e)
-            }
-        })
+        let end = offset + buffer.len() as u64;
+        self.source
+            .read_at(&tensor.shard, tensor.offset + offset, buffer)
+            .map_err(|e| self.unread(tensor, end, e))
+    }
+
+    /// The bytes of many pieces of tensors, each given by its offset there and its length.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_at`].
+    pub fn read_all(&self, pieces: &[(&Tensor, u64, u64)]) -> Result<Vec<Vec<u8>>> {
+        let wanted = |&(tensor, offset, length): &(&Tensor, u64, u64)| Wanted {
+            file: tensor.shard.to_string(),
+            offset: tensor.offset + offset,
+            bytes: vec![0; length as usize],
+        };
+        let mut wanted: Vec<Wanted> = pieces.iter().map(wanted).collect();
+        self.source.read_all(&mut wanted).map_err(|(index, e)| {
+            let (tensor, offset, length) = pieces[index];
+            self.unread(tensor, offset + length, e)
+        })?;
+        Ok(wanted.into_iter().map(|piece| piece.bytes).collect())
+    }
+
+    /// The error of a read that would have ended at byte `end` of a tensor.
+    fn unread(&self, tensor: &Tensor, end: u64, error: io::Error) -> Error {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            let end = tensor.offset + end;
+            Error::tensor(&tensor.shard, &tensor.name, format!("the file ends before its byte {end}"))
+        } else {
+            Error::io("read", self.source.path(&tensor.shard), error)
+        }
     }
 }

@@ -1,9 +1,8 @@
-//! Size and time of change of each shard, as they were at some moment. A fingerprint reads few of the weights;
-//! comparing these shows whether any of the others may have been written since, and costs nothing. It proves nothing:
-//! a copied shard has another time as well.
+//! Size and version of each shard (its time of change, or what a hub says), as they were at some moment. A fingerprint
+//! reads few of the weights; comparing these shows whether any of the others may have been written since, and costs
+//! nothing. It proves nothing: a copied shard has another time as well.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
@@ -11,7 +10,7 @@ use twox_hash::XxHash3_64;
 use super::Checkpoint;
 use crate::error::{Error, Result, Warning};
 
-/// A digest of size and time for each shard, by its name.
+/// A digest of size and version for each shard, by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen(BTreeMap<String, String>);
 
@@ -25,10 +24,8 @@ impl Seen {
         let one = |file: &str| {
             let io = |e| Error::io("read", source.path(file), e);
             let bytes = source.size(file).map_err(io)?;
-            let time = source.changed(file).map_err(io)?;
-            let time = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-            let time = time.map_or(0, |time| time.as_nanos());
-            let seen = XxHash3_64::oneshot(format!("{bytes} {time}").as_bytes());
+            let version = source.version(file).map_err(io)?.unwrap_or_else(|| "0".to_owned());
+            let seen = XxHash3_64::oneshot(format!("{bytes} {version}").as_bytes());
             Ok((file.to_owned(), format!("{seen:016x}")))
         };
         checkpoint.shards().iter().map(|shard| one(&shard.file)).collect::<Result<_>>().map(Self)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{MAX_JSON, SINGLE, Source, Tensor, exists, header, index, read_file, refuse_stand_in};
+use super::{MAX_JSON, SINGLE, Source, Tensor, Wanted, exists, header, index, read_file, refuse_stand_in};
 use super::{Shard, hex};
 use crate::error::{Error, Result};
 
@@ -111,8 +111,7 @@ fn shown(files: &[String]) -> String {
 fn together(source: &dyn Source, files: &[String]) -> Result<Found> {
     let mut tensors: HashMap<String, Tensor> = HashMap::new();
     let mut shards = Vec::with_capacity(files.len());
-    for file in files {
-        let (shard, found) = read_shard(source, file)?;
+    for (file, (shard, found)) in files.iter().zip(read_shards(source, files)?) {
         shards.push(shard);
         for tensor in found {
             if let Some(other) = tensors.get(&tensor.name) {
@@ -134,10 +133,11 @@ fn together(source: &dyn Source, files: &[String]) -> Result<Found> {
 fn indexed(source: &dyn Source) -> Result<Found> {
     let listed = index::parse(&read_file(source, index::INDEX, MAX_JSON)?)?;
     let files: BTreeSet<&String> = listed.values().collect();
+    let files: Vec<String> = files.into_iter().cloned().collect();
     let mut missing = Vec::new();
     for file in &files {
         if !exists(source, file)? {
-            missing.push(*file);
+            missing.push(file);
         }
     }
     if let Some(first) = missing.first() {
@@ -146,8 +146,7 @@ fn indexed(source: &dyn Source) -> Result<Found> {
     }
     let mut tensors = HashMap::with_capacity(listed.len());
     let mut shards = Vec::with_capacity(files.len());
-    for file in files {
-        let (shard, found) = read_shard(source, file)?;
+    for (file, (shard, found)) in files.iter().zip(read_shards(source, &files)?) {
         shards.push(shard);
         for tensor in found {
             // What another shard also holds, or no index lists, is not part of the model.
@@ -174,24 +173,40 @@ fn indexed(source: &dyn Source) -> Result<Found> {
     }
 }
 
-/// Reads and checks the header of one shard.
-fn read_shard(source: &dyn Source, shard: &str) -> Result<(Shard, Vec<Tensor>)> {
-    let io = |e| Error::io("read", source.path(shard), e);
-    let size = source.size(shard).map_err(io)?;
-    let mut start = vec![0; size.min(64) as usize];
-    source.read_at(shard, 0, &mut start).map_err(io)?;
-    refuse_stand_in(shard, &start)?;
-    let Some(length) = start.first_chunk().copied().map(u64::from_le_bytes) else {
-        return Err(Error::file(shard, format!("has {size} bytes; a safetensors header alone takes 8")));
+/// Reads and checks the headers of all shards, in their order: at once where they are far away.
+fn read_shards(source: &dyn Source, files: &[String]) -> Result<Vec<(Shard, Vec<Tensor>)>> {
+    let io = |file: &str, e| Error::io("read", source.path(file), e);
+    let sizes = files.iter().map(|file| source.size(file).map_err(|e| io(file, e)));
+    let sizes = sizes.collect::<Result<Vec<u64>>>()?;
+    let read = |places: &mut dyn Iterator<Item = (u64, u64)>| -> Result<Vec<Vec<u8>>> {
+        let piece = |(file, (offset, length)): (&String, (u64, u64))| Wanted {
+            file: file.clone(),
+            offset,
+            bytes: vec![0; length as usize],
+        };
+        let mut wanted: Vec<Wanted> = files.iter().zip(places).map(piece).collect();
+        source.read_all(&mut wanted).map_err(|(index, e)| io(&files[index], e))?;
+        Ok(wanted.into_iter().map(|piece| piece.bytes).collect())
     };
-    if length > header::MAX_HEADER || length > size - 8 {
-        let problem = format!("says its header has {length} bytes, but {} follow", size - 8);
-        return Err(Error::file(shard, problem));
+    let mut lengths = Vec::with_capacity(files.len());
+    let starts = read(&mut sizes.iter().map(|&size| (0, size.min(64))))?;
+    for ((file, start), &size) in files.iter().zip(starts).zip(&sizes) {
+        refuse_stand_in(file, &start)?;
+        let Some(length) = start.first_chunk().copied().map(u64::from_le_bytes) else {
+            return Err(Error::file(file, format!("has {size} bytes; a safetensors header alone takes 8")));
+        };
+        if length > header::MAX_HEADER || length > size - 8 {
+            let problem = format!("says its header has {length} bytes, but {} follow", size - 8);
+            return Err(Error::file(file, problem));
+        }
+        lengths.push(length);
     }
-    let mut json = vec![0; length as usize];
-    source.read_at(shard, 8, &mut json).map_err(io)?;
-    let tensors = header::parse(shard, &json, size)?;
-    Ok((Shard { file: shard.to_owned(), bytes: size, header_sha256: hex(&json) }, tensors))
+    let headers = read(&mut lengths.iter().map(|&length| (8, length)))?;
+    let shard = |((file, json), &bytes): ((&String, Vec<u8>), &u64)| {
+        let tensors = header::parse(file, &json, bytes)?;
+        Ok((Shard { file: file.clone(), bytes, header_sha256: hex(&json) }, tensors))
+    };
+    files.iter().zip(headers).zip(&sizes).map(shard).collect()
 }
 
 #[cfg(test)]

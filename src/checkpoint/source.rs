@@ -34,12 +34,29 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// If the folder cannot be read.
     fn files(&self, folder: &str) -> io::Result<Vec<String>>;
 
-    /// When the file was written last, where that is known.
+    /// What tells one version of the file from another without a look inside, where that is known: a local file's is
+    /// when it was written last, in nanoseconds.
     ///
     /// # Errors
     /// If it is not there, or the system call fails.
-    fn changed(&self, _file: &str) -> io::Result<Option<SystemTime>> {
+    fn version(&self, _file: &str) -> io::Result<Option<String>> {
         Ok(None)
+    }
+
+    /// Reads all these pieces, at once where that takes less time.
+    ///
+    /// # Errors
+    /// As [`Source::read_at`], with the number of the piece.
+    fn read_all(&self, wanted: &mut [Wanted]) -> Result<(), (usize, io::Error)> {
+        let mut pieces = wanted.iter_mut().enumerate();
+        pieces.try_for_each(|(index, piece)| {
+            self.read_at(&piece.file, piece.offset, &mut piece.bytes).map_err(|error| (index, error))
+        })
+    }
+
+    /// Bytes of memory that it takes for reading ahead.
+    fn buffers(&self) -> u64 {
+        0
     }
 
     /// The range will not be read again: whatever is cached of it may go.
@@ -47,6 +64,17 @@ pub trait Source: Send + Sync + fmt::Debug {
 
     /// The file's place, as messages name it.
     fn path(&self, file: &str) -> PathBuf;
+}
+
+/// A piece of a file to be read, and the room for its bytes.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The file.
+    pub file: String,
+    /// Where the piece begins.
+    pub offset: u64,
+    /// As long as the piece.
+    pub bytes: Vec<u8>,
 }
 
 /// Reads a whole small file; `limit` bounds what a hostile size can allocate.
@@ -198,9 +226,11 @@ impl Source for Folder {
         Ok(names)
     }
 
-    fn changed(&self, file: &str) -> io::Result<Option<SystemTime>> {
+    fn version(&self, file: &str) -> io::Result<Option<String>> {
         // By the name: the shard may have been replaced since it was opened.
-        std::fs::metadata(self.root.join(file))?.modified().map(Some)
+        let time = std::fs::metadata(self.root.join(file))?.modified()?;
+        let time = time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        Ok(time.map(|time| time.as_nanos().to_string()))
     }
 
     fn forget(&self, file: &str, range: Range<u64>) {

@@ -28,7 +28,7 @@ use crate::sensitivity::{DEFAULT_TYPES, Probed, Sampling, Table, measure};
 /// Measure importances: run the checkpoint over a text, a layer at a time, and write an importance matrix
 #[derive(Debug, Args)]
 pub struct Calibrate {
-    /// Folder of the checkpoint, or a GGUF file of it
+    /// Folder of the checkpoint, a GGUF file of it, or hf://org/name[@revision]
     checkpoint: PathBuf,
 
     /// The importance matrix to write. What is finished is kept in FILE.calibrating until then; the same command goes
@@ -84,7 +84,7 @@ impl Calibrate {
         interrupt::flag();
         let memory = self.text.memory();
         self.check_files()?;
-        let checkpoint = Checkpoint::open_path(&self.checkpoint)?;
+        let checkpoint = Checkpoint::open_until(&self.checkpoint, interrupt::flag())?;
         let has_table = self.has_table(&checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let description = model.describe()?;

@@ -22,7 +22,7 @@ use crate::report::{about, peak_memory};
 /// Compare a finished file with its checkpoint on a text: perplexity, KL divergence, error after every layer
 #[derive(Debug, Args)]
 pub struct Evaluate {
-    /// Folder of the checkpoint, or a GGUF file of it
+    /// Folder of the checkpoint, a GGUF file of it, or hf://org/name[@revision]
     checkpoint: PathBuf,
 
     /// The GGUF file made of it, or any of its split files
@@ -50,7 +50,7 @@ impl Evaluate {
         let start = Instant::now();
         let memory = self.text.memory();
         let file = ModelFile::open(&self.file)?;
-        let checkpoint = Checkpoint::open_path(&self.checkpoint)?;
+        let checkpoint = Checkpoint::open_until(&self.checkpoint, interrupt::flag())?;
         let of_file = Some(file.description.arch).filter(|arch| Model::can_be(&checkpoint, arch));
         let arch = of_file.map(str::to_owned);
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), arch, ..Options::default() })?;

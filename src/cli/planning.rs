@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use regex::Regex;
 
+use super::interrupt;
 use super::machine::MachineArguments;
 use super::outputs::{self, Files};
 use super::size::{self, Part};
@@ -22,7 +23,8 @@ use crate::recipe::{
 #[derive(Debug, Args)]
 pub struct Planning {
     /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8); or a GGUF file of
-    /// any architecture, of a split any of its files
+    /// any architecture, of a split any of its files; or hf://org/name[@revision], a repository of the Hugging Face
+    /// hub, or https://host/folder/, read where they are
     checkpoint: PathBuf,
 
     /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, q4_k_m without
@@ -151,7 +153,7 @@ impl Planning {
             return Err(Error::Recipe { recipe: recipe.name, problem: problem.into() });
         }
         let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
-        let mut checkpoint = Checkpoint::open_path(&self.checkpoint)?;
+        let mut checkpoint = Checkpoint::open_until(&self.checkpoint, interrupt::flag())?;
         let overrides: Vec<Override> = self.keep.into_iter().chain(self.overrides).collect();
         let options = Options {
             keep_mtp: self.keep_mtp,

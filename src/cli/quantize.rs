@@ -43,13 +43,13 @@ pub struct Quantize {
     device: DeviceArgs,
 
     /// Threads [default: all]; the file's bytes do not depend on it
-    #[arg(short, long, value_parser = thread_count())]
+    #[arg(short, long, value_parser = thread_count(), env = "QUANTPRESS_THREADS", hide_env_values = true)]
     threads: Option<u16>,
 
     /// Memory for buffers; what is needed besides is the checkpoint's headers and the tokenizer [default: 32MB and
     /// 16MB for each thread]. With --feedback for hidden states and covariances, one block of weights coming on top
     /// [default: 4GB]
-    #[arg(long, value_name = "SIZE", value_parser = size::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = size::bytes, env = "QUANTPRESS_MEMORY", hide_env_values = true)]
     memory: Option<u64>,
 
     /// Forget what an interrupted run has done and begin anew
@@ -124,6 +124,7 @@ impl Quantize {
 
         let progress = Progress::new(style);
         let listener = |event| progress.event(event);
+        let memory = || default_memory(threads) + planned.checkpoint.source().buffers();
         let job = Job {
             store: &planned.checkpoint,
             checkpoint: &planned.checkpoint,
@@ -132,7 +133,7 @@ impl Quantize {
             output: &self.output,
             part: planned.part,
             threads,
-            memory: self.memory.unwrap_or_else(|| default_memory(threads)),
+            memory: self.memory.unwrap_or_else(memory),
             restart: self.restart,
             force: self.force,
             strict: planned.strict,

@@ -37,7 +37,7 @@ pub struct Verify {
     imatrix: Option<PathBuf>,
 
     /// Threads [default: all]; the answer does not depend on it
-    #[arg(short, long, value_parser = thread_count())]
+    #[arg(short, long, value_parser = thread_count(), env = "QUANTPRESS_THREADS", hide_env_values = true)]
     threads: Option<u16>,
 
     /// List every tensor
@@ -60,7 +60,7 @@ impl Verify {
         let mut checked = check(&self.file, threads, stop)?;
         let mut compared = None;
         if let Some(folder) = &self.against {
-            let checkpoint = Checkpoint::open_path(folder)?;
+            let checkpoint = Checkpoint::open_until(folder, stop)?;
             let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
             let compare = Compare { checkpoint: &checkpoint, imatrix: imatrix.as_ref(), threads, stop };
             let (tensors, more) = against(&checked, compare)?;

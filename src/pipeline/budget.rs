@@ -24,6 +24,17 @@ pub fn default_memory(threads: usize) -> u64 {
 }
 
 impl Budget {
+    /// The same of what `memory` leaves beside the buffers of a source that reads ahead.
+    ///
+    /// # Errors
+    /// As [`Budget::new`].
+    pub fn beside(buffers: u64, memory: u64, threads: usize, needs: Needs) -> Result<Self> {
+        Self::new(memory.saturating_sub(buffers), threads, needs).map_err(|error| match error {
+            Error::Memory { needed, .. } => Error::Memory { given: memory, needed: needed + buffers },
+            error => error,
+        })
+    }
+
     /// Divides `memory` bytes: first the threads with three pieces for each, being read, quantized and written; what
     /// is left is for reading ahead. Fewer threads where it is not enough.
     ///
@@ -64,5 +75,8 @@ mod tests {
     fn too_little_for_one_thread_is_an_error() {
         let error = Budget::new(12, 2, NEEDS).expect_err("too little").to_string();
         assert!(error.contains("12 bytes") && error.contains("need 13"), "{error}");
+        let error = Budget::beside(100, 112, 2, NEEDS).expect_err("too little").to_string();
+        assert!(error.contains("112 bytes") && error.contains("need 113"), "{error}");
+        assert_eq!(Budget::beside(100, 126, 7, NEEDS).expect("enough"), Budget { threads: 2, pieces: 6 });
     }
 }

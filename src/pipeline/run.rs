@@ -133,7 +133,7 @@ impl<'a> Job<'a> {
             output,
             part: None,
             threads,
-            memory: default_memory(threads),
+            memory: default_memory(threads) + checkpoint.source().buffers(),
             restart: false,
             force: false,
             strict: false,
@@ -205,7 +205,7 @@ pub fn run(job: &Job) -> Result<Made> {
 pub fn run_by(job: &Job, method: &dyn Method) -> Result<Made> {
     let plan = job.plan;
     let work = Work::new(job.store, plan, job.tensors())?;
-    let budget = Budget::new(job.memory, job.threads, work.needs)?;
+    let budget = Budget::beside(job.checkpoint.source().buffers(), job.memory, job.threads, work.needs)?;
     let weights: u64 = work.all(plan).map(|unit| unit.weights(plan)).sum();
     let tensors: u64 = job.tensors().map(|tensor| plan.bytes(tensor)).sum();
     let made = Made {

@@ -2,6 +2,8 @@
 
 pub mod checkpoint;
 pub mod families;
+#[cfg(feature = "remote")]
+pub mod hub;
 #[cfg(unix)]
 pub mod interrupted;
 pub mod pieces;

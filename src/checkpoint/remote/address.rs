@@ -1,0 +1,101 @@
+//! What a user writes in place of a folder: `hf://org/name@revision`, or the address of a folder on a web server. Pure.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The branch that is meant where none is named.
+const MAIN: &str = "main";
+
+/// The scheme of the Hugging Face hub.
+const HUB: &str = "hf://";
+
+/// Schemes of web servers.
+const WEB: [&str; 2] = ["https://", "http://"];
+
+/// Where a remote checkpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A repository of models.
+    Hub {
+        /// `org/name`.
+        repository: String,
+        /// A branch, a tag or a commit.
+        revision: String,
+    },
+    /// A folder of a web server; the address ends with a slash.
+    Web(String),
+}
+
+impl Address {
+    /// The address that a path is; None for a path of this machine.
+    ///
+    /// # Errors
+    /// If it begins as an address and goes on as none.
+    pub fn of(path: &Path) -> Result<Option<Self>> {
+        let Some(text) = path.to_str() else { return Ok(None) };
+        if let Some(rest) = text.strip_prefix(HUB) {
+            return Self::of_hub(text, rest).map(Some);
+        }
+        let Some(rest) = WEB.iter().find_map(|scheme| text.strip_prefix(scheme)) else { return Ok(None) };
+        let host = rest.split('/').next().unwrap_or_default();
+        if host.is_empty() || text.contains(['?', '#', ' ']) {
+            let problem = "expected the address of a folder, as in https://host/models/name/";
+            return Err(Error::Argument(format!("{text}: {problem}")));
+        }
+        Ok(Some(Self::Web(format!("{}/", text.trim_end_matches('/')))))
+    }
+
+    fn of_hub(text: &str, rest: &str) -> Result<Self> {
+        let (repository, revision) = rest.trim_end_matches('/').split_once('@').unwrap_or((rest, MAIN));
+        let repository = repository.trim_end_matches('/');
+        if !is_repository(repository) || revision.is_empty() || revision.contains(char::is_whitespace) {
+            let problem = "expected hf://org/name, or hf://org/name@revision for another branch, tag or commit than main";
+            return Err(Error::Argument(format!("{text}: {problem}")));
+        }
+        Ok(Self::Hub { repository: repository.to_owned(), revision: revision.to_owned() })
+    }
+}
+
+/// Whether a name may be a repository's: two parts of letters, digits, dots, hyphens and underscores.
+pub fn is_repository(name: &str) -> bool {
+    let part = |part: &str| {
+        (1..=96).contains(&part.len())
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && !part.starts_with(['.', '-'])
+            && !part.ends_with(['.', '-'])
+    };
+    name.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<Option<Address>> {
+        Address::of(Path::new(text))
+    }
+
+    #[test]
+    fn addresses_are_told_from_paths() {
+        let hub = |repository: &str, revision: &str| {
+            Some(Address::Hub { repository: repository.into(), revision: revision.into() })
+        };
+        let r1 = "deepseek-ai/DeepSeek-R1";
+        assert_eq!(of("hf://deepseek-ai/DeepSeek-R1").expect("sound"), hub(r1, "main"));
+        assert_eq!(of("hf://deepseek-ai/DeepSeek-R1/").expect("sound"), hub(r1, "main"));
+        assert_eq!(of("hf://deepseek-ai/DeepSeek-R1@refs/pr/7").expect("sound"), hub(r1, "refs/pr/7"));
+        let web = Some(Address::Web("https://host:8080/a/b/".into()));
+        assert_eq!(of("https://host:8080/a/b").expect("sound"), web);
+        assert_eq!(of("https://host:8080/a/b/").expect("sound"), web);
+        for path in ["deepseek-ai/DeepSeek-R1", "/models/r1", "hf:/x/y", "file://x"] {
+            assert_eq!(of(path).expect("a path"), None, "{path}");
+        }
+        for wrong in
+            ["hf://", "hf://r1", "hf://a/b/c", "hf://a/b@", "hf://a/.b", "https://", "https://host/a?b=c"]
+        {
+            let error = of(wrong).expect_err(wrong).to_string();
+            assert!(error.starts_with(wrong) && error.contains("expected"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Checkpoints that are not on this machine: a repository of the Hugging Face hub, or a folder of a web server. Files are
+//! read where they lie, in ranges, and nothing is written to this machine's disk.
+
+mod address;
+mod blocks;
+mod client;
+mod hub;
+mod patience;
+mod web;
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+pub use address::{Address, is_repository};
+use blocks::{Blocks, Fetch, Shape};
+use client::Client;
+use hub::Hub;
+use web::Web;
+
+use super::source::{Folder, Source, Wanted};
+use crate::error::{Error, Result};
+
+/// Short reads that are made at once, where many are known: headers and samples.
+const AT_ONCE: usize = 8;
+
+/// What stays as it is in the path of an address.
+const IN_PATHS: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A path as a part of an address.
+fn encoded(path: &str) -> String {
+    utf8_percent_encode(path, IN_PATHS).to_string()
+}
+
+/// The place of a remote checkpoint.
+#[derive(Debug)]
+enum Site {
+    Hub(Hub),
+    Web(Web),
+}
+
+impl Fetch for Site {
+    fn fetch(&self, file: &str, range: Range<u64>, room: Vec<u8>) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Hub(hub) => hub.fetch(file, range, room),
+            Self::Web(web) => web.fetch(file, range, room),
+        }
+    }
+}
+
+/// A remote checkpoint's files.
+#[derive(Debug)]
+pub struct Remote {
+    site: Arc<Site>,
+    blocks: Blocks<Site>,
+    /// Files of the same commit that the hub's own programs have downloaded.
+    cache: Option<Folder>,
+    /// How messages name it: `hf://org/name@commit`.
+    name: String,
+}
+
+/// Opens a remote checkpoint's files: of a repository at the commit that its revision is now. What the hub's own
+/// programs have in their cache is read there, and all of it if HF_HUB_OFFLINE is set. `stop` ends waiting.
+///
+/// # Errors
+/// If the place does not answer, or has no such repository for this user.
+pub fn open(address: &Address, stop: &'static AtomicBool) -> Result<Box<dyn Source>> {
+    let client = Client::new(stop);
+    let (site, cache, name) = match address {
+        Address::Web(url) => (Site::Web(Web::new(client, url.clone())), None, url.clone()),
+        Address::Hub { repository, revision } => {
+            let cached = hub::cached(repository);
+            let named = format!("hf://{repository}@{revision}");
+            if hub::is_offline() {
+                let found = cached.and_then(|folder| {
+                    let commit = hub::cached_commit(&folder, revision)?;
+                    Some(folder.join("snapshots").join(commit)).filter(|snapshot| snapshot.is_dir())
+                });
+                let absent =
+                    || io::Error::other("HF_HUB_OFFLINE is set, and the hub's cache does not have it");
+                let snapshot = found.ok_or_else(|| Error::io("read", &named, absent()))?;
+                return Ok(Box::new(Folder::new(&snapshot)));
+            }
+            let hub = Hub::open(client, repository, revision).map_err(|e| Error::io("read", &named, e))?;
+            let snapshot = cached.map(|folder| folder.join("snapshots").join(hub.commit()));
+            let cache = snapshot.filter(|snapshot| snapshot.is_dir()).map(|snapshot| Folder::new(&snapshot));
+            let name = format!("hf://{repository}@{}", hub.commit());
+            (Site::Hub(hub), cache, name)
+        }
+    };
+    let site = Arc::new(site);
+    let blocks = Blocks::new(Arc::clone(&site), Shape::USUAL);
+    Ok(Box::new(Remote { site, blocks, cache, name }))
+}
+
+impl Remote {
+    /// Size and version of a file.
+    fn find(&self, file: &str) -> io::Result<(u64, String)> {
+        let found = match &*self.site {
+            Site::Hub(hub) => hub.files().get(file).map(|found| (found.size, found.oid.clone())),
+            Site::Web(web) => web.file(file)?.map(|found| (found.size, found.version)),
+        };
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The cache, if it has the whole file.
+    fn cached(&self, file: &str, size: u64) -> Option<&Folder> {
+        self.cache.as_ref().filter(|cache| cache.size(file).is_ok_and(|found| found == size))
+    }
+}
+
+impl Source for Remote {
+    fn size(&self, file: &str) -> io::Result<u64> {
+        self.find(file).map(|(size, _)| size)
+    }
+
+    fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let size = self.size(file)?;
+        match self.cached(file, size) {
+            Some(cache) => cache.read_at(file, offset, buffer),
+            None => self.blocks.read_at(file, size, offset, buffer),
+        }
+    }
+
+    fn read_all(&self, wanted: &mut [Wanted]) -> Result<(), (usize, io::Error)> {
+        let share = wanted.len().div_ceil(AT_ONCE).max(1);
+        thread::scope(|scope| {
+            let read = |(number, share_of): (usize, &mut [Wanted])| -> Result<(), (usize, io::Error)> {
+                for (index, piece) in share_of.iter_mut().enumerate() {
+                    let read = self.read_at(&piece.file, piece.offset, &mut piece.bytes);
+                    read.map_err(|error| (number * share + index, error))?;
+                }
+                Ok(())
+            };
+            let readers: Vec<_> =
+                wanted.chunks_mut(share).enumerate().map(|part| scope.spawn(move || read(part))).collect();
+            let join = |reader: thread::ScopedJoinHandle<_>| {
+                reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            readers.into_iter().try_for_each(join)
+        })
+    }
+
+    fn files(&self, folder: &str) -> io::Result<Vec<String>> {
+        let Site::Hub(hub) = &*self.site else { return Ok(Vec::new()) };
+        let inside = |path: &str| match folder {
+            "" => Some(path.to_owned()),
+            folder => path.strip_prefix(folder)?.strip_prefix('/').map(str::to_owned),
+        };
+        Ok(hub.files().keys().filter_map(|path| inside(path)).filter(|name| !name.contains('/')).collect())
+    }
+
+    fn version(&self, file: &str) -> io::Result<Option<String>> {
+        self.find(file).map(|(_, version)| Some(version))
+    }
+
+    fn buffers(&self) -> u64 {
+        Shape::USUAL.bytes()
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        format!("{}/{file}", self.name.trim_end_matches('/')).into()
+    }
+}

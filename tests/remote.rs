@@ -1,0 +1,235 @@
+//! Checkpoints of a hub and of a web server: the same bytes as from disk, whatever goes wrong on the way, and nothing on
+//! this machine's disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::checkpoint::Copy;
+use crate::support::hub::{Hub, commit, web};
+#[cfg(unix)]
+use crate::support::interrupted::SLOWLY;
+use crate::support::{FAST, fixture, quantize_fixture, text};
+
+const ADDRESS: &str = "hf://tiny/R1";
+
+/// A hub with a checkpoint, and a folder for what the program writes.
+struct Bench {
+    hub: Hub,
+    folder: TempDir,
+}
+
+impl Bench {
+    fn serving(checkpoint: &Path) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        Self { hub: Hub::serving("tiny/R1", checkpoint), folder }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quantpress"));
+        // Nothing of this machine's user.
+        for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME"] {
+            command.env_remove(name);
+        }
+        command
+            .env("HF_ENDPOINT", &self.hub.endpoint)
+            .env("HF_HOME", self.at("home"))
+            .env("NO_PROXY", "127.0.0.1");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().expect("the program starts")
+    }
+
+    fn quantize(&self, name: &str, more: &[&str]) -> Vec<u8> {
+        let output = self.at(name);
+        succeeded(&self.run(&[&["quantize", ADDRESS, "-o", text(&output), "-r", FAST, "-q"], more].concat()));
+        fs::read(output).expect("read")
+    }
+
+    fn expected(&self) -> Vec<u8> {
+        fs::read(quantize_fixture(self.folder.path(), "expected.gguf", &["-r", FAST])).expect("read")
+    }
+}
+
+#[track_caller]
+fn succeeded(run: &Output) -> (String, String) {
+    let [stdout, stderr] =
+        [&run.stdout, &run.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    assert!(run.status.success(), "{:?}: {stderr}", run.status);
+    (stdout, stderr)
+}
+
+#[track_caller]
+fn failed(run: &Output, code: i32, words: &[&str]) {
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(code), "{stderr}");
+    words.iter().for_each(|word| assert!(stderr.contains(word), "\"{word}\" is not in: {stderr}"));
+}
+
+#[test]
+fn the_bytes_are_those_of_the_local_checkpoint() {
+    let bench = Bench::serving(&fixture("tiny-r1"));
+    *bench.hub.state.token.lock().expect("sound") = Some("hf_secret".into());
+    let output = bench.at("a.gguf");
+    let arguments = ["quantize", ADDRESS, "-o", text(&output), "-r", FAST, "-q"];
+    let mut command = bench.command();
+    succeeded(&command.env("HF_TOKEN", "hf_secret").args(arguments).output().expect("it starts"));
+    assert!(fs::read(&output).expect("read") == bench.expected());
+    assert!(!bench.hub.state.leaked.load(Ordering::Relaxed), "the token is the hub's alone");
+    // Shards come once, and nothing is kept of them.
+    let shards: u64 = fs::read_dir(fixture("tiny-r1"))
+        .expect("read")
+        .map(|file| file.expect("a file").metadata().expect("there").len())
+        .sum();
+    let sent = bench.hub.state.sent.load(Ordering::Relaxed);
+    assert!(sent < shards + shards / 4, "{sent} of {shards}");
+    assert!(!bench.at("home").exists());
+    let checked = bench
+        .command()
+        .env("HF_TOKEN", "hf_secret")
+        .args(["verify", text(&output), "--against", ADDRESS])
+        .output();
+    succeeded(&checked.expect("it starts"));
+}
+
+#[test]
+fn whatever_fails_is_tried_again() {
+    let bench = Bench::serving(&fixture("tiny-r1"));
+    // Every fourth request, in four ways, and addresses that expire after five uses.
+    bench.hub.state.fails.store(4, Ordering::Relaxed);
+    bench.hub.state.uses.store(5, Ordering::Relaxed);
+    assert!(bench.quantize("a.gguf", &[]) == bench.expected());
+    assert!(bench.hub.state.requests.load(Ordering::Relaxed) > 20);
+}
+
+#[cfg(unix)]
+#[test]
+fn killed_it_goes_on_though_the_branch_has_moved() {
+    let copy = Copy::new();
+    let bench = Bench::serving(copy.path());
+    let output = bench.at("a.gguf");
+    let mut arguments = vec!["quantize", ADDRESS, "-o", text(&output), "-r", FAST, "--json"];
+    // Room for what is read ahead besides.
+    arguments.extend(SLOWLY.map(|argument| if argument == "6MB" { "90MB" } else { argument }));
+    let killed = || {
+        let run = bench.command().env("QUANTPRESS_AT", "recorded:30:kill").args(&arguments).output();
+        assert!(run.expect("it starts").status.code().is_none(), "it ended too soon");
+    };
+    killed();
+    // Another commit, of a README alone.
+    let next = Copy::new();
+    next.write("README.md", b"# Tiny");
+    bench.hub.state.commits.lock().expect("sound").push((commit(0xa2), next.path().to_owned()));
+    let (stdout, stderr) = succeeded(&bench.run(&arguments));
+    assert!(!stdout.contains("\"done_before\":0") && !stderr.contains("warning"), "{stdout}{stderr}");
+    assert!(fs::read(&output).expect("read") == bench.expected());
+    // And one of other weights: what was made of that shard is made again, and said.
+    fs::remove_file(&output).expect("removed");
+    fs::remove_file(bench.at("a.gguf.json")).expect("removed");
+    killed();
+    let other = Copy::new();
+    let expert = "model.layers.4.mlp.experts.9.up_proj.weight";
+    other.edit_shard(expert, |shard| shard.tensor(expert)[1000..1100].fill(0x38));
+    bench.hub.state.commits.lock().expect("sound").push((commit(0xa3), other.path().to_owned()));
+    let (_, stderr) = succeeded(&bench.run(&arguments));
+    assert!(stderr.contains("since this work began") && stderr.contains(&other.shard_of(expert)), "{stderr}");
+    let expected = bench.at("other.gguf");
+    crate::support::succeed(&["quantize", text(other.path()), "-o", text(&expected), "-r", FAST, "-q"]);
+    assert!(fs::read(&output).expect("read") == fs::read(expected).expect("read"));
+    // The first commit is still to be had.
+    let first = bench.at("first.gguf");
+    let named = format!("{ADDRESS}@{}", commit(0xa1));
+    succeeded(&bench.run(&["quantize", &named, "-o", text(&first), "-r", FAST, "-q"]));
+    assert!(fs::read(first).expect("read") == bench.expected());
+}
+
+#[test]
+fn a_text_runs_through_it() {
+    let bench = Bench::serving(&fixture("tiny-r1"));
+    let [far, near] = ["far.gguf", "near.gguf"].map(|name| bench.at(name));
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+    for (address, output) in [(ADDRESS, &far), (text(&checkpoint), &near)] {
+        let arguments = ["calibrate", address, "-o", text(output), "--text", text(&words), "-q"];
+        succeeded(&bench.run(&[&arguments[..], &["--context", "64", "--chunks", "1"]].concat()));
+    }
+    assert!(fs::read(far).expect("read") == fs::read(near).expect("read"));
+}
+
+#[test]
+fn a_folder_of_a_web_server_is_read_as_well() {
+    let bench = Bench::serving(&fixture("tiny-r1"));
+    let address = web(&fixture("tiny-r1"));
+    let output = bench.at("a.gguf");
+    succeeded(&bench.run(&["quantize", &address, "-o", text(&output), "-r", FAST, "-q"]));
+    assert!(fs::read(&output).expect("read") == bench.expected());
+    let absent = format!("{address}/elsewhere");
+    failed(&bench.run(&["plan", &absent]), 1, &["elsewhere/config.json", "cannot read"]);
+}
+
+#[test]
+fn what_the_hubs_own_programs_have_is_read_there() {
+    let bench = Bench::serving(&fixture("tiny-r1"));
+    let cache = bench.at("home/hub/models--tiny--R1");
+    let snapshot = cache.join("snapshots").join(commit(0xa1));
+    fs::create_dir_all(&snapshot).expect("folders");
+    fs::create_dir_all(cache.join("refs")).expect("folders");
+    fs::write(cache.join("refs/main"), commit(0xa1)).expect("written");
+    let copied = |file: &str| fs::copy(fixture("tiny-r1").join(file), snapshot.join(file)).expect("copied");
+    // Half of the shards are here.
+    for file in ["model-00001-of-000004.safetensors", "model-00003-of-000004.safetensors"] {
+        copied(file);
+    }
+    assert!(bench.quantize("a.gguf", &[]) == bench.expected());
+    let sent = bench.hub.state.sent.load(Ordering::Relaxed);
+    assert!(sent < 15_000_000, "{sent} bytes were sent");
+    // All of them, and no hub.
+    for file in fs::read_dir(fixture("tiny-r1")).expect("read") {
+        copied(&file.expect("a file").file_name().into_string().expect("a name"));
+    }
+    let output = bench.at("b.gguf");
+    let mut command = bench.command();
+    command.env("HF_HUB_OFFLINE", "1").env("HF_ENDPOINT", "http://127.0.0.1:9");
+    succeeded(
+        &command
+            .args(["quantize", ADDRESS, "-o", text(&output), "-r", FAST, "-q"])
+            .output()
+            .expect("it starts"),
+    );
+    assert!(fs::read(&output).expect("read") == bench.expected());
+    let run = bench.command().env("HF_HUB_OFFLINE", "1").args(["plan", "hf://tiny/other"]).output();
+    failed(&run.expect("it starts"), 1, &["hf://tiny/other", "HF_HUB_OFFLINE"]);
+}
+
+#[test]
+fn errors_say_what_a_user_can_do() {
+    let bench = Bench::serving(&fixture("tiny-r1"));
+    failed(&bench.run(&["plan", "hf://tiny"]), 2, &["hf://org/name"]);
+    failed(
+        &bench.run(&["plan", "hf://tiny/R1@v9"]),
+        1,
+        &["hf://tiny/R1@v9", "RevisionNotFound", "no such repository"],
+    );
+    failed(&bench.run(&["plan", "hf://tiny/other"]), 1, &["RepoNotFound", "HF_TOKEN"]);
+    // A name without its scheme, where no folder has it.
+    failed(&bench.run(&["plan", "tiny/R1"]), 2, &["hf://tiny/R1 is the hub's repository"]);
+    *bench.hub.state.token.lock().expect("sound") = Some("hf_secret".into());
+    failed(&bench.run(&["plan", ADDRESS]), 1, &["401", "GatedRepo", "HF_TOKEN"]);
+    let wrong = bench.command().env("HF_TOKEN", "hf_other").args(["plan", ADDRESS]).output();
+    failed(&wrong.expect("it starts"), 1, &["403", "GatedRepo", "page says how"]);
+    // The token of hf auth login.
+    fs::create_dir_all(bench.at("home")).expect("a folder");
+    fs::write(bench.at("home/token"), "hf_secret\n").expect("written");
+    let (stdout, _) = succeeded(&bench.run(&["plan", ADDRESS, "--json"]));
+    let plan: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(plan["tensors"], 88);
+}
