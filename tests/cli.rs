@@ -20,6 +20,8 @@ fn help_is_the_golden_text() {
         &["verify", "--help"],
         &["report", "--help"],
         &["bench", "--help"],
+        &["completions", "--help"],
+        &["man", "--help"],
     ] {
         found.push_str(&format!("$ quantpress {}\n", arguments.join(" ")));
         found.push_str(&succeed(arguments));
@@ -234,5 +236,46 @@ fn wrong_recipes_and_overrides_are_refused() {
     ] {
         fs::write(&recipe, rules).expect("written");
         refused(&["--recipe", text(&recipe)], &[words]);
+    }
+}
+
+#[test]
+fn shells_and_manual_readers_know_every_command() {
+    let folder = TempDir::new().expect("a temporary folder");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = succeed(&["completions", shell]);
+        for word in ["quantize", "calibrate", "imatrix", "sensitivity"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    succeed(&["man", text(folder.path())]);
+    for command in
+        ["quantize", "plan", "calibrate", "evaluate", "inspect", "verify", "report", "bench", "man"]
+    {
+        let page = folder.path().join(format!("quantpress-{command}.1"));
+        let page = fs::read_to_string(&page).expect("a page");
+        assert!(page.contains(".SH SYNOPSIS") && page.contains(".SH OPTIONS"), "{command}");
+    }
+    let absent = folder.path().join("absent");
+    assert!(fail(&["man", text(&absent)], 1).contains("no such folder"));
+    assert!(fail(&["completions", "sh"], 2).contains("possible values"));
+    let version = succeed(&["--version"]);
+    assert!(version.starts_with("quantpress 0.1.0\n") && version.contains("instructions: "), "{version}");
+    assert_eq!(succeed(&["-V"]), "quantpress 0.1.0\n");
+}
+
+#[test]
+fn variables_stand_in_for_options() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let output = folder.path().join("out.gguf");
+    for (threads, memory, words) in
+        [("0", "1GB", "'0' for '--threads"), ("2", "100KB", "--memory is 100000 bytes")]
+    {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quantpress"));
+        command.env("QUANTPRESS_THREADS", threads).env("QUANTPRESS_MEMORY", memory);
+        let run = command.args(["quantize", text(&fixture("tiny-r1")), "-o", text(&output)]).output();
+        let run = run.expect("the program starts");
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.code() == Some(2) && stderr.contains(words), "{stderr}");
     }
 }

@@ -41,7 +41,7 @@ pub struct Bench {
     importance: Option<PathBuf>,
 
     /// Threads [default: one, then all]
-    #[arg(short, long, value_parser = thread_count())]
+    #[arg(short, long, value_parser = thread_count(), env = "QUANTPRESS_THREADS", hide_env_values = true)]
     threads: Option<u16>,
 
     /// Write the encoded blocks, row after row; with one type

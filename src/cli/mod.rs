@@ -4,6 +4,8 @@ mod bench;
 mod calibrate;
 mod device;
 mod evaluate;
+#[cfg(test)]
+mod examples;
 mod feedback;
 mod inspect;
 mod interrupt;
@@ -14,6 +16,7 @@ mod planning;
 mod progress;
 mod quantize;
 mod report;
+mod shell;
 mod size;
 mod sizing;
 mod text;
@@ -34,7 +37,7 @@ use told::told;
 
 /// Huge Hugging Face checkpoints to dynamic mixed-precision GGUF files, in one streaming pass
 #[derive(Debug, Parser)]
-#[command(name = "quantpress", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "quantpress", version, long_version = shell::version(), after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -73,6 +76,8 @@ enum Command {
     Verify(verify::Verify),
     Report(report::Report),
     Bench(bench::Bench),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 impl Cli {
@@ -124,6 +129,8 @@ impl Cli {
             Command::Verify(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Bench(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Plan {
     feedback: FeedbackArgs,
 
     /// Threads to sample with, and to estimate the time for [default: all]
-    #[arg(short, long, value_parser = thread_count())]
+    #[arg(short, long, value_parser = thread_count(), env = "QUANTPRESS_THREADS", hide_env_values = true)]
     threads: Option<u16>,
 
     /// Replace the file of --save-recipe if it is there

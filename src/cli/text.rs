@@ -26,11 +26,11 @@ pub struct TextArguments {
     context: u32,
 
     /// Memory for hidden states; beyond it they go to a temporary file. One block of weights comes on top
-    #[arg(long, value_name = "SIZE", default_value = "4GB", value_parser = size::bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "4GB", value_parser = size::bytes, env = "QUANTPRESS_MEMORY", hide_env_values = true)]
     memory: u64,
 
     /// Threads [default: all]; results do not depend on it
-    #[arg(short, long, value_parser = thread_count())]
+    #[arg(short, long, value_parser = thread_count(), env = "QUANTPRESS_THREADS", hide_env_values = true)]
     threads: Option<u16>,
 
     #[command(flatten)]
