@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::checkpoint::Copy;
 use crate::support::hub::{Hub, commit, web};
 #[cfg(unix)]
-use crate::support::interrupted::SLOWLY;
+use crate::support::interrupted::{SLOWLY, stopped_in};
 use crate::support::{FAST, fixture, quantize_fixture, text};
 
 const ADDRESS: &str = "hf://tiny/R1";
@@ -153,6 +153,19 @@ fn killed_it_goes_on_though_the_branch_has_moved() {
     assert!(fs::read(first).expect("read") == bench.expected());
 }
 
+/// However long the server wants to be waited for.
+#[cfg(unix)]
+#[test]
+fn nothing_is_waited_for_after_ctrl_c() {
+    let bench = Bench::serving(&fixture("tiny-r1"));
+    bench.hub.state.fails.store(1, Ordering::Relaxed);
+    let mut command = bench.command();
+    command.args(["plan", ADDRESS]);
+    let run = stopped_in(command, "waits", 1).go_on_with("INT").wait_with_output();
+    failed(&run.expect("ended"), 130, &["interrupted"]);
+    assert_eq!(bench.hub.state.requests.load(Ordering::Relaxed), 1);
+}
+
 #[test]
 fn a_text_runs_through_it() {
     let bench = Bench::serving(&fixture("tiny-r1"));
@@ -221,7 +234,7 @@ fn errors_say_what_a_user_can_do() {
     );
     failed(&bench.run(&["plan", "hf://tiny/other"]), 1, &["RepoNotFound", "HF_TOKEN"]);
     // A name without its scheme, where no folder has it.
-    failed(&bench.run(&["plan", "tiny/R1"]), 2, &["hf://tiny/R1 is the hub's repository"]);
+    failed(&bench.run(&["plan", "tiny/R1"]), 2, &["of the hub would be hf://tiny/R1"]);
     *bench.hub.state.token.lock().expect("sound") = Some("hf_secret".into());
     failed(&bench.run(&["plan", ADDRESS]), 1, &["401", "GatedRepo", "HF_TOKEN"]);
     let wrong = bench.command().env("HF_TOKEN", "hf_other").args(["plan", ADDRESS]).output();

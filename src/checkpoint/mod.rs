@@ -98,7 +98,7 @@ pub struct Shard {
 #[cfg(feature = "remote")]
 fn hint(folder: &Path) -> String {
     match folder.to_str().filter(|name| remote::is_repository(name)) {
-        Some(name) => format!("; there is no such folder here, and hf://{name} is the hub's repository"),
+        Some(name) => format!("; there is no such folder here: a repository of the hub would be hf://{name}"),
         None => String::new(),
     }
 }

@@ -225,16 +225,8 @@ pub fn family(name: &str) -> Family {
                 "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096,
                     "beta_fast": 32.0, "beta_slow": 1.0, "truncate": true},
             });
-            let experts = Experts { interleaved: true, ..Experts::default() };
-            let shape = Shape {
-                qkv_bias: true,
-                o_bias: true,
-                sinks: true,
-                experts: Some(experts),
-                ..Shape::default()
-            };
             let specials = &["<|startoftext|>", "<|return|>", "<|endoftext|>", "<|start|>", "<|message|>"];
-            Family::new("gpt-oss", config, shape, (O200K, false), specials, false)
+            Family::new("gpt-oss", config, Shape::of_gpt_oss(), (O200K, false), specials, false)
         }
         "minimax-m2" => {
             let config = json!({
@@ -305,6 +297,14 @@ pub struct Shape {
     pub experts: Option<Experts>,
     /// The first layers, which have no experts.
     pub dense: u64,
+}
+
+impl Shape {
+    /// gpt-oss's.
+    pub fn of_gpt_oss() -> Self {
+        let experts = Some(Experts { interleaved: true, ..Experts::default() });
+        Self { qkv_bias: true, o_bias: true, sinks: true, experts, ..Self::default() }
+    }
 }
 
 #[derive(Clone, Default)]

@@ -20,24 +20,36 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Starts the program, which does something at a moment.
-fn start(arguments: &[&str], moment: String) -> Child {
+/// The program with these arguments.
+fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quantpress"));
-    command.args(arguments).env(VARIABLE, moment);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    command.args(arguments);
+    command
+}
+
+/// Starts the program, which does something at a moment.
+fn start(mut command: Command, moment: String) -> Child {
+    command.env(VARIABLE, moment).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the program starts")
 }
 
 /// Runs the program until it passes a moment for the count-th time (src/moment.rs), where it is killed. False if it
 /// ended before.
 pub fn killed_at(arguments: &[&str], moment: &str, count: u64) -> bool {
-    let child = start(arguments, format!("{moment}:{count}:kill"));
+    let child = start(program(arguments), format!("{moment}:{count}:kill"));
     child.wait_with_output().expect("ended").status.code().is_none()
 }
 
 /// Starts the program and waits until it stands still where it passes a moment for the count-th time.
 #[track_caller]
 pub fn stopped_at(arguments: &[&str], moment: &str, count: u64) -> Stopped {
-    let child = start(arguments, format!("{moment}:{count}:stop"));
+    stopped_in(program(arguments), moment, count)
+}
+
+/// The same with a command that has more than arguments.
+#[track_caller]
+pub fn stopped_in(command: Command, moment: &str, count: u64) -> Stopped {
+    let child = start(command, format!("{moment}:{count}:stop"));
     let pid = Pid::from_child(&child);
     // Not taken away, so that the child can still be waited for.
     let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;

@@ -162,15 +162,7 @@ pub fn published(name: &str) -> Published {
                     "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false},
                 "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]},
             });
-            let experts = Experts { interleaved: true, ..Experts::default() };
-            let shape = Shape {
-                qkv_bias: true,
-                o_bias: true,
-                sinks: true,
-                experts: Some(experts),
-                ..Shape::default()
-            };
-            (config, shape, mxfp4, 15, "gpt-oss", [687, 116_829_156_672])
+            (config, Shape::of_gpt_oss(), mxfp4, 15, "gpt-oss", [687, 116_829_156_672])
         }
         "Llama-3.3-70B" => {
             let config = json!({

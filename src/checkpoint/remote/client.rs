@@ -10,6 +10,7 @@ use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::patience::{self, TRIES};
+use crate::moment;
 
 /// A connection that sends nothing for so long is given up.
 const STALLED: Duration = Duration::from_secs(30);
@@ -97,8 +98,8 @@ impl Client {
         }
     }
 
-    /// The bytes of a range, in `bytes`: `open` makes one request for what is missing of it. A connection that breaks off is
-    /// followed by one that goes on behind its last byte.
+    /// The bytes of a range, in the room of `bytes`: `open` makes one request for what is missing of it. A connection
+    /// that breaks off is followed by one that goes on behind its last byte.
     ///
     /// # Errors
     /// As [`Client::patiently`].
@@ -154,6 +155,7 @@ impl Client {
         if *tries >= TRIES {
             return Err(io::Error::new(error.kind(), format!("{error}, after {TRIES} tries")));
         }
+        moment::pass("waits");
         let until = Instant::now() + wait;
         loop {
             if self.stop.load(Ordering::Relaxed) {
