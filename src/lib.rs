@@ -66,7 +66,7 @@
 //!   error feedback, by `covariance`. `quant_kernels` encodes blocks, `bench` measures it.
 //! - **On a text**: `forward` takes a text through the model, with `dense_kernels`' products, for [`calibrate`]
 //!   (importances) before the work, [`feedback`] at it and [`evaluate`] after it.
-//! - **After it**: [`verify`] checks a file, `report` shows plans, progress and files, and the command line joins all
+//! - **After it**: [`verify`] checks a file, `release` sends files to a hub or a bucket, `report` shows plans, progress and files, and the command line joins all
 //!   into commands.
 //!
 //! [`gguf`], the container format, is beneath all of them. docs/architecture.md has the decisions, docs/glossary.md the
@@ -98,6 +98,9 @@ mod log;
 pub mod threads;
 mod whole;
 
+#[cfg(feature = "remote")]
+mod http;
+
 pub mod gguf;
 mod llama_quantize;
 
@@ -126,6 +129,9 @@ pub mod feedback;
 
 pub mod evaluate;
 pub mod verify;
+
+#[cfg(feature = "remote")]
+pub mod release;
 
 pub mod report;
 

@@ -31,9 +31,13 @@ mod qwen3moe;
 mod r1;
 mod readers;
 #[cfg(feature = "remote")]
+mod release;
+#[cfg(feature = "remote")]
 mod remote;
 mod report;
 mod resume;
+#[cfg(feature = "remote")]
+mod s3;
 mod signals;
 mod sizes;
 mod split;

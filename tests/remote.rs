@@ -2,79 +2,16 @@
 //! this machine's disk.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::atomic::Ordering;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
+use crate::support::bench::{ADDRESS, Bench, failed, succeeded};
 use crate::support::checkpoint::Copy;
-use crate::support::hub::{Hub, commit, web};
+use crate::support::hub::{commit, web};
 #[cfg(unix)]
 use crate::support::interrupted::{SLOWLY, stopped_in};
-use crate::support::{FAST, fixture, quantize_fixture, text};
-
-const ADDRESS: &str = "hf://tiny/R1";
-
-/// A hub with a checkpoint, and a folder for what the program writes.
-struct Bench {
-    hub: Hub,
-    folder: TempDir,
-}
-
-impl Bench {
-    fn serving(checkpoint: &Path) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        Self { hub: Hub::serving("tiny/R1", checkpoint), folder }
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quantpress"));
-        // Nothing of this machine's user.
-        for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME"] {
-            command.env_remove(name);
-        }
-        command
-            .env("HF_ENDPOINT", &self.hub.endpoint)
-            .env("HF_HOME", self.at("home"))
-            .env("NO_PROXY", "127.0.0.1");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command().args(arguments).output().expect("the program starts")
-    }
-
-    fn quantize(&self, name: &str, more: &[&str]) -> Vec<u8> {
-        let output = self.at(name);
-        succeeded(&self.run(&[&["quantize", ADDRESS, "-o", text(&output), "-r", FAST, "-q"], more].concat()));
-        fs::read(output).expect("read")
-    }
-
-    fn expected(&self) -> Vec<u8> {
-        fs::read(quantize_fixture(self.folder.path(), "expected.gguf", &["-r", FAST])).expect("read")
-    }
-}
-
-#[track_caller]
-fn succeeded(run: &Output) -> (String, String) {
-    let [stdout, stderr] =
-        [&run.stdout, &run.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    assert!(run.status.success(), "{:?}: {stderr}", run.status);
-    (stdout, stderr)
-}
-
-#[track_caller]
-fn failed(run: &Output, code: i32, words: &[&str]) {
-    let stderr = String::from_utf8_lossy(&run.stderr);
-    assert_eq!(run.status.code(), Some(code), "{stderr}");
-    words.iter().for_each(|word| assert!(stderr.contains(word), "\"{word}\" is not in: {stderr}"));
-}
+use crate::support::{FAST, fixture, text};
 
 #[test]
 fn the_bytes_are_those_of_the_local_checkpoint() {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::support::interrupted::signal;
+use crate::support::interrupted::{hear_signals, signal};
 use crate::support::{fixture, text};
 
 /// A command that goes on for hours, and says when it has begun: with its first line on stdout.
@@ -16,6 +16,7 @@ const ENDLESS: [&str; 8] = ["bench", "--type", "q8_0", "--threads", "1", "--seco
 
 /// Starts the program by way of a shell that first does `before`, and waits for its first line on stdout.
 fn begin(before: &str, arguments: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
+    hear_signals();
     let script = format!("{before} exec \"$0\" \"$@\"");
     let mut command = Command::new("sh");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_quantpress")]).args(arguments);

@@ -36,6 +36,8 @@ pub use header::Tensor;
 pub use matrix::{Matrix, Values};
 pub use memory::Memory;
 pub(crate) use pairs::Pairs;
+#[cfg(feature = "remote")]
+pub(crate) use remote::{Address, is_bucket, is_repository};
 pub use seen::Seen;
 use source::refuse_stand_in;
 pub use source::{Folder, Source, Wanted, exists, read_file};
@@ -97,7 +99,7 @@ pub struct Shard {
 /// What is meant by the name of a folder that is not there.
 #[cfg(feature = "remote")]
 fn hint(folder: &Path) -> String {
-    match folder.to_str().filter(|name| remote::is_repository(name)) {
+    match folder.to_str().filter(|name| is_repository(name)) {
         Some(name) => format!("; there is no such folder here: a repository of the hub would be hf://{name}"),
         None => String::new(),
     }
@@ -127,7 +129,7 @@ impl Checkpoint {
     /// As [`Checkpoint::open_path`], and [`Error::Interrupted`].
     pub fn open_until(path: &Path, stop: &'static AtomicBool) -> Result<Self> {
         #[cfg(feature = "remote")]
-        if let Some(address) = remote::Address::of(path)? {
+        if let Some(address) = Address::of(path)? {
             return Self::open(remote::open(&address, stop)?);
         }
         let _ = stop;

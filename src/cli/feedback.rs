@@ -67,7 +67,13 @@ impl FeedbackArgs {
     }
 
     /// Does a job with feedback.
-    pub fn run(&self, planned: &Planned, job: &Job, memory: Option<u64>, style: Style) -> Result<Made> {
+    pub fn run(
+        &self,
+        planned: &Planned,
+        job: &Job,
+        memory: Option<u64>,
+        style: Style,
+    ) -> Result<Made, Error> {
         let start = Instant::now();
         let model = planned.plan.model.describe()?;
         let layers = model.layers.len();
@@ -93,7 +99,7 @@ impl FeedbackArgs {
         };
         let memory = memory.unwrap_or(Feedback::MEMORY);
         let feedback = Feedback { tokens: &tokens, context: self.context as usize, memory, told: &told };
-        Ok(feedback.run(job)?)
+        feedback.run(job)
     }
 }
 

@@ -15,6 +15,7 @@ mod plan;
 mod planning;
 mod progress;
 mod quantize;
+mod release;
 mod report;
 mod shell;
 mod size;

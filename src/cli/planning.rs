@@ -10,7 +10,7 @@ use super::machine::MachineArguments;
 use super::outputs::{self, Files};
 use super::size::{self, Part};
 use super::sizing::Sizing;
-use crate::checkpoint::{Checkpoint, Fingerprint};
+use crate::checkpoint::{Address, Checkpoint, Fingerprint};
 use crate::error::{Error, Result, Warning};
 use crate::gguf::{Parts, Split};
 use crate::machine::Fit;
@@ -24,7 +24,7 @@ use crate::recipe::{
 pub struct Planning {
     /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8); or a GGUF file of
     /// any architecture, of a split any of its files; or hf://org/name[@revision], a repository of the Hugging Face
-    /// hub, or https://host/folder/, read where they are
+    /// hub, s3://bucket/prefix or https://host/folder/, read where they are
     checkpoint: PathBuf,
 
     /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, q4_k_m without
@@ -104,6 +104,8 @@ pub struct Planned {
     pub part: Option<u16>,
     /// Whether what is suspicious is an error.
     pub strict: bool,
+    /// The repository of the hub that the checkpoint is in, if it is read there.
+    repository: Option<String>,
     /// The recipe to be saved, and where.
     saved: Option<(PathBuf, String)>,
 }
@@ -196,8 +198,12 @@ impl Planning {
         };
         Warning::refuse(&plan.warnings, self.strict)?;
         let fit = self.machine.fit(&plan)?;
+        let repository = match Address::of(&self.checkpoint)? {
+            Some(Address::Hub { repository, .. }) => Some(repository),
+            _ => None,
+        };
         let part = self.part.map(|part| part.number);
-        Ok(Planned { checkpoint, plan, imatrix, fit, part, strict: self.strict, saved })
+        Ok(Planned { checkpoint, plan, imatrix, fit, part, strict: self.strict, repository, saved })
     }
 }
 
@@ -209,6 +215,11 @@ impl Planned {
     pub fn save_recipe(&self, force: bool) -> Result<()> {
         let Some((path, recipe)) = &self.saved else { return Ok(()) };
         outputs::write("--save-recipe", path, recipe.as_bytes(), force).map(drop)
+    }
+
+    /// The repository of the hub that the checkpoint is in, if it is read there.
+    pub fn repository(&self) -> Option<String> {
+        self.repository.clone()
     }
 
     /// The importances of every tensor.

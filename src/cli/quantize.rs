@@ -13,6 +13,7 @@ use super::feedback::FeedbackArgs;
 use super::outputs::Existing;
 use super::planning::{Planned, Planning};
 use super::progress::{Progress, Style};
+use super::release::ReleaseArgs;
 use super::size;
 use super::threads::{thread_count, threads};
 use super::{interrupt, print};
@@ -32,7 +33,8 @@ pub struct Quantize {
     planning: Planning,
 
     /// The file to write; it appears under this name only when it is whole. Unfinished work is kept in FILE.part and
-    /// FILE.journal, and the same command goes on with it
+    /// FILE.journal, and the same command goes on with it. hf://org/name/FILE.gguf, a repository of the Hugging Face hub,
+    /// or s3://bucket/FILE.gguf: each finished file is uploaded, with its manifest, while the next is made
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
@@ -41,6 +43,9 @@ pub struct Quantize {
 
     #[command(flatten)]
     device: DeviceArgs,
+
+    #[command(flatten)]
+    release: ReleaseArgs,
 
     /// Threads [default: all]; the file's bytes do not depend on it
     #[arg(short, long, value_parser = thread_count(), env = "QUANTPRESS_THREADS", hide_env_values = true)]
@@ -93,18 +98,23 @@ impl Quantize {
             return Err(Error::Argument(problem.into()).into());
         }
         let threads = threads(self.threads);
+        let target = self.release.target(&self.output)?;
+        // Where files are until they are uploaded.
+        let output = target.as_ref().map_or(&self.output, |(_, local)| local).clone();
         let mut files = self.planning.files();
         files.read("--text", self.feedback.texts());
+        files.read("--card", self.release.files());
         let mut before = files.clone();
         // The names of a split's files are not known yet; that of their journal is.
         let ends: &[&str] = if self.planning.is_split() { &[".journal", ".feedback"] } else { BESIDE };
-        before.write("-o", Some(&self.output), ends, Existing::Known);
+        before.write("-o", Some(&output), ends, Existing::Known);
         before.check(self.force)?;
         let feedback = self.feedback.digest()?;
+        let place = target.as_ref().map(|(target, _)| self.release.open(target)).transpose()?;
         let planned = self.planning.plan(threads, feedback)?;
         // The names of split files depend on how many there are.
         files.now_written();
-        for name in names(&planned, &self.output) {
+        for name in names(&planned, &output) {
             files.write("-o", Some(&name), BESIDE, Existing::Known);
         }
         files.check(self.force)?;
@@ -130,7 +140,7 @@ impl Quantize {
             checkpoint: &planned.checkpoint,
             plan: &planned.plan,
             importances: &importances,
-            output: &self.output,
+            output: &output,
             part: planned.part,
             threads,
             memory: self.memory.unwrap_or_else(memory),
@@ -142,13 +152,17 @@ impl Quantize {
             stop: interrupt::flag(),
             listener: &listener,
         };
-        let made = match planned.plan.feedback {
-            Some(_) => {
-                self.device.choose(matches!(style, Style::Json | Style::Quiet))?;
-                self.feedback.run(&planned, &job, self.memory, style)?
-            }
-            None => run(&job)?,
+        if planned.plan.feedback.is_some() {
+            self.device.choose(matches!(style, Style::Json | Style::Quiet))?;
+        }
+        let make = |job: &Job| match planned.plan.feedback {
+            Some(_) => self.feedback.run(&planned, job, self.memory, style),
+            None => run(job),
         };
+        if let Some(((target, _), place)) = target.as_ref().zip(place.as_deref()) {
+            return self.release.run((target, place), &planned, job, style, &make);
+        }
+        let made = make(&job)?;
         let Made { files, bytes, bits_per_weight, stages, sealing, warnings, digests, already } = made;
         warnings.iter().for_each(log::warn);
 

@@ -96,6 +96,13 @@ pub fn made(job: &Job) -> Result<Found> {
     Ok(Found::Made(digests, warning))
 }
 
+/// SHA-256 of the file that a manifest tells of, if it is of this very work.
+pub fn made_of(job: &Job, manifest: &[u8]) -> Option<String> {
+    let manifest: Manifest = serde_json::from_slice(manifest).ok()?;
+    let is_of_this = manifest.work == identity::hex(&session::identity(job).work());
+    (is_of_this && manifest.warnings.is_empty()).then_some(manifest.sha256)
+}
+
 fn advice(name: &Path) -> (String, String) {
     let name = name.display();
     let advice = format!("quantpress verify {name} --against CHECKPOINT tells, and --force makes it anew");

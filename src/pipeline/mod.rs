@@ -18,6 +18,7 @@ mod stages;
 mod units;
 
 pub use crate::deviation::Deviation;
+pub use already::made_of;
 pub use budget::{Budget, default_memory};
 pub use done::{Done, checksum};
 pub use estimate::{Rate, rates};

@@ -61,6 +61,7 @@ pub enum Event {
 pub type Listener<'a> = &'a (dyn Fn(Event) + Sync);
 
 /// The input of a run.
+#[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// Where the weights come from.
     pub store: &'a dyn Store,

@@ -1,17 +1,20 @@
 //! A hub of models on 127.0.0.1 that behaves as the Hugging Face hub does: revisions that are pinned to commits, lists in
 //! pages, large files at signed addresses of another host that expire, small ones served directly; and, when a test
-//! wants it, with failures of every kind.
+//! wants it, with failures of every kind. It takes uploads as well: large files as git's, then commits.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::hex;
 
@@ -23,6 +26,7 @@ struct Request {
     method: String,
     path: String,
     headers: HashMap<String, String>,
+    body: Vec<u8>,
 }
 
 /// What goes wrong with a request.
@@ -56,8 +60,24 @@ pub struct State {
     pub sent: AtomicU64,
     /// Whether the token was sent to the other host.
     pub leaked: AtomicBool,
+    /// Whether nobody may write.
+    pub read_only: AtomicBool,
+    /// Bytes of a part of an upload; 0 for uploads in one piece.
+    pub part: AtomicU64,
+    /// A folder of the uploader's, and the most files that lay there when bytes came.
+    pub watched: Mutex<Option<PathBuf>>,
+    pub most: AtomicUsize,
     signed: Mutex<HashMap<String, u64>>,
     cdn: Mutex<String>,
+    uploads: Mutex<Uploads>,
+}
+
+/// What was uploaded.
+struct Uploads {
+    /// Large files by their SHA-256, and the folders of commits.
+    folder: TempDir,
+    /// Parts of unfinished files, by SHA-256 and number.
+    parts: HashMap<(String, usize), Vec<u8>>,
 }
 
 /// Two servers, until the end of the process.
@@ -83,8 +103,16 @@ impl Hub {
             requests: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             leaked: AtomicBool::new(false),
+            read_only: AtomicBool::new(false),
+            part: AtomicU64::new(0),
+            watched: Mutex::default(),
+            most: AtomicUsize::new(0),
             signed: Mutex::default(),
             cdn: Mutex::default(),
+            uploads: Mutex::new(Uploads {
+                folder: TempDir::new().expect("a temporary folder"),
+                parts: HashMap::new(),
+            }),
         });
         let cdn = listen(Arc::clone(&state), Self::bytes);
         *state.cdn.lock().expect("sound") = cdn;
@@ -103,6 +131,9 @@ impl Hub {
         }
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let commits = state.commits.lock().expect("sound").clone();
+        if request.method == "POST" {
+            return Self::write(state, request);
+        }
         let api = format!("/api/models/{}/", state.repository);
         if let Some(revision) = path.strip_prefix(&format!("{api}revision/")) {
             let found = match revision {
@@ -144,14 +175,130 @@ impl Hub {
             .header("X-Xet-Hash", &commit(7))
     }
 
+    /// Uploads and commits.
+    fn write(state: &State, request: &Request) -> Answer {
+        if state.read_only.load(Ordering::Relaxed) {
+            return Answer::status("403 Forbidden").header("X-Error-Message", "this token only reads");
+        }
+        let repository = &state.repository;
+        let mut uploads = state.uploads.lock().expect("sound");
+        let at = uploads.folder.path().to_owned();
+        if request.path == format!("/api/models/{repository}/preupload/main") {
+            let files = request.json()["files"].as_array().expect("files").clone();
+            let wanted = files.iter().map(|file| {
+                let path = file["path"].as_str().expect("a path");
+                assert!(file["sample"].is_string() && file["size"].is_u64());
+                let mode = if is_large(path) { "lfs" } else { "regular" };
+                json!({"path": path, "uploadMode": mode, "shouldIgnore": false})
+            });
+            return Answer::json(&json!({"files": wanted.collect::<Vec<_>>()}));
+        }
+        if request.path == format!("/{repository}.git/info/lfs/objects/batch") {
+            assert_eq!(request.headers["accept"], "application/vnd.git-lfs+json");
+            let object = &request.json()["objects"][0];
+            let (oid, size) =
+                (object["oid"].as_str().expect("an oid"), object["size"].as_u64().expect("a size"));
+            if at.join(oid).exists() {
+                return Answer::json(&json!({"objects": [object]}));
+            }
+            let (cdn, host) = (state.cdn.lock().expect("sound").clone(), &request.headers["host"]);
+            let verify = json!({"href": format!("http://{host}/verify")});
+            let upload = match state.part.load(Ordering::Relaxed) {
+                0 => json!({"href": format!("{cdn}/upload/{oid}/0")}),
+                part => {
+                    let parts = 1..=size.div_ceil(part);
+                    let mut header: serde_json::Map<_, _> = parts
+                        .map(|n| (format!("{n:05}"), json!(format!("{cdn}/upload/{oid}/{n}"))))
+                        .collect();
+                    header.insert("chunk_size".into(), part.to_string().into());
+                    json!({"href": format!("{cdn}/complete"), "header": header})
+                }
+            };
+            return Answer::json(
+                &json!({"objects": [{"oid": oid, "size": size, "actions": {"upload": upload, "verify": verify}}]}),
+            );
+        }
+        if request.path == "/verify" {
+            let object = request.json();
+            let file = at.join(object["oid"].as_str().expect("an oid"));
+            assert_eq!(file.metadata().expect("it is there").len(), object["size"]);
+            return Answer::status("200 OK");
+        }
+        assert_eq!(request.path, format!("/api/models/{repository}/commit/main"));
+        let lines: Vec<serde_json::Value> = String::from_utf8_lossy(&request.body)
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let mut commits = state.commits.lock().expect("sound");
+        let (parent, before) = commits.last().expect("a commit").clone();
+        if lines[0]["value"]["parentCommit"] != parent.as_str() {
+            return Answer::status("412 Precondition Failed")
+                .header("X-Error-Message", "A commit has happened since");
+        }
+        uploads.parts.clear();
+        let sha = commit(0xc0 + commits.len() as u64);
+        let folder = at.join(&sha);
+        copy(&before, &folder);
+        for line in &lines[1..] {
+            let value = &line["value"];
+            let path = folder.join(value["path"].as_str().expect("a path"));
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            match line["key"].as_str().expect("a key") {
+                "lfsFile" => {
+                    let large = at.join(value["oid"].as_str().expect("an oid"));
+                    assert_eq!(large.metadata().expect("it is there").len(), value["size"]);
+                    fs::copy(large, path).expect("copied");
+                }
+                "file" => {
+                    let content = value["content"].as_str().expect("a content");
+                    fs::write(path, STANDARD.decode(content).expect("base64")).expect("written");
+                }
+                other => panic!("{other} is no key of a commit"),
+            }
+        }
+        commits.push((sha.clone(), folder));
+        Answer::json(&json!({"commitOid": sha}))
+    }
+
+    /// Bytes of a large file that come to the other host.
+    fn take(state: &State, request: &Request) -> Answer {
+        if let Some(folder) = &*state.watched.lock().expect("sound") {
+            let files = fs::read_dir(folder).expect("read").flatten().filter(|file| {
+                let name = file.file_name().into_string().expect("a name");
+                name.ends_with(".gguf") || name.ends_with(".part")
+            });
+            state.most.fetch_max(files.count(), Ordering::Relaxed);
+        }
+        let mut uploads = state.uploads.lock().expect("sound");
+        let at = uploads.folder.path().to_owned();
+        if request.path == "/complete" {
+            let question = request.json();
+            let oid = question["oid"].as_str().expect("an oid");
+            let mut whole = Vec::new();
+            for (index, part) in question["parts"].as_array().expect("parts").iter().enumerate() {
+                assert_eq!(part["partNumber"], index + 1);
+                let bytes = &uploads.parts[&(oid.to_owned(), index + 1)];
+                assert_eq!(part["etag"], hex(bytes));
+                whole.extend_from_slice(bytes);
+            }
+            return keep(&at, oid, &whole);
+        }
+        let mut steps = request.path.trim_start_matches("/upload/").split('/');
+        let (oid, part) =
+            (steps.next().expect("an oid"), steps.next().expect("a part").parse().expect("a number"));
+        if part == 0 {
+            return keep(&at, oid, &request.body);
+        }
+        uploads.parts.insert((oid.to_owned(), part), request.body.clone());
+        Answer::status("200 OK").header("ETag", &hex(&request.body))
+    }
+
     fn list(folder: &Path, path: &str, query: &str, host: &str) -> Answer {
-        let mut files: Vec<PathBuf> =
-            fs::read_dir(folder).expect("read").map(|file| file.expect("a file").path()).collect();
-        files.retain(|file| file.is_file());
+        let mut files = files(folder);
         files.sort();
         let first = query.split('&').find_map(|part| part.strip_prefix("cursor=")?.parse().ok()).unwrap_or(0);
         let entry = |file: &PathBuf| {
-            let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+            let name = file.strip_prefix(folder).expect("it is in it").to_string_lossy().into_owned();
             let size = fs::metadata(file).expect("it is there").len();
             let mut entry = json!({"type": "file", "path": name, "size": size, "oid": "gitdigest"});
             if is_large(&name) {
@@ -180,6 +327,9 @@ impl Hub {
         if request.headers.contains_key("authorization") {
             state.leaked.store(true, Ordering::Relaxed);
         }
+        if request.method != "GET" {
+            return Self::take(state, request);
+        }
         let (path, signature) = request.path.split_once("?X-Signature=").unwrap_or((&request.path, ""));
         let mut signed = state.signed.lock().expect("sound");
         match signed.get_mut(signature) {
@@ -203,7 +353,43 @@ pub fn web(folder: &Path) -> String {
 }
 
 fn is_large(file: &str) -> bool {
-    file.ends_with(".safetensors") || file == "tokenizer.json"
+    file.ends_with(".safetensors") || file.ends_with(".gguf") || file == "tokenizer.json"
+}
+
+/// All files below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in fs::read_dir(folder).expect("read").map(|file| file.expect("a file").path()) {
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path),
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for file in files(from) {
+        let path = to.join(file.strip_prefix(from).expect("it is in it"));
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::copy(&file, path).expect("copied");
+    }
+}
+
+/// Keeps a large file, if it is what its name says.
+fn keep(folder: &Path, oid: &str, bytes: &[u8]) -> Answer {
+    if hex(bytes) != oid {
+        return Answer::status("422 Unprocessable Entity");
+    }
+    fs::write(folder.join(oid), bytes).expect("written");
+    Answer::status("200 OK")
+}
+
+impl Request {
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
 }
 
 /// An answer, whose body may be a part of a file.
@@ -266,12 +452,17 @@ fn serve(state: &State, stream: TcpStream, answer: fn(&State, &Request) -> Answe
         let mut line = String::new();
         lines.read_line(&mut line).ok().filter(|&read| read > 0)?;
         let mut words = line.split_whitespace().map(str::to_owned);
-        let mut request = Request { method: words.next()?, path: words.next()?, headers: HashMap::new() };
+        let (method, path) = (words.next()?, words.next()?);
+        let mut request = Request { method, path, headers: HashMap::new(), body: Vec::new() };
         loop {
             let mut line = String::new();
             lines.read_line(&mut line).ok().filter(|&read| read > 0)?;
             let Some((name, value)) = line.trim_end().split_once(':') else { break };
             request.headers.insert(name.to_lowercase(), value.trim().to_owned());
+        }
+        if let Some(length) = request.headers.get("content-length") {
+            request.body = vec![0; length.parse().ok()?];
+            lines.read_exact(&mut request.body).ok()?;
         }
         let number = state.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let fails = state.fails.load(Ordering::Relaxed);

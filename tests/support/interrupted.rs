@@ -3,9 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Once};
 
 use quantpress::moment::VARIABLE;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 
 use super::skipped::skip;
 
@@ -20,6 +24,18 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Programs that are started after this hear SIGINT, SIGTERM and SIGHUP, also where the tests were told not to: by nohup, or
+/// by a shell that has them in the background. (What a process handles, its children do not ignore.)
+pub fn hear_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            let always = Arc::new(AtomicBool::new(true));
+            register_conditional_shutdown(signal, 130, always).expect("a handler");
+        }
+    });
+}
+
 /// The program with these arguments.
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quantpress"));
@@ -29,6 +45,7 @@ fn program(arguments: &[&str]) -> Command {
 
 /// Starts the program, which does something at a moment.
 fn start(mut command: Command, moment: String) -> Child {
+    hear_signals();
     command.env(VARIABLE, moment).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("the program starts")
 }

@@ -1,5 +1,7 @@
 //! What the tests share: the fixture, the program, checkpoints made to measure, and real llama.cpp.
 
+#[cfg(feature = "remote")]
+pub mod bench;
 pub mod checkpoint;
 pub mod families;
 #[cfg(feature = "remote")]
@@ -10,6 +12,8 @@ pub mod pieces;
 pub mod published;
 pub mod python;
 pub mod qwen;
+#[cfg(feature = "remote")]
+pub mod s3;
 pub mod shapes;
 pub mod skipped;
 

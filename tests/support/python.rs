@@ -1,4 +1,4 @@
-//! Real llama.cpp: a Python environment of pinned wheels under `target/`, made on first use.
+//! Real llama.cpp, and a server of S3: Python environments of pinned wheels under `target/`, made on first use.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,8 @@ pub fn llama(arguments: &[&str]) -> Option<Value> {
 /// The JSON that a script of this folder prints, in the environment of the wheels; None as above.
 pub fn script(name: &str, arguments: &[&str]) -> Option<Value> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let python = match PYTHON.get_or_init(environment) {
-        Ok(python) => python,
-        Err(reason) => {
-            assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, but {reason}");
-            let first = reason.lines().next().unwrap_or_default();
-            skip(&format!("real llama.cpp is not to be had ({first})"));
-            return None;
-        }
-    };
+    let python = PYTHON.get_or_init(|| environment("python", "requirements.txt"));
+    let python = there(python, "real llama.cpp")?;
     // One at a time: llama.cpp's threads wait actively and would starve each other.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,19 +32,37 @@ pub fn script(name: &str, arguments: &[&str]) -> Option<Value> {
     Some(serde_json::from_str(stdout.trim()).unwrap_or_else(|e| panic!("{name} said {stdout}: {e}")))
 }
 
-/// The environment's interpreter; installs what `requirements.txt` pins unless that was done before.
-fn environment() -> Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
+/// The interpreter that has moto, which speaks S3; None as above.
+pub fn moto() -> Option<&'static Path> {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    there(PYTHON.get_or_init(|| environment("moto", "requirements-s3.txt")), "moto's S3")
+}
+
+/// An environment's interpreter, or what the summary says.
+fn there<'a>(python: &'a Result<PathBuf, String>, what: &str) -> Option<&'a Path> {
+    match python {
+        Ok(python) => Some(python),
+        Err(reason) => {
+            assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, but {reason}");
+            let first = reason.lines().next().unwrap_or_default();
+            skip(&format!("{what} is not to be had ({first})"));
+            None
+        }
+    }
+}
+
+/// An environment's interpreter; installs what the requirements pin unless that was done before.
+fn environment(name: &str, requirements: &str) -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    let requirements = fs::read_to_string(support("requirements.txt")).expect("requirements.txt is there");
+    let listed = support(requirements);
+    let requirements = fs::read_to_string(&listed).expect("the requirements are there");
     let installed = folder.join("installed.txt");
     if fs::read_to_string(&installed).is_ok_and(|text| text == requirements) {
         return Ok(python);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "-r"])
-        .arg(support("requirements.txt")))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&listed))?;
     fs::write(&installed, requirements).map_err(|e| e.to_string())?;
     Ok(python)
 }

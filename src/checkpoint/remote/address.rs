@@ -1,14 +1,16 @@
-//! What a user writes in place of a folder: `hf://org/name@revision`, or the address of a folder on a web server. Pure.
+//! What a user writes in place of a folder: `hf://org/name@revision`, `s3://bucket/prefix`, or the address of a folder on a
+//! web server. Pure.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
-
-/// The branch that is meant where none is named.
-const MAIN: &str = "main";
+use crate::http::hub::MAIN;
 
 /// The scheme of the Hugging Face hub.
 const HUB: &str = "hf://";
+
+/// The scheme of S3.
+const S3: &str = "s3://";
 
 /// Schemes of web servers.
 const WEB: [&str; 2] = ["https://", "http://"];
@@ -23,6 +25,13 @@ pub enum Address {
         /// A branch, a tag or a commit.
         revision: String,
     },
+    /// What lies below a prefix of a bucket.
+    S3 {
+        /// Its name.
+        bucket: String,
+        /// Empty, or ends with a slash.
+        prefix: String,
+    },
     /// A folder of a web server; the address ends with a slash.
     Web(String),
 }
@@ -36,6 +45,18 @@ impl Address {
         let Some(text) = path.to_str() else { return Ok(None) };
         if let Some(rest) = text.strip_prefix(HUB) {
             return Self::of_hub(text, rest).map(Some);
+        }
+        if let Some(rest) = text.strip_prefix(S3) {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if !is_bucket(bucket) {
+                let problem = "expected s3://bucket/prefix";
+                return Err(Error::Argument(format!("{text}: {problem}")));
+            }
+            let prefix = match prefix.trim_matches('/') {
+                "" => String::new(),
+                prefix => format!("{prefix}/"),
+            };
+            return Ok(Some(Self::S3 { bucket: bucket.to_owned(), prefix }));
         }
         let Some(rest) = WEB.iter().find_map(|scheme| text.strip_prefix(scheme)) else { return Ok(None) };
         let host = rest.split('/').next().unwrap_or_default();
@@ -68,6 +89,11 @@ pub fn is_repository(name: &str) -> bool {
     name.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
 }
 
+/// Whether a name may be a bucket's: letters, digits, dots, hyphens and underscores.
+pub fn is_bucket(name: &str) -> bool {
+    (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,12 +114,25 @@ mod tests {
         let web = Some(Address::Web("https://host:8080/a/b/".into()));
         assert_eq!(of("https://host:8080/a/b").expect("sound"), web);
         assert_eq!(of("https://host:8080/a/b/").expect("sound"), web);
+        let s3 = |prefix: &str| Some(Address::S3 { bucket: "models".into(), prefix: prefix.into() });
+        assert_eq!(of("s3://models").expect("sound"), s3(""));
+        assert_eq!(of("s3://models/a/b").expect("sound"), s3("a/b/"));
+        assert_eq!(of("s3://models/a/b/").expect("sound"), s3("a/b/"));
         for path in ["deepseek-ai/DeepSeek-R1", "/models/r1", "hf:/x/y", "file://x"] {
             assert_eq!(of(path).expect("a path"), None, "{path}");
         }
-        for wrong in
-            ["hf://", "hf://r1", "hf://a/b/c", "hf://a/b@", "hf://a/.b", "https://", "https://host/a?b=c"]
-        {
+        for wrong in [
+            "hf://",
+            "hf://r1",
+            "hf://a/b/c",
+            "hf://a/b@",
+            "hf://a/.b",
+            "https://",
+            "https://host/a?b=c",
+            "s3://",
+            "s3:///a",
+            "s3://a b/c",
+        ] {
             let error = of(wrong).expect_err(wrong).to_string();
             assert!(error.starts_with(wrong) && error.contains("expected"), "{error}");
         }

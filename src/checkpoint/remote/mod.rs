@@ -1,11 +1,10 @@
-//! Checkpoints that are not on this machine: a repository of the Hugging Face hub, or a folder of a web server. Files are
-//! read where they lie, in ranges, and nothing is written to this machine's disk.
+//! Checkpoints that are not on this machine: a repository of the Hugging Face hub, a prefix of a bucket of S3, or a folder
+//! of a web server. Files are read where they lie, in ranges, and nothing is written to this machine's disk.
 
 mod address;
 mod blocks;
-mod client;
 mod hub;
-mod patience;
+mod s3;
 mod web;
 
 use std::io;
@@ -15,33 +14,25 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
-pub use address::{Address, is_repository};
+pub use address::{Address, is_bucket, is_repository};
 use blocks::{Blocks, Fetch, Shape};
-use client::Client;
 use hub::Hub;
+use s3::S3;
 use web::Web;
 
 use super::source::{Folder, Source, Wanted};
 use crate::error::{Error, Result};
+use crate::http::Client;
+use crate::http::hub::is_offline;
 
 /// Short reads that are made at once, where many are known: headers and samples.
 const AT_ONCE: usize = 8;
-
-/// What stays as it is in the path of an address.
-const IN_PATHS: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-
-/// A path as a part of an address.
-fn encoded(path: &str) -> String {
-    utf8_percent_encode(path, IN_PATHS).to_string()
-}
 
 /// The place of a remote checkpoint.
 #[derive(Debug)]
 enum Site {
     Hub(Hub),
+    S3(S3),
     Web(Web),
 }
 
@@ -49,6 +40,7 @@ impl Fetch for Site {
     fn fetch(&self, file: &str, range: Range<u64>, room: Vec<u8>) -> io::Result<Vec<u8>> {
         match self {
             Self::Hub(hub) => hub.fetch(file, range, room),
+            Self::S3(s3) => s3.fetch(file, range, room),
             Self::Web(web) => web.fetch(file, range, room),
         }
     }
@@ -74,10 +66,15 @@ pub fn open(address: &Address, stop: &'static AtomicBool) -> Result<Box<dyn Sour
     let client = Client::new(stop);
     let (site, cache, name) = match address {
         Address::Web(url) => (Site::Web(Web::new(client, url.clone())), None, url.clone()),
+        Address::S3 { bucket, prefix } => {
+            let name = format!("s3://{bucket}/{prefix}");
+            let s3 = S3::open(client, bucket, prefix).map_err(|e| Error::io("read", &name, e))?;
+            (Site::S3(s3), None, name)
+        }
         Address::Hub { repository, revision } => {
             let cached = hub::cached(repository);
             let named = format!("hf://{repository}@{revision}");
-            if hub::is_offline() {
+            if is_offline() {
                 let found = cached.and_then(|folder| {
                     let commit = hub::cached_commit(&folder, revision)?;
                     Some(folder.join("snapshots").join(commit)).filter(|snapshot| snapshot.is_dir())
@@ -104,6 +101,7 @@ impl Remote {
     fn find(&self, file: &str) -> io::Result<(u64, String)> {
         let found = match &*self.site {
             Site::Hub(hub) => hub.files().get(file).map(|found| (found.size, found.oid.clone())),
+            Site::S3(s3) => s3.files().get(file).map(|found| (found.size, found.etag.clone())),
             Site::Web(web) => web.file(file)?.map(|found| (found.size, found.version)),
         };
         found.ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -148,12 +146,17 @@ impl Source for Remote {
     }
 
     fn files(&self, folder: &str) -> io::Result<Vec<String>> {
-        let Site::Hub(hub) = &*self.site else { return Ok(Vec::new()) };
+        let files: Vec<&String> = match &*self.site {
+            Site::Hub(hub) => hub.files().keys().collect(),
+            Site::S3(s3) => s3.files().keys().collect(),
+            // It cannot be listed.
+            Site::Web(_) => Vec::new(),
+        };
         let inside = |path: &str| match folder {
             "" => Some(path.to_owned()),
             folder => path.strip_prefix(folder)?.strip_prefix('/').map(str::to_owned),
         };
-        Ok(hub.files().keys().filter_map(|path| inside(path)).filter(|name| !name.contains('/')).collect())
+        Ok(files.into_iter().filter_map(|path| inside(path)).filter(|name| !name.contains('/')).collect())
     }
 
     fn version(&self, file: &str) -> io::Result<Option<String>> {

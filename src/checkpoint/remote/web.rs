@@ -8,8 +8,7 @@ use std::sync::Mutex;
 use ureq::http::{HeaderMap, StatusCode};
 
 use super::blocks::Fetch;
-use super::client::{Client, Failure};
-use super::encoded;
+use crate::http::{Client, Failure, encoded};
 
 /// The folder, and what was seen of its files.
 #[derive(Debug)]

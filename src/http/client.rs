@@ -7,13 +7,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, SendBody};
 
 use super::patience::{self, TRIES};
 use crate::moment;
 
 /// A connection that sends nothing for so long is given up.
 const STALLED: Duration = Duration::from_secs(30);
+
+/// A server that puts a large file together may take so long to answer.
+const THINKING: Duration = Duration::from_secs(300);
+
+/// An answer that is read whole is never larger: a page of the hub's list has a thousand files.
+const MAX_ANSWER: u64 = 16 << 20;
 
 /// Steps from an address to the one that it redirects to.
 pub const REDIRECTIONS: usize = 5;
@@ -82,6 +88,37 @@ impl Client {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         answered(url, request.call())
+    }
+
+    /// One POST of a body; redirections are answers.
+    pub fn post(&self, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Attempt<Response<Body>> {
+        let request = self.agent.post(url).config().timeout_recv_response(Some(THINKING)).build();
+        let request = headers.iter().fold(request, |request, &(name, value)| request.header(name, value));
+        answered(url, request.send(body))
+    }
+
+    /// One PUT of so many bytes that are read from `body`, which fails when the user wants to stop.
+    pub fn put(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        size: u64,
+        mut body: impl Read,
+    ) -> Attempt<Response<Body>> {
+        let request = self.agent.put(url).config().timeout_recv_response(Some(THINKING)).build();
+        let request = headers.iter().fold(request, |request, &(name, value)| request.header(name, value));
+        let request = request.header("Content-Length", size.to_string());
+        answered(url, request.send(SendBody::from_reader(&mut body)))
+    }
+
+    /// One DELETE of an address.
+    pub fn delete(&self, url: &str) -> Attempt<Response<Body>> {
+        answered(url, self.agent.delete(url).call())
+    }
+
+    /// Whether the user wants to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Tries until there is an answer, or none is to be expected.
@@ -158,7 +195,7 @@ impl Client {
         moment::pass("waits");
         let until = Instant::now() + wait;
         loop {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.is_stopped() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -184,8 +221,9 @@ fn answered(url: &str, answer: Result<Response<Body>, ureq::Error>) -> Attempt<R
     if status.is_success() || status.is_redirection() {
         return Ok(answer);
     }
-    let code = answer.headers().get("x-error-code").and_then(|code| code.to_str().ok());
-    let code = code.map_or(String::new(), |code| format!(" ({code})"));
+    let text = |name: &str| answer.headers().get(name).and_then(|text| text.to_str().ok());
+    let said: Vec<&str> = ["x-error-code", "x-error-message"].into_iter().filter_map(text).collect();
+    let code = if said.is_empty() { String::new() } else { format!(" ({})", said.join(": ")) };
     let error = |kind| io::Error::new(kind, format!("{place}: the server answers {status}{code}"));
     Err(match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => Failure::Lasting(error(io::ErrorKind::NotFound)),
@@ -230,6 +268,12 @@ fn read(answer: Response<Body>, missing: Range<u64>, bytes: &mut Vec<u8>) -> Att
         return Err(Failure::Passing(error, None));
     }
     Ok(())
+}
+
+/// The whole body of an answer.
+pub fn whole(mut answer: Response<Body>) -> Attempt<Vec<u8>> {
+    let body = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
+    body.map_err(|error| Failure::Passing(io::Error::other(error), None))
 }
 
 /// Where an answer redirects to, if it does.

@@ -1,0 +1,184 @@
+//! The card of a release: what a reader of the repository wants to know, from a template (minijinja's language).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::plain::plain;
+use crate::recipe::Plan;
+use crate::size::{Size, grouped};
+
+/// The template that is used where the user gives none.
+pub const DEFAULT_CARD: &str = include_str!("card.md");
+
+/// What a template knows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Card {
+    /// The model's name, or the file's.
+    pub title: String,
+    /// Its repository on the hub, if it was read there.
+    pub base_model: Option<String>,
+    /// GGUF's name of the architecture.
+    pub architecture: String,
+    /// Name of the recipe.
+    pub recipe: String,
+    /// Types that went before its rules.
+    pub overrides: Vec<String>,
+    /// SHA-256 of the importance matrix.
+    pub imatrix: Option<String>,
+    /// SHA-256 of the text for error feedback.
+    pub feedback: Option<String>,
+    /// Fingerprint of the checkpoint.
+    pub source: String,
+    /// The program and its version.
+    pub tool: &'static str,
+    /// Number of weights.
+    pub weights: String,
+    /// Over all tensors.
+    pub bits_per_weight: String,
+    /// Of all files.
+    pub size: String,
+    /// The files of the release.
+    pub files: Vec<Sized>,
+    /// Types, the one with most bytes first.
+    pub types: Vec<Share>,
+}
+
+/// A file of the release.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sized {
+    /// Its name.
+    pub name: String,
+    /// As people read it.
+    pub size: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What a type takes of the files.
+#[derive(Clone, Debug, Serialize)]
+pub struct Share {
+    /// The type's name.
+    pub name: String,
+    /// In percent of the bytes, with one digit after the point.
+    pub share: String,
+}
+
+impl Card {
+    /// The facts of a plan whose files go by these names.
+    pub fn new(plan: &Plan, names: &[String], base_model: Option<String>) -> Self {
+        let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
+        for tensor in 0..plan.model.tensors.len() {
+            *bytes.entry(plan.format(tensor).name()).or_default() += plan.bytes(tensor);
+        }
+        let all = bytes.values().sum::<u64>().max(1) as f64;
+        let mut types: Vec<_> = bytes.into_iter().collect();
+        types.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+        let share = |(name, bytes): (&str, u64)| Share {
+            name: name.to_owned(),
+            share: format!("{:.1}", bytes as f64 * 100.0 / all),
+        };
+        let named =
+            plan.options.name.clone().or_else(|| base_model.as_deref()?.split('/').nth(1).map(str::to_owned));
+        let stem = || names.first().map_or("", |name| name.trim_end_matches(".gguf")).to_owned();
+        let files = names.iter().zip(&plan.files).map(|(name, file)| {
+            let bytes = file.layout.file_size;
+            Sized { name: name.clone(), size: Size(bytes).to_string(), bytes }
+        });
+        Self {
+            title: named.unwrap_or_else(stem),
+            base_model,
+            architecture: plan.model.arch.to_string(),
+            recipe: plan.recipe.clone(),
+            overrides: plan.overrides.clone(),
+            imatrix: plan.imatrix.clone(),
+            feedback: plan.feedback.clone(),
+            source: plan.source.sha256(),
+            tool: concat!("quantpress ", env!("CARGO_PKG_VERSION")),
+            weights: grouped(plan.model.weights()),
+            bits_per_weight: format!("{:.2}", plan.bits_per_weight()),
+            size: Size(plan.file_bytes()).to_string(),
+            files: files.collect(),
+            types: types.into_iter().map(share).collect(),
+        }
+    }
+
+    /// The card by a template, which `file` names in messages.
+    ///
+    /// # Errors
+    /// If the template is none, or wants what is not known.
+    pub fn write(&self, template: &str, file: Option<&Path>) -> Result<String> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        let text = environment.render_str(template, Serde(self)).map_err(|error| {
+            let file = file.map_or("the card".to_owned(), |file| format!("--card {}", file.display()));
+            Error::Argument(format!("{file}: {}", plain(error)))
+        });
+        // The language takes the last line's end away.
+        Ok(format!("{}\n", text?.trim_end()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(files: usize, base_model: Option<&str>) -> Card {
+        let file = |number: usize| Sized { name: format!("R1-{number}.gguf"), size: "1 GB".into(), bytes: 1 };
+        Card {
+            title: "R1".into(),
+            base_model: base_model.map(str::to_owned),
+            architecture: "deepseek2".into(),
+            recipe: "ud-iq1_s".into(),
+            overrides: vec!["attn=Q8_0".into()],
+            imatrix: None,
+            feedback: Some("ab".into()),
+            source: "cd".into(),
+            tool: "quantpress 0.1.0",
+            weights: "671,026,419,200".into(),
+            bits_per_weight: "1.67".into(),
+            size: "140.2 GB".into(),
+            files: (0..files).map(file).collect(),
+            types: vec![Share { name: "IQ1_S".into(), share: "85.0".into() }],
+        }
+    }
+
+    #[test]
+    fn the_card_says_what_was_made_of_what() {
+        let text = card(2, Some("deepseek-ai/DeepSeek-R1")).write(DEFAULT_CARD, None).expect("sound");
+        assert!(
+            text.starts_with("---\nbase_model: deepseek-ai/DeepSeek-R1\nbase_model_relation: quantized\n"),
+            "{text}"
+        );
+        for part in [
+            "| R1-0.gguf | 1 GB |\n| R1-1.gguf | 1 GB |",
+            "llama-cli -m R1-0.gguf",
+            "the other files",
+            "`attn=Q8_0`",
+            "on a text, SHA-256 ab",
+            "| IQ1_S | 85.0 % |",
+            "none measured",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        let text = card(1, None).write(DEFAULT_CARD, None).expect("sound");
+        assert!(text.starts_with("---\nlibrary_name: gguf\n") && !text.contains("the other files"), "{text}");
+    }
+
+    #[test]
+    fn a_template_with_a_fault_is_an_error_with_its_place() {
+        for (template, words) in [("{{ titel }}", "undefined"), ("{% if %}", "syntax error")] {
+            let error =
+                card(1, None).write(template, Some(Path::new("a.md"))).expect_err("a fault").to_string();
+            assert!(error.starts_with("--card a.md: ") && error.contains(words), "{error}");
+        }
+        assert_eq!(
+            card(1, None).write("{{ title }}: {{ files[0].bytes }}\n", None).expect("sound"),
+            "R1: 1\n"
+        );
+    }
+}
