@@ -138,6 +138,18 @@ fn killed_at_any_moment_it_goes_on() {
 
 #[cfg(unix)]
 #[test]
+fn ctrl_c_ends_an_upload_and_what_is_made_is_kept() {
+    let (bench, staging) = hub();
+    bench.hub.state.part.store(1 << 20, Ordering::Relaxed);
+    let mut command = bench.command();
+    command.args(arguments(&fixture("tiny-r1"), &staging, &[]));
+    let run = stopped_in(command, "sent", 2).go_on_with("INT").wait_with_output();
+    failed(&run.expect("ended"), 130, &["interrupted", "kept beside", "the same command goes on"]);
+    assert!(staging.join(NAMES[0]).exists() && commits(&bench) == 1);
+}
+
+#[cfg(unix)]
+#[test]
 fn a_branch_may_move_meanwhile() {
     let (bench, staging) = hub();
     let mut command = bench.command();

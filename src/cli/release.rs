@@ -2,6 +2,7 @@
 //! made.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::Result;
 use clap::Args;
@@ -11,7 +12,7 @@ use super::interrupt;
 use super::planning::Planned;
 use super::print;
 use super::progress::Style;
-use crate::error::Error;
+use crate::error::{Error, Warning};
 use crate::log;
 use crate::pipeline::{Job, Made, file_name};
 use crate::release::{
@@ -91,8 +92,17 @@ impl ReleaseArgs {
             true => job.files().map(|file| Job { part: Some(file as u16 + 1), ..job }).collect(),
             false => vec![job],
         };
-        let released = run(&release, &jobs, make)?;
-        self.summary(target, place, &released, style)
+        let warnings = Mutex::new(Vec::new());
+        let make = |job: &Job| {
+            let made = make(job)?;
+            made.warnings.iter().for_each(log::warn);
+            let told = made.warnings.iter().map(Warning::to_string);
+            warnings.lock().expect("no thread panics while it holds the warnings").extend(told);
+            Ok(made)
+        };
+        let released = run(&release, &jobs, &make)?;
+        let warnings = warnings.into_inner().expect("no thread panics while it holds the warnings");
+        summary((target, place), &released, &warnings, style)
     }
 
     /// The card, if there is none yet or the user has a template.
@@ -122,27 +132,34 @@ impl ReleaseArgs {
             Card::new(job.plan, &names, planned.repository()).write(&template, self.card.as_deref())?;
         Ok(Some(Upload { name: CARD.to_owned(), content: Content::Bytes(text.into_bytes()) }))
     }
+}
 
-    fn summary(&self, target: &Target, place: &dyn Place, released: &[Released], style: Style) -> Result<()> {
-        let bytes: u64 = released.iter().map(|file| file.bytes).sum();
-        let already = released.iter().all(|file| file.already);
-        match style {
-            Style::Quiet => Ok(()),
-            Style::Json => print(json!({
-                "event": "done",
-                "output": target.to_string(),
-                "files": released.iter().map(|file| &file.name).collect::<Vec<_>>(),
-                "files_sha256": released.iter().map(|file| &file.sha256).collect::<Vec<_>>(),
-                "already_made": already,
-                "bytes": bytes,
-                "page": place.page(),
-            })),
-            _ => {
-                let word = if already { "already there" } else { "uploaded" };
-                let count = released.len();
-                let files = if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
-                print(format_args!("{target}: {files}, {} {word}; {}", Size(bytes), place.page()))
-            }
+/// What is there now, for the user.
+fn summary(
+    (target, place): (&Target, &dyn Place),
+    released: &[Released],
+    warnings: &[String],
+    style: Style,
+) -> Result<()> {
+    let bytes: u64 = released.iter().map(|file| file.bytes).sum();
+    let already = released.iter().all(|file| file.already);
+    match style {
+        Style::Quiet => Ok(()),
+        Style::Json => print(json!({
+            "event": "done",
+            "output": target.to_string(),
+            "files": released.iter().map(|file| &file.name).collect::<Vec<_>>(),
+            "files_sha256": released.iter().map(|file| &file.sha256).collect::<Vec<_>>(),
+            "already_made": already,
+            "warnings": warnings,
+            "bytes": bytes,
+            "page": place.page(),
+        })),
+        _ => {
+            let word = if already { "already there" } else { "uploaded" };
+            let count = released.len();
+            let files = if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
+            print(format_args!("{target}: {files}, {} {word}; {}", Size(bytes), place.page()))
         }
     }
 }

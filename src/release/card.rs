@@ -43,14 +43,14 @@ pub struct Card {
     /// Of all files.
     pub size: String,
     /// The files of the release.
-    pub files: Vec<Sized>,
+    pub files: Vec<Listed>,
     /// Types, the one with most bytes first.
     pub types: Vec<Share>,
 }
 
 /// A file of the release.
 #[derive(Clone, Debug, Serialize)]
-pub struct Sized {
+pub struct Listed {
     /// Its name.
     pub name: String,
     /// As people read it.
@@ -87,7 +87,7 @@ impl Card {
         let stem = || names.first().map_or("", |name| name.trim_end_matches(".gguf")).to_owned();
         let files = names.iter().zip(&plan.files).map(|(name, file)| {
             let bytes = file.layout.file_size;
-            Sized { name: name.clone(), size: Size(bytes).to_string(), bytes }
+            Listed { name: name.clone(), size: Size(bytes).to_string(), bytes }
         });
         Self {
             title: named.unwrap_or_else(stem),
@@ -128,7 +128,8 @@ mod tests {
     use super::*;
 
     fn card(files: usize, base_model: Option<&str>) -> Card {
-        let file = |number: usize| Sized { name: format!("R1-{number}.gguf"), size: "1 GB".into(), bytes: 1 };
+        let file =
+            |number: usize| Listed { name: format!("R1-{number}.gguf"), size: "1 GB".into(), bytes: 1 };
         Card {
             title: "R1".into(),
             base_model: base_model.map(str::to_owned),

@@ -95,6 +95,8 @@ pub fn run(
             // Of two errors the first one's cause is that of both, or they have nothing to do with each other.
             let made = match (made, sent) {
                 (Ok(made), sent) => sent.map(|()| made)?,
+                // Stopped before anything of the next file was done: what is said is what is kept.
+                (Err(Error::Interrupted), Err(sent)) => return Err(sent),
                 (Err(error), sent) => {
                     if let Err(sent) = sent {
                         log::warn(sent.chain());
@@ -185,6 +187,10 @@ impl Release<'_> {
             uploads.extend(card.take());
             let sent = |bytes| (self.told)(Told::Sent(name, bytes));
             self.place.put(&uploads, &format!("Add {name}"), &sent).map_err(|error| {
+                if error.kind() == io::ErrorKind::Interrupted {
+                    let (cause, output) = (Box::new(Error::Interrupted), path.clone());
+                    return Error::Unfinished { cause, percent: 100, output };
+                }
                 let kept = format!("; {} is finished and kept, and the same command goes on", path.display());
                 self.fault(name, io::Error::new(error.kind(), format!("{error}{kept}")))
             })?;

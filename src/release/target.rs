@@ -65,13 +65,8 @@ impl Target {
 
     /// The file's name.
     pub fn file_name(&self) -> &str {
-        self.parts().1
-    }
-
-    /// The folder, empty or with a slash at its end, and the file's name.
-    fn parts(&self) -> (&str, &str) {
         let (Self::Hub { path, .. } | Self::S3 { key: path, .. }) = self;
-        path.split_at(path.rfind('/').map_or(0, |at| at + 1))
+        &path[folder(path).len()..]
     }
 }
 
