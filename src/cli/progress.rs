@@ -153,8 +153,7 @@ impl Progress {
         self.bar.set_length(weights);
         self.bar.set_position(done);
         self.bar.reset_eta();
-        let style =
-            ProgressStyle::with_template("{bar:24} {human_pos} of {human_len} weights  {msg}  {eta} left");
+        let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {msg}  {eta} left");
         if let Ok(style) = style {
             self.bar.set_style(style);
         }

@@ -25,7 +25,7 @@ pub struct Fit {
     pub missing: u64,
     /// Bytes of experts that stay in memory, read from the disk once.
     pub cached_experts: u64,
-    /// Bytes of experts that a token reads from the disk, on average.
+    /// Bytes that a token reads from the disk, on average: of experts, and of all else where that does not fit.
     pub read_per_token: u64,
     /// Tokens a second that the disk allows; None where it is not read from.
     pub disk_tokens_per_second: Option<f64>,
@@ -102,7 +102,11 @@ impl Fit {
         let used = needs.used(in_memory);
         let missing = (RESERVE + rooms.fixed + used).saturating_sub(machine.ram);
         let cached_experts = memory.min(in_memory);
-        let read_per_token = needs.used(in_memory - cached_experts);
+        // What every token reads does not stay in memory if it does not fit there with the experts that one token uses.
+        let read_per_token = match rooms.memory {
+            Some(_) => needs.used(in_memory - cached_experts),
+            None => missing,
+        };
         let rate = (read_per_token > 0).then(|| machine.disk as f64 / read_per_token as f64);
         Self {
             machine: *machine,
@@ -237,6 +241,8 @@ mod tests {
         let fit = Fit::new(&needs(), &machine(6_000_000_000, 0));
         // 7 GB and the 4 GB of one token in 5.
         assert_eq!((fit.missing, fit.well, fit.budget.choose(1)), (6_000_000_000, false, None));
+        // It is read again for each token.
+        assert_eq!(fit.read_per_token, 6_000_000_000);
         assert_eq!((fit.resident, fit.cached_experts), (7_000_000_000, 0));
         let fit = Fit::new(&needs(), &machine(9_000_000_000, 0));
         assert_eq!((fit.missing, fit.well), (3_000_000_000, false));

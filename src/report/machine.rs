@@ -29,7 +29,7 @@ impl fmt::Display for Told<'_> {
         match fit.disk_tokens_per_second {
             Some(rate) => writeln!(
                 f,
-                "disk      {} of experts read for each token: at most {rate:.2} tokens a second",
+                "disk      {} read for each token: at most {rate:.2} tokens a second",
                 Size(fit.read_per_token)
             )?,
             None => writeln!(f, "disk      not read once all is in memory")?,

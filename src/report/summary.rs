@@ -255,9 +255,9 @@ pub fn fallbacks<'a>(replaced: impl Iterator<Item = (&'a str, u64, Format, Forma
     fallbacks
 }
 
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, recipe {}", self.architecture, plain(&self.recipe))?;
+impl Summary {
+    /// Tensors by role and type, between empty lines.
+    fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
         writeln!(
             f,
@@ -286,7 +286,13 @@ impl fmt::Display for Summary {
             grouped(self.weights),
             grouped(self.tensor_bytes)
         )?;
-        writeln!(f)?;
+        writeln!(f)
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, recipe {}", self.architecture, plain(&self.recipe))?;
         writeln!(
             f,
             "file      {}, {} bytes, {:.4} bits per weight",
@@ -296,6 +302,13 @@ impl fmt::Display for Summary {
         )?;
         for PlannedFile { name, bytes, tensors, between: [first, last] } in &self.files {
             writeln!(f, "split     {name}  {}, {tensors} tensors, {first} to {last}", Size(*bytes))?;
+        }
+        if let Some(Estimate { threads, seconds, .. }) = &self.estimate {
+            writeln!(
+                f,
+                "time      {} on {threads} idle threads here, if the disk keeps up",
+                about(*seconds)
+            )?;
         }
         let Resident { always, experts_per_token, experts, kv_of_1024, .. } = self.resident;
         writeln!(
@@ -315,9 +328,7 @@ impl fmt::Display for Summary {
         if let Some(fit) = &self.fit {
             write!(f, "{}", Told(fit))?;
         }
-        if let Some(Estimate { threads, seconds, .. }) = &self.estimate {
-            writeln!(f, "time      {} on {threads} threads here, if the disk keeps up", about(*seconds))?;
-        }
+        self.table(f)?;
         for Fallback { class, columns, wanted, format, tensors } in &self.fallbacks {
             let what =
                 format!("{class} ({tensors} tensors) has rows of {columns}, which do not fit {wanted}");
