@@ -70,13 +70,14 @@ sinfo
 parts=4
 mkdir "$work/out"
 awk '/^```sh slurm$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/docs/distributed.md" > "$work/quantize.sbatch"
-export CHECKPOINT="$root/fixtures/tiny-r1" OUTPUT="$work/out/tiny-r1.gguf" PATH="$(dirname "$program"):$PATH"
+export CHECKPOINT="$root/fixtures/tiny-r1" OUTPUT="$work/out/tiny-r1.gguf" IMATRIX="$root/fixtures/tiny-r1/imatrix.gguf"
+export PATH="$(dirname "$program"):$PATH"
 cd "$work"
 sbatch --wait --array=1-$parts "$work/quantize.sbatch" || { cat "$work"/slurm-*.out "$work"/slurm*.log; exit 1; }
 cat "$work"/slurm-*.out
 
 mkdir "$work/together"
-"$program" quantize "$CHECKPOINT" -o "$work/together/tiny-r1.gguf" --split $parts --quiet
+"$program" quantize "$CHECKPOINT" -o "$work/together/tiny-r1.gguf" --imatrix "$IMATRIX" --split $parts --quiet
 for file in "$work"/together/*; do
     cmp "$file" "$work/out/$(basename "$file")"
     echo "the same, made by the array and by one process: $(basename "$file")"

@@ -23,7 +23,7 @@ pub fn multiply(
     dispatch!(level, simd => {
         for (panel, tiles) in panels.iter().zip(tiles.chunks_exact_mut(strips.len() / depth)) {
             for (strip, tile) in strips.chunks_exact(depth).zip(tiles) {
-                if simd.level().as_avx512().is_some() {
+                if holds_a_strip(simd.level()) {
                     add::<_, ROWS>(simd, 0, strip, panel, tile);
                 } else {
                     add::<_, { ROWS / 2 }>(simd, 0, strip, panel, tile);
@@ -32,6 +32,20 @@ pub fn multiply(
             }
         }
     });
+}
+
+/// Whether the sums of a whole strip have registers.
+#[inline(always)]
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn holds_a_strip(level: Level) -> bool {
+    level.as_avx512().is_some()
+}
+
+/// Whether the sums of a whole strip have registers: not on NEON, where a vector takes four of its 32.
+#[inline(always)]
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+fn holds_a_strip(_: Level) -> bool {
+    false
 }
 
 /// R rows of a tile from `first` on.

@@ -61,6 +61,12 @@ impl fmt::Debug for Cuda {
 /// # Errors
 /// If there is no driver or no compiler for kernels, with what was looked for.
 pub fn count() -> Result<usize, Fault> {
+    // A static program has no loader of libraries.
+    if cfg!(all(target_os = "linux", target_feature = "crt-static")) {
+        let problem = "this program is linked statically, and cannot load the CUDA driver; the wheel and what cargo \
+                       builds for GNU can";
+        return Err(Fault(problem.to_owned()));
+    }
     // SAFETY: loads libraries of these names, which run nothing when they are loaded but what the system's own do.
     let (driver, compiler) = unsafe { (sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
     if !driver {

@@ -1,6 +1,6 @@
 //! A table look-up in vectors: sixteen lanes that each take one of sixteen values.
 
-use fearless_simd::{Level, Simd, SimdBase, f32x16, u8x64};
+use fearless_simd::{Simd, SimdBase, f32x16, u8x64};
 
 /// Four times sixteen places in tables of f32, as the bytes before them.
 pub(crate) type Places = [[u8; 16]; 4];
@@ -15,7 +15,7 @@ pub(crate) fn look_up<S: Simd>(
 ) -> [f32x16<S>; 2] {
     // The library's way takes a dozen instructions; these CPUs have one for it.
     #[cfg(target_arch = "x86_64")]
-    if let Level::Avx2(token) = simd.level() {
+    if let fearless_simd::Level::Avx2(token) = simd.level() {
         let [a, b] = tables.map(|table| table.to_array());
         let [a, b] = avx2::look_up(token, a, b, places[quarter]);
         return [f32x16::load_array(simd, a), f32x16::load_array(simd, b)];
