@@ -61,8 +61,9 @@ def digests(name):
 def readme_command():
     """README's command that quantizes the fixture, without the program's name."""
     for line in (ROOT / "README.md").read_text().splitlines():
-        if line.startswith("quantpress quantize fixtures/tiny-r1 "):
-            return shlex.split(line)[1:]
+        words = line.removeprefix("cargo run --release -- ")
+        if words.startswith("quantize fixtures/tiny-r1 "):
+            return shlex.split(words)
     sys.exit("README.md has no command that quantizes fixtures/tiny-r1")
 
 
