@@ -126,17 +126,24 @@ impl Api {
         Ok((parsed(url, &text)?, next))
     }
 
-    /// The answer to a POST of a body of that kind.
+    /// The value that a POST of a body of that kind is answered with.
     ///
     /// # Errors
     /// If the hub refuses, or does not answer.
     pub fn post<T: DeserializeOwned>(&self, url: &str, kind: &str, body: &[u8]) -> io::Result<T> {
+        parsed(url, &self.send(url, kind, body)?)
+    }
+
+    /// The bytes that a POST of a body of that kind is answered with.
+    ///
+    /// # Errors
+    /// If the hub refuses, or does not answer.
+    pub fn send(&self, url: &str, kind: &str, body: &[u8]) -> io::Result<Vec<u8>> {
         let bearer = self.token_for(url).map(|token| format!("Bearer {token}"));
-        let headers = [
-            ("Content-Type", Some(kind)),
-            ("Accept", Some(accepted(kind))),
-            ("Authorization", bearer.as_deref()),
-        ];
+        // Answers to git's large files are of their own kind.
+        let accepted = if kind == LARGE { LARGE } else { JSON };
+        let headers =
+            [("Content-Type", Some(kind)), ("Accept", Some(accepted)), ("Authorization", bearer.as_deref())];
         let headers: Vec<_> = headers.iter().filter_map(|&(name, value)| Some((name, value?))).collect();
         let text = self.client.patiently(|| {
             let answer = self.client.post(url, &headers, body)?;
@@ -146,7 +153,7 @@ impl Api {
             }
             whole(answer)
         });
-        parsed(url, &text.map_err(|error| self.explained(error))?)
+        text.map_err(|error| self.explained(error))
     }
 
     /// What a user can do about an answer.
@@ -170,19 +177,12 @@ pub fn in_one(revision: &str) -> String {
     encoded(revision).replace('/', "%2F")
 }
 
-/// Answers to git's large files are of their own kind.
-fn accepted(kind: &str) -> &str {
-    if kind == LARGE { LARGE } else { JSON }
-}
-
 /// Kinds of bodies: JSON, JSON in lines, and git's requests for large files.
 pub const JSON: &str = "application/json";
 pub const LINES: &str = "application/x-ndjson";
 pub const LARGE: &str = "application/vnd.git-lfs+json";
 
 fn parsed<T: DeserializeOwned>(url: &str, text: &[u8]) -> io::Result<T> {
-    // An answer without a word is an empty one.
-    let text = if text.is_empty() { b"null" } else { text };
     serde_json::from_slice(text)
         .map_err(|error| io::Error::other(format!("{url}: expected the hub's answer: {error}")))
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
 use base64::Engine;
@@ -140,13 +141,7 @@ impl Hub {
     }
 
     /// Sends a large file, unless the hub has it.
-    fn send(
-        &self,
-        path: &std::path::Path,
-        size: u64,
-        sha256: &str,
-        sent: &(dyn Fn(u64) + Sync),
-    ) -> io::Result<()> {
+    fn send(&self, path: &Path, size: u64, sha256: &str, sent: &(dyn Fn(u64) + Sync)) -> io::Result<()> {
         let url = format!("{}/{}.git/info/lfs/objects/batch", self.api.endpoint, self.repository);
         let object = json!({"oid": sha256, "size": size});
         let question = json!({
@@ -185,7 +180,7 @@ impl Hub {
             }
         }
         if let Some(Action { href, .. }) = verify {
-            let _: Value = self.api.post(&href, LARGE, object.to_string().as_bytes())?;
+            self.api.send(&href, LARGE, object.to_string().as_bytes())?;
         }
         Ok(())
     }
@@ -232,7 +227,7 @@ impl Hub {
             let header = json!({"key": "header", "value": {"summary": message, "description": "", "parentCommit": parent}});
             let body: String =
                 std::iter::once(&header).chain(lines).map(|line| format!("{line}\n")).collect();
-            let made: io::Result<Value> = self.api.post(&url, LINES, body.as_bytes());
+            let made = self.api.send(&url, LINES, body.as_bytes());
             // An answer that was lost, or another commit: the branch says which.
             *self.seen() = match Seen::of(&self.api, &self.repository, &self.revision) {
                 Ok(seen) => seen,
