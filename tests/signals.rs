@@ -2,6 +2,7 @@
 //! ignored. Messages that cannot be written change nothing.
 #![cfg(unix)]
 
+#[cfg(target_os = "linux")]
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};

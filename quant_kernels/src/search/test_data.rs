@@ -24,13 +24,12 @@ macro_rules! at_every_level {
     ($simd:ident => $code:block) => {{
         use fearless_simd::{Level, dispatch};
         let best = Level::new();
-        let mut levels = vec![best];
+        let levels = std::iter::once(best);
         #[cfg(target_arch = "x86_64")]
-        {
-            levels.extend(best.as_sse2().map(Level::Sse2));
-            levels.extend(best.as_sse4_2().map(Level::Sse4_2));
-            levels.extend(best.as_avx2().map(Level::Avx2));
-        }
+        let levels = levels
+            .chain(best.as_sse2().map(Level::Sse2))
+            .chain(best.as_sse4_2().map(Level::Sse4_2))
+            .chain(best.as_avx2().map(Level::Avx2));
         for level in levels {
             dispatch!(level, $simd => $code);
         }

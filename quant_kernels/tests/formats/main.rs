@@ -20,16 +20,15 @@ use rows::Random;
 /// Not the scalar one: where there is a better baseline it is behind a feature of fearless_simd, which takes this
 /// crate's build from 25 s to 100 s.
 fn levels() -> Vec<(&'static str, Level)> {
-    let mut levels = vec![("best", Level::new())];
+    let best = Level::new();
+    let levels = std::iter::once(("best", best));
     #[cfg(target_arch = "x86_64")]
-    {
-        let best = Level::new();
-        levels.extend(best.as_sse2().map(|token| ("SSE2", Level::Sse2(token))));
-        levels.extend(best.as_sse4_2().map(|token| ("SSE4.2", Level::Sse4_2(token))));
-        levels.extend(best.as_avx2().map(|token| ("AVX2", Level::Avx2(token))));
-        levels.extend(best.as_avx512().map(|token| ("AVX-512", Level::Avx512(token))));
-    }
-    levels
+    let levels = levels
+        .chain(best.as_sse2().map(|token| ("SSE2", Level::Sse2(token))))
+        .chain(best.as_sse4_2().map(|token| ("SSE4.2", Level::Sse4_2(token))))
+        .chain(best.as_avx2().map(|token| ("AVX2", Level::Avx2(token))))
+        .chain(best.as_avx512().map(|token| ("AVX-512", Level::Avx512(token))));
+    levels.collect()
 }
 
 /// The blocks of rows at this level.
