@@ -62,7 +62,7 @@ fn described() -> String {
     let level = format!("{:?}", Level::new());
     let level: String = level.chars().take_while(|c| c.is_alphanumeric()).collect();
     let commit = option_env!("QUANTPRESS_COMMIT").unwrap_or("not known");
-    let remote = if cfg!(feature = "remote") { "hf://, https://" } else { "none" };
+    let remote = if cfg!(feature = "remote") { "hf://, s3://, https://" } else { "none" };
     format!(
         "{}\ncommit: {commit}\ninstructions: {level}\nremote checkpoints: {remote}",
         env!("CARGO_PKG_VERSION")
