@@ -135,6 +135,16 @@ fn an_upload_goes_on_with_the_parts_that_are_there() {
     let made = fs::read(bench.at("a.gguf")).expect("read");
     assert!(bench.s3.get("made/a.gguf").expect("it is there") == made);
     assert!(!note.exists() && !bench.s3.has_unfinished());
+    // Killed between manifest and file, and when both are there.
+    for (moment, name) in [("put:1", "b.gguf"), ("uploaded:1", "c.gguf")] {
+        let output = format!("s3://models/made/{name}");
+        let arguments = ["quantize", text(&checkpoint), "-o", &output, "-r", FAST, "--drop", "--staging"];
+        let arguments = [&arguments[..], &[text(bench.folder.path())]].concat();
+        let run = bench.command(&arguments).env("QUANTPRESS_AT", format!("{moment}:kill")).output();
+        assert!(run.expect("it starts").status.code().is_none(), "it ended before {moment}");
+        succeeded(&bench.run(&arguments));
+        assert!(bench.s3.get(&format!("made/{name}")).is_some() && !bench.at(name).exists());
+    }
     let expected = quantize_fixture(Path::new(&bench.at("")), "expected.gguf", &["-r", "f32"]);
     assert!(made == fs::read(expected).expect("read"));
 }

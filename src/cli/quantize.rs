@@ -212,7 +212,7 @@ impl Quantize {
 }
 
 /// Ends of the names that are made from an output's.
-const BESIDE: &[&str] = &[".part", ".journal", ".json", ".feedback"];
+const BESIDE: &[&str] = &[".part", ".journal", ".json", ".feedback", ".upload"];
 
 /// The files that will be made.
 fn names(planned: &Planned, output: &Path) -> Vec<PathBuf> {

@@ -14,9 +14,9 @@ use super::print;
 use super::progress::Style;
 use crate::error::{Error, Warning};
 use crate::log;
-use crate::pipeline::{Job, Made, file_name};
+use crate::pipeline::{Job, Made};
 use crate::release::{
-    CARD, Card, Content, DEFAULT_CARD, Place, Release, Released, Target, Told, Upload, open, run,
+    CARD, Card, Content, DEFAULT_CARD, Place, Release, Released, Target, Told, Upload, name, open, run,
 };
 use crate::report::Size;
 use crate::whole;
@@ -124,10 +124,8 @@ impl ReleaseArgs {
             }
             None => DEFAULT_CARD.to_owned(),
         };
-        let name = |file| {
-            file_name(job.plan, job.output, file).file_name().map(|name| name.to_string_lossy().into_owned())
-        };
-        let names: Vec<String> = (0..job.plan.files.len()).filter_map(name).collect();
+        let files = 0..job.plan.files.len();
+        let names: Vec<String> = files.map(|file| name(job.plan, job.output, file)).collect();
         let text =
             Card::new(job.plan, &names, planned.repository()).write(&template, self.card.as_deref())?;
         Ok(Some(Upload { name: CARD.to_owned(), content: Content::Bytes(text.into_bytes()) }))

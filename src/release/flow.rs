@@ -6,11 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::{self, ScopedJoinHandle};
 
-use super::{Announced, Content, Place, Target, Upload};
+use super::{Announced, Content, NOTE, Place, Target, Upload};
 use crate::error::{Error, Result};
 use crate::gguf::beside;
 use crate::log;
 use crate::pipeline::{Job, Made, file_name, made_of};
+use crate::recipe::Plan;
 
 /// How files leave.
 pub struct Release<'a> {
@@ -81,7 +82,8 @@ pub fn run(
             if let Some(found) = found {
                 for (path, file) in files(job).zip(&found) {
                     (release.told)(Told::There(&file.name));
-                    // As a run leaves it that was killed before it removed it.
+                    // As a run leaves them that was killed before it removed them.
+                    remove(&beside(&path, NOTE))?;
                     let manifest = fs::read(beside(&path, ".json")).unwrap_or_default();
                     if release.remove && made_of(job, &manifest).as_ref() == Some(&file.sha256) {
                         release.forget(&path)?;
@@ -123,10 +125,15 @@ fn files<'a>(job: &'a Job) -> impl Iterator<Item = PathBuf> + 'a {
     job.files().map(|file| file_name(job.plan, job.output, file))
 }
 
-/// The places of a job's files in the plan, and their names, which they have there too.
+/// The name of a file of the plan, by its place there, which it has here and there.
+pub fn name(plan: &Plan, output: &Path, file: usize) -> String {
+    let path = file_name(plan, output, file);
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The places of a job's files in the plan, and their names.
 fn names<'a>(job: &'a Job) -> impl Iterator<Item = (usize, String)> + 'a {
-    let name = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    job.files().zip(files(job).map(move |path| name(path).unwrap_or_default()))
+    job.files().map(|file| (file, name(job.plan, job.output, file)))
 }
 
 fn announced<'a>(job: &'a Job) -> impl Iterator<Item = Announced<'a>> + 'a {
@@ -149,6 +156,9 @@ fn released(job: &Job, made: &Made) -> Vec<Released> {
 impl Release<'_> {
     /// The job's files, if all are there and of this very work, as their manifests there say.
     fn find(&self, job: &Job) -> Result<Option<Vec<Released>>> {
+        if self.force {
+            return Ok(None);
+        }
         let mut all = Vec::new();
         for (file, name) in names(job) {
             let fault = |error| self.fault(&name, error);
@@ -156,10 +166,6 @@ impl Release<'_> {
                 all.push(None);
                 continue;
             };
-            if self.force {
-                all.push(None);
-                continue;
-            }
             let manifest = self.place.read(&manifest_of(&name)).map_err(fault)?.unwrap_or_default();
             let sha256 = made_of(job, &manifest).filter(|sha256| there.sha256.as_ref() == Some(sha256));
             let bytes = job.plan.files[file].layout.file_size;
@@ -204,15 +210,7 @@ impl Release<'_> {
 
     /// Removes a file from this machine, and then its manifest.
     fn forget(&self, path: &Path) -> Result<()> {
-        for path in [path, &beside(path, ".json")] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", path, error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        remove(path).and_then(|()| remove(&beside(path, ".json")))
     }
 
     /// The whole name of a file there.
@@ -223,6 +221,14 @@ impl Release<'_> {
 
     fn fault(&self, name: &str, error: io::Error) -> Error {
         Error::io("upload", self.path(name), error)
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        _ => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use sha2::{Digest, Sha256};
 
 pub use card::{Card, DEFAULT_CARD};
-pub use flow::{Release, Released, Told, run};
+pub use flow::{Release, Released, Told, name, run};
 pub use target::Target;
 
 use crate::disk;
@@ -26,6 +26,9 @@ use crate::identity::hex;
 
 /// The name of a model's card in its folder.
 pub const CARD: &str = "README.md";
+
+/// The end of the name of what is kept beside a file while it is sent, to go on from.
+pub const NOTE: &str = ".upload";
 
 /// A file that the place has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +145,7 @@ pub trait Place: Sync {
     /// If it would not.
     fn ask(&self, files: &[Announced]) -> io::Result<()>;
 
-    /// Sends the files, which appear when they are whole, the small ones after the large ones. `sent` is told the bytes.
+    /// Sends the files, which appear when they are whole, a file with its manifest or after it. `sent` is told the bytes.
     ///
     /// # Errors
     /// If the place does not take them; none of them is there by half then.

@@ -3,14 +3,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::pieces::{Piece, each, ranges};
 use super::target::folder;
-use super::{Announced, Content, Place, There, Upload};
+use super::{Announced, Content, NOTE, Place, There, Upload};
 use crate::disk;
 use crate::gguf::beside;
 use crate::http::Client;
@@ -71,7 +71,7 @@ impl S3 {
         sent: &(dyn Fn(u64) + Sync),
     ) -> io::Result<()> {
         let file = File::open(path)?;
-        let note = beside(path, ".upload");
+        let note = beside(path, NOTE);
         let (upload, there) = match self.begun(&note, key, sha256)? {
             Some(begun) => begun,
             None => {
@@ -92,7 +92,7 @@ impl S3 {
             let range = ranges[index].clone();
             let (number, bytes) = (index as u16 + 1, range.end - range.start);
             if let Some(part) = there.iter().find(|part| part.number == number && part.size == bytes)
-                && part.etag.trim_matches('"') == md5(&mut Piece::new(&file, range.clone(), client))?
+                && part.etag.trim_matches('"') == md5(Piece::new(&file, range.clone(), client), client)?
             {
                 sent(bytes);
                 return Ok(part.etag.clone());
@@ -110,8 +110,14 @@ impl S3 {
     }
 
     /// The upload that an earlier run has begun with this very file, and the parts that the bucket has.
-    fn begun(&self, note: &PathBuf, key: &str, sha256: &str) -> io::Result<Option<(String, Vec<Part>)>> {
-        let begun = fs::read(note).ok().and_then(|text| serde_json::from_slice::<Begun>(&text).ok());
+    fn begun(&self, note: &Path, key: &str, sha256: &str) -> io::Result<Option<(String, Vec<Part>)>> {
+        let begun = match fs::read(note) {
+            Ok(text) => serde_json::from_slice::<Begun>(&text)
+                .map(Some)
+                .map_err(|_| io::Error::other(format!("{} is there, and no upload's", note.display())))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
         let is_this = |begun: &Begun| begun.bucket == self.name && begun.key == key && begun.sha256 == sha256;
         let Some(Begun { upload, .. }) = begun.filter(is_this) else { return Ok(None) };
         Ok(self.bucket.parts(key, &upload)?.map(|parts| (upload, parts)))
@@ -137,8 +143,8 @@ impl Place for S3 {
     }
 
     fn put(&self, files: &[Upload], _: &str, sent: &(dyn Fn(u64) + Sync)) -> io::Result<()> {
-        // A manifest says that its file is there: it comes after it.
-        for upload in files {
+        // The manifest before its file: killed in between, the same command finds no file, and goes on.
+        for upload in files.iter().rev() {
             let key = self.key(&upload.name);
             match &upload.content {
                 Content::File { path, size, sha256 } if *size >= SMALL => {
@@ -150,6 +156,7 @@ impl Place for S3 {
                     sent(bytes.len() as u64);
                 }
             }
+            moment::pass("put");
         }
         moment::pass("uploaded");
         Ok(())
@@ -161,10 +168,13 @@ impl Place for S3 {
 }
 
 /// What S3 calls the ETag of a part.
-fn md5(piece: &mut Piece) -> io::Result<String> {
+fn md5(mut piece: Piece, client: &Client) -> io::Result<String> {
     let (mut digest, mut bytes) = (Md5::new(), vec![0; 1 << 16]);
     loop {
-        match io::Read::read(piece, &mut bytes)? {
+        if client.is_stopped() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        match io::Read::read(&mut piece, &mut bytes)? {
             0 => break,
             count => digest.update(&bytes[..count]),
         }
