@@ -15,6 +15,7 @@ mod families;
 mod feedback;
 mod forward;
 mod full_size;
+mod fused;
 mod gguf_source;
 mod hostile;
 mod importances;

@@ -22,7 +22,7 @@ pub const FAMILY: Family = Family {
     architectures: &["GptOssForCausalLM"],
     instead: &[],
     stored: Pairing::Halves,
-    names: &[("mlp.gate.", "mlp.router.")],
+    names: &[&[("mlp.gate.", "mlp.router.")]],
     experts: StoredExperts::Interleaved,
     describe,
     write,
