@@ -82,11 +82,11 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         );
         return Err(config.fault("num_nextn_predict_layers", problem));
     }
-    if options.keep_mtp && mtp == 0 {
-        let problem = "--keep-mtp: config.json says that there are no layers for multi-token prediction";
-        return Err(Error::Argument(problem.into()));
+    if let Some(option) = options.asks_for_mtp().filter(|_| mtp == 0) {
+        let problem = "config.json says that there are no layers for multi-token prediction";
+        return Err(Error::Argument(format!("{option}: {problem}")));
     }
-    let kept = if options.keep_mtp { mtp } else { 0 };
+    let kept = if options.asks_for_mtp().is_some() { mtp } else { 0 };
     let experts = experts(config)?;
     let layer = |number: u32| layer(&attention, number < dense, sizes.ffn_width, &experts);
     let layers = sizes.layers;

@@ -181,14 +181,16 @@ pub fn write(model: &Description, keys: &mut Writer) {
     keys.rope(&model.rope);
 }
 
-/// Refuses `--keep-mtp` for a family without layers for multi-token prediction.
+/// Refuses `--keep-mtp` and `--mtp-only` for a family without layers for multi-token prediction.
 ///
 /// # Errors
-/// If it is given.
+/// If one is given.
 pub fn without_mtp(options: &Options, arch: &str) -> Result<()> {
-    match options.keep_mtp {
-        true => Err(Error::Argument(format!("--keep-mtp: {arch} has no layers for multi-token prediction"))),
-        false => Ok(()),
+    match options.asks_for_mtp() {
+        Some(option) => {
+            Err(Error::Argument(format!("{option}: {arch} has no layers for multi-token prediction")))
+        }
+        None => Ok(()),
     }
 }
 
