@@ -20,6 +20,7 @@ mod gguf_source;
 mod hostile;
 mod importances;
 mod kept;
+mod kimi;
 mod llama;
 mod malformed;
 mod manifest;
