@@ -489,6 +489,68 @@ fn a_part_of_a_side_file_is_verified_as_one() {
 }
 
 #[test]
+fn linear_stretching_is_written_read_and_computed() {
+    let made = Made::new("llama2");
+    let mut config = made.family.config.clone();
+    config["rope_scaling"] = json!({"type": "linear", "factor": 8.0});
+    fs::write(made.checkpoint().join("config.json"), config.to_string()).expect("written");
+    made.describes_itself();
+    let file = made.quantize("f32.gguf", &["--recipe", "bf16", "--override", ".=f32"]);
+    let read = ModelFile::open(&file).expect("sound");
+    let key = |key: &str| Contents::read(&file).expect("sound").metadata.get(key).cloned();
+    assert_eq!(key("llama.rope.scaling.type"), Some(Gguf::String("linear".into())));
+    assert_eq!(key("llama.rope.scaling.factor"), Some(Gguf::F32(8.0)));
+    let ids: Vec<u32> = (0..48).map(|id| (7 + 31 * id) % 440).collect();
+    let found = logits(&read.weights(), &read.description, &ids, ids.len(), 1 << 30);
+    let (ids_file, out) = (made.file("ids.json"), made.file("logits.f32"));
+    fs::write(&ids_file, json!(ids).to_string()).expect("written");
+    let Some(_) = llama(&["logits", text(&file), text(&ids_file), text(&out)]) else { return };
+    let bytes = fs::read(out).expect("read");
+    let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    let difference = largest(&[found], &[expected]);
+    assert!(difference < 1e-4, "{difference:.2e} from llama.cpp");
+}
+
+#[test]
+fn a_factor_that_nothing_computes_is_written_as_the_converter_does() {
+    let scaling = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768,
+        "attn_factor": 0.8782488562869419});
+    let model = planned("qwen3", &json!({"rope_scaling": scaling}), &Options::default());
+    let key = |key: &str| model.metadata.get(&format!("qwen3.rope.scaling.{key}")).cloned();
+    assert_eq!(key("yarn_attn_factor"), Some(Gguf::F32(0.878_248_87)));
+    assert_eq!(key("factor"), Some(Gguf::F32(4.0)));
+    assert!(model.warnings.is_empty(), "{:?}", model.warnings);
+    let read = Description::of_plan(&model.metadata, &model.tensors).expect("all keys are there");
+    assert_eq!(Some(&read), model.description.as_ref());
+}
+
+#[test]
+fn lists_of_other_lengths_and_contradictory_counts_are_refused() {
+    let full = |count: usize| json!(vec!["full_attention"; count]);
+    for name in ["llama", "mixtral", "qwen2", "qwen3", "qwen2moe"] {
+        let made = Made::new(name);
+        made.refuses("layer_types", full(1));
+        made.refuses("layer_types", full(3));
+        made.refuses("layer_types", json!([]));
+    }
+    Made::new("minimax-m2").refuses("attn_type_list", json!([1, 1, 1]));
+    Made::new("qwen2moe").refuses("num_local_experts", json!(8));
+    for name in ["glm4moe", "deepseek32", "kimi-k2.5"] {
+        let made = Made::new(name);
+        if name == "kimi-k2.5" {
+            let mut text_config = made.family.config["text_config"].clone();
+            text_config["n_shared_experts"] = json!(0);
+            made.refuses("text_config", text_config);
+        } else {
+            made.refuses("n_shared_experts", json!(0));
+        }
+    }
+    // As many as there are layers, and the same number twice.
+    let same = json!({"layer_types": full(2), "num_local_experts": 4});
+    assert!(planned("qwen2moe", &same, &Options::default()).warnings.is_empty());
+}
+
+#[test]
 fn what_sees_images_is_left_out_and_said() {
     for (name, parts) in [
         ("kimi-k2.5", ["mm_projector.", "vision_tower."]),

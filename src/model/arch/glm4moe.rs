@@ -61,7 +61,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(8), width: None, eps: 1e-5 })?;
     let columns = rotated(config, sizes.width, 0.5)?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope = Rope { columns, theta, pairing: Pairing::Halves, yarn, divided: false };
+    let rope = Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false };
     let flag = |field: &str| Ok::<_, Error>(config.find::<bool>(field)?.unwrap_or(false));
     let attention = Grouped {
         biases: flag("attention_bias")?,
@@ -110,7 +110,7 @@ fn layer(attention: &Grouped, dense: bool, width: u32, experts: &Experts) -> Lay
 fn experts(config: &Config) -> Result<Experts> {
     let count = config.find_count("n_routed_experts", MAX_EXPERTS)?.unwrap_or(128);
     let width = config.find_count("moe_intermediate_size", MAX_WIDTH)?.unwrap_or(1408);
-    let shared = config.find_count("n_shared_experts", MAX_EXPERTS)?.unwrap_or(1);
+    let shared = grouped::shared_experts(config)?.unwrap_or(1);
     let groups = config.find_count("n_group", count)?.unwrap_or(1);
     if !count.is_multiple_of(groups) {
         return Err(config.fault("n_group", format!("is {groups}, which does not divide {count} experts")));

@@ -9,6 +9,7 @@ mod indexer;
 use self::doubts::{doubts, stored_mtp};
 use self::fields::{CLASSES, Class, FIELDS, INDEXER, SHARED};
 use super::fields::{GENERAL, check};
+use super::grouped;
 use super::rope::{self, Scaling};
 use super::whole::{self, Names};
 use super::{Described, Family, StoredExperts, Without};
@@ -236,7 +237,10 @@ fn experts(config: &Config, class: &Class) -> Result<Experts> {
     };
     let width = config.count("moe_intermediate_size", MAX_WIDTH)?;
     let used = config.count("num_experts_per_tok", count)?;
-    let shared = config.count("n_shared_experts", MAX_EXPERTS)?;
+    let shared = match grouped::shared_experts(config)? {
+        Some(shared) => shared,
+        None => config.count("n_shared_experts", MAX_EXPERTS)?,
+    };
     let router = Router {
         used,
         groups,
