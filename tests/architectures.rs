@@ -517,7 +517,7 @@ fn a_factor_that_nothing_computes_is_written_as_the_converter_does() {
         "attn_factor": 0.8782488562869419});
     let model = planned("qwen3", &json!({"rope_scaling": scaling}), &Options::default());
     let key = |key: &str| model.metadata.get(&format!("qwen3.rope.scaling.{key}")).cloned();
-    assert_eq!(key("yarn_attn_factor"), Some(Gguf::F32(0.878_248_87)));
+    assert_eq!(key("yarn_attn_factor"), Some(Gguf::F32(0.878_248_856_286_941_9_f64 as f32)));
     assert_eq!(key("factor"), Some(Gguf::F32(4.0)));
     assert!(model.warnings.is_empty(), "{:?}", model.warnings);
     let read = Description::of_plan(&model.metadata, &model.tensors).expect("all keys are there");
