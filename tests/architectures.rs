@@ -832,7 +832,7 @@ macro_rules! families {
 families! {
     llama "llama":
         "hidden_act" = "gelu", "layer_types" = ["sliding_attention"],
-        "rope_scaling" = {"type": "linear", "factor": 2.0};
+        "rope_scaling" = {"type": "dynamic", "factor": 2.0};
     llama2 "llama2": "hidden_act" = "gelu";
     mixtral "mixtral": "hidden_act" = "gelu";
     qwen2 "qwen2":
