@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dense_kernels::Dense;
+use quant_kernels::Format;
 use rayon::iter::IndexedParallelIterator;
 use rayon::slice::ParallelSliceMut;
 
@@ -156,5 +157,5 @@ impl<'a> Weights<'a> {
 
 /// The values that the weights of a tensor may have.
 fn values(tensor: &TensorPlan) -> Values {
-    if tensor.is_fixed() { Values::Any } else { Values::Bounded }
+    if tensor.is_fixed() { tensor.values(Format::F32) } else { Values::Bounded }
 }

@@ -7,7 +7,7 @@ use quant_kernels::Format;
 
 use super::whole::{self, Names};
 use super::{Family, StoredExperts};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Encoding};
 use crate::error::{Error, Result};
 use crate::model::layer::Pairing;
 use crate::model::spec::{Source, Spec};
@@ -16,6 +16,17 @@ use crate::store::{Computed, Order, Pick};
 
 /// Tensors of old checkpoints that follow from config.json.
 const RECOMPUTED: [&str; 1] = [".rotary_emb.inv_freq"];
+
+/// The usual name of the tensor that has all experts, where most have one for each: gate and up are in one.
+fn in_one(name: &str) -> String {
+    let module = name.replace(".{}", "").replace(".weight", "").replace(".bias", "_bias");
+    module.replace(".gate_proj", ".gate_up_proj").replace(".up_proj", ".gate_up_proj")
+}
+
+/// Whether an expert's matrix is the first or the second of the two that are in one tensor.
+fn half(name: &str) -> Option<u64> {
+    [".gate_proj", ".up_proj"].iter().zip(0..).find(|(part, _)| name.contains(**part)).map(|(_, half)| half)
+}
 
 /// The tensors planned so far, and the checkpoint tensors they use.
 pub struct Builder<'a> {
@@ -55,12 +66,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// If a source is not there (unless the tensor is optional), cannot be read, or has another shape.
     pub fn add(&mut self, layer: Option<u32>, spec: &Spec) -> Result<()> {
-        let stored = |name: &str| match layer {
-            Some(layer) => {
-                self.names.stored(&format!("model.layers.{layer}.{}", self.family.stored_name(name)))
-            }
-            None => self.names.stored(name),
-        };
+        let stored = |name: &str| self.stored_name(layer, name);
         let [rows, columns] = spec.shape;
         let order = self.order(spec);
         let whole = |tensor| Slice { tensor, rows: 0..rows.into(), transposed: false, order };
@@ -74,7 +80,12 @@ impl<'a> Builder<'a> {
                 vec![whole(self.source(name, shape)?)]
             }
             Source::Experts { name, count } if self.family.experts == StoredExperts::Interleaved => {
-                self.interleaved(&stored(name), *count, spec)?
+                self.interleaved(stored(&in_one(name)), name, *count, spec)?
+            }
+            Source::Experts { name, count }
+                if self.has(&stored(&in_one(name))) && !self.has(&stored(name)) =>
+            {
+                self.stacked(stored(&in_one(name)), name, *count, spec)?
             }
             Source::Experts { name, count } => {
                 let name = stored(name);
@@ -129,20 +140,58 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// What the checkpoint calls what most call `name`: of the names that it may have the one that is there, if any.
+    fn stored_name(&self, layer: Option<u32>, name: &str) -> String {
+        let Some(layer) = layer else { return self.names.stored(name) };
+        let full = |name: String| self.names.stored(&format!("model.layers.{layer}.{name}"));
+        let mut names: Vec<String> = self.family.stored_names(name).into_iter().map(full).collect();
+        let found = names.iter().position(|name| self.has(name)).unwrap_or(0);
+        names.swap_remove(found)
+    }
+
+    /// Whether a tensor is there, of experts the first.
+    fn has(&self, name: &str) -> bool {
+        self.checkpoint.get(&name.replace("{}", "0")).is_some()
+    }
+
+    /// Experts that are stored in one tensor: of each its rows, of gate and up those of both.
+    fn stacked(&mut self, fused: String, name: &str, count: u32, spec: &Spec) -> Result<Vec<Slice>> {
+        let [rows, columns] = spec.shape;
+        let (place, times) = half(name).map_or((0, 1), |half| (half, 2));
+        let tensor = self.source(fused, &[count, times * rows, columns])?;
+        if times == 2 {
+            self.parted(&tensor, rows.into())?;
+        }
+        let expert = |expert: u64| {
+            let first = (expert * u64::from(times) + place) * u64::from(rows);
+            let rows = first..first + u64::from(rows);
+            Slice { tensor: Arc::clone(&tensor), rows, transposed: false, order: Order::Stored }
+        };
+        Ok((0..u64::from(count)).map(expert).collect())
+    }
+
+    /// Holds it against a stack of gate and up that its scales may be for blocks of both, or for blocks of each, and that
+    /// their number does not say which.
+    fn parted(&self, name: &str, rows: u64) -> Result<()> {
+        let tensor = self.checkpoint.tensor(name)?;
+        let Encoding::Fp8 { block: [block, _], scale } = self.checkpoint.encoding(tensor)? else {
+            return Ok(());
+        };
+        if rows.is_multiple_of(block) || (2 * rows).div_ceil(block) != 2 * rows.div_ceil(block) {
+            return Ok(());
+        }
+        let problem = format!(
+            "has scales for blocks of {block} rows, which do not divide the {rows} of gate and of up; whether a block goes \
+             on from one to the other nothing tells"
+        );
+        Err(Error::Unsupported(format!("{}: tensor \"{}\" {problem}", scale.shard, scale.name)))
+    }
+
     /// Experts that are stored in one tensor, with alternating outputs of gate and up; or their biases, which are rows of
     /// one slice. Numbers are stored transposed, blocks (MXFP4), which run along the inputs, are not.
-    fn interleaved(&mut self, name: &str, count: u32, spec: &Spec) -> Result<Vec<Slice>> {
+    fn interleaved(&mut self, fused: String, name: &str, count: u32, spec: &Spec) -> Result<Vec<Slice>> {
         let [rows, columns] = spec.shape;
-        let fused = name
-            .replace(".{}", "")
-            .replace(".gate_proj", ".gate_up_proj")
-            .replace(".up_proj", ".gate_up_proj");
-        let fused = fused.replace(".weight", "").replace(".bias", "_bias");
-        let pick = match name {
-            _ if name.contains(".gate_proj") => Some(Pick::EveryOther(0)),
-            _ if name.contains(".up_proj") => Some(Pick::EveryOther(1)),
-            _ => None,
-        };
+        let pick = half(name).map(Pick::EveryOther);
         let times = if pick.is_some() { 2 } else { 1 };
         if self.checkpoint.get(&fused).is_some_and(|tensor| self.checkpoint.regrouped(tensor).is_some()) {
             let order = pick.map_or(Order::Stored, Order::Rows);

@@ -116,14 +116,16 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     full_attention(config)?;
     let sizes = Sizes::read(config, &class.defaults)?;
     warnings.extend(window(config, class, sizes.context())?);
-    let (theta, scaling) = rope::read_any(config, Some(class.theta), &["default", "yarn", "llama3"])?;
-    let (yarn, rope_divisors) = match scaling {
-        Scaling::None => (None, Vec::new()),
-        Scaling::Yarn(yarn) => (Some(yarn), Vec::new()),
-        Scaling::Llama3(llama3) => (None, llama3.divisors(theta, sizes.width)),
+    let (theta, scaling) =
+        rope::read_any(config, Some(class.theta), &["default", "linear", "yarn", "llama3"])?;
+    let yarn = if let Scaling::Yarn(yarn) = scaling { Some(yarn) } else { None };
+    let linear = if let Scaling::Linear(factor) = scaling { Some(factor) } else { None };
+    let rope_divisors = match scaling {
+        Scaling::Llama3(llama3) => llama3.divisors(theta, sizes.width),
+        _ => Vec::new(),
     };
     let divided = !rope_divisors.is_empty();
-    let rope = Rope { columns: sizes.width, theta, pairing: Pairing::Neighbours, yarn, divided };
+    let rope = Rope { columns: sizes.width, theta, pairing: Pairing::Neighbours, yarn, linear, divided };
     let flag = |field: &str| Ok::<_, Error>(config.find::<bool>(field)?.unwrap_or(false));
     let biases = flag("attention_bias")?;
     let attention = Grouped { biases, output_bias: biases, ..sizes.attention() };

@@ -251,7 +251,14 @@ mod tests {
             rotated: false,
         };
         let attention = Attention::Grouped(grouped);
-        let rope = Rope { columns: 2, theta: 10.0, pairing: Pairing::Halves, yarn: None, divided: false };
+        let rope = Rope {
+            columns: 2,
+            theta: 10.0,
+            pairing: Pairing::Halves,
+            yarn: None,
+            linear: None,
+            divided: false,
+        };
         let model = model(rope, Layer { attention, ffn: Ffn::Experts(gated.clone()) });
         let (store, tensors) = tensors(&Ffn::Experts(gated.clone()).specs(model.hidden), 5);
         let weights = Weights::new(&store, tensors);

@@ -400,8 +400,14 @@ mod tests {
             sinks: true,
             ..group.clone()
         };
-        let halves =
-            |columns| Rope { columns, theta: 100.0, pairing: Pairing::Halves, yarn: None, divided: false };
+        let halves = |columns| Rope {
+            columns,
+            theta: 100.0,
+            pairing: Pairing::Halves,
+            yarn: None,
+            linear: None,
+            divided: false,
+        };
         let neighbours = Rope { pairing: Pairing::Neighbours, ..halves(6) };
         for (grouped, rope) in [
             (PLAIN, neighbours),
