@@ -72,13 +72,18 @@ impl Made {
 
     /// Every tensor has the converter's bytes, and the metadata say the same.
     fn equals_the_converters(&self) {
+        self.equals_with(&["--recipe", "bf16"]);
+    }
+
+    /// The same with options that choose the converter's types.
+    fn equals_with(&self, options: &[&str]) {
         assert_eq!(
             self.reference["weights_sha256"],
             *hex(&self.family.safetensors()),
             "the reference is of others"
         );
         let parts = ["tensors", "metadata"].map(|part| self.reference[part].as_object().expect("an object"));
-        self.file_is(&["--recipe", "bf16"], parts.map(Clone::clone));
+        self.file_is(options, parts.map(Clone::clone));
         // With the layer for multi-token prediction some are other or more.
         if self.reference["mtp"].is_object() {
             let with = ["tensors", "metadata"].map(|part| {
@@ -86,7 +91,7 @@ impl Made {
                 all.extend(self.reference["mtp"][part].as_object().expect("an object").clone());
                 all
             });
-            self.file_is(&["--recipe", "bf16", "--keep-mtp"], with);
+            self.file_is(&[options, &["--keep-mtp"]].concat(), with);
         }
     }
 
@@ -162,7 +167,9 @@ impl Made {
         let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
         let difference = largest(&all, &rows(&expected));
         eprintln!("{}: logits differ from llama.cpp's by {difference:.2e}", self.family.name);
-        assert!(difference < 1e-4, "{difference:.2e} from llama.cpp");
+        // After one of the tokens rounding grows there: llama.cpp is 4.0e-4 from transformers, and we lie between the two.
+        let most = if self.family.name == "qwen35moe" { 3e-4 } else { 1e-4 };
+        assert!(difference < most, "{difference:.2e} from llama.cpp");
         self.reads_text(&file);
     }
 
@@ -578,6 +585,8 @@ fn the_cache_is_that_of_each_kind_of_attention() {
         ("qwen3", 2 * 2 * (2 * 2 * 96) * 4096),
         // A window of 16 tokens, and the 512 that llama.cpp computes at once, in whole pages of 256.
         ("gpt-oss", 2 * (2 * 2 * 64) * (4096 + 768)),
+        // One layer of four attends; the others keep a matrix for each of six heads, and three tokens of 1,280 columns.
+        ("qwen35", 2 * (2 * 2 * 64) * 4096 + 3 * 4 * (6 * 128 * 128 + 3 * 1280)),
     ] {
         let made = Made::new(name);
         let folder = made.checkpoint();
@@ -605,12 +614,34 @@ fn texts_of_v32_begin_with_bos_whatever_the_tokenizer_says() {
 
 #[test]
 fn permuted_rows_are_the_same_on_any_number_of_threads() {
-    let made = Made::new("llama");
-    let bytes = |name: &str, threads: &str| {
-        let file = made.quantize(name, &["--recipe", "q4_k_m", "--threads", threads]);
-        hex(&fs::read(file).expect("read"))
-    };
-    assert_eq!(bytes("one.gguf", "1"), bytes("three.gguf", "3"));
+    for name in ["llama", "qwen35"] {
+        let made = Made::new(name);
+        let bytes = |file: &str, threads: &str| {
+            let file = made.quantize(file, &["--recipe", "q4_k_m", "--threads", threads]);
+            hex(&fs::read(file).expect("read"))
+        };
+        assert_eq!(bytes("one.gguf", "1"), bytes("three.gguf", "3"), "{name}");
+    }
+}
+
+/// Killed after a few pieces, the same command goes on from there.
+#[cfg(unix)]
+#[test]
+fn permuted_rows_are_the_same_after_a_kill() {
+    use crate::support::interrupted::{SLOWLY, killed_at};
+
+    for name in ["qwen35", "qwen35moe"] {
+        let made = Made::new(name);
+        let whole = made.quantize("whole.gguf", &["--recipe", "q4_k_m"]);
+        let (checkpoint, output) = (made.checkpoint(), made.file("killed.gguf"));
+        let arguments = ["quantize", text(&checkpoint), "-o", text(&output), "-r", "q4_k_m", "--quiet"];
+        let slowly = [&arguments[..], &SLOWLY].concat();
+        assert!(killed_at(&slowly, "recorded", 20), "{name} ended too soon");
+        assert!(!output.exists(), "{name}");
+        succeed(&arguments);
+        let read = |file: &Path| hex(&fs::read(file).expect("read"));
+        assert_eq!(read(&output), read(&whole), "{name}");
+    }
 }
 
 fn plain(value: &Gguf) -> Value {
@@ -637,6 +668,23 @@ fn largest(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let pairs = found.iter().flatten().zip(expected.iter().flatten());
     pairs.fold(0.0, |largest, (a, b)| largest.max((a - b).abs()))
+}
+
+#[test]
+fn the_layer_for_prediction_of_qwen35_is_kept_or_said() {
+    let without = planned("qwen35", &json!({}), &Options::default());
+    let left: Vec<_> = without.left_out.iter().map(|left| (left.tensors, left.count)).collect();
+    assert_eq!(left, [("model.visual.", 1), ("mtp.", 15)]);
+    assert_eq!((without.layers, without.warnings.len()), (4, 0), "{:?}", without.warnings);
+    let with = planned("qwen35", &json!({}), &Options { keep_mtp: true, ..Options::default() });
+    assert_eq!(with.left_out.len(), 1);
+    assert_eq!(with.metadata.get("qwen35.nextn_predict_layers"), Some(&Gguf::U32(1)));
+    let read = Description::of_plan(&with.metadata, &with.tensors).expect("all keys are there");
+    assert_eq!(Some(&read), with.description.as_ref());
+    let made = Made::new("qwen35moe");
+    let file = made.quantize("mtp.gguf", &["--recipe", "q8_0", "--keep-mtp"]);
+    let Some(said) = llama(&["generate", text(&file), "the rest is", "4"]) else { return };
+    assert!(said[1].as_array().is_some_and(|tokens| !tokens.is_empty()), "{said}");
 }
 
 /// The tests of each family.
@@ -680,6 +728,12 @@ families! {
     qwen2 "qwen2":
         "use_sliding_window" = true, "layer_types" = ["full_attention", "sliding_attention"],
         "rope_scaling" = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 16};
+    qwen35 "qwen35": "text_config" = {"model_type": "qwen3_5_vision"};
+    qwen35moe "qwen35moe":
+        "layer_types" = ["linear_attention", "sliding_attention", "full_attention"],
+        "layer_types" = ["linear_attention", "linear_attention", "linear_attention"],
+        "attn_output_gate" = false, "linear_value_head_dim" = 64, "norm_topk_prob" = false,
+        "mtp_use_dedicated_embeddings" = true;
     qwen3 "qwen3": "attention_bias" = true, "use_sliding_window" = true;
     glm4moe "glm4moe": "scoring_func" = "softmax", "hidden_act" = "gelu";
     qwen2moe "qwen2moe":
@@ -694,6 +748,10 @@ families! {
     kimi "kimi-k2.5":
         "text_config" = {"model_type": "kimi_linear"},
         "text_config" = {"model_type": "kimi_k2", "architectures": ["KimiLinearForCausalLM"]};
+    ministral3 "ministral3":
+        "rope_parameters" = {"rope_type": "default", "rope_theta": 1000000.0},
+        "rope_parameters" = {"rope_type": "yarn", "rope_theta": 1000000.0, "factor": 16.0,
+            "original_max_position_embeddings": 16, "mscale": 0.5, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1};
     mistral3 "mistral3": "text_config" = {"model_type": "mistral4"};
     gpt_oss "gpt-oss":
         "layer_types" = ["full_attention", "sliding_attention"], "swiglu_limit" = 8, "attention_bias" = false;

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use quant_kernels::Format;
 
 use super::whole::{self, Names};
-use super::{Family, StoredExperts};
-use crate::checkpoint::Checkpoint;
+use super::{Family, Prediction, StoredExperts};
+use crate::checkpoint::{Checkpoint, Dtype};
 use crate::error::{Error, Result};
 use crate::model::layer::Pairing;
 use crate::model::spec::{Source, Spec};
-use crate::model::{Part, Slice, TensorPlan};
-use crate::store::{Computed, Order, Pick};
+use crate::model::{Description, Part, Slice, TensorPlan};
+use crate::store::{Computed, Derivation, Integers, Order, Pick};
 
 /// Tensors of old checkpoints that follow from config.json.
 const RECOMPUTED: [&str; 1] = [".rotary_emb.inv_freq"];
+
+/// A tensor of a layer for multi-token prediction that is stored apart, under the longer of its two names.
+const APART: &str = "model.mtp.fc.weight";
 
 /// The tensors planned so far, and the checkpoint tensors they use.
 pub struct Builder<'a> {
@@ -24,6 +27,8 @@ pub struct Builder<'a> {
     names: Names,
     /// Which columns of a query or key are rotated together in the file.
     pairing: Pairing,
+    /// Layers that are not for multi-token prediction.
+    layers: u32,
     rope_divisors: &'a [f32],
     tensors: Vec<TensorPlan>,
     /// Checkpoint names of vectors, by their names in GGUF: norms that others refer to.
@@ -35,14 +40,15 @@ impl<'a> Builder<'a> {
     pub fn new(
         checkpoint: &'a Checkpoint,
         family: &'a Family,
-        pairing: Pairing,
+        model: &Description,
         rope_divisors: &'a [f32],
     ) -> Self {
         Self {
             checkpoint,
             family,
             names: Names::of(checkpoint),
-            pairing,
+            pairing: model.rope.pairing,
+            layers: model.layers.len() as u32,
             rope_divisors,
             tensors: Vec::new(),
             vectors: HashMap::new(),
@@ -55,16 +61,16 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// If a source is not there (unless the tensor is optional), cannot be read, or has another shape.
     pub fn add(&mut self, layer: Option<u32>, spec: &Spec) -> Result<()> {
-        let stored = |name: &str| match layer {
-            Some(layer) => {
-                self.names.stored(&format!("model.layers.{layer}.{}", self.family.stored_name(name)))
-            }
-            None => self.names.stored(name),
-        };
+        let stored = |name: &str| self.stored_name(layer, name);
         let [rows, columns] = spec.shape;
         let order = self.order(spec);
         let whole = |tensor| Slice { tensor, rows: 0..rows.into(), transposed: false, order };
         let slices = match &spec.source {
+            Source::Integers(name) => {
+                let tensor = self.integers(stored(name), &spec.shape)?;
+                vec![whole(Integers::name(&tensor).into())]
+            }
+            Source::Channels(name) => vec![whole(self.source(stored(name), &[rows, 1, columns])?)],
             Source::One(name) => {
                 let name = stored(name);
                 if spec.optional && self.checkpoint.get(&name).is_none() {
@@ -78,6 +84,9 @@ impl<'a> Builder<'a> {
             }
             Source::Experts { name, count } => {
                 let name = stored(name);
+                if let Some(slices) = self.fused(&name, *count, spec)? {
+                    return self.push(layer, spec, slices);
+                }
                 let expert = |expert: u32| name.replace("{}", &expert.to_string());
                 let found = (0..*count).map(|number| self.source(expert(number), &spec.shape).map(whole));
                 found.collect::<Result<_>>()?
@@ -93,13 +102,23 @@ impl<'a> Builder<'a> {
                 (0..*heads).map(head).collect()
             }
         };
+        self.push(layer, spec, slices)
+    }
+
+    /// Adds the tensor that these slices are.
+    fn push(&mut self, layer: Option<u32>, spec: &Spec, mut slices: Vec<Slice>) -> Result<()> {
+        let [rows, columns] = spec.shape;
+        let less_one = (self.family.less_one && spec.gains).then_some(Derivation::OneMore);
+        if let Some(derivation) = spec.derivation.or(less_one) {
+            slices.iter_mut().for_each(|slice| slice.tensor = derivation.name(&slice.tensor).into());
+        }
         let name = spec.full_name(layer);
         // Shapes of heads are those that are stored, all others those of the file.
         let turned = matches!(spec.source, Source::Heads { transposed: true, .. });
         let [ne0, ne1] = if turned { [rows, columns] } else { [columns, rows] };
         let shape: Vec<u64> = match spec.source {
             Source::One(_) | Source::Computed if spec.vector => vec![ne0.into()],
-            Source::One(_) => vec![ne0.into(), ne1.into()],
+            Source::One(_) | Source::Channels(_) | Source::Integers(_) => vec![ne0.into(), ne1.into()],
             Source::Experts { count, .. } if spec.vector => vec![ne0.into(), count.into()],
             _ => vec![ne0.into(), ne1.into(), slices.len() as u64],
         };
@@ -112,7 +131,10 @@ impl<'a> Builder<'a> {
         });
         let input_norm = norm.map(|norm| self.vectors[&norm].to_string());
         let part = Part { order: self.tensors.len(), ..spec.part };
-        let stored = self.stored(&slices);
+        let stored = match spec.source {
+            Source::Integers(_) => Some(Format::I32),
+            _ => self.stored(&slices),
+        };
         let regrouped = self.regrouped(&slices);
         self.tensors.push(TensorPlan {
             name,
@@ -124,9 +146,51 @@ impl<'a> Builder<'a> {
             part,
             stored,
             regrouped,
-            kept: None,
+            kept: spec.kept.filter(|_| stored.is_some()),
         });
         Ok(())
+    }
+
+    /// The checkpoint's name of a tensor.
+    fn stored_name(&self, layer: Option<u32>, name: &str) -> String {
+        let Some(layer) = layer else { return self.names.stored(&self.family.stored_name(name)) };
+        let own = self.family.stored_name(name);
+        match self.family.prediction {
+            Prediction::Apart(others) if layer >= self.layers => {
+                let prefix = if self.checkpoint.get(APART).is_some() { "model.mtp." } else { "mtp." };
+                match others.iter().find(|(usual, _)| *usual == own) {
+                    Some((_, other)) => format!("{prefix}{other}"),
+                    None => format!("{prefix}layers.{}.{own}", layer - self.layers),
+                }
+            }
+            _ => {
+                let name = self.family.stored_name(&format!("model.layers.{layer}."));
+                self.names.stored(&format!("{name}{own}"))
+            }
+        }
+    }
+
+    /// Experts that are stored in one tensor, as transformers 5 saves them: the rows of an expert's gate, then those of
+    /// its up. None if they are not stored so.
+    fn fused(&mut self, name: &str, count: u32, spec: &Spec) -> Result<Option<Vec<Slice>>> {
+        let [rows, columns] = spec.shape;
+        let (fused, place) = match name.replace(".{}", "") {
+            fused if fused.contains(".gate_proj") => (fused.replace(".gate_proj", ".gate_up_proj"), Some(0)),
+            fused if fused.contains(".up_proj") => (fused.replace(".up_proj", ".gate_up_proj"), Some(1)),
+            fused => (fused, None),
+        };
+        let fused = fused.replace(".weight", "");
+        if spec.vector || self.checkpoint.get(&fused).is_none() {
+            return Ok(None);
+        }
+        let each = if place.is_some() { 2 * rows } else { rows };
+        let tensor = self.source(fused, &[count, each, columns])?;
+        let expert = |expert: u64| {
+            let first = expert * u64::from(each) + place.unwrap_or(0) * u64::from(rows);
+            let rows = first..first + u64::from(rows);
+            Slice { tensor: Arc::clone(&tensor), rows, transposed: false, order: Order::Stored }
+        };
+        Ok(Some((0..u64::from(count)).map(expert).collect()))
     }
 
     /// Experts that are stored in one tensor, with alternating outputs of gate and up; or their biases, which are rows of
@@ -170,6 +234,7 @@ impl<'a> Builder<'a> {
     /// The order in which the file has the rows of a matrix, or the numbers of a vector.
     fn order(&self, spec: &Spec) -> Order {
         match spec.rotated {
+            _ if spec.order != Order::Stored => spec.order,
             Some(head) if self.family.stored != self.pairing => {
                 // Only halves become neighbours: no architecture of llama.cpp asks for the inverse.
                 let pick = Pick::Alternating(head.into());
@@ -224,6 +289,19 @@ impl<'a> Builder<'a> {
         };
         let first = slices.first().and_then(of)?;
         slices.iter().all(|slice| of(slice) == Some(first)).then_some(first)
+    }
+
+    /// The same of a tensor of whole numbers.
+    fn integers(&mut self, name: String, shape: &[u32]) -> Result<Arc<str>> {
+        let tensor = self.checkpoint.tensor(&name)?;
+        let expected: Vec<u64> = shape.iter().map(|&n| n.into()).collect();
+        if !matches!(tensor.dtype, Dtype::I64 | Dtype::I32) || tensor.shape != expected {
+            let problem = format!("is {:?} {:?}; expected I64 {expected:?}", tensor.dtype, tensor.shape);
+            return Err(Error::tensor(&tensor.shard, &name, problem));
+        }
+        let name: Arc<str> = name.into();
+        self.used.insert(Arc::clone(&name));
+        Ok(name)
     }
 
     /// Marks a checkpoint tensor as used, after checking whether it can be read at all, its shape, and its scales.
