@@ -16,7 +16,7 @@ use crate::support::python::llama;
 use crate::support::{fail, fixture, hex, succeed, text};
 
 /// Keys of the converter that say something else here, or nothing, on purpose.
-const OTHER: [&str; 4] = [
+const OTHER: [&str; 5] = [
     // The folder's name, which is no property of the model.
     "general.name",
     // Counts of parameters are rounded otherwise.
@@ -25,6 +25,8 @@ const OTHER: [&str; 4] = [
     "tokenizer.ggml.add_sep_token",
     // llama-quantize's number for BF16 is written with the types.
     "general.file_type",
+    // One for each layer that is there; the converter has those of the layers that it leaves out as well.
+    "deepseek4.attention.compress_ratios",
 ];
 
 /// Keys that only we write: defaults spelled out, and how the file was made.
@@ -115,6 +117,37 @@ impl Made {
         }
         for (key, _) in contents.metadata.iter().filter(|(key, _)| !metadata.contains_key(*key)) {
             assert!(MORE.iter().any(|more| key.contains(more)), "{key} is ours alone");
+        }
+    }
+
+    /// It is planned, quantized by roles and by llama-quantize's rules, goes on after a stop, and is right; llama.cpp runs
+    /// all of it. Commands that need a forward pass refuse.
+    fn converts(&self) {
+        let checkpoint = self.checkpoint();
+        for recipe in ["q8_0", "q4_k_m", "mxfp4_moe", "ud-q2_k_xl"] {
+            let plan = succeed(&["plan", text(&checkpoint), "-r", recipe, "--json"]);
+            let plan: Value = serde_json::from_str(&plan).expect("JSON");
+            let file = self.quantize(&format!("{recipe}.gguf"), &["--recipe", recipe]);
+            assert_eq!(plan["file_bytes"], fs::metadata(&file).expect("made").len(), "{recipe}");
+            succeed(&["verify", text(&file), "--against", text(&checkpoint)]);
+            if let Some(said) = llama(&["generate", text(&file), "the rest is", "4"]) {
+                assert!(said[1].as_array().is_some_and(|tokens| !tokens.is_empty()), "{recipe}: {said}");
+            }
+        }
+        // The file itself is quantized as any other.
+        let (whole, again) = (self.file("q8_0.gguf"), self.file("again.gguf"));
+        succeed(&["quantize", text(&whole), "-o", text(&again), "-r", "q4_k_m", "--quiet"]);
+        succeed(&["verify", text(&again), "--against", text(&whole)]);
+        let (words, imatrix) = (fixture("tiny-r1/calibration.txt"), self.file("imatrix.gguf"));
+        for command in [
+            vec!["calibrate", text(&checkpoint), "--text", text(&words), "-o", text(&imatrix)],
+            vec!["evaluate", text(&checkpoint), text(&whole), "--text", text(&words)],
+            vec!["evaluate", text(&whole), text(&again), "--text", text(&words)],
+            vec!["quantize", text(&checkpoint), "-o", text(&imatrix), "--feedback", "--text", text(&words)],
+        ] {
+            let stderr = fail(&command, 4);
+            let sentence = format!("no forward pass for the architecture \"{}\"", self.family.name);
+            assert!(stderr.contains(&sentence), "{command:?}: {stderr}");
         }
     }
 
@@ -614,7 +647,7 @@ fn texts_of_v32_begin_with_bos_whatever_the_tokenizer_says() {
 
 #[test]
 fn permuted_rows_are_the_same_on_any_number_of_threads() {
-    for name in ["llama", "qwen35"] {
+    for name in ["llama", "qwen35", "deepseek4"] {
         let made = Made::new(name);
         let bytes = |file: &str, threads: &str| {
             let file = made.quantize(file, &["--recipe", "q4_k_m", "--threads", threads]);
@@ -630,7 +663,7 @@ fn permuted_rows_are_the_same_on_any_number_of_threads() {
 fn permuted_rows_are_the_same_after_a_kill() {
     use crate::support::interrupted::{SLOWLY, killed_at};
 
-    for name in ["qwen35", "qwen35moe"] {
+    for name in ["qwen35", "qwen35moe", "deepseek4"] {
         let made = Made::new(name);
         let whole = made.quantize("whole.gguf", &["--recipe", "q4_k_m"]);
         let (checkpoint, output) = (made.checkpoint(), made.file("killed.gguf"));
@@ -668,6 +701,54 @@ fn largest(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let pairs = found.iter().flatten().zip(expected.iter().flatten());
     pairs.fold(0.0, |largest, (a, b)| largest.max((a - b).abs()))
+}
+
+#[test]
+fn deepseek4_is_the_converters() {
+    Made::new("deepseek4").equals_with(&["--recipe", "bf16", "--override", "_exps=mxfp4"]);
+}
+
+#[test]
+fn deepseek4_is_made_and_not_computed() {
+    Made::new("deepseek4").converts();
+}
+
+#[test]
+fn what_deepseek4_has_no_form_for_is_refused() {
+    let made = Made::new("deepseek4");
+    for (field, value) in [
+        ("scoring_func", json!("sigmoid")),
+        ("compress_ratios", json!([0, 8, 128, 4])),
+        ("num_key_value_heads", json!(2)),
+        ("n_group", json!(4)),
+        ("rope_parameters", json!({"main": {"rope_type": "default"}})),
+        ("tie_word_embeddings", json!(true)),
+    ] {
+        made.refuses(field, value);
+    }
+    let model = planned("deepseek4", &json!({"vision_n_layers": 2}), &Options::default());
+    assert!(model.warnings.is_empty(), "{:?}", model.warnings);
+    let left: Vec<_> = model.left_out.iter().map(|left| (left.tensors, left.count)).collect();
+    assert_eq!(left, [("mtp.", 2), ("ffn.gate.bias", 1)]);
+    let unknown = planned("deepseek4", &json!({"hc_other": 2}), &Options::default());
+    assert!(unknown.warnings.len() == 1 && unknown.warnings[0].to_string().contains("hc_other"));
+}
+
+#[test]
+fn values_of_token_ids_are_carried_and_checked() {
+    let made = Made::new("deepseek4");
+    let file = made.checkpoint().join("model.safetensors");
+    let mut bytes = fs::read(&file).expect("read");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+    let start = header["layers.0.ffn.gate.tid2eid"]["data_offsets"][0].as_u64().expect("a number") as usize;
+    // The second number of the third row.
+    let place = 8 + length + start + 8 * 5;
+    bytes[place..place + 8].copy_from_slice(&(1i64 << 40).to_le_bytes());
+    fs::write(&file, bytes).expect("written");
+    let (checkpoint, output) = (made.checkpoint(), made.file("q8.gguf"));
+    let stderr = fail(&["quantize", text(&checkpoint), "-o", text(&output), "-r", "q8_0"], 3);
+    assert!(stderr.contains("tid2eid") && stderr.contains("row 2, column 1"), "{stderr}");
 }
 
 #[test]

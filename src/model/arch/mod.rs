@@ -4,6 +4,7 @@
 
 mod builder;
 mod deepseek2;
+mod deepseek4;
 mod fields;
 mod glm4moe;
 mod gpt_oss;
@@ -172,6 +173,7 @@ pub const FAMILIES: &[Family] = &[
     deepseek2::FAMILY,
     deepseek2::V32,
     deepseek2::GLM_DSA,
+    deepseek4::FAMILY,
     glm4moe::FAMILY,
     gpt_oss::FAMILY,
     llama::FAMILY,
