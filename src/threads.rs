@@ -3,8 +3,13 @@
 use std::thread::available_parallelism;
 
 use rayon::ThreadPoolBuilder;
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
 
 use crate::error::{Error, Result};
+
+/// Values that a thread takes at a time for a few operations each: more than it costs to share them out.
+const VALUES: usize = 1 << 16;
 
 /// What the machine has; 1 where it does not tell.
 pub fn available() -> usize {
@@ -20,5 +25,65 @@ pub fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T>
         .num_threads(threads)
         .build()
         .map_err(|e| Error::Argument(format!("cannot start {threads} threads: {e}")))?;
-    Ok(pool.install(work))
+    Ok(work_trace::fork("work on threads", |fork| pool.install(|| fork.child(work))))
+}
+
+/// Does both, at the same time if another thread is free.
+pub fn both<A: Send, B: Send>(
+    name: &'static str,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    work_trace::fork(name, |fork| rayon::join(|| fork.child(a), || fork.child(b)))
+}
+
+/// Does the same with each item, on all threads of the pool.
+pub fn each<P: IntoParallelIterator>(name: &'static str, items: P, work: impl Fn(P::Item) + Send + Sync) {
+    work_trace::fork(name, |fork| items.into_par_iter().for_each(|item| fork.child(|| work(item))));
+}
+
+/// What `work` makes of each item, in their order, on all threads of the pool.
+pub fn map<P: IntoParallelIterator, T: Send>(
+    name: &'static str,
+    items: P,
+    work: impl Fn(P::Item) -> T + Send + Sync,
+) -> Vec<T>
+where
+    P::Iter: IndexedParallelIterator,
+{
+    work_trace::fork(name, |fork| {
+        items.into_par_iter().with_max_len(1).map(|item| fork.child(|| work(item))).collect()
+    })
+}
+
+/// [`map`] for work that can fail: one of the errors, if there are some.
+///
+/// # Errors
+/// Those of `work`.
+pub fn try_map<P: IntoParallelIterator, T: Send>(
+    name: &'static str,
+    items: P,
+    work: impl Fn(P::Item) -> Result<T> + Send + Sync,
+) -> Result<Vec<T>>
+where
+    P::Iter: IndexedParallelIterator,
+{
+    work_trace::fork(name, |fork| {
+        items.into_par_iter().with_max_len(1).map(|item| fork.child(|| work(item))).collect()
+    })
+}
+
+/// Does something with some rows of `columns` values at a time, on all threads of the pool if there are enough of them.
+pub fn each_rows(
+    name: &'static str,
+    values: &mut [f32],
+    columns: usize,
+    work: impl Fn(usize, &mut [f32]) + Send + Sync,
+) {
+    let rows = (VALUES / columns.max(1)).max(1);
+    if values.len() <= rows * columns {
+        return work(0, values);
+    }
+    let bands = values.par_chunks_mut(rows * columns).enumerate();
+    each(name, bands, |(band, values)| work(band * rows, values));
 }

@@ -433,6 +433,164 @@ fn glms_layer_for_prediction_is_kept_if_asked_for() {
 }
 
 #[test]
+fn layers_for_prediction_are_a_file_of_their_own_beside_the_models() {
+    for (name, own) in [("glm4moe", 2), ("deepseek32", 2), ("glm-dsa", 3), ("glm4-lite", 2)] {
+        let made = Made::new(name);
+        let whole = made.quantize("whole.gguf", &["--recipe", "q8_0", "--keep-mtp"]);
+        let side = made.quantize("mtp-side.gguf", &["--recipe", "q8_0", "--mtp-only"]);
+        let read = |path: &Path| {
+            (Contents::read(path).expect("sound"), fs::read(path).expect("the file that was just made"))
+        };
+        let (all, found) = (read(&whole), read(&side));
+        let data = |(contents, file): &(Contents, Vec<u8>), name: &str| {
+            let tensor = contents.tensor(name).unwrap_or_else(|| panic!("{name} is there"));
+            file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize].to_vec()
+        };
+        let is_of_it = |name: &str| !name.starts_with("blk.") || name.starts_with(&format!("blk.{own}."));
+        let names = |contents: &Contents| -> Vec<String> {
+            contents.tensors.iter().map(|tensor| tensor.name.clone()).collect()
+        };
+        let expected: Vec<String> = names(&all.0).into_iter().filter(|name| is_of_it(name)).collect();
+        assert_eq!(names(&found.0), expected, "{name}");
+        for outside in ["token_embd.weight", "output_norm.weight", "output.weight"] {
+            assert!(expected.iter().any(|name| name == outside), "{outside}");
+        }
+        for tensor in &expected {
+            assert!(data(&found, tensor) == data(&all, tensor), "{tensor}");
+        }
+        // llama.cpp reads the same keys as from the whole model's file.
+        let keys = |contents: &Contents| -> Vec<(String, Gguf)> {
+            let own = |key: &str| key.starts_with("quantpress.") || key == "general.size_label";
+            let all = contents.metadata.iter().filter(|(key, _)| !own(key));
+            all.map(|(key, value)| (key.to_owned(), value.clone())).collect()
+        };
+        assert_eq!(keys(&found.0), keys(&all.0), "{name}");
+        assert_eq!(found.0.metadata.get("quantpress.mtp_only"), Some(&Gguf::Bool(true)));
+        succeed(&["verify", text(&side), "--against", text(&made.checkpoint())]);
+
+        // The same from the file of the whole model, without the checkpoint.
+        let again = made.file("again.gguf");
+        succeed(&["quantize", text(&whole), "-o", text(&again), "--recipe", "q8_0", "--mtp-only", "--quiet"]);
+        let again = read(&again);
+        assert_eq!(names(&again.0), expected);
+        assert!(expected.iter().all(|tensor| data(&again, tensor) == data(&all, tensor)));
+
+        let main = made.quantize("main.gguf", &["--recipe", "q8_0"]);
+        let Some(said) = llama(&["generate", text(&main), "the rest is the", "6"]) else { continue };
+        let drafted = llama(&["generate", text(&main), "the rest is the", "6", "--draft", text(&side)]);
+        let drafted = drafted.expect("it ran before");
+        assert_eq!(drafted[0], said[0], "{name}");
+        assert!(drafted[2].as_u64() > Some(0), "{name}: {drafted}");
+    }
+}
+
+#[test]
+fn a_file_of_layers_for_prediction_alone_is_not_taken_for_a_model() {
+    let made = Made::new("glm4moe");
+    let side = made.quantize("side.gguf", &["--recipe", "q8_0", "--mtp-only"]);
+    let checkpoint = made.checkpoint();
+    let words = fixture("tiny-r1/evaluation.txt");
+    let stderr = fail(&["evaluate", text(&checkpoint), text(&side), "--text", text(&words)], 4);
+    assert!(stderr.contains("has only layers for multi-token prediction"), "{stderr}");
+    let output = made.file("other.gguf");
+    let quantize = |source: &Path, more: &[&str], code: i32| {
+        let arguments = ["quantize", text(source), "-o", text(&output), "--recipe", "q8_0", "--mtp-only"];
+        fail(&[&arguments[..], more].concat(), code)
+    };
+    for more in [&["--keep-mtp"][..], &["--feedback", "--text", text(&words)], &["--ram", "1GB"]] {
+        let stderr = quantize(&checkpoint, more, 2);
+        assert!(stderr.contains("--mtp-only") && stderr.contains("cannot be used with"), "{stderr}");
+    }
+    // A family without such layers, a checkpoint and a file without them.
+    let stderr = quantize(&Made::new("qwen3").checkpoint(), &[], 2);
+    assert!(stderr.contains("--mtp-only: qwen3 has no layers for multi-token prediction"), "{stderr}");
+    let plain = made.quantize("plain.gguf", &["--recipe", "q8_0"]);
+    let stderr = quantize(&plain, &[], 2);
+    assert!(stderr.contains("--mtp-only: the file has no layers for multi-token prediction"), "{stderr}");
+    let mut config = made.family.config.clone();
+    config["num_nextn_predict_layers"] = json!(0);
+    fs::write(checkpoint.join("config.json"), config.to_string()).expect("written");
+    let stderr = quantize(&checkpoint, &[], 2);
+    assert!(stderr.contains("--mtp-only: config.json says that there are no layers"), "{stderr}");
+}
+
+#[test]
+fn a_part_of_a_side_file_is_verified_as_one() {
+    let made = Made::new("glm4moe");
+    let side = made.file("side.gguf");
+    let checkpoint = made.checkpoint();
+    let arguments = ["quantize", text(&checkpoint), "-o", text(&side), "--recipe", "q8_0", "--mtp-only"];
+    succeed(&[&arguments[..], &["--split", "3", "--quiet"]].concat());
+    for number in [1, 2] {
+        fs::remove_file(made.file(&format!("side-0000{number}-of-00003.gguf"))).expect("it was made");
+        let last = made.file("side-00003-of-00003.gguf");
+        succeed(&["verify", text(&last), "--against", text(&checkpoint)]);
+    }
+}
+
+#[test]
+fn linear_stretching_is_written_read_and_computed() {
+    let made = Made::new("llama2");
+    let mut config = made.family.config.clone();
+    config["rope_scaling"] = json!({"type": "linear", "factor": 8.0});
+    fs::write(made.checkpoint().join("config.json"), config.to_string()).expect("written");
+    made.describes_itself();
+    let file = made.quantize("f32.gguf", &["--recipe", "bf16", "--override", ".=f32"]);
+    let read = ModelFile::open(&file).expect("sound");
+    let key = |key: &str| Contents::read(&file).expect("sound").metadata.get(key).cloned();
+    assert_eq!(key("llama.rope.scaling.type"), Some(Gguf::String("linear".into())));
+    assert_eq!(key("llama.rope.scaling.factor"), Some(Gguf::F32(8.0)));
+    let ids: Vec<u32> = (0..48).map(|id| (7 + 31 * id) % 440).collect();
+    let found = logits(&read.weights(), &read.description, &ids, ids.len(), 1 << 30);
+    let (ids_file, out) = (made.file("ids.json"), made.file("logits.f32"));
+    fs::write(&ids_file, json!(ids).to_string()).expect("written");
+    let Some(_) = llama(&["logits", text(&file), text(&ids_file), text(&out)]) else { return };
+    let bytes = fs::read(out).expect("read");
+    let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    let difference = largest(&[found], &[expected]);
+    assert!(difference < 1e-4, "{difference:.2e} from llama.cpp");
+}
+
+#[test]
+fn a_factor_that_nothing_computes_is_written_as_the_converter_does() {
+    let scaling = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768,
+        "attn_factor": 0.8782488562869419});
+    let model = planned("qwen3", &json!({"rope_scaling": scaling}), &Options::default());
+    let key = |key: &str| model.metadata.get(&format!("qwen3.rope.scaling.{key}")).cloned();
+    assert_eq!(key("yarn_attn_factor"), Some(Gguf::F32(0.878_248_856_286_941_9_f64 as f32)));
+    assert_eq!(key("factor"), Some(Gguf::F32(4.0)));
+    assert!(model.warnings.is_empty(), "{:?}", model.warnings);
+    let read = Description::of_plan(&model.metadata, &model.tensors).expect("all keys are there");
+    assert_eq!(Some(&read), model.description.as_ref());
+}
+
+#[test]
+fn lists_of_other_lengths_and_contradictory_counts_are_refused() {
+    let full = |count: usize| json!(vec!["full_attention"; count]);
+    for name in ["llama", "mixtral", "qwen2", "qwen3", "qwen2moe"] {
+        let made = Made::new(name);
+        made.refuses("layer_types", full(1));
+        made.refuses("layer_types", full(3));
+        made.refuses("layer_types", json!([]));
+    }
+    Made::new("minimax-m2").refuses("attn_type_list", json!([1, 1, 1]));
+    Made::new("qwen2moe").refuses("num_local_experts", json!(8));
+    for name in ["glm4moe", "deepseek32", "kimi-k2.5"] {
+        let made = Made::new(name);
+        if name == "kimi-k2.5" {
+            let mut text_config = made.family.config["text_config"].clone();
+            text_config["n_shared_experts"] = json!(0);
+            made.refuses("text_config", text_config);
+        } else {
+            made.refuses("n_shared_experts", json!(0));
+        }
+    }
+    // As many as there are layers, and the same number twice.
+    let same = json!({"layer_types": full(2), "num_local_experts": 4});
+    assert!(planned("qwen2moe", &same, &Options::default()).warnings.is_empty());
+}
+
+#[test]
 fn what_sees_images_is_left_out_and_said() {
     for (name, parts) in [
         ("kimi-k2.5", ["mm_projector.", "vision_tower."]),
@@ -803,7 +961,7 @@ macro_rules! families {
 families! {
     llama "llama":
         "hidden_act" = "gelu", "layer_types" = ["sliding_attention"],
-        "rope_scaling" = {"type": "linear", "factor": 2.0};
+        "rope_scaling" = {"type": "dynamic", "factor": 2.0};
     llama2 "llama2": "hidden_act" = "gelu";
     mixtral "mixtral": "hidden_act" = "gelu";
     qwen2 "qwen2":

@@ -35,7 +35,7 @@ pub fn logits(
 ) -> Vec<f32> {
     let mut pass = Pass::new(weights, model, tokens, context, memory).expect("embeddings");
     for layer in 0..model.layers.len() {
-        pass.layer(weights, layer, &mut Ignore).expect("computed");
+        pass.layer(weights, layer, &Ignore).expect("computed");
     }
     let head = Head::read(weights, model).expect("a head");
     let mut states = pass.states().read(0..tokens.len()).expect("states");

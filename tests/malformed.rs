@@ -293,7 +293,12 @@ fn weights_that_are_not_finite() {
     let infinite = |copy: &Copy| {
         copy.edit_shard(NORM, |shard| shard.tensor(NORM)[20..22].copy_from_slice(&0x7f80u16.to_le_bytes()));
     };
-    refused(infinite, 3, &[NORM, "holds inf at row 0, column 10", "a finite number or -inf"]);
+    refused(infinite, 3, &[NORM, "holds inf at row 0, column 10", "expected a finite number"]);
+    // Only in a router's bias it shuts something out.
+    let minus = |copy: &Copy| {
+        copy.edit_shard(NORM, |shard| shard.tensor(NORM)[20..22].copy_from_slice(&0xff80u16.to_le_bytes()));
+    };
+    refused(minus, 3, &[NORM, "holds -inf at row 0, column 10", "expected a finite number"]);
     let huge = |copy: &Copy| {
         copy.edit_shard(HEAD, |shard| shard.tensor(HEAD)[20..22].copy_from_slice(&0x7f00u16.to_le_bytes()));
     };

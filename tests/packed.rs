@@ -332,6 +332,16 @@ fn declarations_that_cannot_be_read_are_refused_by_name() {
     );
     refused("ct-int4", 4, &["type says that weights are floats of 4 bits"], weights("type", json!("float")));
     refused("ct-int4", 4, &["strategy is \"token\""], weights("strategy", json!("token")));
+    // Some of the scales are of another shape than the one strategy has.
+    for (strategy, said) in [("channel", "channel"), ("tensor", "tensor"), ("group", "group of 20")] {
+        let size = if strategy == "group" { json!(20) } else { Value::Null };
+        let weights = json!({"num_bits": 4, "type": "int", "strategy": strategy, "group_size": size});
+        let words = ["weight_scale", &format!("weights.strategy is {said}")];
+        refused("ct-int4", 4, &words, |_, config| {
+            config["config_groups"] = json!({"group_0": {"targets": ["Linear"], "weights": weights}});
+        });
+    }
+    refused("ct-int4", 4, &["strategy is \"group\", and group_size"], weights("group_size", Value::Null));
     refused("fp8-e5m2", 4, &["fmt is \"e3m4\""], said("fmt", json!("e3m4")));
     refused("modelopt-nvfp4", 4, &["quant_algo is \"W4A8_AWQ\""], said("quant_algo", json!("W4A8_AWQ")));
 }

@@ -224,6 +224,35 @@ fn tokenizers_that_no_reader_could_use_are_refused_when_planned() {
 }
 
 #[test]
+fn a_sequence_that_only_composes_is_qwens_normalizer_too() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    crate::support::qwen::write(folder.path());
+    let file = folder.path().join(TOKENIZER);
+    let with = |normalizer: Value| {
+        let mut tokenizer: Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
+        tokenizer["normalizer"] = normalizer;
+        fs::write(&file, tokenizer.to_string()).expect("written");
+    };
+    let sequence = |steps: &[&str]| {
+        let steps: Vec<Value> = steps.iter().map(|step| json!({"type": step})).collect();
+        json!({"type": "Sequence", "normalizers": steps})
+    };
+    let ids = || {
+        let checkpoint = Checkpoint::open_folder(folder.path()).expect("sound");
+        Encoder::read(&checkpoint).expect("read").encode("the cafe\u{301} e\u{301}", 512).expect("encoded")
+    };
+    let expected = ids();
+    with(sequence(&["NFC"]));
+    succeed(&["plan", text(folder.path())]);
+    assert_eq!(ids(), expected);
+    for other in [sequence(&["NFC", "Lowercase"]), sequence(&["NFKC"])] {
+        with(other);
+        let stderr = fail(&["plan", text(folder.path())], 4);
+        assert!(stderr.contains("has a normalizer, which llama.cpp does not apply"), "{stderr}");
+    }
+}
+
+#[test]
 fn what_training_left_in_the_tokenizer_is_not_obeyed() {
     let calibration = crate::support::fixture("tiny-r1/calibration.txt");
     let calibration = &fs::read_to_string(calibration).expect("read")[..20_000];

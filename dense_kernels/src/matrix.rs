@@ -24,6 +24,15 @@ impl Dense {
         Self { columns, values }
     }
 
+    /// The same values in rows of another length.
+    ///
+    /// # Panics
+    /// If they are no whole number of rows.
+    #[must_use]
+    pub fn in_rows_of(self, columns: usize) -> Self {
+        Self::new(columns, self.values)
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.values.len() / self.columns

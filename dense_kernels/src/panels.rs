@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
+use work_trace::fork;
 
 use super::card::{Kept, keep};
 use super::kernel::{LANES, ROWS};
 use super::matrix::View;
+
+/// Panels that a thread packs at a time.
+const PACKED: usize = 8;
 
 /// The right side of a product: sixteen columns after sixteen columns, each panel's rows one after the other. The last
 /// panel is filled up with zeros.
@@ -40,8 +44,16 @@ impl Panels {
     pub(crate) fn on_all_threads(matrix: View<'_>) -> Self {
         let mut panels = Self::zeros(matrix);
         if panels.rows > 0 {
-            let each = panels.values.par_chunks_exact_mut(panels.rows).enumerate();
-            each.for_each(|(panel, values)| pack_panel(matrix, panel, values));
+            let bands = panels.values.par_chunks_mut(panels.rows * PACKED).enumerate();
+            fork("panels", |fork| {
+                bands.with_max_len(1).for_each(|(band, values)| {
+                    fork.child(|| {
+                        for (panel, values) in values.chunks_exact_mut(panels.rows).enumerate() {
+                            pack_panel(matrix, band * PACKED + panel, values);
+                        }
+                    });
+                });
+            });
         }
         panels
     }

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use fearless_simd::Level;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use work_trace::fork;
 
 use super::card::{on_card, worth};
 use super::kernel::{LANES, ROWS, Tile, multiply};
@@ -118,8 +119,10 @@ fn in_tiles(
             continue;
         }
         let panels = Panels::on_all_threads(b.some_columns(start..start + width));
-        of_stripe.into_par_iter().for_each(|(rows, columns, mut tile)| {
-            one(Level::new(), &mut tile, accum, a.some_rows(rows), &panels, columns);
+        fork("tiles", |fork| {
+            of_stripe.into_par_iter().with_max_len(1).for_each(|(rows, columns, mut tile)| {
+                fork.child(|| one(Level::new(), &mut tile, accum, a.some_rows(rows), &panels, columns));
+            });
         });
     }
 }
@@ -186,6 +189,7 @@ fn one_in(
     b: &Panels,
     columns: Range<usize>,
 ) {
+    work_trace::count(operations(a.rows(), b.rows(), columns.len()) as u64, 0);
     let height = a.rows().div_ceil(ROWS);
     let panels = columns.start / LANES..columns.end.div_ceil(LANES);
     sums.clear();

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::iter::IndexedParallelIterator;
 use rayon::slice::ParallelSliceMut;
 
 use crate::error::{Error, Result};
 use crate::forward::{Inputs, Observer};
 use crate::model::{Slices, TensorPlan};
+use crate::threads;
 
 /// With `--cover` every expert is shown at least so many tokens.
 pub const LEAST_TOKENS: usize = 32;
@@ -37,9 +39,22 @@ pub struct Sums {
 pub struct Collector<'a> {
     model: &'a [TensorPlan],
     /// By place; tensors that share inputs are there once, under the first one's.
-    sums: BTreeMap<usize, (Vec<usize>, Sums)>,
+    sums: Mutex<BTreeMap<usize, Arc<Shared>>>,
     least_tokens: usize,
     stop: &'a AtomicBool,
+}
+
+/// The sums of tensors that share inputs, those of each slice by themselves, since experts add theirs at the same time.
+#[derive(Debug)]
+struct Shared {
+    tensors: Vec<usize>,
+    slices: Vec<Mutex<OfSlice>>,
+}
+
+#[derive(Clone, Debug)]
+struct OfSlice {
+    sums: Vec<f64>,
+    count: f64,
 }
 
 impl<'a> Collector<'a> {
@@ -47,36 +62,51 @@ impl<'a> Collector<'a> {
     /// becomes true.
     pub fn new(model: &'a [TensorPlan], cover: bool, stop: &'a AtomicBool) -> Self {
         let least_tokens = if cover { LEAST_TOKENS } else { 0 };
-        Self { model, sums: BTreeMap::new(), least_tokens, stop }
+        Self { model, sums: Mutex::default(), least_tokens, stop }
     }
 
     /// What was collected, by the tensors' full names in order; the collector is empty again.
     pub fn take(&mut self) -> BTreeMap<String, Sums> {
         let mut all = BTreeMap::new();
-        for (tensors, sums) in std::mem::take(&mut self.sums).into_values() {
-            for tensor in tensors {
+        let shared = std::mem::take(&mut *self.sums.lock().expect("no thread panics while it has the sums"));
+        for shared in shared.into_values() {
+            let columns = self.model[shared.tensors[0]].columns() as usize;
+            let slices = shared.slices.iter();
+            let slices: Vec<OfSlice> =
+                slices.map(|slice| slice.lock().expect("no thread panics while it adds").clone()).collect();
+            // Every token goes through all heads: the first one's are counted.
+            let of_experts = self.model[shared.tensors[0]].part.slices == Slices::Experts;
+            let counted = if of_experts { &slices[..] } else { &slices[..1] };
+            let sums = Sums {
+                columns,
+                sums: slices.iter().flat_map(|slice| &slice.sums).copied().collect(),
+                counts: counted.iter().map(|slice| slice.count).collect(),
+            };
+            for &tensor in &shared.tensors {
                 all.insert(self.model[tensor].name.clone(), sums.clone());
             }
         }
         all
     }
 
-    /// Adds rows that count `weight` each.
-    fn add(&mut self, input: &Inputs<'_>, weight: f32) {
-        let columns = input.inputs.columns();
-        let tensor = &self.model[input.tensors[0]];
-        let slices = tensor.slices.len();
-        let counts = if tensor.part.slices == Slices::Experts { slices } else { 1 };
-        let (_, sums) = self.sums.entry(input.tensors[0]).or_insert_with(|| {
-            let sums = Sums { columns, sums: vec![0.0; slices * columns], counts: vec![0.0; counts] };
-            (input.tensors.to_vec(), sums)
+    /// The sums of the tensors that these are the inputs of.
+    fn shared(&self, input: &Inputs<'_>) -> Arc<Shared> {
+        let mut all = self.sums.lock().expect("no thread panics while it has the sums");
+        let shared = all.entry(input.tensors[0]).or_insert_with(|| {
+            let zeros = OfSlice { sums: vec![0.0; input.inputs.columns()], count: 0.0 };
+            let slices = self.model[input.tensors[0]].slices.iter().map(|_| Mutex::new(zeros.clone()));
+            Arc::new(Shared { tensors: input.tensors.to_vec(), slices: slices.collect() })
         });
-        // Every token goes through all heads: the first one's are counted.
-        if let Some(count) = sums.counts.get_mut(input.slice) {
-            *count += input.inputs.rows() as f64 * f64::from(weight);
-        }
-        let of_slice = &mut sums.sums[input.slice * columns..(input.slice + 1) * columns];
-        of_slice.par_chunks_mut(BAND).enumerate().for_each(|(band, sums)| {
+        Arc::clone(shared)
+    }
+
+    /// Adds rows that count `weight` each.
+    fn add(&self, input: &Inputs<'_>, weight: f32) {
+        let shared = self.shared(input);
+        let mut slice = shared.slices[input.slice].lock().expect("no thread panics while it adds");
+        slice.count += input.inputs.rows() as f64 * f64::from(weight);
+        let bands = slice.sums.par_chunks_mut(BAND).enumerate();
+        threads::each("sum of squares", bands, |(band, sums)| {
             let first = band * BAND;
             for row in 0..input.inputs.rows() {
                 let row = &input.inputs.row(row)[first..first + sums.len()];
@@ -89,7 +119,7 @@ impl<'a> Collector<'a> {
 }
 
 impl Observer for Collector<'_> {
-    fn see(&mut self, input: Inputs<'_>) -> Result<()> {
+    fn see(&self, input: Inputs<'_>) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
@@ -101,7 +131,7 @@ impl Observer for Collector<'_> {
         self.least_tokens
     }
 
-    fn see_extra(&mut self, input: Inputs<'_>) -> Result<()> {
+    fn see_extra(&self, input: Inputs<'_>) -> Result<()> {
         self.add(&input, EXTRA_WEIGHT);
         Ok(())
     }

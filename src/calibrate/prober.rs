@@ -31,7 +31,7 @@ impl<'a> Prober<'a> {
     }
 
     /// One layer.
-    pub fn layer(&mut self, pass: &mut Pass, layer: usize, collector: &mut Collector<'_>) -> Result<()> {
+    pub fn layer(&mut self, pass: &mut Pass, layer: usize, collector: &Collector<'_>) -> Result<()> {
         let weights = self.weights;
         for half in Half::ALL {
             let before = self.probe.is_some().then(|| pass.states().copy(self.memory / 4)).transpose()?;
@@ -46,12 +46,12 @@ impl<'a> Prober<'a> {
     /// Runs `work` with an observer that collects importances and, if types are measured, covariances.
     pub fn watch(
         &mut self,
-        collector: &mut Collector<'_>,
-        work: impl FnOnce(&mut dyn Observer) -> Result<()>,
+        collector: &Collector<'_>,
+        work: impl FnOnce(&dyn Observer) -> Result<()>,
     ) -> Result<()> {
         let Some((model, probe)) = &mut self.probe else { return work(collector) };
-        let mut watcher = Watcher::new(&model.tensors, probe, self.memory);
-        work(&mut Both { collector, watcher: &mut watcher })?;
+        let watcher = Watcher::new(&model.tensors, &*probe, self.memory);
+        work(&Both { collector, watcher: &watcher })?;
         watcher.finish()
     }
 
@@ -73,12 +73,12 @@ pub fn read(path: &Path) -> Result<Probed> {
 
 /// An observer that passes inputs on to two others.
 struct Both<'a, C, W> {
-    collector: &'a mut C,
-    watcher: &'a mut W,
+    collector: &'a C,
+    watcher: &'a W,
 }
 
 impl<C: Observer, W: Observer> Observer for Both<'_, C, W> {
-    fn see(&mut self, input: Inputs<'_>) -> Result<()> {
+    fn see(&self, input: Inputs<'_>) -> Result<()> {
         self.collector.see(input)?;
         self.watcher.see(input)
     }
@@ -87,7 +87,15 @@ impl<C: Observer, W: Observer> Observer for Both<'_, C, W> {
         self.collector.least_tokens()
     }
 
-    fn see_extra(&mut self, input: Inputs<'_>) -> Result<()> {
+    fn see_extra(&self, input: Inputs<'_>) -> Result<()> {
         self.collector.see_extra(input)
+    }
+
+    fn bytes_of_expert(&self, columns: [usize; 2]) -> u64 {
+        self.watcher.bytes_of_expert(columns)
+    }
+
+    fn seen_expert(&self, expert: usize) -> Result<()> {
+        self.watcher.seen_expert(expert)
     }
 }

@@ -1,10 +1,12 @@
 //! The fingerprint of a checkpoint's content: digests that are equal for equal content, wherever it lies and however
 //! it is divided into shards. Quick, since only a sample of the weights is read.
 
+use std::fmt::Write;
+
 use sha2::{Digest, Sha256};
 
 use super::{
-    CHAT_TEMPLATE, CHAT_TEMPLATES, Checkpoint, GENERATION_CONFIG, HF_QUANT_CONFIG, MAX_JSON, exists,
+    CHAT_TEMPLATE, CHAT_TEMPLATES, Checkpoint, GENERATION_CONFIG, HF_QUANT_CONFIG, MAX_JSON, by_name, exists,
     read_file,
 };
 use crate::error::{Error, Result};
@@ -78,10 +80,13 @@ impl Fingerprint {
     /// The digests of tensors and weights beside that of the settings.
     fn with_settings(checkpoint: &Checkpoint, settings: Sha256) -> Result<Self> {
         let mut list: Vec<_> = checkpoint.tensors().collect();
-        list.sort_by(|a, b| a.name.cmp(&b.name));
+        by_name(&mut list);
         let mut tensors = Sha256::new();
+        let mut line = String::new();
         for tensor in &list {
-            tensors.update(format!("{:?} {:?} {:?}\n", tensor.name, tensor.dtype, tensor.shape));
+            line.clear();
+            let _ = writeln!(line, "{:?} {:?} {:?}", tensor.name, tensor.dtype, tensor.shape);
+            tensors.update(&line);
         }
 
         let mut sampled = Vec::new();

@@ -1,5 +1,6 @@
 //! The header of a safetensors shard: JSON of names, dtypes, shapes and byte ranges. Pure: bytes in, tensors out.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -52,13 +53,14 @@ pub fn parse(shard: &str, json: &[u8], file_size: u64) -> Result<Vec<Tensor>> {
         .map_err(|e| Error::file(shard, format!("the safetensors header is not a JSON object: {e}")))?;
     let shard: Arc<str> = shard.into();
     let data = 8 + json.len() as u64;
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::with_capacity(entries.0.len());
+    if let Some((name, _)) = entries.0.iter().find(|(name, _)| !seen.insert(name.as_str())) {
+        return Err(Error::tensor(&shard, name, "is named twice in the header"));
+    }
+    drop(seen);
     let mut tensors = Vec::with_capacity(entries.0.len());
     for (name, entry) in entries.0 {
         let fault = |problem: String| Error::tensor(&shard, &name, problem);
-        if !seen.insert(name.clone()) {
-            return Err(fault("is named twice in the header".into()));
-        }
         if name == "__metadata__" {
             continue;
         }
@@ -112,8 +114,9 @@ pub fn parse(shard: &str, json: &[u8], file_size: u64) -> Result<Vec<Tensor>> {
 }
 
 #[derive(Deserialize)]
-struct Entry {
-    dtype: String,
+struct Entry<'a> {
+    #[serde(borrow)]
+    dtype: Cow<'a, str>,
     shape: Vec<u64>,
     data_offsets: [u64; 2],
 }

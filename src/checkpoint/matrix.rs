@@ -14,19 +14,17 @@ use crate::error::{Error, Result};
 pub enum Values {
     /// Finite and at most 65504 in magnitude, the largest f16: scales of blocks are f16.
     Bounded,
-    /// Every finite number, and -inf, by which a router's bias shuts an expert out.
+    /// Every finite number.
+    Finite,
+    /// These, and -inf, by which a router's bias shuts an expert out.
     Any,
 }
 
 impl Values {
-    /// The values that a type of the output can hold.
-    pub fn of(format: Format) -> Self {
-        if matches!(format, Format::F32 | Format::BF16) { Self::Any } else { Self::Bounded }
-    }
-
     fn allow(self, x: f32) -> bool {
         match self {
             Self::Bounded => x.abs() <= LARGEST,
+            Self::Finite => x.is_finite(),
             Self::Any => x.is_finite() || x == f32::NEG_INFINITY,
         }
     }
@@ -132,6 +130,7 @@ impl<'a> Matrix<'a> {
                 let (row, column) = (rows.start + index as u64 / columns, index as u64 % columns);
                 let allowed = match values {
                     Values::Bounded => format!("weights are finite and at most {LARGEST} in magnitude"),
+                    Values::Finite => "expected a finite number".to_owned(),
                     Values::Any => "expected a finite number or -inf".to_owned(),
                 };
                 let problem = format!("holds {} at row {row}, column {column}; {allowed}", out[index]);

@@ -1,7 +1,8 @@
 //! Which files hold the weights, and which tensor is in which: by the index, or by the names of the files.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
+use super::index::Listed;
 use super::{MAX_JSON, SINGLE, Source, Tensor, Wanted, exists, header, index, read_file, refuse_stand_in};
 use super::{Shard, hex};
 use crate::error::{Error, Result};
@@ -131,9 +132,9 @@ fn together(source: &dyn Source, files: &[String]) -> Result<Found> {
 
 /// The tensors that the index lists, each found in the shard it names.
 fn indexed(source: &dyn Source) -> Result<Found> {
-    let listed = index::parse(&read_file(source, index::INDEX, MAX_JSON)?)?;
-    let files: BTreeSet<&String> = listed.values().collect();
-    let files: Vec<String> = files.into_iter().cloned().collect();
+    let index = read_file(source, index::INDEX, MAX_JSON)?;
+    let Listed { tensors: mut listed, shards: files } = index::parse(&index)?;
+    drop(index);
     let mut missing = Vec::new();
     for file in &files {
         if !exists(source, file)? {
@@ -150,12 +151,15 @@ fn indexed(source: &dyn Source) -> Result<Found> {
         shards.push(shard);
         for tensor in found {
             // What another shard also holds, or no index lists, is not part of the model.
-            if listed.get(&tensor.name) == Some(file) {
-                tensors.insert(tensor.name.clone(), tensor);
+            if listed.get(&tensor.name).is_some_and(|listed| **listed == **file)
+                && let Some((name, _)) = listed.remove_entry(&tensor.name)
+            {
+                tensors.insert(name, tensor);
             }
         }
     }
-    let absent: BTreeMap<_, _> = listed.iter().filter(|(name, _)| !tensors.contains_key(*name)).collect();
+    // What is left was not found.
+    let absent: BTreeMap<_, _> = listed.iter().collect();
     match absent.first_key_value() {
         None => Ok(Found { tensors, shards, listing: index::INDEX.to_owned() }),
         Some((name, shard)) => {

@@ -1,7 +1,7 @@
 //! `quantpress calibrate`: importances from a text, in llama-imatrix's layouts.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -78,6 +78,11 @@ pub struct Calibrate {
 }
 
 impl Calibrate {
+    /// The file of `--trace`.
+    pub fn trace(&self) -> Option<&Path> {
+        self.text.trace()
+    }
+
     /// Runs the model and says what the text did not reach.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();

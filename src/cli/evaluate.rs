@@ -1,6 +1,6 @@
 //! `quantpress evaluate`: what quantization cost, measured against the checkpoint on a text.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -45,6 +45,11 @@ pub struct Evaluate {
 }
 
 impl Evaluate {
+    /// The file of `--trace`.
+    pub fn trace(&self) -> Option<&Path> {
+        self.text.trace()
+    }
+
     /// Runs both models and prints the figures.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();

@@ -24,9 +24,11 @@ mod text;
 mod threads;
 mod tips;
 mod told;
+mod trace;
 mod verify;
 
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -121,17 +123,31 @@ impl Cli {
     /// # Errors
     /// Whatever stopped it, as a chain of causes.
     fn run(self) -> Result<()> {
-        match self.command {
-            Command::Quantize(command) => command.run(),
-            Command::Plan(command) => command.run(),
-            Command::Calibrate(command) => command.run(),
-            Command::Evaluate(command) => command.run(),
-            Command::Inspect(command) => command.run(),
-            Command::Verify(command) => command.run(),
-            Command::Report(command) => command.run(),
-            Command::Bench(command) => command.run(),
-            Command::Completions(command) => command.run(),
-            Command::Man(command) => command.run(),
+        let file = match &self.command {
+            Command::Quantize(command) => command.trace(),
+            Command::Calibrate(command) => command.trace(),
+            Command::Evaluate(command) => command.trace(),
+            _ => None,
+        };
+        let Some(file) = file.map(Path::to_owned) else { return self.command.run() };
+        let done = work_trace::record(&file, || self.command.run());
+        done.map_err(|e| Error::io("write", file, e))?
+    }
+}
+
+impl Command {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Quantize(command) => command.run(),
+            Self::Plan(command) => command.run(),
+            Self::Calibrate(command) => command.run(),
+            Self::Evaluate(command) => command.run(),
+            Self::Inspect(command) => command.run(),
+            Self::Verify(command) => command.run(),
+            Self::Report(command) => command.run(),
+            Self::Bench(command) => command.run(),
+            Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `quantpress plan`: the decisions and the exact size, without reading a matrix (but a sample for `--size`).
 
 use std::io::{self, IsTerminal};
+use std::mem::ManuallyDrop;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -74,7 +75,8 @@ impl Plan {
         let mut files = self.planning.files();
         files.read("--text", self.feedback.texts());
         files.check(self.force)?;
-        let planned = self.planning.plan(threads, self.feedback.digest()?)?;
+        // The program ends behind this. To take hundreds of thousands of names apart would be a tenth of its time.
+        let planned = ManuallyDrop::new(self.planning.plan(threads, self.feedback.digest()?)?);
         planned.save_recipe(self.force)?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
         summary.estimate(&rates(&planned.plan)?, threads);

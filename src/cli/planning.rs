@@ -50,6 +50,11 @@ pub struct Planning {
     #[arg(long)]
     keep_mtp: bool,
 
+    /// Write only the layers for multi-token prediction, with embedding, norm and head: a file beside that of the model,
+    /// for llama.cpp's --spec-draft-model
+    #[arg(long, conflicts_with_all = ["keep_mtp", "only", "ram", "feedback"])]
+    mtp_only: bool,
+
     /// The model's name, written as general.name
     #[arg(long)]
     name: Option<String>,
@@ -159,6 +164,7 @@ impl Planning {
         let overrides: Vec<Override> = self.keep.into_iter().chain(self.overrides).collect();
         let options = Options {
             keep_mtp: self.keep_mtp,
+            mtp_only: self.mtp_only,
             name: self.name,
             pre: self.pre,
             arch: self.arch,

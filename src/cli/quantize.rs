@@ -16,6 +16,7 @@ use super::progress::{Progress, Style};
 use super::release::ReleaseArgs;
 use super::size;
 use super::threads::{thread_count, threads};
+use super::trace::TraceArgs;
 use super::{interrupt, print};
 use crate::error::{Error, Warning};
 use crate::gguf::beside;
@@ -80,9 +81,17 @@ pub struct Quantize {
     /// Events as JSON lines on stdout
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
+
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 impl Quantize {
+    /// The file of `--trace`.
+    pub fn trace(&self) -> Option<&Path> {
+        self.trace.file()
+    }
+
     /// Plans, works, and says what was made.
     pub fn run(self) -> Result<()> {
         let style = match (self.json, self.quiet) {

@@ -1,12 +1,13 @@
 //! The arguments of commands that run a model over a text, shared by `calibrate` and `evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::device::DeviceArgs;
 use super::size;
 use super::threads::{thread_count, threads};
+use super::trace::TraceArgs;
 use crate::error::Result;
 use crate::model::Text;
 use crate::threads::on;
@@ -35,9 +36,17 @@ pub struct TextArguments {
 
     #[command(flatten)]
     device: DeviceArgs,
+
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 impl TextArguments {
+    /// The file of `--trace`.
+    pub fn trace(&self) -> Option<&Path> {
+        self.trace.file()
+    }
+
     /// Bytes for hidden states.
     pub fn memory(&self) -> u64 {
         self.memory

@@ -2,10 +2,11 @@
 
 use dense_kernels::{Accum, Dense, one_thread, with_panels};
 use quant_kernels::{Feed, Format, LARGEST};
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::iter::IndexedParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::metric::{Metric, Step};
+use crate::threads;
 
 /// Rows that a thread encodes at a time, so that panels are loaded into its caches once for all of them. A row's
 /// blocks do not depend on the other rows.
@@ -25,11 +26,10 @@ pub fn encode(format: Format, weights: &Dense, metrics: &[Metric]) -> Vec<u8> {
     let mut blocks = vec![0; rows * row_bytes];
     let known = metrics.iter().flat_map(|metric| &metric.steps).map(|step| step.columns.len());
     assert_eq!(known.sum::<usize>(), columns, "the columns of all segments");
-    weights
-        .values()
-        .par_chunks(BAND * columns)
-        .zip(blocks.par_chunks_mut(BAND * row_bytes))
-        .for_each(|(weights, blocks)| band(format, weights, columns, metrics, blocks));
+    let bands = weights.values().par_chunks(BAND * columns).zip(blocks.par_chunks_mut(BAND * row_bytes));
+    threads::each("encode", bands.with_max_len(1), |(weights, blocks)| {
+        band(format, weights, columns, metrics, blocks);
+    });
     blocks
 }
 

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use dense_kernels::{Accum, Dense, Panels, View, gram, upper_factor, upper_inverse, with_panels};
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// What is added to the diagonal, relative to its mean (GPTQ's own default). Without it, weights of inputs that never
 /// vary could become anything.
@@ -35,6 +35,12 @@ fn segments(columns: usize) -> Vec<usize> {
     (0..columns).step_by(width).map(|start| width.min(columns - start)).collect()
 }
 
+/// Bytes to factor a covariance of so many columns in: the sums, whose place the factor takes, and the half of it that
+/// is kept in panels.
+pub fn working_bytes(columns: usize) -> u64 {
+    segments(columns).into_iter().map(|width| width as u64 * width as u64 * 6).sum()
+}
+
 impl Covariance {
     /// An empty covariance of so many columns.
     pub fn new(columns: usize) -> Self {
@@ -58,11 +64,6 @@ impl Covariance {
     /// Rows that were added.
     pub fn count(&self) -> usize {
         self.count
-    }
-
-    /// Bytes of the sums.
-    pub fn bytes(&self) -> u64 {
-        self.sums.iter().map(|sums| sums.values().len() as u64 * 4).sum()
     }
 
     /// The mean over the rows, segment after segment; zeros if there were none.
@@ -147,7 +148,7 @@ impl Metric {
             }
         };
         let starts: Vec<usize> = (0..n).step_by(STEP).collect();
-        Ok(Self { steps: starts.into_par_iter().map(step).collect(), variances })
+        Ok(Self { steps: threads::map("steps of a factor", starts, step), variances })
     }
 }
 

@@ -1,11 +1,12 @@
 //! An observer that sums the covariances of a block's inputs, factors them, and hands the factors out slice by slice.
 
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use super::metric::{Covariance, Metric, metrics};
+use super::metric::{Covariance, Metric, metrics, working_bytes};
 use crate::error::Result;
 use crate::forward::{Inputs, Observer};
 use crate::model::{Input, Part, Role, Slices, TensorPlan};
+use crate::threads;
 
 /// The number of tokens at which an expert's own covariance counts as much as the layer's.
 const STRENGTH: f32 = 128.0;
@@ -24,15 +25,16 @@ pub struct Known<'a> {
 }
 
 /// Uses the factored covariances of slices: to encode them, or to measure errors.
-pub trait Taker {
+pub trait Taker: Sync {
     /// Whether the covariance of a slice's inputs is needed.
     fn wants(&self, tensor: usize, slice: usize) -> bool;
 
-    /// Takes slices, among them some that it does not want.
+    /// Takes slices that share their inputs, among them some that it does not want; others are taken at the same time,
+    /// on other threads.
     ///
     /// # Errors
     /// Ends the pass.
-    fn take(&mut self, known: &[Known]) -> Result<()>;
+    fn take(&self, known: &[Known]) -> Result<()>;
 
     /// Is asked at every input.
     ///
@@ -45,126 +47,122 @@ pub trait Taker {
 struct Seen {
     tensors: Vec<usize>,
     slice: usize,
-    covariance: Covariance,
+    covariance: Mutex<Covariance>,
 }
 
-impl Seen {
-    /// Memory to factor it in: the sums, whose place the factor takes, and the half of it that is kept in panels.
-    fn working_bytes(&self) -> u64 {
-        self.covariance.bytes() * 3 / 2
-    }
-
-    /// Factors the covariance. Those of experts are blended with the layer's first.
-    fn factor(self, model: &[TensorPlan], layer: Option<&Covariance>) -> Result<Factored> {
-        let Self { tensors, slice, covariance } = self;
-        let (Part { slices, input, .. }, tokens) = (model[tensors[0]].part, covariance.count());
-        let mean = match (slices, input) {
-            // Each expert has a part of the layer's inputs, which say something of those that it has not had.
-            (Slices::Experts, Input::Stream) => covariance.shrunk(layer, STRENGTH),
-            (Slices::Experts, _) => covariance.shrunk(None, STRENGTH),
-            _ => covariance.mean(),
-        };
-        Ok(Factored { tensors, slice, tokens, metrics: metrics(mean)? })
-    }
-}
-
-/// The same with the covariance factored.
-struct Factored {
-    tensors: Vec<usize>,
-    slice: usize,
-    tokens: usize,
-    metrics: Vec<Metric>,
-}
-
-/// How many of them, from the first on and at least one, can be factored at once in this memory.
-fn fitting(seen: &[Seen], memory: u64) -> usize {
-    let mut bytes = 0;
-    let beyond = |seen: &Seen| {
-        bytes += seen.working_bytes();
-        bytes > memory
+/// How many of the things that need so many bytes, from the first on and at least one, have room in `memory` together.
+pub fn fitting(bytes: impl Iterator<Item = u64>, memory: u64) -> usize {
+    let mut sum = 0;
+    let fits = |bytes: &u64| {
+        sum += bytes;
+        sum <= memory
     };
-    seen.iter().position(beyond).unwrap_or(seen.len()).max(1)
+    bytes.take_while(fits).count().max(1)
 }
 
-/// Collects covariances and hands them out factored. Experts are handed out as many at once as memory has room for,
-/// so that threads can factor them side by side.
+/// Collects covariances, factors them and hands them to a taker: those of an expert as soon as it has been shown all of
+/// its inputs, the others at the end, as many at once as memory has room for.
 pub struct Watcher<'a, T> {
     model: &'a [TensorPlan],
     taker: T,
     memory: u64,
-    seen: Vec<Seen>,
+    seen: Mutex<Vec<Arc<Seen>>>,
     /// The covariance of all inputs of the layer's experts.
-    layer: Option<Covariance>,
-    expert: Option<usize>,
+    layer: RwLock<Option<Covariance>>,
 }
 
 impl<'a, T: Taker> Watcher<'a, T> {
-    /// Without inputs yet; `memory` bounds how many bytes of covariances are factored at once.
+    /// Without inputs yet; `memory` bounds how many bytes of covariances are worked on at once.
     pub fn new(model: &'a [TensorPlan], taker: T, memory: u64) -> Self {
-        Self { model, taker, memory, seen: Vec::new(), layer: None, expert: None }
+        Self { model, taker, memory, seen: Mutex::default(), layer: RwLock::default() }
     }
 
-    /// Hands out what was collected, as many covariances being factored at once as memory has room for.
-    fn flush(&mut self) -> Result<()> {
-        let mut rest = std::mem::take(&mut self.seen);
-        while !rest.is_empty() {
-            let together = fitting(&rest, self.memory);
-            let later = rest.split_off(together);
-            let (model, layer) = (self.model, self.layer.as_ref());
-            let factored: Vec<Factored> =
-                rest.into_par_iter().map(|seen| seen.factor(model, layer)).collect::<Result<_>>()?;
-            let known: Vec<Known> = factored
-                .iter()
-                .flat_map(|Factored { tensors, slice, tokens, metrics }| {
-                    let (slice, tokens) = (*slice, *tokens);
-                    tensors.iter().map(move |&tensor| Known { tensor, slice, tokens, metrics })
-                })
-                .collect();
-            self.taker.take(&known)?;
-            rest = later;
-        }
-        Ok(())
+    /// Factors a covariance and hands it out. Those of experts are blended with the layer's first.
+    fn hand_out(&self, seen: Seen) -> Result<()> {
+        let Seen { tensors, slice, covariance } = seen;
+        let covariance = covariance.into_inner().expect("no thread panics while it adds");
+        let (Part { slices, input, .. }, tokens) = (self.model[tensors[0]].part, covariance.count());
+        work_trace::step("blend a covariance");
+        let mean = match (slices, input) {
+            // Each expert has a part of the layer's inputs, which say something of those that it has not had.
+            (Slices::Experts, Input::Stream) => {
+                let layer = self.layer.read().expect("no thread panics while it adds");
+                covariance.shrunk(layer.as_ref(), STRENGTH)
+            }
+            (Slices::Experts, _) => covariance.shrunk(None, STRENGTH),
+            _ => covariance.mean(),
+        };
+        work_trace::step("factor");
+        let metrics = &metrics(mean)?[..];
+        work_trace::step("take");
+        let known = |&tensor| Known { tensor, slice, tokens, metrics };
+        self.taker.take(&tensors.iter().map(known).collect::<Vec<Known>>())
+    }
+
+    /// Hands out some of what was collected.
+    fn hand_all(&self, seen: Vec<Arc<Seen>>) -> Result<()> {
+        let hand = |seen| self.hand_out(Arc::into_inner(seen).expect("nobody adds to it any more"));
+        threads::try_map("covariance", seen, hand).map(|_| ())
     }
 
     /// Hands out what is left.
     ///
     /// # Errors
     /// If inputs are not finite, and those of the taker.
-    pub fn finish(mut self) -> Result<()> {
-        self.flush()
+    pub fn finish(self) -> Result<()> {
+        let mut rest = std::mem::take(&mut *self.list());
+        while !rest.is_empty() {
+            let bytes = rest.iter().map(|seen| working_bytes(self.model[seen.tensors[0]].columns() as usize));
+            let later = rest.split_off(fitting(bytes, self.memory));
+            self.hand_all(rest)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<Seen>>> {
+        self.seen.lock().expect("no thread panics while it holds the list")
+    }
+
+    /// What was collected for the inputs of some tensors so far.
+    fn entry(&self, input: &Inputs<'_>) -> Arc<Seen> {
+        let mut list = self.list();
+        let known = list.iter().find(|seen| seen.slice == input.slice && seen.tensors == input.tensors);
+        if let Some(known) = known {
+            return Arc::clone(known);
+        }
+        let covariance = Mutex::new(Covariance::new(input.inputs.columns()));
+        let seen = Arc::new(Seen { tensors: input.tensors.to_vec(), slice: input.slice, covariance });
+        list.push(Arc::clone(&seen));
+        seen
     }
 }
 
 impl<T: Taker> Observer for Watcher<'_, T> {
-    fn see(&mut self, input: Inputs<'_>) -> Result<()> {
+    fn see(&self, input: Inputs<'_>) -> Result<()> {
         self.taker.go_on()?;
-        let columns = input.inputs.columns();
-        let TensorPlan { role, part, .. } = &self.model[input.tensors[0]];
         // Every token goes through the router, so its inputs are those of all experts together.
-        if *role == Role::Router {
-            self.layer.get_or_insert_with(|| Covariance::new(columns)).add(input.inputs);
+        if self.model[input.tensors[0]].role == Role::Router {
+            let mut layer = self.layer.write().expect("no thread panics while it adds");
+            layer.get_or_insert_with(|| Covariance::new(input.inputs.columns())).add(input.inputs);
             return Ok(());
         }
-        if part.slices == Slices::Experts && self.expert != Some(input.slice) {
-            if self.seen.iter().map(Seen::working_bytes).sum::<u64>() > self.memory {
-                self.flush()?;
-            }
-            self.expert = Some(input.slice);
-        }
-        if !input.tensors.iter().any(|&tensor| self.taker.wants(tensor, input.slice)) {
-            return Ok(());
-        }
-        let same = |seen: &&mut Seen| seen.tensors == input.tensors && seen.slice == input.slice;
-        let known = self.seen.iter_mut().find(same);
-        match known {
-            Some(seen) => seen.covariance.add(input.inputs),
-            None => {
-                let mut covariance = Covariance::new(columns);
-                covariance.add(input.inputs);
-                let tensors = input.tensors.to_vec();
-                self.seen.push(Seen { tensors, slice: input.slice, covariance });
-            }
+        if input.tensors.iter().any(|&tensor| self.taker.wants(tensor, input.slice)) {
+            let seen = self.entry(&input);
+            seen.covariance.lock().expect("no thread panics while it adds").add(input.inputs);
         }
         Ok(())
+    }
+
+    fn bytes_of_expert(&self, columns: [usize; 2]) -> u64 {
+        columns.map(working_bytes).iter().sum()
+    }
+
+    fn seen_expert(&self, expert: usize) -> Result<()> {
+        let is_of = |seen: &mut Arc<Seen>| {
+            seen.slice == expert && self.model[seen.tensors[0]].part.slices == Slices::Experts
+        };
+        let seen = self.list().extract_if(.., is_of).collect();
+        self.hand_all(seen)
     }
 }

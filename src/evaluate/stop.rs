@@ -21,7 +21,7 @@ impl Stop<'_> {
 
 /// Looks at nothing but the flag.
 impl Observer for Stop<'_> {
-    fn see(&mut self, _input: Inputs<'_>) -> Result<()> {
+    fn see(&self, _input: Inputs<'_>) -> Result<()> {
         self.check()
     }
 

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use dense_kernels::Dense;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::written::Written;
 use crate::deviation::Deviation;
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::gguf::Output;
 use crate::model::TensorPlan;
 use crate::pipeline::{Done, Event, Job, Keeper, Unit, Work, checksum};
+use crate::threads;
 use crate::zeros::Zeros;
 
 /// Weights that are in memory at once, about: an embedding has a billion.
@@ -23,8 +24,13 @@ pub struct Ledger<'a> {
     job: &'a Job<'a>,
     work: &'a Work,
     outputs: &'a [Output],
-    keeper: Keeper<'a>,
+    records: Mutex<Records<'a>>,
     written: &'a Written,
+}
+
+struct Records<'a> {
+    keeper: Keeper<'a>,
+    /// When the next are made durable.
     due: Instant,
 }
 
@@ -37,7 +43,8 @@ impl<'a> Ledger<'a> {
         keeper: Keeper<'a>,
         written: &'a Written,
     ) -> Self {
-        Self { job, work, outputs, keeper, written, due: Instant::now() + job.sync }
+        let records = Mutex::new(Records { keeper, due: Instant::now() + job.sync });
+        Self { job, work, outputs, records, written }
     }
 
     /// Whether a slice is still to be quantized.
@@ -80,10 +87,10 @@ impl<'a> Ledger<'a> {
     /// # Errors
     /// If the system cannot, the blocks do not decode to numbers, or the user wants to stop.
     pub fn put(
-        &mut self,
+        &self,
         tensor: usize,
         slice: usize,
-        band: Range<u64>,
+        band: &Range<u64>,
         weights: &Dense,
         blocks: &[u8],
     ) -> Result<()> {
@@ -106,7 +113,8 @@ impl<'a> Ledger<'a> {
         };
         let units = self.work.of_slice(plan, tensor, slice);
         let units: Vec<Unit> = units.filter(|unit| band.contains(&unit.rows.start)).collect();
-        let compared: Vec<Done> = units.par_iter().map(compare).collect();
+        let compared: Vec<Done> = threads::map("compare", &units, compare);
+        let mut records = self.records();
         let stored = self.job.store.stored(&planned.slices[slice].tensor)?.row_bytes;
         for (unit, done) in units.iter().zip(compared) {
             if !done.deviation.is_finite() {
@@ -119,11 +127,11 @@ impl<'a> Ledger<'a> {
             let rows = unit.rows.end - unit.rows.start;
             let written = rows * row_bytes as u64;
             self.written.put(unit.number, done.blocks);
-            self.keeper.note(unit.number, done, written);
+            records.keeper.note(unit.number, done, written);
             (self.job.listener)(Event::Written { weights: unit.weights(plan), read: rows * stored, written });
         }
-        if Instant::now() >= self.due {
-            self.record()?;
+        if Instant::now() >= records.due {
+            self.make_durable(records)?;
         }
         self.go_on()
     }
@@ -132,9 +140,17 @@ impl<'a> Ledger<'a> {
     ///
     /// # Errors
     /// If the system cannot.
-    pub fn record(&mut self) -> Result<()> {
-        self.due = Instant::now() + self.job.sync;
-        self.keeper.record()
+    pub fn record(&self) -> Result<()> {
+        self.make_durable(self.records())
+    }
+
+    fn make_durable(&self, mut records: MutexGuard<'_, Records<'a>>) -> Result<()> {
+        records.due = Instant::now() + self.job.sync;
+        records.keeper.record()
+    }
+
+    fn records(&self) -> MutexGuard<'_, Records<'a>> {
+        self.records.lock().expect("no thread panics while it records")
     }
 
     /// # Errors

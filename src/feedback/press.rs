@@ -4,16 +4,18 @@ use std::ops::Range;
 
 use dense_kernels::Dense;
 use quant_kernels::Format;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::IndexedParallelIterator;
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::ledger::Ledger;
-use crate::covariance::{Known, Metric, Taker, Watcher, encode};
+use crate::covariance::{Known, Metric, Taker, Watcher, encode, fitting};
 use crate::error::Result;
 use crate::model::{TensorPlan, Weights};
 use crate::recipe::{Importances, Plan};
+use crate::threads;
 
-/// Threads that one matrix keeps busy, about.
-const THREADS_OF_A_MATRIX: usize = 4;
+/// Rows that a thread encodes at a time, where they do not depend on one another.
+const ROWS: usize = 64;
 
 /// Reads and quantizes.
 pub struct Press<'a> {
@@ -23,69 +25,101 @@ pub struct Press<'a> {
     pub importances: &'a Importances<'a>,
     /// The weights that are quantized.
     pub original: Weights<'a>,
+    /// Bytes of weights that may be worked on at the same time.
+    pub memory: u64,
+}
+
+/// Rows of a slice that are quantized together.
+struct Band<'a> {
+    tensor: usize,
+    slice: usize,
+    rows: Range<u64>,
+    /// Of the inputs, where errors are fed back.
+    metrics: &'a [Metric],
 }
 
 impl<'a> Press<'a> {
     /// A watcher that quantizes into `ledger` every slice whose inputs it has collected.
-    pub fn watcher<'b, 'c>(&'b self, ledger: &'b mut Ledger<'c>, memory: u64) -> Watcher<'b, Pressing<'b, 'c>>
+    pub fn watcher<'b, 'c>(&'b self, ledger: &'b Ledger<'c>, memory: u64) -> Watcher<'b, Pressing<'b, 'c>>
     where
         'a: 'b,
     {
         Watcher::new(&self.plan.model.tensors, Pressing { press: self, ledger }, memory)
     }
 
-    /// Quantizes with feedback those of the slices that are not written yet. A few are encoded at once, since the
-    /// rows of one slice do not keep many threads busy.
-    pub fn with_feedback(&self, ledger: &mut Ledger, slices: &[Known]) -> Result<()> {
-        let mut bands: Vec<(usize, usize, Range<u64>, &[Metric])> = Vec::new();
+    /// Quantizes with feedback those of the slices that are not written yet.
+    pub fn with_feedback(&self, ledger: &Ledger, slices: &[Known]) -> Result<()> {
+        let mut bands = Vec::new();
         for &Known { tensor, slice, metrics, .. } in slices {
-            if ledger.is_open(tensor, slice) {
-                let open = ledger.bands(tensor, slice);
-                bands.extend(open.into_iter().map(|band| (tensor, slice, band, metrics)));
-            }
+            bands.extend(self.open_bands(ledger, tensor, slice, metrics));
         }
-        for bands in bands.chunks(rayon::current_num_threads().div_ceil(THREADS_OF_A_MATRIX)) {
-            let encoded = bands.par_iter().map(|(tensor, slice, band, metrics)| {
-                let weights = self.band(*tensor, *slice, band)?;
-                let blocks = encode(self.plan.format(*tensor), &weights, metrics);
-                Ok((weights, blocks))
-            });
-            let encoded: Vec<(Dense, Vec<u8>)> = encoded.collect::<Result<_>>()?;
-            for ((tensor, slice, band, _), (weights, blocks)) in bands.iter().zip(encoded) {
-                ledger.put(*tensor, *slice, band.clone(), &weights, &blocks)?;
-            }
-        }
-        Ok(())
+        self.each(&bands, |band| {
+            let weights = self.band(band)?;
+            let blocks = encode(self.plan.format(band.tensor), &weights, band.metrics);
+            ledger.put(band.tensor, band.slice, &band.rows, &weights, &blocks)
+        })
     }
 
     /// Quantizes without feedback what is not written yet of the tensors that `which` picks.
-    pub fn plainly(&self, ledger: &mut Ledger, which: impl Fn(&TensorPlan, Format) -> bool) -> Result<()> {
+    pub fn plainly(&self, ledger: &Ledger, which: impl Fn(&TensorPlan, Format) -> bool) -> Result<()> {
+        let mut bands = Vec::new();
         for (tensor, plan) in self.plan.model.tensors.iter().enumerate() {
-            let format = self.plan.format(tensor);
-            if !which(plan, format) {
-                continue;
-            }
-            for slice in ledger.open_slices(tensor) {
-                let importance = self.importances.slice(&self.plan.model, tensor, slice)?;
-                for band in ledger.bands(tensor, slice) {
-                    let weights = self.band(tensor, slice, &band)?;
-                    let (rows, columns) = (weights.rows(), weights.columns());
-                    let mut blocks = vec![0; rows * format.row_bytes(columns as u64) as usize];
-                    let importance = importance.as_deref();
-                    quant_kernels::quantize(format, weights.values(), columns, importance, &mut blocks);
-                    ledger.put(tensor, slice, band, &weights, &blocks)?;
+            if which(plan, self.plan.format(tensor)) {
+                for slice in ledger.open_slices(tensor) {
+                    bands.extend(self.open_bands(ledger, tensor, slice, &[]));
                 }
             }
+        }
+        self.each(&bands, |band| {
+            let importance = self.importances.slice(&self.plan.model, band.tensor, band.slice)?;
+            let (weights, format) = (self.band(band)?, self.plan.format(band.tensor));
+            let columns = weights.columns();
+            let row_bytes = format.row_bytes(columns as u64) as usize;
+            let mut blocks = vec![0; weights.rows() * row_bytes];
+            let rows =
+                weights.values().par_chunks(ROWS * columns).zip(blocks.par_chunks_mut(ROWS * row_bytes));
+            threads::each("encode plainly", rows, |(weights, blocks)| {
+                quant_kernels::quantize(format, weights, columns, importance.as_deref(), blocks);
+            });
+            ledger.put(band.tensor, band.slice, &band.rows, &weights, &blocks)
+        })
+    }
+
+    /// What is not written of a slice.
+    fn open_bands<'m>(
+        &self,
+        ledger: &Ledger,
+        tensor: usize,
+        slice: usize,
+        metrics: &'m [Metric],
+    ) -> Vec<Band<'m>> {
+        let band = |rows| Band { tensor, slice, rows, metrics };
+        ledger.bands(tensor, slice).into_iter().map(band).collect()
+    }
+
+    /// Works on bands, as many at the same time as memory has room for.
+    fn each(&self, bands: &[Band], work: impl Fn(&Band) -> Result<()> + Send + Sync) -> Result<()> {
+        let bytes = |band: &Band| {
+            // The weights, and their blocks.
+            let columns = self.plan.model.tensors[band.tensor].columns();
+            (band.rows.end - band.rows.start) * columns * 5
+        };
+        let mut rest = bands;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(fitting(rest.iter().map(bytes), self.memory));
+            threads::try_map("quantize", now, &work)?;
+            rest = later;
         }
         Ok(())
     }
 
     /// Some rows of a slice.
-    fn band(&self, tensor: usize, slice: usize, band: &Range<u64>) -> Result<Dense> {
-        let plan = &self.plan.model.tensors[tensor];
-        let rows = band.start as usize..band.end as usize;
+    fn band(&self, band: &Band) -> Result<Dense> {
+        work_trace::step("read");
+        let plan = &self.plan.model.tensors[band.tensor];
+        let rows = band.rows.start as usize..band.rows.end as usize;
         let mut weights = Dense::zeros(rows.len(), plan.columns() as usize);
-        self.original.read(&plan.name, slice, rows, weights.values_mut())?;
+        self.original.read(&plan.name, band.slice, rows, weights.values_mut())?;
         Ok(weights)
     }
 }
@@ -95,7 +129,7 @@ pub struct Pressing<'a, 'b> {
     /// Reads and encodes slices.
     pub press: &'a Press<'a>,
     /// Writes them and records what was written.
-    pub ledger: &'a mut Ledger<'b>,
+    pub ledger: &'a Ledger<'b>,
 }
 
 impl Taker for Pressing<'_, '_> {
@@ -103,7 +137,7 @@ impl Taker for Pressing<'_, '_> {
         self.ledger.is_open(tensor, slice)
     }
 
-    fn take(&mut self, known: &[Known]) -> Result<()> {
+    fn take(&self, known: &[Known]) -> Result<()> {
         self.press.with_feedback(self.ledger, known)
     }
 

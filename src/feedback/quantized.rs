@@ -47,8 +47,8 @@ impl<'a> Quantized<'a> {
 
     /// Makes sure that the file has a slice as it was written.
     fn look_at(&self, tensor: usize, slice: usize) -> Result<()> {
-        let mut looked_at = self.looked_at.lock().expect("no thread panics while it holds the list");
-        if looked_at.contains(&(tensor, slice)) {
+        let looked_at = || self.looked_at.lock().expect("no thread panics while it holds the list");
+        if looked_at().contains(&(tensor, slice)) {
             return Ok(());
         }
         let mut blocks = Vec::new();
@@ -62,7 +62,7 @@ impl<'a> Quantized<'a> {
                 return Err(Error::io("read", part, std::io::Error::other(lost)));
             }
         }
-        looked_at.insert((tensor, slice));
+        looked_at().insert((tensor, slice));
         Ok(())
     }
 }

@@ -40,18 +40,19 @@ impl Method for Feedback<'_> {
         let saved = Saved::open(beside(&session.name, ".feedback"), identity, Seen::default())?;
         let (outputs, keeper) = session.parts(job, work);
         let written = Written::new(work, &keeper);
-        let mut ledger = Ledger::new(job, work, outputs, keeper, &written);
+        let ledger = Ledger::new(job, work, outputs, keeper, &written);
         if ledger.any_open(|_| true) {
             let tensors = &job.plan.model.tensors;
             let press = Press {
                 plan: job.plan,
                 importances: job.importances,
                 original: Weights::new(job.store, &tensors[..]),
+                memory: self.memory,
             };
             let quantized = Quantized::new(job.plan, work, outputs, &written);
             let as_written: Vec<TensorPlan> = tensors.iter().map(TensorPlan::as_written).collect();
             let quantized = Weights::new(&quantized, as_written);
-            let done = self.layers(&press, &quantized, &mut ledger, &saved);
+            let done = self.layers(&press, &quantized, &ledger, &saved);
             // An error of the work goes before one of recording what it did.
             let recorded = ledger.record();
             if let Err(error) = done.and(recorded) {
@@ -82,7 +83,7 @@ impl Feedback<'_> {
     }
 
     /// All tensors, layer after layer.
-    fn layers(&self, press: &Press, quantized: &Weights, ledger: &mut Ledger, saved: &Saved) -> Result<()> {
+    fn layers(&self, press: &Press, quantized: &Weights, ledger: &Ledger, saved: &Saved) -> Result<()> {
         let model = press.plan.model.describe()?;
         press.plainly(ledger, |_, format| format.is_float())?;
         embedding(press, model, ledger)?;
@@ -104,21 +105,23 @@ impl Feedback<'_> {
             for half in Half::ALL {
                 let of_half = |tensor: &TensorPlan| of_layer(tensor, layer) && tensor.part.half == Some(half);
                 if ledger.any_open(of_half) {
-                    let mut watcher = press.watcher(ledger, self.memory);
-                    pass.half(half, &press.original, layer, &mut watcher, false)?;
+                    let watcher = press.watcher(ledger, self.memory);
+                    pass.half(half, &press.original, layer, &watcher, false)?;
+                    work_trace::step("covariances");
                     watcher.finish()?;
                     press.plainly(ledger, |tensor, _| of_half(tensor))?;
                 }
-                pass.half(half, quantized, layer, &mut Passer(ledger), true)?;
+                pass.half(half, quantized, layer, &Passer(ledger), true)?;
             }
+            work_trace::step("keep states");
             ledger.record()?;
             saved.keep(layer + 1, pass.states(), &[])?;
             (self.told)(layer + 1, earlier);
         }
         let is_head = |tensor: &TensorPlan| tensor.role == Role::Output && tensor.layer.is_none();
         if ledger.any_open(is_head) {
-            let mut watcher = press.watcher(ledger, self.memory);
-            Head::observe(&press.original, &mut pass, &mut watcher)?;
+            let watcher = press.watcher(ledger, self.memory);
+            Head::observe(&press.original, &mut pass, &watcher)?;
             watcher.finish()?;
         }
         press.plainly(ledger, |_, _| true)
@@ -129,7 +132,7 @@ impl Feedback<'_> {
 struct Passer<'a, 'b>(&'a Ledger<'b>);
 
 impl Observer for Passer<'_, '_> {
-    fn see(&mut self, _input: Inputs<'_>) -> Result<()> {
+    fn see(&self, _input: Inputs<'_>) -> Result<()> {
         self.0.go_on()
     }
 
@@ -142,7 +145,7 @@ impl Observer for Passer<'_, '_> {
 /// in the place of the covariance is the sum of W^T W over these matrices, columns times the gains of the norm
 /// between; routed experts, which read the same as the shared ones, are left out. Later layers and the head are left
 /// out too: with them in the sum the divergence was higher (docs/records/2026-11-feedback.md).
-fn embedding(press: &Press, model: &Description, ledger: &mut Ledger) -> Result<()> {
+fn embedding(press: &Press, model: &Description, ledger: &Ledger) -> Result<()> {
     let tensors = &press.plan.model.tensors;
     let is_embedding = |tensor: &TensorPlan| tensor.role == Role::Embedding && tensor.layer.is_none();
     let Some(embedding) = tensors.iter().position(is_embedding) else { return Ok(()) };

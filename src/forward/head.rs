@@ -40,7 +40,7 @@ impl Head {
     ///
     /// # Errors
     /// If the norm or the states cannot be read, and those of the observer.
-    pub fn observe(weights: &Weights, pass: &mut Pass, observer: &mut dyn Observer) -> Result<()> {
+    pub fn observe(weights: &Weights, pass: &mut Pass, observer: &dyn Observer) -> Result<()> {
         let head = Self::read(weights, pass.model())?;
         let Some(place) = weights.place(HEAD) else { return Ok(()) };
         let states = pass.states();

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use dense_kernels::Dense;
 
-use super::routed::Routed;
+use super::routed::{Open, Routed};
 use super::states::States;
 use crate::error::Result;
-use crate::model::layer::{Chunks, Ffn, Form, Observer, OpenGated, Turns, normalise};
+use crate::model::layer::{Chunks, Ffn, Form, Observer, OpenGated, Show, Turns, normalise};
 use crate::model::{Description, EMBEDDING, Half, ROPE_DIVISORS, Weights};
+use crate::threads::{both, each_rows};
 
 /// Tokens that go through a block together, rounded to whole chunks. Fixed, so that no result depends on the machine.
 const BATCH: usize = 2048;
@@ -75,7 +76,7 @@ impl Pass {
     ///
     /// # Errors
     /// If its weights cannot be read, or the observer gives up.
-    pub fn layer(&mut self, weights: &Weights, layer: usize, observer: &mut dyn Observer) -> Result<()> {
+    pub fn layer(&mut self, weights: &Weights, layer: usize, observer: &dyn Observer) -> Result<()> {
         Half::ALL.into_iter().try_for_each(|half| self.half(half, weights, layer, observer, true))
     }
 
@@ -88,17 +89,20 @@ impl Pass {
         half: Half,
         weights: &Weights,
         layer: usize,
-        observer: &mut dyn Observer,
+        observer: &dyn Observer,
         keep: bool,
     ) -> Result<()> {
         let model = self.model.clone();
         let kinds = &model.layers[layer];
+        let show = Show { observer, outputs: keep };
         if half == Half::Attention {
+            work_trace::step("attention");
             let attention = kinds.attention.open(weights, &model, layer)?;
             let (length, turns) = (self.context, self.turns(weights)?);
             let text = Chunks { length, turns: &turns };
-            return self.each(keep, |_, states| attention.apply(states.clone(), &text, observer).map(Some));
+            return self.each(|_, states| attention.apply(states.clone(), &text, show));
         }
+        work_trace::step("FFN");
         let norm = Ffn::norm(weights, &model, layer)?;
         let normed = |states: &Dense| {
             let mut inputs = states.clone();
@@ -109,21 +113,28 @@ impl Pass {
             Ffn::Dense { width, biases } => {
                 let form = Form { biases: *biases, ..Form::default() };
                 let ffn = OpenGated::open(weights, [model.hidden, *width], layer, "", 0, form)?;
-                self.each(keep, |_, states| ffn.apply(&normed(states), observer).map(Some))
+                self.each(|_, states| ffn.apply(&normed(states), show))
             }
             Ffn::Experts(experts) => {
                 let mut inputs = States::new(self.states.rows(), self.states.columns(), self.memory / 4)?;
                 let mut routed = Routed::new(experts.count, observer.least_tokens());
                 let open = experts.open(weights, &model, layer)?;
-                self.each(keep, |first, states| {
+                self.each(|first, states| {
                     let normed = normed(states);
                     inputs.write(first, normed.values())?;
-                    routed.add(first, open.route(&normed, observer)?);
-                    open.shared(&normed, observer)
+                    let (routes, shared) = both(
+                        "router and shared experts",
+                        || open.route(&normed, observer),
+                        || open.shared(&normed, show),
+                    );
+                    routed.add(first, routes?);
+                    shared
                 })?;
                 drop(open);
+                work_trace::step("experts");
                 let states = keep.then_some(&mut self.states);
-                routed.apply(experts, (weights, &model, layer), &mut inputs, states, observer)
+                let open = Open { experts, weights, model: &model, layer };
+                routed.apply(&open, &inputs, states, observer, self.memory)
             }
         }
     }
@@ -143,16 +154,11 @@ impl Pass {
         Ok(turns)
     }
 
-    /// Calls `compute` with the first token and the states of each batch; adds what it returns to the states if
-    /// `keep` is set.
-    fn each(
-        &mut self,
-        keep: bool,
-        mut compute: impl FnMut(usize, &Dense) -> Result<Option<Dense>>,
-    ) -> Result<()> {
+    /// Calls `compute` with the first token and the states of each batch; adds what it returns to the states.
+    fn each(&mut self, mut compute: impl FnMut(usize, &Dense) -> Result<Option<Dense>>) -> Result<()> {
         for batch in self.batches() {
             let mut states = self.states.read(batch.clone())?;
-            if let Some(sum) = compute(batch.start, &states)?.filter(|_| keep) {
+            if let Some(sum) = compute(batch.start, &states)? {
                 add(&mut states, &sum);
                 self.states.write(batch.start, states.values())?;
             }
@@ -169,7 +175,9 @@ impl Pass {
 }
 
 fn add(states: &mut Dense, sum: &Dense) {
-    for (state, sum) in states.values_mut().iter_mut().zip(sum.values()) {
-        *state += sum;
-    }
+    let columns = states.columns();
+    each_rows("add", states.values_mut(), columns, |first, states| {
+        let sum = &sum.values()[first * columns..];
+        states.iter_mut().zip(sum).for_each(|(state, sum)| *state += sum);
+    });
 }

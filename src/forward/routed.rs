@@ -1,14 +1,36 @@
-//! Runs the tokens of a text through routed experts, one expert at a time; an expert that no token chose is not read.
+//! Runs the tokens of a text through routed experts, as many at the same time as memory has room for; an expert that
+//! no token chose is not read.
 
-use dense_kernels::Dense;
-
-use super::states::States;
+use super::states::{States, Sum};
 use crate::error::Result;
-use crate::model::layer::{Experts, Inputs, Observer, Route};
+use crate::model::layer::{Experts, Inputs, Observer, OpenGated, Route, Show};
 use crate::model::{Description, Weights};
+use crate::threads;
 
 /// Tokens that go through a routed expert together. Fixed, as the pass's batches are.
 const BATCH: usize = 2048;
+
+/// The routed experts of a layer, and what they are read from.
+pub struct Open<'a> {
+    /// What they are.
+    pub experts: &'a Experts,
+    /// Their weights.
+    pub weights: &'a Weights<'a>,
+    /// What the model is.
+    pub model: &'a Description,
+    /// Their layer.
+    pub layer: usize,
+}
+
+impl Open<'_> {
+    fn sizes(&self) -> [usize; 2] {
+        [self.model.hidden, self.experts.width].map(|n| n as usize)
+    }
+
+    fn read(&self, expert: usize) -> Result<OpenGated> {
+        self.experts.expert(self.weights, self.model, self.layer, expert)
+    }
+}
 
 /// Which tokens go where.
 pub struct Routed {
@@ -38,36 +60,73 @@ impl Routed {
         }
     }
 
-    /// Sends the tokens through their experts, in the experts' order, and adds the weighted outputs to `states`.
+    /// Sends the tokens through their experts, and adds the weighted outputs to `states`, in the experts' order.
+    /// Experts that need more than `memory` bytes together are not computed at the same time.
     ///
     /// # Errors
     /// If an expert or the states cannot be read, and those of the observer.
     pub fn apply(
         &self,
-        experts: &Experts,
-        (weights, model, layer): (&Weights, &Description, usize),
-        normed: &mut States,
+        experts: &Open<'_>,
+        normed: &States,
         mut states: Option<&mut States>,
-        observer: &mut dyn Observer,
+        observer: &dyn Observer,
+        memory: u64,
     ) -> Result<()> {
-        for (expert, chosen) in self.chosen.iter().enumerate() {
-            let extra = self.extra(expert);
-            if chosen.is_empty() && extra.is_empty() {
-                continue;
-            }
-            let ffn = experts.expert(weights, model, layer, expert)?;
-            for part in chosen.chunks(BATCH) {
-                let (tokens, factors): (Vec<usize>, Vec<f32>) = part.iter().copied().unzip();
-                let outputs: Dense = ffn.apply(&normed.gather(&tokens)?, observer)?;
-                if let Some(states) = &mut states {
-                    states.add(&tokens, &factors, &outputs)?;
-                }
-            }
-            for part in extra.chunks(BATCH) {
-                ffn.apply(&normed.gather(part)?, &mut Extra(observer))?;
+        let show = Show { observer, outputs: states.is_some() };
+        for group in self.groups(experts.sizes(), show, memory) {
+            let outputs: Vec<Vec<Sum>> =
+                threads::try_map("expert", &group, |&expert| self.expert(experts, expert, normed, show))?;
+            if let Some(states) = &mut states {
+                states.add(&outputs.into_iter().flatten().collect::<Vec<Sum>>())?;
             }
         }
         Ok(())
+    }
+
+    /// The experts that are to see tokens, in order, by those that there is room for at the same time.
+    fn groups(&self, sizes: [usize; 2], show: Show<'_>, memory: u64) -> Vec<Vec<usize>> {
+        let [matrices, of_token] = OpenGated::bytes(sizes);
+        let of_observer = show.observer.bytes_of_expert(sizes);
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut room = 0;
+        for (expert, chosen) in self.chosen.iter().enumerate() {
+            let tokens = chosen.len().max(self.least);
+            if tokens == 0 {
+                continue;
+            }
+            let outputs = if show.outputs { tokens * sizes[0] * 4 } else { 0 };
+            let bytes = matrices + of_observer + tokens.min(BATCH) as u64 * of_token + outputs as u64;
+            match groups.last_mut().filter(|_| bytes <= room) {
+                Some(group) => {
+                    group.push(expert);
+                    room -= bytes;
+                }
+                None => {
+                    groups.push(vec![expert]);
+                    room = memory.saturating_sub(bytes);
+                }
+            }
+        }
+        groups
+    }
+
+    /// Sends its tokens through an expert; what it adds to their states, if that is wanted.
+    fn expert(&self, experts: &Open<'_>, expert: usize, normed: &States, show: Show<'_>) -> Result<Vec<Sum>> {
+        let ffn = experts.read(expert)?;
+        let mut outputs = Vec::new();
+        for part in self.chosen[expert].chunks(BATCH) {
+            let (rows, factors): (Vec<usize>, Vec<f32>) = part.iter().copied().unzip();
+            let values = ffn.apply(&normed.gather(&rows)?, show)?;
+            outputs.extend(values.map(|values| Sum { rows, factors, values }));
+        }
+        for part in self.extra(expert).chunks(BATCH) {
+            let extra = Extra(show.observer);
+            ffn.apply(&normed.gather(part)?, Show { observer: &extra, outputs: false })?;
+        }
+        drop(ffn);
+        show.observer.seen_expert(expert)?;
+        Ok(outputs)
     }
 
     /// The tokens that an expert with fewer than the least is shown besides, those of most merit first.
@@ -88,10 +147,10 @@ impl Routed {
 }
 
 /// Passes on inputs as those of tokens that did not choose the expert.
-struct Extra<'a>(&'a mut dyn Observer);
+struct Extra<'a>(&'a dyn Observer);
 
 impl Observer for Extra<'_> {
-    fn see(&mut self, input: Inputs<'_>) -> Result<()> {
+    fn see(&self, input: Inputs<'_>) -> Result<()> {
         self.0.see_extra(input)
     }
 }

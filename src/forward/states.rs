@@ -1,15 +1,21 @@
 //! Hidden states of all tokens of the text: in memory, or in a temporary file when they outgrow what is allowed.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
 use dense_kernels::Dense;
+use rayon::iter::IndexedParallelIterator;
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
+use crate::disk;
 use crate::error::{Error, Result};
+use crate::threads::{self, each_rows};
 
 /// Tokens that are copied together.
 const COPIED: usize = 256;
+
+/// Rows that a thread gathers at a time.
+const GATHERED: usize = 32;
 
 /// One row of `columns` numbers for each token.
 #[derive(Debug)]
@@ -48,7 +54,7 @@ impl States {
     ///
     /// # Errors
     /// If there is no room for it, or the temporary file cannot be read.
-    pub fn copy(&mut self, memory: u64) -> Result<Self> {
+    pub fn copy(&self, memory: u64) -> Result<Self> {
         let mut copy = Self::new(self.rows, self.columns, memory)?;
         for start in (0..self.rows).step_by(COPIED) {
             let rows = self.read(start..self.rows.min(start + COPIED))?;
@@ -76,7 +82,7 @@ impl States {
     ///
     /// # Errors
     /// If the temporary file cannot be read.
-    pub fn read(&mut self, rows: Range<usize>) -> Result<Dense> {
+    pub fn read(&self, rows: Range<usize>) -> Result<Dense> {
         let mut out = Dense::zeros(rows.len(), self.columns);
         self.read_into(rows.start, out.values_mut())?;
         Ok(out)
@@ -86,12 +92,14 @@ impl States {
     ///
     /// # Errors
     /// If the temporary file cannot be read.
-    pub fn gather(&mut self, rows: &[usize]) -> Result<Dense> {
+    pub fn gather(&self, rows: &[usize]) -> Result<Dense> {
         let columns = self.columns;
         let mut out = Dense::zeros(rows.len(), columns);
-        for (&row, out) in rows.iter().zip(out.values_mut().chunks_exact_mut(columns)) {
-            self.read_into(row, out)?;
-        }
+        let bands = out.values_mut().par_chunks_mut(GATHERED * columns).zip(rows.par_chunks(GATHERED));
+        threads::try_map("gather", bands, |(out, rows)| {
+            let mut each = rows.iter().zip(out.chunks_exact_mut(columns));
+            each.try_for_each(|(&row, out)| self.read_into(row, out))
+        })?;
         Ok(out)
     }
 
@@ -105,47 +113,65 @@ impl States {
             Place::Memory(all) => all[start..start + values.len()].copy_from_slice(values),
             Place::Disk(file) => {
                 let bytes: &[u8] = bytemuck::cast_slice(values);
-                file.seek(SeekFrom::Start(start as u64 * 4))
-                    .and_then(|_| file.write_all(bytes))
-                    .map_err(io("write"))?;
+                disk::write_all_at(file, start as u64 * 4, bytes).map_err(io("write"))?;
             }
         }
         Ok(())
     }
 
-    /// Adds a multiple of each row of `values` to the row of the list.
+    /// Adds to the rows of each list, list after list, multiples of the rows of its values.
     ///
     /// # Errors
     /// If the temporary file cannot be read or written.
-    pub fn add(&mut self, rows: &[usize], factors: &[f32], values: &Dense) -> Result<()> {
+    pub fn add(&mut self, all: &[Sum]) -> Result<()> {
         let columns = self.columns;
-        let mut sum = vec![0.0; columns];
-        for ((&row, factor), values) in rows.iter().zip(factors).zip(values.values().chunks_exact(columns)) {
-            match &mut self.place {
-                Place::Memory(all) => add(&mut all[row * columns..(row + 1) * columns], *factor, values),
-                Place::Disk(_) => {
-                    self.read_into(row, &mut sum)?;
-                    add(&mut sum, *factor, values);
-                    self.write(row, &sum)?;
+        match &mut self.place {
+            Place::Memory(rows) => each_rows("add", rows, columns, |first, rows| {
+                let range = first..first + rows.len() / columns;
+                for sum in all {
+                    let of = |row| sum.rows.partition_point(|&other| other < row);
+                    for at in of(range.start)..of(range.end) {
+                        let row = (sum.rows[at] - first) * columns;
+                        add(&mut rows[row..row + columns], sum.factors[at], sum.values.row(at));
+                    }
+                }
+            }),
+            Place::Disk(_) => {
+                let mut row = vec![0.0; columns];
+                for sum in all {
+                    for (at, &place) in sum.rows.iter().enumerate() {
+                        self.read_into(place, &mut row)?;
+                        add(&mut row, sum.factors[at], sum.values.row(at));
+                        self.write(place, &row)?;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn read_into(&mut self, first: usize, out: &mut [f32]) -> Result<()> {
+    fn read_into(&self, first: usize, out: &mut [f32]) -> Result<()> {
         let start = first * self.columns;
-        match &mut self.place {
+        match &self.place {
             Place::Memory(all) => out.copy_from_slice(&all[start..start + out.len()]),
             Place::Disk(file) => {
                 let bytes: &mut [u8] = bytemuck::cast_slice_mut(out);
-                file.seek(SeekFrom::Start(start as u64 * 4))
-                    .and_then(|_| file.read_exact(bytes))
-                    .map_err(io("read"))?;
+                disk::read_exact_at(file, start as u64 * 4, bytes).map_err(io("read"))?;
             }
         }
         Ok(())
     }
+}
+
+/// What is added to some rows of [`States`].
+#[derive(Debug)]
+pub struct Sum {
+    /// Which ones, in ascending order.
+    pub rows: Vec<usize>,
+    /// By what each row of `values` is multiplied.
+    pub factors: Vec<f32>,
+    /// A row for each.
+    pub values: Dense,
 }
 
 fn add(sum: &mut [f32], factor: f32, values: &[f32]) {
@@ -169,7 +195,11 @@ mod tests {
             assert_eq!(states.is_spilled(), memory == 0);
             let values: Vec<f32> = (0..9).map(|x| x as f32).collect();
             states.write(1, &values).expect("written");
-            states.add(&[3, 1], &[2.0, 1.0], &Dense::new(3, vec![1.0; 6])).expect("added");
+            let sum = |rows: &[usize], factors: &[f32]| {
+                let values = Dense::new(3, vec![1.0; 3 * rows.len()]);
+                Sum { rows: rows.to_vec(), factors: factors.to_vec(), values }
+            };
+            states.add(&[sum(&[1, 3], &[1.0, 1.0]), sum(&[3], &[1.0])]).expect("added");
             assert_eq!(
                 states.gather(&[3, 0, 1]).expect("read").values(),
                 [8.0, 9.0, 10.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0]

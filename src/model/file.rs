@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::arch::FAMILIES;
 use super::keys::Reader;
-use super::{Description, Model, Options, TensorPlan, Weights};
+use super::{Description, Model, Options, TensorPlan, Weights, side};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
@@ -30,6 +30,11 @@ impl ModelFile {
         let name = path.display().to_string();
         let fault = |problem| Error::Gguf { file: name.clone(), problem };
         let description = read_plan(&model.metadata, &model.tensors, &fault)?;
+        if side::is_one(&model.metadata, model.tensors.iter().map(|tensor| tensor.name.as_str())) {
+            let problem =
+                "has only layers for multi-token prediction; the forward pass computes the model's own";
+            return Err(Error::Unsupported(format!("{name}: {problem}")));
+        }
         Ok(Self { description, model, store })
     }
 

@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::{Description, Model, Options, Part, Role, TensorPlan, layer_and_class};
+use super::{Description, Model, Options, Part, Role, TensorPlan, layer_and_class, side};
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
+use crate::error::Result;
 use crate::gguf::{Metadata, Value};
 use crate::llama_quantize::{Facts, protected};
 
@@ -36,7 +37,10 @@ const NORMS: [(&[&str], &[&str]); 5] = [
 ];
 
 /// Plans the tensors of the file, whose headers were checked when it was opened.
-pub fn plan(checkpoint: &Checkpoint, metadata: &Metadata, options: &Options) -> Model {
+///
+/// # Errors
+/// If only layers for multi-token prediction are wanted, and there are none.
+pub fn plan(checkpoint: &Checkpoint, metadata: &Metadata, options: &Options) -> Result<Model> {
     let mut metadata = metadata.clone();
     metadata.remove(|key| STALE.iter().any(|stale| key.starts_with(stale)));
     if let Some(name) = &options.name {
@@ -49,6 +53,7 @@ pub fn plan(checkpoint: &Checkpoint, metadata: &Metadata, options: &Options) -> 
     let number = |key: &str| of_arch(&metadata, &facts, key).and_then(Value::first_integer).unwrap_or(0);
     let small = |key: &str| u32::try_from(number(key)).unwrap_or(0);
     let kv_per_token = u32::try_from(kv_per_token(&number)).unwrap_or(u32::MAX);
+    let (dense_layers, used) = (small("leading_dense_block_count"), small("expert_used_count"));
     let mut tensors: Vec<TensorPlan> =
         checkpoint.tensors().map(|tensor| by_name(&facts.arch, tensor)).collect();
     if of_arch(&metadata, &facts, "attention.layer_norm_rms_epsilon").is_some() {
@@ -60,10 +65,15 @@ pub fn plan(checkpoint: &Checkpoint, metadata: &Metadata, options: &Options) -> 
     if let Some(description) = &description {
         play(description, &mut tensors);
     }
-    Model {
+    if options.mtp_only {
+        let own = side::own_layers(&metadata, facts.layers, &tensors)?;
+        side::keep(&mut tensors, own);
+        side::mark(&mut metadata);
+    }
+    Ok(Model {
         layers: facts.layers,
-        dense_layers: small("leading_dense_block_count"),
-        experts: [facts.experts, small("expert_used_count")],
+        dense_layers,
+        experts: [facts.experts, used],
         kv_per_token: description.as_ref().map_or(kv_per_token, Description::cache_per_token),
         arch: facts.arch,
         description,
@@ -71,7 +81,7 @@ pub fn plan(checkpoint: &Checkpoint, metadata: &Metadata, options: &Options) -> 
         tensors,
         left_out: Vec::new(),
         warnings: Vec::new(),
-    }
+    })
 }
 
 /// A number of the architecture.

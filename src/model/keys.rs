@@ -81,6 +81,10 @@ impl<'a> Writer<'a> {
     /// Position encoding. How many columns are rotated is said where it is not all that a head has.
     pub fn rope(&mut self, rope: &Rope) {
         self.number("rope.freq_base", rope.theta);
+        if let Some(factor) = rope.linear {
+            self.set("rope.scaling.type", "linear".into());
+            self.number("rope.scaling.factor", factor);
+        }
         let Some(yarn) = rope.yarn else { return };
         self.set("rope.scaling.type", "yarn".into());
         self.number("rope.scaling.factor", yarn.factor);
@@ -89,6 +93,7 @@ impl<'a> Writer<'a> {
             ("rope.scaling.yarn_beta_fast", yarn.beta_fast),
             ("rope.scaling.yarn_beta_slow", yarn.beta_slow),
             ("rope.scaling.yarn_log_multiplier", yarn.log_multiplier),
+            ("rope.scaling.yarn_attn_factor", yarn.unused_factor),
         ] {
             if let Some(value) = value {
                 self.number(key, value);
@@ -253,20 +258,43 @@ impl Reader<'_> {
     /// # Errors
     /// If a key is missing.
     pub fn rope(&self, columns: u32, pairing: Pairing) -> Result<Rope> {
-        let scaling = (self.value)(&self.key("rope.scaling.type"));
-        let is_yarn = scaling.as_ref().and_then(Value::as_str) == Some("yarn");
-        let yarn = match self.find_number("rope.scaling.factor")? {
-            Some(factor) if is_yarn => Some(Yarn {
-                factor,
-                original: self.count("rope.scaling.original_context_length", u32::MAX)?,
-                beta_fast: self.find_number("rope.scaling.yarn_beta_fast")?,
-                beta_slow: self.find_number("rope.scaling.yarn_beta_slow")?,
-                log_multiplier: self.find_number("rope.scaling.yarn_log_multiplier")?,
-            }),
-            _ => None,
+        const TYPE: &str = "rope.scaling.type";
+        let scaling = (self.value)(&self.key(TYPE));
+        let scaling = scaling.as_ref().and_then(Value::as_str);
+        // llama.cpp's older name of the one factor; without a type it is what all frequencies are divided by.
+        let older = self.find_number("rope.scale_linear")?;
+        let factor = self.find_number("rope.scaling.factor")?.or(older).filter(|&factor| factor != 0.0);
+        let (yarn, linear) = match factor {
+            Some(_) if scaling == Some("none") => (None, None),
+            Some(factor) if matches!(scaling, None | Some("linear")) => (None, Some(factor)),
+            Some(factor) if scaling == Some("yarn") => (
+                Some(Yarn {
+                    factor,
+                    original: self.count("rope.scaling.original_context_length", u32::MAX)?,
+                    beta_fast: self.find_number("rope.scaling.yarn_beta_fast")?,
+                    beta_slow: self.find_number("rope.scaling.yarn_beta_slow")?,
+                    log_multiplier: self.find_number("rope.scaling.yarn_log_multiplier")?,
+                    unused_factor: self.find_number("rope.scaling.yarn_attn_factor")?,
+                }),
+                None,
+            ),
+            Some(_) => {
+                let kind = scaling.unwrap_or_default();
+                let problem = format!("is \"{kind}\"; the forward pass knows none, linear and yarn");
+                return Err(Error::Unsupported(format!("{} {problem}", self.key(TYPE))));
+            }
+            None => (None, None),
         };
         let divided = (self.shape)(ROPE_DIVISORS).is_some();
-        Ok(Rope { columns, theta: self.number("rope.freq_base")?, pairing, yarn, divided, sections: None })
+        Ok(Rope {
+            columns,
+            theta: self.number("rope.freq_base")?,
+            pairing,
+            yarn,
+            linear,
+            divided,
+            sections: None,
+        })
     }
 
     /// Makes sure that experts are chosen as `only` says, which is also what a missing key means if it is `usual`.

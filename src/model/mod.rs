@@ -8,6 +8,7 @@ pub mod keys;
 pub mod layer;
 mod over;
 mod part;
+pub mod side;
 mod size_label;
 mod spec;
 mod tensor;
@@ -37,6 +38,8 @@ use tokenizer::Tokenizer;
 pub struct Options {
     /// Keep the layers for multi-token prediction.
     pub keep_mtp: bool,
+    /// Write only these, with embedding, norm and head: a file beside that of the model.
+    pub mtp_only: bool,
     /// `general.name`, which no file of a checkpoint says.
     pub name: Option<String>,
     /// `tokenizer.ggml.pre` instead of the recognised one.
@@ -45,6 +48,17 @@ pub struct Options {
     pub arch: Option<String>,
     /// Quantize anew what a GGUF file has in fewer bits than Q8_0.
     pub allow_requantize: bool,
+}
+
+impl Options {
+    /// The option that asks for the layers for multi-token prediction, if one does.
+    pub fn asks_for_mtp(&self) -> Option<&'static str> {
+        match (self.mtp_only, self.keep_mtp) {
+            (true, _) => Some("--mtp-only"),
+            (false, true) => Some("--keep-mtp"),
+            (false, false) => None,
+        }
+    }
 }
 
 /// Everything about the output file but the types of its tensors.
@@ -90,7 +104,7 @@ impl Model {
                 return Err(Error::Argument(problem));
             }
             options.pre.as_deref().map_or(Ok(()), tokenizer::check_pre)?;
-            let mut model = from_gguf::plan(checkpoint, metadata, options);
+            let mut model = from_gguf::plan(checkpoint, metadata, options)?;
             model.tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
             return Ok(model);
         }
@@ -124,6 +138,9 @@ impl Model {
                 || without.iter().any(|without| without.is(name))
                 || (description.tied && name == "lm_head.weight")
         })?;
+        if options.mtp_only {
+            side::keep(&mut tensors, description.layers.len() as u32);
+        }
         let mut tokenizer = Tokenizer::read(checkpoint, description.vocabulary, options.pre.as_deref())?;
         warnings.extend(tokenizer.warnings());
         if begins {
@@ -140,6 +157,9 @@ impl Model {
         }
         metadata.set("general.size_label", Value::String(label(&description, &tensors)));
         (family.write)(&description, &mut Writer::new(description.arch, &mut metadata));
+        if options.mtp_only {
+            side::mark(&mut metadata);
+        }
         tokenizer.describe(&mut metadata);
         tensors.sort_by(|a, b| (a.layer, &a.name).cmp(&(b.layer, &b.name)));
         let experts =

@@ -7,6 +7,7 @@ use quant_kernels::Format;
 use serde::{Deserialize, Serialize};
 
 use super::part::Part;
+use crate::checkpoint::Values;
 use crate::store::{Order, Slice};
 
 /// What a tensor does in the model; recipes choose by it and reports sum by it.
@@ -124,6 +125,18 @@ impl TensorPlan {
     /// Whether nothing chooses its type: it keeps the one that it has, or llama.cpp computes it in F32.
     pub fn is_fixed(&self) -> bool {
         self.kept.is_some() || self.role.is_f32()
+    }
+
+    /// Which numbers its weights may be, written as this type.
+    pub fn values(&self, format: Format) -> Values {
+        match (self.kept.is_some(), matches!(format, Format::F32 | Format::BF16)) {
+            // As it was in the file that it is carried over from.
+            (true, _) => Values::Any,
+            // A router's bias; anywhere else -inf makes NaN of what follows.
+            (_, true) if self.role == Role::Router && self.shape.len() == 1 => Values::Any,
+            (_, true) => Values::Finite,
+            (_, false) => Values::Bounded,
+        }
     }
 
     /// Weights in a row (ne0).

@@ -6,13 +6,15 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dense_kernels::Dense;
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use quant_kernels::Format;
+use rayon::iter::IndexedParallelIterator;
 use rayon::slice::ParallelSliceMut;
 
 use super::TensorPlan;
 use crate::checkpoint::Values;
 use crate::error::{Error, Result};
 use crate::store::{Buffers, Rows, Store};
+use crate::threads;
 
 /// Weights that a thread decodes at a time.
 const PIECE: usize = 1 << 20;
@@ -90,7 +92,8 @@ impl<'a> Weights<'a> {
         let mut matrix = Dense::zeros(height, width);
         let step = (PIECE / width).clamp(1, height.max(1)) as u64;
         let step = tensor.slices[slice].step(step, height.max(1) as u64) as usize;
-        matrix.values_mut().par_chunks_mut(step * width).enumerate().try_for_each(|(piece, out)| {
+        let pieces = matrix.values_mut().par_chunks_mut(step * width).enumerate();
+        threads::try_map("read", pieces, |(piece, out)| {
             let first = piece * step;
             self.read_from(&*opened, tensor, slice, first..first + out.len() / width, out)
         })?;
@@ -154,5 +157,5 @@ impl<'a> Weights<'a> {
 
 /// The values that the weights of a tensor may have.
 fn values(tensor: &TensorPlan) -> Values {
-    if tensor.is_fixed() { Values::Any } else { Values::Bounded }
+    if tensor.is_fixed() { tensor.values(Format::F32) } else { Values::Bounded }
 }

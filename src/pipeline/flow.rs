@@ -14,7 +14,6 @@ use super::session::{Keeper, Session};
 use super::stages::{Clock, Stages};
 use super::units::{Unit, Window, Work};
 use super::{Budget, Deviation, Done, Event, Job};
-use crate::checkpoint::Values;
 use crate::error::{Error, Result};
 use crate::gguf::Output;
 use crate::log;
@@ -234,7 +233,7 @@ impl Scratch {
             piece.done = Done { blocks: checksum(&piece.blocks), ..Done::default() };
             return Ok(());
         }
-        let values = if tensor.kept.is_some() { Values::Any } else { Values::of(format) };
+        let values = tensor.values(format);
         weights.resize(unit.weights(plan) as usize, 0.0);
         let slice = shared.slice(unit);
         slice.decode(&**matrix, unit.rows.clone(), &piece.raw, values, stored, weights)?;

@@ -96,6 +96,9 @@ pub fn manifest(
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
         "tensors": file.tensors.clone().zip(&digests.tensors).map(tensor).collect::<Vec<_>>(),
     });
+    if plan.options.mtp_only {
+        manifest["options"]["mtp_only"] = json!(true);
+    }
     if let Some(arch) = &plan.options.arch {
         manifest["options"]["arch"] = json!(arch);
     }

@@ -421,7 +421,7 @@ pub fn identity(job: &Job) -> Identity {
     };
     let part = job.part.map_or("all".to_owned(), |part| part.to_string());
     let [settings, tensors, sample] = plan.source.parts();
-    Identity::new([
+    let parts = [
         ("the tool", concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("the recipe", plan.recipe.clone()),
         ("--override", plan.overrides.join(" ")),
@@ -436,5 +436,8 @@ pub fn identity(job: &Job) -> Identity {
         tensors,
         sample,
         ("the header, with the rules' types", hex(&headers)),
-    ])
+    ];
+    // An option that earlier versions did not have: without it their work is this one's.
+    let side = plan.options.mtp_only.then(|| ("--mtp-only", true.to_string()));
+    Identity::new(parts.into_iter().chain(side))
 }

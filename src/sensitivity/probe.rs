@@ -2,10 +2,10 @@
 //! goes through the model.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
 
 use dense_kernels::Dense;
 use quant_kernels::Format;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Added;
@@ -15,6 +15,7 @@ use crate::covariance::{Known, Metric, Taker, encode, energies};
 use crate::error::Result;
 use crate::forward::{States, Weights};
 use crate::model::{Half, Model};
+use crate::threads;
 
 /// Tokens whose states are compared at a time.
 const BATCH: usize = 256;
@@ -54,6 +55,8 @@ pub struct Probe<'a> {
     types: &'a [Format],
     /// The sampled rows, by tensor and slice.
     samples: HashMap<(usize, usize), Sample>,
+    /// What was measured of them.
+    measured: Mutex<BTreeMap<(usize, usize), Sums>>,
     found: Probed,
 }
 
@@ -64,11 +67,22 @@ impl<'a> Probe<'a> {
         for (index, tensor) in model.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.is_fixed()) {
             samples.extend(sample_of_few(tensor).into_iter().map(|sample| ((index, sample.slice), sample)));
         }
-        Self { model, weights, types, samples, found: Probed::default() }
+        Self { model, weights, types, samples, measured: Mutex::default(), found: Probed::default() }
     }
 
     /// What was found so far; it is empty again.
     pub fn take_found(&mut self) -> Probed {
+        let measured =
+            std::mem::take(&mut *self.measured.lock().expect("no thread panics while it has the list"));
+        // In the order of the slices, whichever was measured first, since that decides how sums are rounded.
+        for ((tensor, _), found) in measured {
+            let sums = self.found.tensors.entry(self.model.tensors[tensor].name.clone()).or_default();
+            sums.independent += found.independent;
+            sums.real += found.real;
+            for (format, error) in found.errors {
+                *sums.errors.entry(format).or_default() += error;
+            }
+        }
         std::mem::take(&mut self.found)
     }
 
@@ -110,46 +124,33 @@ impl<'a> Probe<'a> {
             .chunks_exact(columns)
             .map(|row| row.iter().zip(&variances).map(|(w, v)| f64::from(w * w) * f64::from(*v)).sum::<f64>())
             .sum();
-        let errors = formats(tensor, self.types)
-            .into_par_iter()
-            .map(|format| {
-                let blocks = encode(format, &weights, known.metrics);
-                let mut errors = Dense::zeros(weights.rows(), columns);
-                quant_kernels::dequantize(format, &blocks, errors.values_mut());
-                errors
-                    .values_mut()
-                    .iter_mut()
-                    .zip(weights.values())
-                    .for_each(|(error, weight)| *error = weight - *error);
-                (format.to_string(), total(&errors))
-            })
-            .collect();
+        let error = |format: Format| {
+            let blocks = encode(format, &weights, known.metrics);
+            let mut errors = Dense::zeros(weights.rows(), columns);
+            quant_kernels::dequantize(format, &blocks, errors.values_mut());
+            let each = errors.values_mut().iter_mut().zip(weights.values());
+            each.for_each(|(error, weight)| *error = weight - *error);
+            (format.to_string(), total(&errors))
+        };
+        let errors = threads::map("type", formats(tensor, self.types), error).into_iter().collect();
         Ok(Sums { independent: tokens * independent, real: total(&weights), errors })
     }
 }
 
-impl Taker for &mut Probe<'_> {
+impl Taker for &Probe<'_> {
     fn wants(&self, tensor: usize, slice: usize) -> bool {
         self.samples.contains_key(&(tensor, slice))
     }
 
-    fn take(&mut self, known: &[Known]) -> Result<()> {
+    fn take(&self, known: &[Known]) -> Result<()> {
         let sampled: Vec<(&Known, &Sample)> = known
             .iter()
             .filter_map(|known| Some((known, self.samples.get(&(known.tensor, known.slice))?)))
             .collect();
-        let found: Vec<Sums> =
-            sampled.par_iter().map(|(known, sample)| self.slice(sample, known)).collect::<Result<_>>()?;
-        let names: Vec<String> =
-            sampled.iter().map(|(known, _)| self.model.tensors[known.tensor].name.clone()).collect();
-        for (name, found) in names.into_iter().zip(found) {
-            let sums = self.found.tensors.entry(name).or_default();
-            sums.independent += found.independent;
-            sums.real += found.real;
-            for (format, error) in found.errors {
-                *sums.errors.entry(format).or_default() += error;
-            }
-        }
+        let sums =
+            threads::try_map("types of a sample", &sampled, |(known, sample)| self.slice(sample, known))?;
+        let places = sampled.iter().map(|(known, _)| (known.tensor, known.slice));
+        self.measured.lock().expect("no thread panics while it has the list").extend(places.zip(sums));
         Ok(())
     }
 

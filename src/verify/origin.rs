@@ -4,13 +4,14 @@ use super::Manifests;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::gguf::{Parts, Value};
-use crate::model::{Model, Options};
+use crate::model::{Model, Options, side};
 use crate::recipe::Imatrix;
 
 /// The facts of a file that a comparison of its weights needs.
 #[derive(Debug)]
 pub struct Origin {
     keep_mtp: bool,
+    mtp_only: bool,
     name: Option<String>,
     pre: Option<String>,
     /// GGUF's architecture.
@@ -40,6 +41,7 @@ impl Origin {
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         Ok(Self {
             keep_mtp: made.options["keep_mtp"] == true,
+            mtp_only: made.options["mtp_only"] == true,
             name: text(&made.options["name"]),
             pre: text(&made.options["pre"]),
             arch: text(&made.options["arch"]),
@@ -52,9 +54,13 @@ impl Origin {
     fn of_metadata(parts: &Parts) -> Self {
         let metadata = parts.metadata();
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).map(str::to_owned);
+        let names = parts.tensors().map(|(_, tensor)| tensor.name.as_str());
         let kept = metadata.iter().find(|(key, _)| key.ends_with(".nextn_predict_layers"));
         Self {
             keep_mtp: kept.is_some_and(|(_, layers)| layers.as_u64() > Some(0)),
+            // Of a split that is not all here the tensors do not show it.
+            mtp_only: metadata.get(side::KEY) == Some(&Value::Bool(true))
+                || (parts.absent.is_empty() && side::is_one(metadata, names)),
             name: text("general.name"),
             pre: text("tokenizer.ggml.pre"),
             arch: text("general.architecture"),
@@ -100,6 +106,7 @@ impl Origin {
         let arch = self.arch.clone().filter(|arch| Model::can_be(checkpoint, arch));
         let options = |pre| Options {
             keep_mtp: self.keep_mtp,
+            mtp_only: self.mtp_only,
             name: self.name.clone(),
             pre,
             arch: arch.clone(),

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Once};
+use std::thread::yield_now;
 
 use quantpress::moment::VARIABLE;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::skipped::skip;
+use super::text;
 
 /// Arguments of a run that is slow enough to be interrupted: one thread, a few pieces in memory, each of them made
 /// durable and recorded at once. (The fixture has some two hundred.)
@@ -66,7 +69,8 @@ pub fn stopped_at(arguments: &[&str], moment: &str, count: u64) -> Stopped {
 /// The same with a command that has more than arguments.
 #[track_caller]
 pub fn stopped_in(command: Command, moment: &str, count: u64) -> Stopped {
-    let child = start(command, format!("{moment}:{count}:stop"));
+    let hold = NamedTempFile::new().expect("a temporary file").into_temp_path();
+    let child = start(command, format!("{moment}:{count}:stop:{}", text(&hold)));
     let pid = Pid::from_child(&child);
     // Not taken away, so that the child can still be waited for.
     let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -74,16 +78,20 @@ pub fn stopped_in(command: Command, moment: &str, count: u64) -> Stopped {
     if !status.stopped() {
         panic!("it ended before {moment} {count}: {:?}", child.wait_with_output());
     }
-    Stopped(child)
+    Stopped(child, hold)
 }
 
-/// A program that stands still in the midst of its work.
-pub struct Stopped(pub Child);
+/// A program that stands still in the midst of its work, and the file that keeps the thread there that was at the moment.
+pub struct Stopped(pub Child, TempPath);
 
 impl Stopped {
     /// Lets it go on.
     pub fn go_on(self) -> Child {
         signal(&self.0, "CONT");
+        while is_pending(&self.0) {
+            yield_now();
+        }
+        self.1.close().expect("removed");
         self.0
     }
 
@@ -92,6 +100,13 @@ impl Stopped {
         signal(&self.0, name);
         self.go_on()
     }
+}
+
+/// Whether a signal has still to reach one of the program's threads. (Other systems than Linux do not tell.)
+fn is_pending(child: &Child) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    mask.is_some_and(|mask| mask.trim().bytes().any(|digit| digit != b'0'))
 }
 
 /// Bytes in a journal; 0 where there is none.

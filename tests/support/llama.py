@@ -6,7 +6,7 @@ llama.py expected TOKENIZER.json STRINGS.json   the same from Hugging Face's tok
 llama.py logits MODEL IDS.json OUT.f32    raw logits after each of at most CONTEXT ids, with keys and values kept in F32
 llama.py tensors FILE                     {name: [type, shape]} read by the gguf package
 llama.py metadata MODEL                   {key: [GGUF types, value]} read by the gguf package; long arrays by digest
-llama.py generate MODEL PROMPT COUNT      the greedy continuation and the log-probabilities of its tokens
+llama.py generate MODEL PROMPT COUNT [--draft FILE]   the greedy continuation and the log-probabilities of its tokens
 llama.py quantize SOURCE MATRIX TARGET N [THREADS]   llama.cpp's quantizer to its file type N with an importance matrix
                                           (GGUF; or none)
 """
@@ -162,8 +162,9 @@ def metadata(model):
     return described
 
 
-def generate(model, prompt, count):
-    """The greedy continuation and its tokens' log-probabilities, from the newest llama.cpp among the wheels."""
+def generate(model, prompt, count, draft=None):
+    """The greedy continuation and its tokens' log-probabilities, from the newest llama.cpp among the wheels; `draft`
+    is a file of layers for multi-token prediction, which then draft, and how many tokens they did is said besides."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -172,10 +173,15 @@ def generate(model, prompt, count):
     parameters.n_parallel = 1
     parameters.cpuparams.n_threads = 1
     parameters.verbosity = 0
+    if draft is not None:
+        parameters.speculative.draft.mparams.path = draft
+        parameters.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_MTP]
     server = xllamacpp.Server(parameters)
     request = {"prompt": prompt, "n_predict": int(count), "temperature": 0, "n_probs": 1}
-    choice = server.handle_completions(request)["choices"][0]
-    return [choice["text"], [token["logprob"] for token in choice["logprobs"]["content"]]]
+    said = server.handle_completions(request)
+    choice = said["choices"][0]
+    found = [choice["text"], [token["logprob"] for token in choice["logprobs"]["content"]]]
+    return found if draft is None else [*found, said["timings"]["draft_n"]]
 
 
 def importances(matrix):
@@ -229,6 +235,7 @@ parser.add_argument(
 parser.add_argument("arguments", nargs="+")
 parser.add_argument("--against")
 parser.add_argument("--questions")
+parser.add_argument("--draft")
 options = parser.parse_args()
-extra = {name: getattr(options, name) for name in ("against", "questions") if getattr(options, name)}
+extra = {name: getattr(options, name) for name in ("against", "questions", "draft") if getattr(options, name)}
 print(json.dumps(globals()[options.command](*options.arguments, **extra)))

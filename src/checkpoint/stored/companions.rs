@@ -101,7 +101,8 @@ const BELONG: &[(&str, &str)] = &[
 
 /// The entry of a tensor that no model needs.
 pub fn left_out(name: &str) -> Option<(&'static str, &'static str)> {
-    let entry = LEFT_OUT.iter().find(|(part, _)| *part == last(name)).copied();
+    let last = last(name);
+    let entry = LEFT_OUT.iter().find(|(part, _)| *part == last).copied();
     // A family may well learn something else that is called like the frequencies.
     entry.filter(|(part, _)| *part != "inv_freq" || name.ends_with("rotary_emb.inv_freq"))
 }

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 use super::codes::Packing;
 use super::companions as names;
+use super::declared::Share;
 use super::factors::is_factor;
 use super::gather::{Found, Shelf, fault};
 use super::packed::{self, FactorsAt, Groups, Layout, Meaning, Packed, ZerosAt};
@@ -87,9 +88,8 @@ pub fn integers(shelf: &Shelf, forms: &mut Forms, codes: &Tensor, base: &str) ->
         _ => unreachable!("integers are packed in one of the two"),
     };
     let rows: u64 = leading.iter().product();
-    let sizes: Vec<u64> =
-        said.iter().filter(|said| said.bits == bits).filter_map(|said| said.group).collect();
-    let groups = groups(scale, leading, columns, &sizes)?;
+    let shares: Vec<Share> = said.iter().filter(|said| said.bits == bits).map(|said| said.share).collect();
+    let groups = groups(scale, leading, columns, &shares)?;
     let across = match groups {
         Groups::Rows { across, .. } => across,
         _ => 1,
@@ -163,11 +163,40 @@ fn packing(codes: &Tensor, columns: u64, declared: &[u32]) -> Result<Packing> {
     }
 }
 
-/// The groups that scales of this shape are for, in a weight of these leading dimensions and columns.
+/// The groups that scales of this shape are for, in a weight of these leading dimensions and columns; `shares` are those
+/// that are declared.
 ///
 /// # Errors
-/// If they are no scales, or for no groups of these sizes.
-pub fn groups(scale: &Tensor, leading: &[u64], columns: u64, sizes: &[u64]) -> Result<Groups> {
+/// If they are no scales, or for no groups that are declared.
+pub fn groups(scale: &Tensor, leading: &[u64], columns: u64, shares: &[Share]) -> Result<Groups> {
+    let found = shown(scale, leading, columns, shares)?;
+    let rows: u64 = leading.iter().product();
+    let is_said = |share: &Share| match (*share, found) {
+        (Share::Tensor, Groups::All) => true,
+        (Share::Tensor, Groups::Rows { across, .. }) => rows == 1 && across == 1,
+        (Share::Row, Groups::Rows { across, .. }) => across == 1,
+        (Share::Group(size), Groups::Rows { across, .. }) => columns.div_ceil(size) == across,
+        _ => false,
+    };
+    if shares.is_empty() || shares.iter().any(is_said) {
+        return Ok(found);
+    }
+    let said: Vec<String> = shares.iter().map(Share::to_string).collect();
+    Err(Error::Unsupported(format!(
+        "{}: tensor \"{}\" is {:?} {:?}, for {columns} columns in rows {leading:?}; config.json's weights.strategy is {}, \
+         which has scales of another shape",
+        scale.shard,
+        scale.name,
+        scale.dtype,
+        scale.shape,
+        said.join(" or ")
+    )))
+}
+
+/// The groups that the shape shows.
+fn shown(scale: &Tensor, leading: &[u64], columns: u64, shares: &[Share]) -> Result<Groups> {
+    let size = |share: &Share| if let Share::Group(size) = share { Some(*size) } else { None };
+    let sizes: Vec<u64> = shares.iter().filter_map(size).collect();
     if !is_factor(scale.dtype) {
         return fault(
             scale,
@@ -191,7 +220,7 @@ pub fn groups(scale: &Tensor, leading: &[u64], columns: u64, sizes: &[u64]) -> R
     match of_size.or(even).filter(|_| fits) {
         Some(size) => Ok(Groups::Rows { size, across }),
         None => {
-            let expected = match sizes {
+            let expected = match &sizes[..] {
                 [] => format!("{leading:?} rows of scales"),
                 sizes => format!("scales for groups of {sizes:?} of {columns} columns, in rows {leading:?}"),
             };

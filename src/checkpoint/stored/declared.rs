@@ -47,12 +47,33 @@ impl Said {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Integers {
     pub bits: u32,
-    /// Columns that share a scale, unless a row or the tensor does.
-    pub group: Option<u64>,
+    /// The weights that share a scale.
+    pub share: Share,
     /// Whether columns are grouped in another order, which a tensor gives.
     pub ordered: bool,
     /// Whether there are no zero points.
     pub symmetric: bool,
+}
+
+/// The weights that share a scale, of integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// All.
+    Tensor,
+    /// Those of a row.
+    Row,
+    /// So many columns of a row.
+    Group(u64),
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tensor => write!(f, "tensor"),
+            Self::Row => write!(f, "channel"),
+            Self::Group(size) => write!(f, "group of {size}"),
+        }
+    }
 }
 
 /// Integers of GPTQ or AWQ.
@@ -365,7 +386,13 @@ fn of_group(config: &Config, weights: &Config, format: Option<String>) -> Result
     let numbers = if kind == "int" { "integers".to_owned() } else { format!("{kind}s") };
     let size = group(weights, &["group_size"])?;
     let strategy: Option<String> = weights.find("strategy")?;
-    let strategy = strategy.unwrap_or_else(|| if size.is_some() { "group" } else { "tensor" }.into());
+    let usual = match size {
+        Some(_) => "group",
+        // -1 is a whole row.
+        None if weights.has("group_size") => "channel",
+        None => "tensor",
+    };
+    let strategy = strategy.unwrap_or_else(|| usual.into());
     if let Some(format) = format.as_deref().filter(|format| !is_known(format)) {
         let problem = unreadable(format, &format!(", weights are {numbers} of {bits} bits"));
         return Ok(Err(config.says("format", &problem)));
@@ -406,7 +433,16 @@ fn of_group(config: &Config, weights: &Config, format: Option<String>) -> Result
         // Ordered by groups; "weight" and "static" leave columns where they are.
         let order: Option<String> = weights.find("actorder")?;
         let ordered = order.is_some_and(|order| order.eq_ignore_ascii_case("group"));
-        let integers = vec![Integers { bits, group: size, ordered, symmetric }];
+        let share = match (strategy.as_str(), size) {
+            ("tensor", _) => Share::Tensor,
+            ("channel", _) => Share::Row,
+            (_, Some(size)) => Share::Group(size),
+            (_, None) => {
+                let problem = format!("is \"{strategy}\", and group_size does not say of how many columns");
+                return Ok(Err(weights.says("strategy", &problem)));
+            }
+        };
+        let integers = vec![Integers { bits, share, ordered, symmetric }];
         return Ok(Ok(Said { integers, ..Said::of(&[Kind::Integers]) }));
     }
     if bits < 8 {

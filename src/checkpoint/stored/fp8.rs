@@ -121,7 +121,8 @@ fn stacked(
     scale: &Tensor,
 ) -> Result<[u64; 2]> {
     match scale.shape[..] {
-        [number, ..] if number == matrices && scale.shape.len() > 1 => {
+        // With nothing behind the number of matrices, one for the whole of each.
+        [number, ..] if number == matrices => {
             let one = |tensor: &Tensor| Tensor { shape: tensor.shape[1..].to_vec(), ..tensor.clone() };
             block(grains, &Tensor { shape: vec![rows, columns], ..weight.clone() }, &one(scale))
         }
@@ -139,16 +140,24 @@ fn is_lone(scale: &Tensor) -> bool {
     scale.shape.iter().product::<u64>() == 1
 }
 
+/// Whether each matrix of a weight has one scale for the whole.
+fn is_lone_for_each(weight: &Tensor, scale: &Tensor) -> bool {
+    let matrices = if weight.shape.len() == 3 { weight.shape[0] } else { 1 };
+    scale.shape.iter().product::<u64>() == matrices
+}
+
 /// A warning, if matrices have one scale for the whole, though a scale for each block is declared.
 pub fn lone_scales(grains: &[Grain], tensors: &HashMap<String, Tensor>) -> Option<Warning> {
     let divided = |weight: &Tensor| {
-        let extent = [weight.rows(), weight.columns()];
+        let extent = [weight.shape.iter().rev().nth(1).copied().unwrap_or(1), weight.columns()];
         let mut blocks = grains.iter().map(|grain| grain.block(extent));
         !grains.is_empty() && blocks.all(|block| extent[0] > block[0] || extent[1] > block[1])
     };
     let scale = |weight: &Tensor| scale_of(tensors, &weight.name).map(|name| &tensors[&name]);
-    let lone =
-        |weight: &&Tensor| is_fp8(weight.dtype) && divided(weight) && scale(weight).is_some_and(is_lone);
+    let lone = |weight: &&Tensor| {
+        let lone = |scale| is_lone_for_each(weight, scale);
+        is_fp8(weight.dtype) && divided(weight) && scale(weight).is_some_and(lone)
+    };
     let found: Vec<&Tensor> = tensors.values().filter(lone).collect();
     let first = found.iter().min_by(|a, b| a.name.cmp(&b.name))?;
     let more = if found.len() > 1 { format!(" (and {} more)", found.len() - 1) } else { String::new() };

@@ -8,7 +8,7 @@ use super::companions::{self as names, sibling};
 use super::declared::{Kind, Said};
 use super::packed::Packed;
 use super::{bitnet, bitsandbytes, compressed, gptq, integers, small_floats};
-use crate::checkpoint::{Dtype, Source, Tensor};
+use crate::checkpoint::{Dtype, Source, Tensor, by_name};
 use crate::error::{Error, Result};
 
 /// The weights that were put together, by name.
@@ -80,13 +80,14 @@ pub fn gather(
     listing: &str,
     tensors: &mut HashMap<String, Tensor>,
 ) -> Result<Gathered> {
-    let mut found: Vec<(String, Found)> = Vec::new();
+    let mut found: Vec<(String, Found)>;
     {
         let shelf = Shelf { said, source, tensors, listing };
         let mut forms = compressed::Forms::default();
         // By name, so that messages do not depend on the order of a hash map.
         let mut order: Vec<&Tensor> = tensors.values().filter(|tensor| may_be_codes(tensor)).collect();
-        order.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        by_name(&mut order);
+        found = Vec::with_capacity(order.len());
         for tensor in order {
             if let Some(weight) = recognised(&shelf, &mut forms, tensor)? {
                 found.push((tensor.name.clone(), weight));
@@ -94,6 +95,8 @@ pub fn gather(
         }
     }
     let mut gathered = Gathered::default();
+    gathered.packed.reserve(found.len());
+    gathered.companions.reserve(found.iter().map(|(_, found)| found.companions.len()).sum());
     for (codes, Found { tensor, packed, companions }) in found {
         tensors.remove(&codes);
         if tensors.contains_key(&tensor.name) {

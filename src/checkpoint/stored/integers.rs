@@ -4,6 +4,7 @@
 use super::codes::Packing;
 use super::companions as names;
 use super::compressed::groups;
+use super::declared::Share;
 use super::gather::{Found, Shelf, fault};
 use super::packed::{FactorsAt, Layout, Meaning, Packed, ZerosAt};
 use crate::checkpoint::{Dtype, Tensor};
@@ -16,8 +17,8 @@ use crate::error::Result;
 pub fn found(shelf: &Shelf, codes: &Tensor, scale: &str) -> Result<Found> {
     let scale = shelf.need(codes, scale, "scales")?;
     let leading = &codes.shape[..codes.shape.len().saturating_sub(1)];
-    let sizes: Vec<u64> = shelf.said.integers.iter().filter_map(|said| said.group).collect();
-    let groups = groups(scale, leading, codes.columns(), &sizes)?;
+    let shares: Vec<Share> = shelf.said.integers.iter().map(|said| said.share).collect();
+    let groups = groups(scale, leading, codes.columns(), &shares)?;
     let mut companions = vec![scale.name.clone()];
     let said = &shelf.said.integers;
     let name = format!("{}{}", codes.name, names::ZERO_POINT);

@@ -7,7 +7,7 @@ use quant_kernels::Format;
 
 use super::whole::{self, Names};
 use super::{Family, Prediction, StoredExperts};
-use crate::checkpoint::{Checkpoint, Dtype};
+use crate::checkpoint::{Checkpoint, Dtype, Encoding};
 use crate::error::{Error, Result};
 use crate::model::layer::Pairing;
 use crate::model::spec::{Source, Spec};
@@ -19,6 +19,17 @@ const RECOMPUTED: [&str; 1] = [".rotary_emb.inv_freq"];
 
 /// A tensor of a layer for multi-token prediction that is stored apart, under the longer of its two names.
 const APART: &str = "model.mtp.fc.weight";
+
+/// The usual name of the tensor that has all experts, where most have one for each: gate and up are in one.
+fn in_one(name: &str) -> String {
+    let module = name.replace(".{}", "").replace(".weight", "").replace(".bias", "_bias");
+    module.replace(".gate_proj", ".gate_up_proj").replace(".up_proj", ".gate_up_proj")
+}
+
+/// Whether an expert's matrix is the first or the second of the two that are in one tensor.
+fn half(name: &str) -> Option<u64> {
+    [".gate_proj", ".up_proj"].iter().zip(0..).find(|(part, _)| name.contains(**part)).map(|(_, half)| half)
+}
 
 /// The tensors planned so far, and the checkpoint tensors they use.
 pub struct Builder<'a> {
@@ -80,13 +91,15 @@ impl<'a> Builder<'a> {
                 vec![whole(self.source(name, shape)?)]
             }
             Source::Experts { name, count } if self.family.experts == StoredExperts::Interleaved => {
-                self.interleaved(&stored(name), *count, spec)?
+                self.interleaved(stored(&in_one(name)), name, *count, spec)?
+            }
+            Source::Experts { name, count }
+                if self.has(&stored(&in_one(name))) && !self.has(&stored(name)) =>
+            {
+                self.stacked(stored(&in_one(name)), name, *count, spec)?
             }
             Source::Experts { name, count } => {
                 let name = stored(name);
-                if let Some(slices) = self.fused(&name, *count, spec)? {
-                    return self.push(layer, spec, slices);
-                }
                 let expert = |expert: u32| name.replace("{}", &expert.to_string());
                 let found = (0..*count).map(|number| self.source(expert(number), &spec.shape).map(whole));
                 found.collect::<Result<_>>()?
@@ -151,62 +164,77 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The checkpoint's name of a tensor.
+    /// What the checkpoint calls what most call `name`: of the names that it may have the one that is there, if any.
     fn stored_name(&self, layer: Option<u32>, name: &str) -> String {
-        let Some(layer) = layer else { return self.names.stored(&self.family.stored_name(name)) };
-        let own = self.family.stored_name(name);
-        match self.family.prediction {
-            Prediction::Apart(others) if layer >= self.layers => {
-                let prefix = if self.checkpoint.get(APART).is_some() { "model.mtp." } else { "mtp." };
-                match others.iter().find(|(usual, _)| *usual == own) {
-                    Some((_, other)) => format!("{prefix}{other}"),
-                    None => format!("{prefix}layers.{}.{own}", layer - self.layers),
+        let ways = self.family.stored_names(name).into_iter();
+        let mut names: Vec<String> = match layer {
+            None => ways.map(|own| self.names.stored(&own)).collect(),
+            Some(layer) => match self.family.prediction {
+                Prediction::Apart(others) if layer >= self.layers => {
+                    ways.map(|own| self.apart(others, layer - self.layers, own)).collect()
                 }
-            }
-            _ => {
-                let name = self.family.stored_name(&format!("model.layers.{layer}."));
-                self.names.stored(&format!("{name}{own}"))
-            }
+                _ => {
+                    let prefixes = self.family.stored_names(&format!("model.layers.{layer}.")).into_iter();
+                    prefixes.zip(ways).map(|(prefix, own)| self.names.stored(&(prefix + &own))).collect()
+                }
+            },
+        };
+        let found = names.iter().position(|name| self.has(name)).unwrap_or(0);
+        names.swap_remove(found)
+    }
+
+    /// The name of a tensor of a layer for multi-token prediction that is stored apart.
+    fn apart(&self, others: super::Names, layer: u32, own: String) -> String {
+        let prefix = if self.has(APART) { "model.mtp." } else { "mtp." };
+        match others.iter().find(|(usual, _)| *usual == own) {
+            Some((_, other)) => format!("{prefix}{other}"),
+            None => format!("{prefix}layers.{layer}.{own}"),
         }
     }
 
-    /// Experts that are stored in one tensor, as transformers 5 saves them: the rows of an expert's gate, then those of
-    /// its up. None if they are not stored so.
-    fn fused(&mut self, name: &str, count: u32, spec: &Spec) -> Result<Option<Vec<Slice>>> {
+    /// Whether a tensor is there, of experts the first.
+    fn has(&self, name: &str) -> bool {
+        self.checkpoint.get(&name.replace("{}", "0")).is_some()
+    }
+
+    /// Experts that are stored in one tensor: of each its rows, of gate and up those of both.
+    fn stacked(&mut self, fused: String, name: &str, count: u32, spec: &Spec) -> Result<Vec<Slice>> {
         let [rows, columns] = spec.shape;
-        let (fused, place) = match name.replace(".{}", "") {
-            fused if fused.contains(".gate_proj") => (fused.replace(".gate_proj", ".gate_up_proj"), Some(0)),
-            fused if fused.contains(".up_proj") => (fused.replace(".up_proj", ".gate_up_proj"), Some(1)),
-            fused => (fused, None),
-        };
-        let fused = fused.replace(".weight", "");
-        if spec.vector || self.checkpoint.get(&fused).is_none() {
-            return Ok(None);
+        let (place, times) = half(name).map_or((0, 1), |half| (half, 2));
+        let tensor = self.source(fused, &[count, times * rows, columns])?;
+        if times == 2 {
+            self.parted(&tensor, rows.into())?;
         }
-        let each = if place.is_some() { 2 * rows } else { rows };
-        let tensor = self.source(fused, &[count, each, columns])?;
         let expert = |expert: u64| {
-            let first = expert * u64::from(each) + place.unwrap_or(0) * u64::from(rows);
+            let first = (expert * u64::from(times) + place) * u64::from(rows);
             let rows = first..first + u64::from(rows);
             Slice { tensor: Arc::clone(&tensor), rows, transposed: false, order: Order::Stored }
         };
-        Ok(Some((0..u64::from(count)).map(expert).collect()))
+        Ok((0..u64::from(count)).map(expert).collect())
+    }
+
+    /// Holds it against a stack of gate and up that its scales may be for blocks of both, or for blocks of each, and that
+    /// their number does not say which.
+    fn parted(&self, name: &str, rows: u64) -> Result<()> {
+        let tensor = self.checkpoint.tensor(name)?;
+        let Encoding::Fp8 { block: [block, _], scale } = self.checkpoint.encoding(tensor)? else {
+            return Ok(());
+        };
+        if rows.is_multiple_of(block) || (2 * rows).div_ceil(block) != 2 * rows.div_ceil(block) {
+            return Ok(());
+        }
+        let problem = format!(
+            "has scales for blocks of {block} rows, which do not divide the {rows} of gate and of up; whether a block goes \
+             on from one to the other nothing tells"
+        );
+        Err(Error::Unsupported(format!("{}: tensor \"{}\" {problem}", scale.shard, scale.name)))
     }
 
     /// Experts that are stored in one tensor, with alternating outputs of gate and up; or their biases, which are rows of
     /// one slice. Numbers are stored transposed, blocks (MXFP4), which run along the inputs, are not.
-    fn interleaved(&mut self, name: &str, count: u32, spec: &Spec) -> Result<Vec<Slice>> {
+    fn interleaved(&mut self, fused: String, name: &str, count: u32, spec: &Spec) -> Result<Vec<Slice>> {
         let [rows, columns] = spec.shape;
-        let fused = name
-            .replace(".{}", "")
-            .replace(".gate_proj", ".gate_up_proj")
-            .replace(".up_proj", ".gate_up_proj");
-        let fused = fused.replace(".weight", "").replace(".bias", "_bias");
-        let pick = match name {
-            _ if name.contains(".gate_proj") => Some(Pick::EveryOther(0)),
-            _ if name.contains(".up_proj") => Some(Pick::EveryOther(1)),
-            _ => None,
-        };
+        let pick = half(name).map(Pick::EveryOther);
         let times = if pick.is_some() { 2 } else { 1 };
         if self.checkpoint.get(&fused).is_some_and(|tensor| self.checkpoint.regrouped(tensor).is_some()) {
             let order = pick.map_or(Order::Stored, Order::Rows);

@@ -27,7 +27,7 @@ pub const FAMILY: Family = Family {
     architectures: &["DeepseekV4ForCausalLM"],
     instead: &[],
     stored: Pairing::Neighbours,
-    names: &[
+    names: &[&[
         ("model.layers.", "layers."),
         ("model.embed_tokens.", "embed."),
         ("model.norm.", "norm."),
@@ -40,7 +40,7 @@ pub const FAMILY: Family = Family {
         ("gate_proj", "w1"),
         ("up_proj", "w3"),
         ("down_proj", "w2"),
-    ],
+    ]],
     experts: StoredExperts::Each,
     prediction: Prediction::Behind,
     less_one: false,
@@ -128,10 +128,9 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let config = checkpoint.config();
     let mut warnings = check(config, &[FIELDS, VISION, GENERAL])?;
     warnings.extend(rope::warnings(config, &[])?);
-    if options.keep_mtp {
-        let problem = "--keep-mtp: deepseek4 has its layers for multi-token prediction in a file of their own, which is not \
-                       made here";
-        return Err(Error::Argument(problem.into()));
+    if let Some(option) = options.asks_for_mtp() {
+        let problem = "deepseek4 has its layers for multi-token prediction in a file of their own, which is not made here";
+        return Err(Error::Argument(format!("{option}: {problem}")));
     }
     let layers = config.count("num_hidden_layers", MAX_LAYERS)?;
     let vocabulary = config.count("vocab_size", MAX_VOCABULARY)?;
@@ -172,7 +171,15 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         }
     };
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope = Rope { columns, theta, pairing: Pairing::Neighbours, yarn, divided: false, sections: None };
+    let rope = Rope {
+        columns,
+        theta,
+        pairing: Pairing::Neighbours,
+        yarn,
+        linear: None,
+        divided: false,
+        sections: None,
+    };
     let streams = Streams {
         count: config.count("hc_mult", 64)?,
         rounds: config.count("hc_sinkhorn_iters", u32::MAX)?,

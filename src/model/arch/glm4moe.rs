@@ -63,7 +63,8 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(8), width: None, eps: 1e-5 })?;
     let columns = rotated(config, sizes.width, 0.5)?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope = Rope { columns, theta, pairing: Pairing::Halves, yarn, divided: false, sections: None };
+    let rope =
+        Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false, sections: None };
     let flag = |field: &str| Ok::<_, Error>(config.find::<bool>(field)?.unwrap_or(false));
     let attention = Grouped {
         biases: flag("attention_bias")?,
@@ -84,11 +85,11 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         );
         return Err(config.fault("num_nextn_predict_layers", problem));
     }
-    if options.keep_mtp && mtp == 0 {
-        let problem = "--keep-mtp: config.json says that there are no layers for multi-token prediction";
-        return Err(Error::Argument(problem.into()));
+    if let Some(option) = options.asks_for_mtp().filter(|_| mtp == 0) {
+        let problem = "config.json says that there are no layers for multi-token prediction";
+        return Err(Error::Argument(format!("{option}: {problem}")));
     }
-    let kept = if options.keep_mtp { mtp } else { 0 };
+    let kept = if options.asks_for_mtp().is_some() { mtp } else { 0 };
     let experts = experts(config)?;
     let layer = |number: u32| layer(&attention, number < dense, sizes.ffn_width, &experts);
     let layers = sizes.layers;
@@ -112,7 +113,7 @@ fn layer(attention: &Grouped, dense: bool, width: u32, experts: &Experts) -> Lay
 fn experts(config: &Config) -> Result<Experts> {
     let count = config.find_count("n_routed_experts", MAX_EXPERTS)?.unwrap_or(128);
     let width = config.find_count("moe_intermediate_size", MAX_WIDTH)?.unwrap_or(1408);
-    let shared = config.find_count("n_shared_experts", MAX_EXPERTS)?.unwrap_or(1);
+    let shared = grouped::shared_experts(config)?.unwrap_or(1);
     let groups = config.find_count("n_group", count)?.unwrap_or(1);
     if !count.is_multiple_of(groups) {
         return Err(config.fault("n_group", format!("is {groups}, which does not divide {count} experts")));

@@ -22,7 +22,7 @@ pub const FAMILY: Family = Family {
     architectures: &["GptOssForCausalLM"],
     instead: &[],
     stored: Pairing::Halves,
-    names: &[("mlp.gate.", "mlp.router.")],
+    names: &[&[("mlp.gate.", "mlp.router.")]],
     experts: StoredExperts::Interleaved,
     prediction: Prediction::Behind,
     less_one: false,
@@ -87,10 +87,18 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
             beta_fast: None,
             beta_slow: None,
             log_multiplier: None,
+            unused_factor: None,
         });
     }
-    let rope =
-        Rope { columns: sizes.width, theta, pairing: Pairing::Halves, yarn, divided: false, sections: None };
+    let rope = Rope {
+        columns: sizes.width,
+        theta,
+        pairing: Pairing::Halves,
+        yarn,
+        linear: None,
+        divided: false,
+        sections: None,
+    };
     let count = config.find_count("num_local_experts", MAX_EXPERTS)?.unwrap_or(128);
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(4);
     let experts = experts([count, used, sizes.ffn_width], 1.0);

@@ -1,12 +1,14 @@
 //! What families with grouped attention have in common: sizes with the defaults of their classes.
 
+use serde_json::Value;
+
 use super::fields::{
     Field,
     Treatment::{Ignored, Only, Read, Refused},
 };
 use crate::checkpoint::Config;
 use crate::error::{Error, Result};
-use crate::model::keys::{MAX_HEAD, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH, Writer};
+use crate::model::keys::{MAX_EXPERTS, MAX_HEAD, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH, Writer};
 use crate::model::layer::{Attention, FFN_NORM, Grouped, Rope};
 use crate::model::{Description, Layer, Options};
 
@@ -22,8 +24,14 @@ pub struct Defaults {
 }
 
 /// Fields of yarn that llama.cpp does not read for these architectures.
-pub const ROPE: &[Field] =
-    &[("beta_fast", Only("32")), ("beta_slow", Only("1")), ("mscale", Refused), ("mscale_all_dim", Refused)];
+pub const ROPE: &[Field] = &[
+    ("beta_fast", Only("32")),
+    ("beta_slow", Only("1")),
+    ("mscale", Refused),
+    ("mscale_all_dim", Refused),
+    // Written as llama.cpp's converter does. R1-0528-Qwen3-8B has it, and transformers, too, computes without.
+    ("attn_factor", Read),
+];
 
 /// Fields that all these families have; `head_dim` is not among them.
 pub const DENSE: &[Field] = &[
@@ -193,28 +201,73 @@ pub fn write(model: &Description, keys: &mut Writer) {
     keys.rope(&model.rope);
 }
 
-/// Refuses `--keep-mtp` for a family without layers for multi-token prediction.
+/// Refuses `--keep-mtp` and `--mtp-only` for a family without layers for multi-token prediction.
 ///
 /// # Errors
-/// If it is given.
+/// If one is given.
 pub fn without_mtp(options: &Options, arch: &str) -> Result<()> {
-    match options.keep_mtp {
-        true => Err(Error::Argument(format!("--keep-mtp: {arch} has no layers for multi-token prediction"))),
-        false => Ok(()),
+    match options.asks_for_mtp() {
+        Some(option) => {
+            Err(Error::Argument(format!("{option}: {arch} has no layers for multi-token prediction")))
+        }
+        None => Ok(()),
     }
 }
 
 /// Checks `layer_types`, which newer configurations have: attention must be full in every layer.
 ///
 /// # Errors
-/// If it is not.
+/// If it is not, or they are of another number of layers.
 pub fn full_attention(config: &Config) -> Result<()> {
     let types: Vec<String> = config.find("layer_types")?.unwrap_or_default();
-    match types.iter().find(|kind| *kind != "full_attention") {
-        None => Ok(()),
-        Some(kind) => {
-            let problem = format!("has \"{kind}\"; only \"full_attention\" has a GGUF form");
-            Err(Error::Unsupported(config.says("layer_types", &problem)))
-        }
+    if let Some(kind) = types.iter().find(|kind| *kind != "full_attention") {
+        let problem = format!("has \"{kind}\"; only \"full_attention\" has a GGUF form");
+        return Err(Error::Unsupported(config.says("layer_types", &problem)));
     }
+    for_each_layer(config, "layer_types", types.len())
+}
+
+/// Checks that a list that is there has an entry for each layer.
+///
+/// # Errors
+/// If it has another number.
+pub fn for_each_layer(config: &Config, field: &str, entries: usize) -> Result<()> {
+    let layers = config.count("num_hidden_layers", MAX_LAYERS)?;
+    if !config.has(field) || entries == layers as usize {
+        return Ok(());
+    }
+    let problem =
+        format!("has {entries} entries for {layers} layers; which layer is of which kind is not known then");
+    Err(Error::Unsupported(config.says(field, &problem)))
+}
+
+/// The number of experts, which two fields may say.
+///
+/// # Errors
+/// If they say different things, or one is absurd.
+pub fn expert_count(config: &Config, usual: u32) -> Result<u32> {
+    const FIELDS: [&str; 2] = ["num_experts", "num_local_experts"];
+    let [first, second] = FIELDS.map(|field| config.find_count(field, MAX_EXPERTS));
+    match (first?, second?) {
+        (Some(first), Some(second)) if first != second => {
+            let problem =
+                format!("is {second}, but {} {first}; only one can be true", config.says(FIELDS[0], "is"));
+            Err(Error::Unsupported(config.says(FIELDS[1], &problem)))
+        }
+        (first, second) => Ok(first.or(second).unwrap_or(usual)),
+    }
+}
+
+/// The number of experts that every token uses, if it is said.
+///
+/// # Errors
+/// If there are none, or it is absurd.
+pub fn shared_experts(config: &Config) -> Result<Option<u32>> {
+    const FIELD: &str = "n_shared_experts";
+    if config.value(FIELD).and_then(Value::as_u64) == Some(0) {
+        // Its loaders ask for tensors of no rows, or its graphs for those that are not there.
+        let problem = "is 0; llama.cpp computes this architecture with shared experts";
+        return Err(Error::Unsupported(config.says(FIELD, problem)));
+    }
+    config.find_count(FIELD, MAX_EXPERTS)
 }

@@ -144,17 +144,25 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     full_attention(config)?;
     let sizes = Sizes::read(config, &class.defaults)?;
     warnings.extend(window(config, class, sizes.context())?);
-    let known: &[&str] = if is_ministral { &["yarn"] } else { &["default", "yarn", "llama3"] };
+    let known: &[&str] = if is_ministral { &["yarn"] } else { &["default", "linear", "yarn", "llama3"] };
     let (theta, scaling) = rope::read_any(config, Some(class.theta), known)?;
     let (scaling, temperature) = if is_ministral { stretched(config, scaling)? } else { (scaling, None) };
-    let (yarn, rope_divisors) = match scaling {
-        Scaling::None => (None, Vec::new()),
-        Scaling::Yarn(yarn) => (Some(yarn), Vec::new()),
-        Scaling::Llama3(llama3) => (None, llama3.divisors(theta, sizes.width)),
+    let yarn = if let Scaling::Yarn(yarn) = scaling { Some(yarn) } else { None };
+    let linear = if let Scaling::Linear(factor) = scaling { Some(factor) } else { None };
+    let rope_divisors = match scaling {
+        Scaling::Llama3(llama3) => llama3.divisors(theta, sizes.width),
+        _ => Vec::new(),
     };
     let divided = !rope_divisors.is_empty();
-    let rope =
-        Rope { columns: sizes.width, theta, pairing: Pairing::Neighbours, yarn, divided, sections: None };
+    let rope = Rope {
+        columns: sizes.width,
+        theta,
+        pairing: Pairing::Neighbours,
+        yarn,
+        linear,
+        divided,
+        sections: None,
+    };
     let flag = |field: &str| Ok::<_, Error>(config.find::<bool>(field)?.unwrap_or(false));
     let biases = flag("attention_bias")?;
     let attention = Grouped { biases, output_bias: biases, temperature, ..sizes.attention() };
@@ -181,7 +189,14 @@ fn stretched(config: &Config, scaling: Scaling) -> Result<(Scaling, Option<Tempe
         }
         _ => {
             let (beta_fast, beta_slow) = (Some(32.0), Some(1.0));
-            let yarn = Yarn { factor: 16.0, original: 16384, beta_fast, beta_slow, log_multiplier: None };
+            let yarn = Yarn {
+                factor: 16.0,
+                original: 16384,
+                beta_fast,
+                beta_slow,
+                log_multiplier: None,
+                unused_factor: None,
+            };
             (yarn, 1.0, 0.1)
         }
     };

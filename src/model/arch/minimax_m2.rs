@@ -71,10 +71,12 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         let problem = format!("has {kind}; only 1, full attention, has a GGUF form");
         return Err(crate::error::Error::Unsupported(config.says("attn_type_list", &problem)));
     }
+    grouped::for_each_layer(config, "attn_type_list", kinds.len())?;
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(8), width: Some(128), eps: 1e-6 })?;
     let columns = rotated(config, sizes.width, 1.0)?;
     let (theta, yarn) = rope::read_or(config, 5e6)?;
-    let rope = Rope { columns, theta, pairing: Pairing::Halves, yarn, divided: false, sections: None };
+    let rope =
+        Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false, sections: None };
     let count = config.find_count("num_local_experts", MAX_EXPERTS)?.unwrap_or(256);
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(8);
     let experts = experts([count, used, sizes.ffn_width], 1.0);

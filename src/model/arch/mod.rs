@@ -39,8 +39,9 @@ pub struct Family {
     pub instead: &'static [&'static str],
     /// Which columns of a query or key are rotated together in a checkpoint.
     pub stored: Pairing,
-    /// Parts of names that are others in its checkpoints than in most.
-    pub names: &'static [(&'static str, &'static str)],
+    /// What its checkpoints call otherwise than most, one after another the ways in which they do; none if no way is
+    /// their own.
+    pub names: &'static [Names],
     /// How its checkpoints have routed experts.
     pub experts: StoredExperts,
     /// Where they have layers for multi-token prediction.
@@ -61,22 +62,28 @@ pub enum Prediction {
     /// Behind the other layers.
     Behind,
     /// One, by itself: under `mtp.layers.0.`, and what an ordinary layer has not, under `mtp.` and these names.
-    Apart(&'static [(&'static str, &'static str)]),
+    Apart(Names),
 }
+
+/// Parts of names that are others in some checkpoints than in most.
+type Names = &'static [(&'static str, &'static str)];
 
 /// How a checkpoint has the matrices of routed experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredExperts {
-    /// Each by itself, or all in one tensor, in which the rows of an expert's gate come before those of its up.
+    /// Each by itself; or all in one tensor, as transformers 5 may save them: of each expert the rows of gate, then those
+    /// of up.
     Each,
     /// All in one tensor, transposed; rows of gate and up alternate in another. Biases likewise.
     Interleaved,
 }
 
 impl Family {
-    /// The name that its checkpoints have for what most call `name`.
-    fn stored_name(&self, name: &str) -> String {
-        self.names.iter().fold(name.to_owned(), |name, (usual, own)| name.replace(usual, own))
+    /// The names that its checkpoints may have for what most call `name`.
+    fn stored_names(&self, name: &str) -> Vec<String> {
+        let renamed =
+            |names: &Names| names.iter().fold(name.to_owned(), |name, (usual, own)| name.replace(usual, own));
+        if self.names.is_empty() { vec![name.to_owned()] } else { self.names.iter().map(renamed).collect() }
     }
 }
 
@@ -158,14 +165,18 @@ pub fn left_out(checkpoint: &Checkpoint, without: &[Without]) -> Vec<LeftOut> {
     checkpoint.left_out().iter().cloned().chain(whole::left_out(checkpoint)).chain(own).collect()
 }
 
-/// How Mixtral's checkpoints call experts and router, and those of models made after it.
-const MIXTRAL: &[(&str, &str)] = &[
-    ("mlp.gate.e_score_correction_bias", "block_sparse_moe.e_score_correction_bias"),
-    ("mlp.gate.weight", "block_sparse_moe.gate.weight"),
-    ("mlp.experts", "block_sparse_moe.experts"),
-    ("experts.{}.gate_proj", "experts.{}.w1"),
-    ("experts.{}.up_proj", "experts.{}.w3"),
-    ("experts.{}.down_proj", "experts.{}.w2"),
+/// How Mixtral's checkpoints call experts and router, and those of models made after it; and what transformers 5 makes
+/// of that.
+const MIXTRAL: &[Names] = &[
+    &[
+        ("mlp.gate.e_score_correction_bias", "block_sparse_moe.e_score_correction_bias"),
+        ("mlp.gate.weight", "block_sparse_moe.gate.weight"),
+        ("mlp.experts", "block_sparse_moe.experts"),
+        ("experts.{}.gate_proj", "experts.{}.w1"),
+        ("experts.{}.up_proj", "experts.{}.w3"),
+        ("experts.{}.down_proj", "experts.{}.w2"),
+    ],
+    &[("mlp.gate.e_score_correction_bias", "mlp.e_score_correction_bias")],
 ];
 
 /// All families.

@@ -10,7 +10,7 @@ use super::grouped::{self, DENSE, Defaults, QWEN, Sizes, full_attention, plain, 
 use super::{Described, Family, Prediction, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::model::keys::{MAX_EXPERTS, MAX_WIDTH, Reader, Writer};
+use crate::model::keys::{MAX_WIDTH, Reader, Writer};
 use crate::model::layer::{Attention, Experts, Ffn, Form, Gating, Grouped, Pairing, Rope, Router, Shared};
 use crate::model::{Description, Layer, Options};
 
@@ -56,10 +56,16 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     full_attention(config)?;
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(16), width: None, eps: 1e-6 })?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope =
-        Rope { columns: sizes.width, theta, pairing: Pairing::Halves, yarn, divided: false, sections: None };
-    let field = if config.has("num_local_experts") { "num_local_experts" } else { "num_experts" };
-    let count = config.find_count(field, MAX_EXPERTS)?.unwrap_or(60);
+    let rope = Rope {
+        columns: sizes.width,
+        theta,
+        pairing: Pairing::Halves,
+        yarn,
+        linear: None,
+        divided: false,
+        sections: None,
+    };
+    let count = grouped::expert_count(config, 60)?;
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(4);
     let width = config.find_count("moe_intermediate_size", MAX_WIDTH)?.unwrap_or(1408);
     let shared = config.find_count("shared_expert_intermediate_size", MAX_WIDTH)?.unwrap_or(5632);

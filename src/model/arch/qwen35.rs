@@ -103,7 +103,8 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let columns = rotated(config, sizes.width, 0.25)?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
     let sections = Some(sections(config)?);
-    let rope = Rope { columns, theta, pairing: Pairing::Halves, yarn, divided: false, sections };
+    let rope =
+        Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false, sections };
     let attends = kinds(config, sizes.layers)?;
     let kept = predicting(checkpoint, options)?;
     let delta = delta(config)?;
@@ -170,6 +171,11 @@ fn kinds(config: &Config, layers: u32) -> Result<Vec<bool>> {
 /// Whether the layer for multi-token prediction is kept.
 fn predicting(checkpoint: &Checkpoint, options: &Options) -> Result<bool> {
     const FIELD: &str = "mtp_num_hidden_layers";
+    if options.mtp_only {
+        let problem = "--mtp-only: whether llama.cpp drafts with such a file of this architecture is not known; --keep-mtp \
+                       keeps the layer in the model's";
+        return Err(Error::Argument(problem.into()));
+    }
     if !options.keep_mtp {
         return Ok(false);
     }
@@ -205,8 +211,7 @@ fn delta(config: &Config) -> Result<Delta> {
 }
 
 fn experts(config: &Config) -> Result<Experts> {
-    let field = if config.has("num_experts") { "num_experts" } else { "num_local_experts" };
-    let count = config.find_count(field, MAX_EXPERTS)?.unwrap_or(256);
+    let count = grouped::expert_count(config, 256)?;
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(8);
     let width = config.find_count("moe_intermediate_size", MAX_WIDTH)?.unwrap_or(512);
     let shared = config.find_count("shared_expert_intermediate_size", MAX_WIDTH)?.unwrap_or(512);

@@ -10,7 +10,7 @@ use super::grouped::{self, DENSE, Defaults, QWEN, Sizes, full_attention, plain, 
 use super::{Described, Family, Prediction, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::model::keys::{MAX_EXPERTS, MAX_WIDTH, Reader, Writer};
+use crate::model::keys::{MAX_WIDTH, Reader, Writer};
 use crate::model::layer::{Attention, Experts, Ffn, Form, Gating, Grouped, Pairing, QkNorm, Rope, Router};
 use crate::model::{Description, Layer, Options};
 
@@ -57,10 +57,16 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     }
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(4), width: None, eps: 1e-6 })?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope =
-        Rope { columns: sizes.width, theta, pairing: Pairing::Halves, yarn, divided: false, sections: None };
-    let field = if config.has("num_experts") { "num_experts" } else { "num_local_experts" };
-    let count = config.find_count(field, MAX_EXPERTS)?.unwrap_or(128);
+    let rope = Rope {
+        columns: sizes.width,
+        theta,
+        pairing: Pairing::Halves,
+        yarn,
+        linear: None,
+        divided: false,
+        sections: None,
+    };
+    let count = grouped::expert_count(config, 128)?;
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(8);
     let width = config.find_count("moe_intermediate_size", MAX_WIDTH)?.unwrap_or(768);
     let experts = experts([count, used, width], 1.0);

@@ -48,6 +48,8 @@ pub enum Scaling {
     None,
     /// Yarn.
     Yarn(Yarn),
+    /// All are divided by this.
+    Linear(f32),
     /// Llama 3's, which is a tensor in GGUF.
     Llama3(Llama3),
 }
@@ -130,6 +132,7 @@ pub fn read_any(config: &Config, usual: Option<f32>, known: &[&str]) -> Result<(
     }
     match kind.as_str() {
         "default" => return Ok((theta, Scaling::None)),
+        "linear" => return Ok((theta, Scaling::Linear(scaling.positive("factor")?))),
         "llama3" => {
             let number = |field: &str| scaling.positive(field);
             let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
@@ -142,12 +145,14 @@ pub fn read_any(config: &Config, usual: Option<f32>, known: &[&str]) -> Result<(
         }
         _ => {}
     }
-    let beta = |field: &str| {
+    let number = |field: &str| {
         if scaling.has(field) { scaling.positive(field).map(Some) } else { Ok(None) }
     };
     let factor = scaling.positive("factor")?;
-    let (beta_fast, beta_slow) = (beta("beta_fast")?, beta("beta_slow")?);
-    let yarn = Yarn { factor, original: original()?, beta_fast, beta_slow, log_multiplier: None };
+    let (beta_fast, beta_slow) = (number("beta_fast")?, number("beta_slow")?);
+    let unused_factor = number("attn_factor")?;
+    let yarn =
+        Yarn { factor, original: original()?, beta_fast, beta_slow, log_multiplier: None, unused_factor };
     Ok((theta, Scaling::Yarn(yarn)))
 }
 

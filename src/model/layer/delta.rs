@@ -9,17 +9,17 @@
 //! ```
 
 use dense_kernels::{Dense, View};
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::exp::exp;
 use super::norm::{normalise, sigmoid, softplus};
-use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, apply};
+use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Show, apply};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
 use crate::model::spec::{Source, Spec};
 use crate::model::tensor::Role;
 use crate::store::{Derivation, Order, Pick};
+use crate::threads::{self, both, each_rows};
 
 const MIXED: &str = "attn_qkv.weight";
 const GATE: &str = "attn_gate.weight";
@@ -165,36 +165,48 @@ pub struct OpenDelta<'a> {
 }
 
 impl Attend for OpenDelta<'_> {
-    fn apply(&self, mut states: Dense, text: &Chunks, observer: &mut dyn Observer) -> Result<Dense> {
+    fn apply(&self, mut states: Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>> {
         normalise(&mut states, self.input_norm.values(), self.eps);
         let [reading @ .., output] = self.places;
-        observer.see(Inputs { tensors: &reading, slice: 0, inputs: states.view() })?;
-        let [mixed, gate, decays, shares] =
-            [&self.mixed, &self.gate, &self.decays, &self.shares].map(|matrix| apply(matrix, states.view()));
-
-        let (tokens, width) = (states.rows(), self.sizes.width as usize);
-        let heads = self.sizes.value_heads as usize;
-        let mut outputs = Dense::zeros(tokens, heads * width);
-        for start in (0..tokens).step_by(text.length) {
-            let rows = start..tokens.min(start + text.length);
-            let [mixed, decays, shares] =
-                [&mixed, &decays, &shares].map(|of| of.view().some_rows(rows.clone()));
-            let of_heads: Vec<Dense> =
-                (0..heads).into_par_iter().map(|head| self.head(head, mixed, decays, shares)).collect();
-            for (head, output) in of_heads.iter().enumerate() {
-                let columns = head * width..(head + 1) * width;
-                outputs.part_mut(rows.clone(), columns).copy_from(output.view());
-            }
-        }
-        for (x, gate) in outputs.values_mut().iter_mut().zip(gate.values()) {
-            *x *= gate * sigmoid(*gate);
-        }
-        observer.see(Inputs { tensors: &[output], slice: 0, inputs: outputs.view() })?;
-        Ok(apply(&self.output, outputs.view()))
+        let see = || show.observer.see(Inputs { tensors: &reading, slice: 0, inputs: states.view() });
+        let (seen, outputs) = both("delta net", see, || self.outputs(states.view(), text));
+        seen?;
+        show.last(&[output], 0, &outputs, |outputs| apply(&self.output, outputs))
     }
 }
 
 impl OpenDelta<'_> {
+    /// What the heads make of normalised states: for each token the gated values of all heads.
+    fn outputs(&self, states: View<'_>, text: &Chunks) -> Dense {
+        let [mixed, gate, decays, shares] =
+            [&self.mixed, &self.gate, &self.decays, &self.shares].map(|matrix| apply(matrix, states));
+        let (tokens, width) = (states.rows(), self.sizes.width as usize);
+        let heads = self.sizes.value_heads as usize;
+        let of_all: Vec<[usize; 2]> = (0..tokens)
+            .step_by(text.length)
+            .flat_map(|start| (0..heads).map(move |head| [start, head]))
+            .collect();
+        let of_heads = threads::map("heads", &of_all, |&[start, head]| {
+            let rows = start..tokens.min(start + text.length);
+            let [mixed, decays, shares] =
+                [&mixed, &decays, &shares].map(|of| of.view().some_rows(rows.clone()));
+            self.head(head, mixed, decays, shares)
+        });
+        let mut outputs = Dense::zeros(tokens, heads * width);
+        each_rows("values", outputs.values_mut(), heads * width, |first, rows| {
+            for (token, row) in (first..).zip(rows.chunks_exact_mut(heads * width)) {
+                let of_chunk = &of_heads[token / text.length * heads..][..heads];
+                for (head, values) in of_chunk.iter().zip(row.chunks_exact_mut(width)) {
+                    values.copy_from_slice(head.row(token % text.length));
+                }
+                for (x, gate) in row.iter_mut().zip(gate.row(token)) {
+                    *x *= gate * sigmoid(*gate);
+                }
+            }
+        });
+        outputs
+    }
+
     /// The normalised output of one value head for a chunk: a row for each token.
     fn head(&self, head: usize, mixed: View<'_>, decays: View<'_>, shares: View<'_>) -> Dense {
         let sizes = self.sizes;
@@ -341,6 +353,7 @@ mod tests {
             theta: 10.0,
             pairing: Pairing::Halves,
             yarn: None,
+            linear: None,
             divided: false,
             sections: None,
         };
@@ -356,7 +369,9 @@ mod tests {
             let turns = attention.turns(&rope, 6, &[]);
             let open = attention.open(&weights, &model, 0).expect("there");
             let text = Chunks { length: 6, turns: &turns };
-            let found = open.apply(Dense::new(hidden, states.clone()), &text, &mut Ignore).expect("computed");
+            let show = Show { observer: &Ignore, outputs: true };
+            let states_of_all = Dense::new(hidden, states.clone());
+            let found = open.apply(states_of_all, &text, show).expect("computed").expect("wanted");
             for (chunk, found) in states.chunks(6 * hidden).zip(found.values().chunks(6 * hidden)) {
                 let rows: Vec<Vec<f64>> =
                     chunk.chunks(hidden).map(|row| row.iter().map(|&x| x.into()).collect()).collect();

@@ -1,23 +1,27 @@
 //! Routed experts of a layer, with the router that sends a token to a few of them, and shared experts that all tokens
-//! go through. One routed expert is in memory at a time.
+//! go through. Routed experts are read one by one.
 
 use dense_kernels::Dense;
+use rayon::slice::ParallelSlice;
 
 use super::compressed::by_id;
 use super::exp::exp;
 use super::gated::{Form, OpenGated, THREE, placed, shape, specs};
-use super::{FFN_NORM, Inputs, Observer, Router, apply, biased};
+use super::{FFN_NORM, Inputs, Observer, Router, Show, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
 use crate::model::part::Gated;
 use crate::model::spec::{Source, Spec};
 use crate::model::tensor::Role;
+use crate::threads;
 
 const ROUTER: &str = "ffn_gate_inp.weight";
 const ROUTER_BIAS: &str = "exp_probs_b.bias";
 /// Of the logits themselves, unlike the one above.
 const LOGIT_BIAS: &str = "ffn_gate_inp.bias";
+/// Tokens that a thread routes at a time.
+const ROUTED: usize = 64;
 const SHARED_GATE: &str = "ffn_gate_inp_shexp.weight";
 
 /// Experts of a layer.
@@ -181,9 +185,11 @@ impl OpenExperts<'_> {
     ///
     /// # Errors
     /// Those of the observer.
-    pub fn route(&self, inputs: &Dense, observer: &mut dyn Observer) -> Result<Vec<Route>> {
-        observer.see(Inputs { tensors: &[self.place], slice: 0, inputs: inputs.view() })?;
-        let logits = biased(apply(&self.gate, inputs.view()), self.logit_bias.as_ref());
+    pub fn route(&self, inputs: &Dense, observer: &dyn Observer) -> Result<Vec<Route>> {
+        let see = || observer.see(Inputs { tensors: &[self.place], slice: 0, inputs: inputs.view() });
+        let logits = || biased(apply(&self.gate, inputs.view()), self.logit_bias.as_ref());
+        let (seen, logits) = threads::both("router", see, logits);
+        seen?;
         let bias = self.bias.as_ref().map(Dense::values);
         let route = |logits: &[f32]| {
             let scores = self.router.scores(logits);
@@ -192,16 +198,20 @@ impl OpenExperts<'_> {
             let merits = scores.iter().enumerate().map(|(expert, score)| score + bias(expert)).collect();
             Route { chosen, merits }
         };
-        Ok(logits.values().chunks_exact(self.gate.rows()).map(route).collect())
+        let experts = self.gate.rows();
+        let some = |logits: &[f32]| logits.chunks_exact(experts).map(route).collect();
+        let routes: Vec<Vec<Route>> =
+            threads::map("route", logits.values().par_chunks(ROUTED * experts), some);
+        Ok(routes.into_iter().flatten().collect())
     }
 
-    /// What the shared experts make of normalised states, if there are some.
+    /// What the shared experts make of normalised states, if there are some and it is wanted.
     ///
     /// # Errors
     /// Those of the observer.
-    pub fn shared(&self, inputs: &Dense, observer: &mut dyn Observer) -> Result<Option<Dense>> {
+    pub fn shared(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
         let Some(shared) = &self.shared else { return Ok(None) };
-        let mut outputs = shared.apply(inputs, observer)?;
+        let Some(mut outputs) = shared.apply(inputs, show)? else { return Ok(None) };
         if let Some(gate) = &self.shared_gate {
             let factors = apply(gate, inputs.view());
             for (row, factor) in factors.values().iter().enumerate() {
@@ -252,6 +262,7 @@ mod tests {
             theta: 10.0,
             pairing: Pairing::Halves,
             yarn: None,
+            linear: None,
             divided: false,
             sections: None,
         };
@@ -261,9 +272,9 @@ mod tests {
         let inputs = Dense::new(10, Random(1).values(30, 1.0));
         let of = |experts: &Experts| {
             let open = experts.open(&weights, &model, 0).expect("there");
-            let routes = open.route(&inputs, &mut Ignore).expect("routed");
+            let routes = open.route(&inputs, &Ignore).expect("routed");
             assert!(routes.iter().all(|route| route.chosen.len() == 2 && route.merits.len() == 3));
-            open.shared(&inputs, &mut Ignore).expect("computed")
+            open.shared(&inputs, Show { observer: &Ignore, outputs: true }).expect("computed")
         };
         assert!(of(&none).is_none());
         let (plain, gated) = (of(&plain).expect("some"), of(&gated).expect("some"));

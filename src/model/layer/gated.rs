@@ -3,13 +3,14 @@
 use dense_kernels::Dense;
 
 use super::norm::{gate, gate_clamped, gate_limited};
-use super::{FFN_NORM, Inputs, Observer, apply, biased};
+use super::{FFN_NORM, Inputs, Show, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::in_layer;
 use crate::model::part::Gated;
 use crate::model::spec::Spec;
 use crate::model::tensor::Role;
+use crate::threads::both;
 
 /// The names of the three matrices, in GGUF and in a checkpoint.
 pub(super) const THREE: [(Gated, &str, &str); 3] =
@@ -132,25 +133,38 @@ impl OpenGated {
         })
     }
 
-    /// The output for rows of normalised states, a row for each.
+    /// The output for rows of normalised states, a row for each; None if it is only shown.
     ///
     /// # Errors
     /// Those of the observer.
-    pub fn apply(&self, inputs: &Dense, observer: &mut dyn Observer) -> Result<Dense> {
-        let slice = self.slice;
-        observer.see(Inputs { tensors: &self.inner, slice, inputs: inputs.view() })?;
+    pub fn apply(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
+        let see = || {
+            let (tensors, slice) = (&self.inner[..], self.slice);
+            show.observer.see(Inputs { tensors, slice, inputs: inputs.view() })
+        };
+        let (seen, outputs) = both("FFN", see, || self.outputs(inputs, show));
+        seen?;
+        outputs
+    }
+
+    fn outputs(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
         let [gate_bias, up_bias, down_bias] = match &self.biases {
             Some(biases) => biases.each_ref().map(Some),
             None => [None; 3],
         };
-        let mut gated = biased(apply(&self.gate, inputs.view()), gate_bias);
-        let up = biased(apply(&self.up, inputs.view()), up_bias);
+        let of = |matrix, bias| biased(apply(matrix, inputs.view()), bias);
+        let (mut gated, up) = both("gate and up", || of(&self.gate, gate_bias), || of(&self.up, up_bias));
         match self.activation {
             Activation::Silu => gate(&mut gated, &up),
             Activation::Clamped => gate_clamped(&mut gated, &up),
             Activation::Limited(limit) => gate_limited(&mut gated, &up, limit),
         }
-        observer.see(Inputs { tensors: &[self.down_place], slice, inputs: gated.view() })?;
-        Ok(biased(apply(&self.down, gated.view()), down_bias))
+        drop(up);
+        show.last(&[self.down_place], self.slice, &gated, |gated| biased(apply(&self.down, gated), down_bias))
+    }
+
+    /// Bytes of the three matrices, and of what a token needs on its way through them.
+    pub fn bytes([hidden, width]: [usize; 2]) -> [u64; 2] {
+        [12 * hidden as u64 * width as u64, 8 * (hidden as u64 + width as u64)]
     }
 }

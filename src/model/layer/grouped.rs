@@ -8,15 +8,15 @@
 //! ```
 
 use dense_kernels::{Accum, Dense, View, one_thread};
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::norm::{normalise, sigmoid, softmax};
-use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, apply, biased};
+use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Show, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
 use crate::model::spec::Spec;
 use crate::model::tensor::Role;
+use crate::threads::{self, both, each_rows};
 
 /// Queries whose scores are computed together; keys after the last of them are left out.
 const QUERIES: usize = 128;
@@ -215,42 +215,13 @@ pub struct OpenGrouped<'a> {
 }
 
 impl Attend for OpenGrouped<'_> {
-    fn apply(&self, mut states: Dense, text: &Chunks, observer: &mut dyn Observer) -> Result<Dense> {
+    fn apply(&self, mut states: Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>> {
         normalise(&mut states, self.norm.values(), self.eps);
         let places = self.projections.each_ref().map(|projection| projection.place);
-        observer.see(Inputs { tensors: &places, slice: 0, inputs: states.view() })?;
-        let [queries, keys, values] =
-            self.projections.each_ref().map(|projection| projection.apply(states.view()));
-        let (queries, gates) = self.parted(queries);
-        let mut queries = self.positioned(queries, self.norms[0].as_ref(), text);
-        if let Some(temperature) = self.sizes.temperature {
-            let all = queries.columns();
-            for (token, row) in queries.values_mut().chunks_exact_mut(all).enumerate() {
-                let factor = temperature.at(token % text.length);
-                row.iter_mut().for_each(|x| *x *= factor);
-            }
-        }
-        let keys = self.positioned(keys, self.norms[1].as_ref(), text);
-
-        let (tokens, heads) = (states.rows(), self.sizes.heads as usize);
-        let width = self.sizes.width as usize;
-        let mut mixed = Dense::zeros(tokens, heads * width);
-        for start in (0..tokens).step_by(text.length) {
-            let rows = start..tokens.min(start + text.length);
-            let [queries, keys, values] =
-                [&queries, &keys, &values].map(|rows_of| rows_of.view().some_rows(rows.clone()));
-            let outputs: Vec<Dense> =
-                (0..heads).into_par_iter().map(|head| self.head(head, queries, keys, values)).collect();
-            for (head, output) in outputs.iter().enumerate() {
-                let columns = head * width..(head + 1) * width;
-                mixed.part_mut(rows.clone(), columns).copy_from(output.view());
-            }
-        }
-        if let Some(gates) = gates {
-            mixed.values_mut().iter_mut().zip(gates.values()).for_each(|(x, gate)| *x *= sigmoid(*gate));
-        }
-        observer.see(Inputs { tensors: &[self.output.place], slice: 0, inputs: mixed.view() })?;
-        Ok(self.output.apply(mixed.view()))
+        let see = || show.observer.see(Inputs { tensors: &places, slice: 0, inputs: states.view() });
+        let (seen, mixed) = both("attention", see, || self.mixed(states.view(), text));
+        seen?;
+        show.last(&[self.output.place], 0, &mixed, |mixed| self.output.apply(mixed))
     }
 }
 
@@ -268,21 +239,69 @@ impl OpenGrouped<'_> {
         (half(0), Some(half(1)))
     }
 
+    /// What the heads make of normalised states: for each token the mixed values of all heads.
+    fn mixed(&self, states: View<'_>, text: &Chunks) -> Dense {
+        let [queries, keys, values] = &self.projections;
+        let queries = || {
+            let (queries, gates) = self.parted(queries.apply(states));
+            let mut queries = self.positioned(queries, self.norms[0].as_ref(), text);
+            if let Some(temperature) = self.sizes.temperature {
+                let all = queries.columns();
+                for (token, row) in queries.values_mut().chunks_exact_mut(all).enumerate() {
+                    let factor = temperature.at(token % text.length);
+                    row.iter_mut().for_each(|x| *x *= factor);
+                }
+            }
+            (queries, gates)
+        };
+        let keys = || self.positioned(keys.apply(states), self.norms[1].as_ref(), text);
+        let values = || values.apply(states);
+        let ((queries, gates), (keys, values)) =
+            both("queries", queries, || both("keys and values", keys, values));
+        let (tokens, heads) = (states.rows(), self.sizes.heads as usize);
+        let width = self.sizes.width as usize;
+        let of_all: Vec<[usize; 2]> = (0..tokens)
+            .step_by(text.length)
+            .flat_map(|start| (0..heads).map(move |head| [start, head]))
+            .collect();
+        let outputs = threads::map("heads", &of_all, |&[start, head]| {
+            let rows = start..tokens.min(start + text.length);
+            let [queries, keys, values] =
+                [&queries, &keys, &values].map(|rows_of| rows_of.view().some_rows(rows.clone()));
+            self.head(head, queries, keys, values)
+        });
+        let mut mixed = Dense::zeros(tokens, heads * width);
+        each_rows("values", mixed.values_mut(), heads * width, |first, rows| {
+            for (token, row) in (first..).zip(rows.chunks_exact_mut(heads * width)) {
+                let of_chunk = &outputs[token / text.length * heads..][..heads];
+                for (head, values) in of_chunk.iter().zip(row.chunks_exact_mut(width)) {
+                    values.copy_from_slice(head.row(token % text.length));
+                }
+                if let Some(gates) = &gates {
+                    row.iter_mut().zip(gates.row(token)).for_each(|(x, gate)| *x *= sigmoid(*gate));
+                }
+            }
+        });
+        mixed
+    }
+
     /// Queries or keys of all heads, normalised and rotated.
     fn positioned(&self, rows: Dense, gains: Option<&Dense>, text: &Chunks) -> Dense {
         let (all, width) = (rows.columns(), self.sizes.width as usize);
         let mut rows = rows;
         if let Some(gains) = gains {
             // A row for each that has a mean of its own: as long as the gains.
-            let mut parts = Dense::new(gains.columns(), rows.values().to_vec());
+            let mut parts = rows.in_rows_of(gains.columns());
             normalise(&mut parts, gains.values(), self.eps);
-            rows = Dense::new(all, parts.values().to_vec());
+            rows = parts.in_rows_of(all);
         }
         if self.sizes.rotated {
-            for (token, row) in rows.values_mut().chunks_exact_mut(all).enumerate() {
-                let position = token % text.length;
-                row.chunks_exact_mut(width).for_each(|head| text.turns.rotate(position, head));
-            }
+            each_rows("rotate", rows.values_mut(), all, |first, rows| {
+                for (token, row) in (first..).zip(rows.chunks_exact_mut(all)) {
+                    let position = token % text.length;
+                    row.chunks_exact_mut(width).for_each(|head| text.turns.rotate(position, head));
+                }
+            });
         }
         rows
     }
@@ -453,6 +472,7 @@ mod tests {
             theta: 100.0,
             pairing: Pairing::Halves,
             yarn: None,
+            linear: None,
             divided: false,
             sections: None,
         };
@@ -476,7 +496,9 @@ mod tests {
             let turns = attention.turns(&rope, 5, &[]);
             let open = attention.open(&weights, &model, 0).expect("there");
             let text = Chunks { length: 5, turns: &turns };
-            let found = open.apply(Dense::new(hidden, states.clone()), &text, &mut Ignore).expect("computed");
+            let show = Show { observer: &Ignore, outputs: true };
+            let states_of_all = Dense::new(hidden, states.clone());
+            let found = open.apply(states_of_all, &text, show).expect("computed").expect("wanted");
             for (chunk, found) in states.chunks(5 * hidden).zip(found.values().chunks(5 * hidden)) {
                 let rows: Vec<Vec<f64>> =
                     chunk.chunks(hidden).map(|row| row.iter().map(|&x| x.into()).collect()).collect();

@@ -2,15 +2,15 @@
 //! value serve all heads.
 
 use dense_kernels::{Accum, Dense, View, one_thread};
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::norm::{normalise, softmax};
-use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, Rope, Turns, apply};
+use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, Rope, Show, Turns, apply};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
 use crate::model::spec::{Source, Spec};
 use crate::model::tensor::Role;
+use crate::threads::{self, both, each_rows};
 
 /// Queries whose scores are computed together; keys after the last of them are left out.
 const QUERIES: usize = 128;
@@ -183,7 +183,7 @@ impl Latent {
             }
             None => (Q, Query::Full(matrix(Q, [queries, sizes.hidden])?)),
         };
-        let head = |head| {
+        let head = |head: usize| {
             let key = weights.matrix(&name(K_B), head, [sizes.kv_rank, sizes.nope])?;
             Ok([key, weights.matrix(&name(V_B), head, [sizes.value, sizes.kv_rank])?])
         };
@@ -192,7 +192,7 @@ impl Latent {
             query,
             kv_a: matrix(KV_A, [sizes.kv_rank + sizes.rope, sizes.hidden])?,
             kv_a_norm: weights.vector(&name(KV_A_NORM), sizes.kv_rank)?,
-            heads: (0..sizes.heads).map(head).collect::<Result<_>>()?,
+            heads: threads::try_map("read heads", 0..sizes.heads, head)?,
             output: matrix(OUTPUT, [sizes.hidden, sizes.heads * sizes.value])?,
             first: [Some(place(q_a)?), Some(place(KV_A)?), indexer(INDEXER_K)?]
                 .into_iter()
@@ -271,52 +271,76 @@ struct HeadOutput {
 }
 
 impl Attend for OpenLatent {
-    fn apply(&self, mut states: Dense, text: &Chunks, observer: &mut dyn Observer) -> Result<Dense> {
-        let sizes = self.sizes;
-        let [k_b, v_b, output] = self.places;
-        let keep = observer.wants_mixed();
-        let mut see = |tensors: &[usize], slice: usize, inputs: View<'_>| {
-            observer.see(Inputs { tensors, slice, inputs })
-        };
-        normalise(&mut states, self.norm.values(), sizes.eps);
-        see(&self.first, 0, states.view())?;
-        let queries = match &self.query {
-            Query::Full(query) => apply(query, states.view()),
-            Query::Low { a, norm, b, b_places } => {
-                let mut low = apply(a, states.view());
-                normalise(&mut low, norm.values(), sizes.eps);
-                see(b_places, 0, low.view())?;
-                apply(b, low.view())
-            }
-        };
-        let [latents, keys] = self.latents(states.view(), text);
-
-        let (tokens, context) = (states.rows(), text.length);
-        let width = sizes.nope + sizes.rope;
-        let mut values = Dense::zeros(tokens, sizes.heads * sizes.value);
-        for head in 0..sizes.heads {
-            see(&[k_b], head, queries.view().some_columns(head * width..head * width + sizes.nope))?;
-        }
-        for start in (0..tokens).step_by(context) {
-            let chunk = Chunk { start, length: context.min(tokens - start), latents: &latents, keys: &keys };
-            let outputs: Vec<HeadOutput> = (0..sizes.heads)
-                .into_par_iter()
-                .map(|head| self.head(head, queries.view(), &chunk, text.turns, keep))
-                .collect();
-            for (head, output) in outputs.into_iter().enumerate() {
-                if let Some(mixed) = output.mixed {
-                    see(&[v_b], head, mixed.view())?;
-                }
-                let columns = head * sizes.value..(head + 1) * sizes.value;
-                values.part_mut(start..start + chunk.length, columns).copy_from(output.values.view());
-            }
-        }
-        see(&[output], 0, values.view())?;
-        Ok(apply(&self.output, values.view()))
+    fn apply(&self, mut states: Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>> {
+        normalise(&mut states, self.norm.values(), self.sizes.eps);
+        let see = || show.observer.see(Inputs { tensors: &self.first, slice: 0, inputs: states.view() });
+        let (seen, values) = both("attention", see, || self.values(states.view(), text, show.observer));
+        seen?;
+        let values = values?;
+        show.last(&self.places[2..], 0, &values, |values| apply(&self.output, values))
     }
 }
 
 impl OpenLatent {
+    /// What the heads make of normalised states: for each token the values of all heads.
+    fn values(&self, states: View<'_>, text: &Chunks, observer: &dyn Observer) -> Result<Dense> {
+        let sizes = self.sizes;
+        let queries = || match &self.query {
+            Query::Full(query) => Ok(apply(query, states)),
+            Query::Low { a, norm, b, b_places } => {
+                let mut low = apply(a, states);
+                normalise(&mut low, norm.values(), sizes.eps);
+                let see = || observer.see(Inputs { tensors: b_places, slice: 0, inputs: low.view() });
+                let (seen, queries) = both("queries", see, || apply(b, low.view()));
+                seen.map(|()| queries)
+            }
+        };
+        let (queries, latents) = both("queries and latents", queries, || self.latents(states, text));
+        let (queries, [latents, keys]) = (queries?, latents);
+        let of_head =
+            |head: usize| self.values_of_head(head, queries.view(), [&latents, &keys], text, observer);
+        let heads: Vec<Vec<Dense>> = threads::try_map("heads", 0..sizes.heads, of_head)?;
+        let (tokens, width) = (states.rows(), sizes.value);
+        let mut values = Dense::zeros(tokens, sizes.heads * width);
+        each_rows("values", values.values_mut(), sizes.heads * width, |first, rows| {
+            for (token, row) in (first..).zip(rows.chunks_exact_mut(sizes.heads * width)) {
+                for (chunks, values) in heads.iter().zip(row.chunks_exact_mut(width)) {
+                    values.copy_from_slice(chunks[token / text.length].row(token % text.length));
+                }
+            }
+        });
+        Ok(values)
+    }
+
+    /// The values of a head, chunk after chunk of the text.
+    fn values_of_head(
+        &self,
+        head: usize,
+        queries: View<'_>,
+        [latents, keys]: [&Dense; 2],
+        text: &Chunks,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Dense>> {
+        let sizes = self.sizes;
+        let [k_b, v_b, _] = self.places;
+        let width = sizes.nope + sizes.rope;
+        let plain = queries.some_columns(head * width..head * width + sizes.nope);
+        observer.see(Inputs { tensors: &[k_b], slice: head, inputs: plain })?;
+        let keep = observer.wants_mixed();
+        let starts: Vec<usize> = (0..queries.rows()).step_by(text.length).collect();
+        let outputs = threads::map("chunks of a head", &starts, |&start| {
+            let chunk = Chunk { start, length: text.length.min(queries.rows() - start), latents, keys };
+            self.head(head, queries, &chunk, text.turns, keep)
+        });
+        let values = outputs.into_iter().map(|HeadOutput { mixed, values }| {
+            if let Some(mixed) = mixed {
+                observer.see(Inputs { tensors: &[v_b], slice: head, inputs: mixed.view() })?;
+            }
+            Ok(values)
+        });
+        values.collect()
+    }
+
     /// The normalised latent of every token, and the rotated key that all heads share.
     fn latents(&self, states: View<'_>, text: &Chunks) -> [Dense; 2] {
         let sizes = self.sizes;
@@ -329,9 +353,11 @@ impl OpenLatent {
         let mut latents = part(0, sizes.kv_rank);
         normalise(&mut latents, self.kv_a_norm.values(), sizes.eps);
         let mut keys = part(sizes.kv_rank, sizes.rope);
-        for (token, key) in keys.values_mut().chunks_exact_mut(sizes.rope).enumerate() {
-            text.turns.rotate(token % text.length, key);
-        }
+        each_rows("rotate", keys.values_mut(), sizes.rope, |first, keys| {
+            for (token, key) in (first..).zip(keys.chunks_exact_mut(sizes.rope)) {
+                text.turns.rotate(token % text.length, key);
+            }
+        });
         [latents, keys]
     }
 

@@ -43,6 +43,7 @@ use super::part::Half;
 use super::spec::Spec;
 use super::tensor::Role;
 use crate::error::Result;
+use crate::threads::{both, each_rows};
 
 /// Name of the gains of the norm before attention.
 const ATTENTION_NORM: &str = "attn_norm.weight";
@@ -82,11 +83,39 @@ pub enum Ffn {
 
 /// Attention with its weights in memory.
 pub trait Attend {
-    /// The output that is added to the hidden states of whole chunks of a text, a row for each token.
+    /// The output that is added to the hidden states of whole chunks of a text, a row for each token; None, and not
+    /// computed, if it is not wanted but only shown.
     ///
     /// # Errors
     /// Those of the observer.
-    fn apply(&self, states: Dense, text: &Chunks, observer: &mut dyn Observer) -> Result<Dense>;
+    fn apply(&self, states: Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>>;
+}
+
+/// What becomes of the inputs and outputs of a half of a layer.
+#[derive(Clone, Copy)]
+pub struct Show<'a> {
+    /// Is shown the inputs of every matrix.
+    pub observer: &'a dyn Observer,
+    /// Whether the outputs are wanted besides.
+    pub outputs: bool,
+}
+
+impl Show<'_> {
+    /// Shows some rows of inputs while the last matrix of a half makes of them what it does, if that is wanted.
+    fn last(
+        self,
+        tensors: &[usize],
+        slice: usize,
+        inputs: &Dense,
+        matrix: impl FnOnce(View<'_>) -> Dense + Send,
+    ) -> Result<Option<Dense>> {
+        let see = || self.observer.see(Inputs { tensors, slice, inputs: inputs.view() });
+        if !self.outputs {
+            return see().map(|()| None);
+        }
+        let (seen, outputs) = both("outputs", see, || matrix(inputs.view()));
+        seen.map(|()| Some(outputs))
+    }
 }
 
 /// How a text is divided: a token attends to the tokens of its chunk up to itself.
@@ -243,9 +272,11 @@ pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
 fn biased(mut rows: Dense, bias: Option<&Dense>) -> Dense {
     if let Some(bias) = bias {
         let columns = rows.columns();
-        for row in rows.values_mut().chunks_exact_mut(columns) {
-            row.iter_mut().zip(bias.values()).for_each(|(x, bias)| *x += bias);
-        }
+        each_rows("add a bias", rows.values_mut(), columns, |_, rows| {
+            for row in rows.chunks_exact_mut(columns) {
+                row.iter_mut().zip(bias.values()).for_each(|(x, bias)| *x += bias);
+            }
+        });
     }
     rows
 }

@@ -3,6 +3,7 @@
 use dense_kernels::Dense;
 
 use super::exp::exp;
+use crate::threads::each_rows;
 
 /// Divides each row by its root mean square and multiplies it by the gains.
 ///
@@ -11,13 +12,15 @@ use super::exp::exp;
 pub fn normalise(x: &mut Dense, gains: &[f32], eps: f32) {
     assert_eq!(x.columns(), gains.len(), "gains for rows of {}", x.columns());
     let columns = x.columns();
-    for row in x.values_mut().chunks_exact_mut(columns) {
-        let sum: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        let scale = 1.0 / ((sum / columns as f64) as f32 + eps).sqrt();
-        for (x, gain) in row.iter_mut().zip(gains) {
-            *x = *x * scale * gain;
+    each_rows("normalise", x.values_mut(), columns, |_, rows| {
+        for row in rows.chunks_exact_mut(columns) {
+            let sum: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            let scale = 1.0 / ((sum / columns as f64) as f32 + eps).sqrt();
+            for (x, gain) in row.iter_mut().zip(gains) {
+                *x = *x * scale * gain;
+            }
         }
-    }
+    });
 }
 
 /// 1 / (1 + e^-x).
@@ -32,19 +35,26 @@ pub fn softplus(x: f32) -> f32 {
 
 /// silu(gate) times up, in place of the gate.
 pub fn gate(gate: &mut Dense, up: &Dense) {
-    for (gate, up) in gate.values_mut().iter_mut().zip(up.values()) {
-        *gate = *gate / (1.0 + exp(-*gate)) * up;
-    }
+    with(gate, up, |gate, up| gate / (1.0 + exp(-gate)) * up);
 }
 
 /// gpt-oss's gate, in place of the gate: both are clamped, the gate from above only.
 pub fn gate_clamped(gate: &mut Dense, up: &Dense) {
     const LIMIT: f32 = 7.0;
     const ALPHA: f32 = 1.702;
-    for (gate, up) in gate.values_mut().iter_mut().zip(up.values()) {
+    with(gate, up, |gate, up| {
         let (x, up) = (gate.min(LIMIT), up.clamp(-LIMIT, LIMIT));
-        *gate = x / (1.0 + exp(-ALPHA * x)) * (up + 1.0);
-    }
+        x / (1.0 + exp(-ALPHA * x)) * (up + 1.0)
+    });
+}
+
+/// A function of the values of two matrices of one size, in the place of the first.
+fn with(x: &mut Dense, y: &Dense, value: impl Fn(f32, f32) -> f32 + Send + Sync) {
+    let columns = x.columns();
+    each_rows("gate", x.values_mut(), columns, |first, x| {
+        let y = &y.values()[first * columns..];
+        x.iter_mut().zip(y).for_each(|(x, y)| *x = value(*x, *y));
+    });
 }
 
 /// DeepSeek V4's gate, in place of the gate: both are limited, the gate from above only, then as [`gate`].

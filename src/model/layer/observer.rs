@@ -15,13 +15,14 @@ pub struct Inputs<'a> {
     pub inputs: View<'a>,
 }
 
-/// Is shown the inputs of every matrix, in a fixed order.
-pub trait Observer {
+/// Is shown the inputs of every matrix: those of one slice in the order of the tokens, different slices at the same time
+/// on different threads.
+pub trait Observer: Sync {
     /// Takes some rows of inputs.
     ///
     /// # Errors
     /// Ends the pass.
-    fn see(&mut self, input: Inputs<'_>) -> Result<()>;
+    fn see(&self, input: Inputs<'_>) -> Result<()>;
 
     /// Whether inputs are wanted that are made only to be shown: those of a head's values in latent attention.
     fn wants_mixed(&self) -> bool {
@@ -37,7 +38,21 @@ pub trait Observer {
     ///
     /// # Errors
     /// Ends the pass.
-    fn see_extra(&mut self, _input: Inputs<'_>) -> Result<()> {
+    fn see_extra(&self, _input: Inputs<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Bytes that it keeps and works with for one expert, of which a layer has `columns` of inputs and between its
+    /// matrices; by them it is decided how many experts are computed at the same time.
+    fn bytes_of_expert(&self, _columns: [usize; 2]) -> u64 {
+        0
+    }
+
+    /// All inputs of this expert have been shown.
+    ///
+    /// # Errors
+    /// Ends the pass.
+    fn seen_expert(&self, _expert: usize) -> Result<()> {
         Ok(())
     }
 }
@@ -47,7 +62,7 @@ pub trait Observer {
 pub struct Ignore;
 
 impl Observer for Ignore {
-    fn see(&mut self, _input: Inputs<'_>) -> Result<()> {
+    fn see(&self, _input: Inputs<'_>) -> Result<()> {
         Ok(())
     }
 

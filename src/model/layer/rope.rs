@@ -14,6 +14,8 @@ pub struct Rope {
     pub pairing: Pairing,
     /// Stretched rotations, if the model has them.
     pub yarn: Option<Yarn>,
+    /// What all frequencies are divided by, if they are.
+    pub linear: Option<f32>,
     /// Whether a tensor has a number for each pair of columns that its frequency is divided by.
     pub divided: bool,
     /// How many of the pairs of columns are for each of the three places that a part of an image has, for models that see
@@ -43,6 +45,9 @@ pub struct Yarn {
     pub beta_slow: Option<f32>,
     /// 0.1 times the model's mscale_all_dim, or for `mistral3` that itself, for architectures that have it; by default 0.
     pub log_multiplier: Option<f32>,
+    /// A factor of rotated columns that some configurations have and nothing computes, llama.cpp as little as
+    /// transformers.
+    pub unused_factor: Option<f32>,
 }
 
 const BETA_FAST: f32 = 32.0;
@@ -56,9 +61,10 @@ impl Rope {
             beta_fast: Some(yarn.beta_fast.unwrap_or(BETA_FAST)),
             beta_slow: Some(yarn.beta_slow.unwrap_or(BETA_SLOW)),
             log_multiplier: Some(yarn.log_multiplier.unwrap_or(0.0)),
+            unused_factor: None,
             ..yarn
         };
-        Self { yarn: self.yarn.map(explicit), ..*self }
+        Self { yarn: self.yarn.map(explicit), linear: self.linear.filter(|factor| *factor != 1.0), ..*self }
     }
 
     /// The factor of rotated columns: llama.cpp's 1 + 0.1 ln factor, over the same with the log multiplier, which is the
@@ -117,6 +123,9 @@ impl Turns {
         for (frequency, divisor) in frequencies.iter_mut().zip(divisors) {
             *frequency /= f64::from(*divisor);
         }
+        if let Some(factor) = rope.linear {
+            frequencies.iter_mut().for_each(|frequency| *frequency /= f64::from(factor));
+        }
         if let Some(yarn) = &rope.yarn {
             yarn.stretch(&mut frequencies, theta);
         }
@@ -161,6 +170,7 @@ mod tests {
             beta_fast: None,
             beta_slow: None,
             log_multiplier: Some(0.1),
+            unused_factor: None,
         };
         let plain: Vec<f64> = (0..32).map(|i| 10000f64.powf(-f64::from(i) / 32.0)).collect();
         let mut stretched = plain.clone();
@@ -183,6 +193,7 @@ mod tests {
             theta: 10000.0,
             pairing: Pairing::Neighbours,
             yarn: None,
+            linear: None,
             divided: false,
             sections: None,
         };
@@ -200,6 +211,7 @@ mod tests {
             theta: 10000.0,
             pairing: Pairing::Halves,
             yarn: None,
+            linear: None,
             divided: false,
             sections: None,
         };

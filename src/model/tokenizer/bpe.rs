@@ -283,7 +283,10 @@ impl Merge {
 /// Whether it composes letters and marks (NFC) and does no more. Qwen's tokenizers do, and llama.cpp, which does not,
 /// is used with them all the same: nearly every text is composed already.
 fn composes(normalizer: &Value) -> bool {
-    *normalizer == json!({"type": "NFC"})
+    match normalizer["normalizers"].as_array() {
+        Some(steps) => normalizer["type"] == "Sequence" && !steps.is_empty() && steps.iter().all(composes),
+        None => *normalizer == json!({"type": "NFC"}),
+    }
 }
 
 fn is_empty(normalizer: &Value) -> bool {

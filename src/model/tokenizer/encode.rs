@@ -1,13 +1,14 @@
-//! Text to token ids, by the checkpoint's own tokenizer.json, or by SentencePiece's pieces.
+//! Text to token ids, by the checkpoint's own tokenizer.json, by SentencePiece's pieces, or by Kimi's ranks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokenizers::{AddedToken, ModelWrapper};
 
 use super::joined::Joiner;
 use super::pieces::{Borders, Cutter, Literal};
 use super::specials::Specials;
-use super::{Kind, added, added_tokens, bpe, config, from_gguf, sentencepiece};
+use super::split::Splitter;
+use super::{Kind, added, added_tokens, as_json, bpe, config, from_gguf, sentencepiece, tiktoken};
 use crate::checkpoint::{Checkpoint, MAX_JSON, exists, read_file};
 use crate::error::{Error, Result};
 use crate::model::keys::MAX_VOCABULARY;
@@ -30,10 +31,11 @@ enum Way {
 }
 
 impl Encoder {
-    /// Reads tokenizer.json or tokenizer.model, and the tokens that other files add; or the keys of a GGUF file.
+    /// Reads tokenizer.json, tokenizer.model or tiktoken.model, and the tokens that other files add; or the keys of a GGUF
+    /// file.
     ///
     /// # Errors
-    /// If there is none (Kimi's models have tiktoken.model instead), or the library cannot read it.
+    /// If there is none, or the library cannot read it.
     pub fn read(checkpoint: &Checkpoint) -> Result<Self> {
         if let Some(metadata) = checkpoint.metadata() {
             let file = checkpoint.listing();
@@ -51,6 +53,9 @@ impl Encoder {
         }
         let source = checkpoint.source();
         if !exists(source, bpe::FILE)? {
+            if exists(source, tiktoken::FILE)? {
+                return Self::of_ranks(checkpoint);
+            }
             let problem = "is not there; text can be read only by the tokenizer that it describes";
             return Err(Error::Unsupported(format!("{}: {problem}", bpe::FILE)));
         }
@@ -81,6 +86,31 @@ impl Encoder {
         let ids = ids.filter(|(library, model)| library != model).collect();
         let borders = borders(&json, &tokenizer);
         Ok(Self { file: bpe::FILE.to_owned(), way: Way::Library(Box::new(tokenizer), ids), borders })
+    }
+
+    /// Of tokens by rank: the library joins by the merges that follow from them.
+    fn of_ranks(checkpoint: &Checkpoint) -> Result<Self> {
+        let file = tiktoken::FILE;
+        let size = checkpoint.config().count("vocab_size", MAX_VOCABULARY)?;
+        let config = config(checkpoint)?;
+        let specials = Specials::read(checkpoint, &config)?;
+        let (_, found) = super::vocabulary(checkpoint, &config, &specials, size, None)?;
+        let pre = &found.splitter.name;
+        let steps = Splitter::steps(pre).expect("the rules of tokens by rank are known");
+        let tokens: Vec<(String, Kind)> =
+            found.tokens.into_iter().map(|token| token.unwrap_or((String::new(), Kind::Unused))).collect();
+        let normal: HashSet<&str> =
+            tokens.iter().filter(|(_, kind)| *kind == Kind::Normal).map(|(text, _)| text.as_str()).collect();
+        // The library would leave it out of a text in silence.
+        if let Some(byte) = (0..=u8::MAX).find(|byte| !normal.contains(&*tiktoken::alphabet(&[*byte]))) {
+            let problem = format!("has no token for the byte {byte}, so not every text can be read");
+            return Err(Error::file(file, problem));
+        }
+        let list = tokens.iter().map(|(text, kind)| (text.as_str(), *kind));
+        let json = as_json::of(pre, steps, list, &found.merges);
+        let tokenizer = library(file, &json)?;
+        let borders = borders(&json, &tokenizer);
+        Ok(Self { file: file.to_owned(), way: Way::Library(Box::new(tokenizer), HashMap::new()), borders })
     }
 
     fn of_pieces(file: &str, joiner: Joiner) -> Self {

@@ -1,11 +1,9 @@
 //! The tokenizer of a GGUF file's keys, as the tokenizer.json that it would be: so both are read by the same library.
 
-use serde_json::{Map, Value as Json, json};
-
-use super::Kind;
 use super::joined::Joiner;
 use super::sentencepiece::Scores;
 use super::split::Splitter;
+use super::{Kind, as_json};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
 
@@ -75,40 +73,7 @@ pub fn json(file: &str, metadata: &Metadata) -> Result<Vec<u8>> {
         Some(_) => return Err(fault("token_type", "has not one number for each token")),
     };
 
-    let is = |kind: i32, which: Kind| kind == which as i32;
-    let (mut vocabulary, mut added) = (Map::new(), Vec::new());
-    for (id, (token, &kind)) in tokens.iter().zip(&kinds).enumerate() {
-        let special = is(kind, Kind::Control);
-        if special || is(kind, Kind::UserDefined) {
-            added.push(json!({
-                "id": id, "content": token, "special": special,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            }));
-        }
-        if !is(kind, Kind::Unused) {
-            vocabulary.insert(token.clone(), id.into());
-        }
-    }
-    let split = |rule: &&str| match *rule {
-        super::split::DIGIT => json!({"type": "Digits", "individual_digits": true}),
-        regex => {
-            json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false})
-        }
-    };
-    let bytes =
-        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
-    let steps: Vec<Json> = steps.iter().map(split).chain([bytes]).collect();
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "added_tokens": added,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": super::pre::ignores_merges(pre),
-            "vocab": vocabulary, "merges": merges,
-        },
-    });
-    Ok(tokenizer.to_string().into_bytes())
+    let kinds = kinds.into_iter().map(Kind::of);
+    let tokens = tokens.iter().map(String::as_str).zip(kinds);
+    Ok(as_json::of(pre, steps, tokens, merges))
 }

@@ -1,6 +1,7 @@
 //! The tokenizer as GGUF metadata: from tokenizer.json, SentencePiece's tokenizer.model, or Kimi's tiktoken.model.
 
 mod added_tokens;
+mod as_json;
 mod bpe;
 mod encode;
 mod from_gguf;

@@ -34,11 +34,8 @@ impl Splitter {
     /// What each step of a known splitter splits out, in order: a pattern, or [`DIGIT`]. None where that is not known
     /// whole.
     pub fn steps(name: &str) -> Option<&'static [&'static str]> {
-        let whole = |known: &&Known| {
-            known.name == name
-                && !known.steps.is_empty()
-                && !known.steps.iter().any(|step| step.ends_with("..."))
-        };
+        let whole =
+            |known: &&Known| known.name == name && !known.steps.iter().any(|step| step.ends_with("..."));
         KNOWN.iter().find(whole).map(|known| known.steps)
     }
 
@@ -77,7 +74,7 @@ const R1_QWEN: &str = "deepseek-r1-qwen";
 /// GLM's.
 pub const GLM: &str = "glm4";
 
-/// Kimi's, whose rules are in Python and not in a file of data.
+/// Kimi's, whose rules are in Python and in no file of data.
 pub const KIMI: &str = "kimi-k2";
 
 /// The step that splits out every digit.
@@ -109,6 +106,16 @@ const O200K: &[&str] = &[concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)];
+
+/// Kimi's rules: o200k's, with ideographs by themselves.
+const KIMI_STEPS: &[&str] = &[concat!(
+    r"[\p{Han}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )];
 
 const KNOWN: &[Known] = &[
@@ -167,7 +174,7 @@ const KNOWN: &[Known] = &[
     },
     Known { name: "smollm", bos: Bos::Never, marks: &[], steps: &[DIGIT, GPT2] },
     Known { name: "gpt-2", bos: Bos::Never, marks: &[], steps: &[GPT2] },
-    Known { name: KIMI, bos: Bos::Never, marks: &[], steps: &[] },
+    Known { name: KIMI, bos: Bos::Never, marks: &[], steps: KIMI_STEPS },
 ];
 
 #[derive(Deserialize)]
@@ -223,8 +230,7 @@ pub fn recognise(pre_tokenizer: &Value, added: &[&str]) -> Result<Splitter> {
     let (last, steps) = steps.split_last().ok_or_else(|| unknown("there are none".to_owned()))?;
     let splits_bytes = matches!(last.as_str(), "bytes");
     let same = |known: &&Known| {
-        !known.steps.is_empty()
-            && known.marks.iter().all(|mark| added.contains(mark))
+        known.marks.iter().all(|mark| added.contains(mark))
             && known.steps.len() == steps.len()
             && known.steps.iter().zip(steps).all(|(known, found)| match known.strip_suffix("...") {
                 Some(start) => found.starts_with(start),
@@ -297,6 +303,7 @@ mod tests {
             (QWEN35_STEPS, &["<|im_end|>"], QWEN35),
             (O200K, &["<|return|>"], "gpt-4o"),
             (O200K, &["]~b]", "[e~["], "minimax-m2"),
+            (KIMI_STEPS, &["[BOS]"], KIMI),
         ] {
             assert_eq!(recognise(&sequence(splits(steps)), added).expect("known").name, name);
         }

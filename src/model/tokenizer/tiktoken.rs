@@ -39,12 +39,20 @@ pub fn read(text: &[u8], config: &Config, size: u32, pre: Option<&str>) -> Resul
     }
     let by_bytes: HashMap<&[u8], usize> =
         ranked.iter().enumerate().map(|(rank, b)| (b.as_slice(), rank)).collect();
-    let merges = ranked.iter().enumerate().filter_map(|(rank, bytes)| {
-        let [left, right] = halves(bytes, rank, &by_bytes)?;
-        Some(format!("{} {}", alphabet(left), alphabet(right)))
+    let (mut merges, mut lost) = (Vec::with_capacity(ranked.len()), Vec::new());
+    for (rank, bytes) in ranked.iter().enumerate().filter(|(_, bytes)| bytes.len() > 1) {
+        match halves(bytes, rank, &by_bytes) {
+            Some([left, right]) => merges.push(format!("{} {}", alphabet(left), alphabet(right))),
+            None => lost.push(rank),
+        }
+    }
+    // tiktoken takes a word whole that is a token; llama.cpp joins it, with these rules as with most.
+    let doubts = lost.first().map(|rank| {
+        let more = if lost.len() > 1 { format!(" (and {} more)", lost.len() - 1) } else { String::new() };
+        format!("no two tokens of lower rank make the token of rank {rank}{more}; llama.cpp never makes it of a text")
     });
-    let (merges, around) = (merges.collect(), Around::Unsaid);
-    Ok(Vocabulary { tokens, merges, scores: None, splitter, around, doubts: Vec::new() })
+    let doubts = doubts.into_iter().collect();
+    Ok(Vocabulary { tokens, merges, scores: None, splitter, around: Around::Unsaid, doubts })
 }
 
 /// The token of each rank, from lines of base64 and rank.
@@ -125,6 +133,18 @@ mod tests {
         assert_eq!(vocabulary.tokens[32], Some(("\u{120}".to_owned(), Kind::Normal)));
         assert_eq!(vocabulary.tokens[10], Some(("\u{10a}".to_owned(), Kind::Normal)));
         assert_eq!(vocabulary.tokens[262], None);
+        assert!(vocabulary.doubts.is_empty(), "{:?}", vocabulary.doubts);
+    }
+
+    #[test]
+    fn tokens_that_nothing_is_joined_to_are_told_of() {
+        let config = br#"{"tokenizer_class": "TikTokenTokenizer"}"#;
+        let config = Config::parse_as("tokenizer_config.json", config).expect("config");
+        let text = model() + &format!("{} 260\n{} 261\n", STANDARD.encode("xyz"), STANDARD.encode("uvw"));
+        let vocabulary = read(text.as_bytes(), &config, 264, None).expect("vocabulary");
+        assert_eq!(vocabulary.merges.len(), 4);
+        let doubts = &vocabulary.doubts[..];
+        assert!(doubts.len() == 1 && doubts[0].contains("rank 260 (and 1 more)"), "{doubts:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod indexer;
 use self::doubts::{doubts, stored_mtp};
 use self::fields::{CLASSES, Class, FIELDS, INDEXER, SHARED};
 use super::fields::{GENERAL, check};
+use super::grouped;
 use super::rope::{self, Scaling};
 use super::whole::{self, Names};
 use super::{Described, Family, Prediction, StoredExperts, Without};
@@ -63,7 +64,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         None => &[],
     };
     let mut warnings = check(config, &[&[FIELDS, GENERAL, whole::fields(config)], own].concat())?;
-    let numbers = Numbers::read(checkpoint, class, options.keep_mtp)?;
+    let numbers = Numbers::read(checkpoint, class, options)?;
     let experts = experts(config, class)?;
     warnings.extend(rope::warnings(config, &[])?);
     let columns = config.count("qk_rope_head_dim", MAX_HEAD)?;
@@ -109,7 +110,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         Layer { attention: attention(number), ffn }
     };
     let layers = numbers.layers;
-    let kept = if options.keep_mtp { numbers.mtp } else { 0 };
+    let kept = if options.asks_for_mtp().is_some() { numbers.mtp } else { 0 };
     let model = Description {
         arch,
         vocabulary: config.count("vocab_size", MAX_VOCABULARY)?,
@@ -117,7 +118,15 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         context: config.count("max_position_embeddings", u32::MAX)?,
         eps: config.positive("rms_norm_eps")?,
         ffn_width: width,
-        rope: Rope { columns, theta, pairing: Pairing::Neighbours, yarn, divided: false, sections: None },
+        rope: Rope {
+            columns,
+            theta,
+            pairing: Pairing::Neighbours,
+            yarn,
+            linear: None,
+            divided: false,
+            sections: None,
+        },
         ffn_norm: FFN_NORM,
         tied: config.find("tie_word_embeddings")?.unwrap_or(false),
         layers: (0..layers).map(layer).collect(),
@@ -146,7 +155,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn read(checkpoint: &Checkpoint, class: &Class, keep_mtp: bool) -> Result<Self> {
+    fn read(checkpoint: &Checkpoint, class: &Class, options: &Options) -> Result<Self> {
         let config = checkpoint.config();
         let layers = config.count("num_hidden_layers", MAX_LAYERS)?;
         // Names of the layers' kinds, as transformers 5 has them, or a number.
@@ -191,9 +200,9 @@ impl Numbers {
                 format!("is {mtp}; with {layers} layers, at most {} fit llama.cpp", MAX_LAYERS - layers);
             return Err(config.fault("num_nextn_predict_layers", problem));
         }
-        if keep_mtp && mtp == 0 {
-            let problem = "--keep-mtp: config.json says that there are no layers for multi-token prediction";
-            return Err(Error::Argument(problem.into()));
+        if let Some(option) = options.asks_for_mtp().filter(|_| mtp == 0) {
+            let problem = "config.json says that there are no layers for multi-token prediction";
+            return Err(Error::Argument(format!("{option}: {problem}")));
         }
         Ok(Self { layers, dense, mtp })
     }
@@ -239,7 +248,10 @@ fn experts(config: &Config, class: &Class) -> Result<Experts> {
     };
     let width = config.count("moe_intermediate_size", MAX_WIDTH)?;
     let used = config.count("num_experts_per_tok", count)?;
-    let shared = config.count("n_shared_experts", MAX_EXPERTS)?;
+    let shared = match grouped::shared_experts(config)? {
+        Some(shared) => shared,
+        None => config.count("n_shared_experts", MAX_EXPERTS)?,
+    };
     let router = Router {
         used,
         groups,
