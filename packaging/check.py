@@ -206,10 +206,10 @@ def notices(faulty, linter):
 
 
 def crates():
-    """The three crates as they would be published, not built: `cargo publish` does that."""
+    """The four crates as they would be published, not built: `cargo publish` does that."""
     start = time.monotonic()
     run("cargo", "package", "--workspace", "--no-verify", "--allow-dirty", "--locked", "--target-dir", WORK / "crates", cwd=ROOT)
-    for crate in ["quant_kernels", "dense_kernels", "quantpress"]:
+    for crate in ["work_trace", "quant_kernels", "dense_kernels", "quantpress"]:
         file = WORK / "crates" / "package" / f"{crate}-{version.version()}.crate"
         with tarfile.open(file) as entries:
             count = len(entries.getnames())

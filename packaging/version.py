@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 def version():
     manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
     version = manifest["workspace"]["package"]["version"]
-    for crate in ["quant_kernels", "dense_kernels"]:
+    for crate in ["work_trace", "quant_kernels", "dense_kernels"]:
         wanted = manifest["dependencies"][crate]["version"]
         if wanted != version:
             sys.exit(f"Cargo.toml: quantpress {version} wants {crate} {wanted}; they are published together")

@@ -1,5 +1,6 @@
 //! `calibrate`: llama-imatrix's importances, both layouts, experts without tokens, interruptions.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -19,6 +20,37 @@ fn calibrate(output: &Path, extra: &[&str]) -> Value {
     arguments.extend(["--context", "256", "--json", "--quiet", "--force"]);
     arguments.extend(extra);
     serde_json::from_str(&succeed(&arguments)).expect("JSON")
+}
+
+/// What is needed to compute how long the work takes on other numbers of cores: every task is part of one tree, and the
+/// arithmetic is accounted for.
+#[test]
+fn a_trace_is_one_tree_of_tasks() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let trace = folder.path().join("trace.json");
+    calibrate(&folder.path().join("out.gguf"), &["--chunks", "2", "--threads", "3", "--trace", text(&trace)]);
+    let events: Vec<Value> = serde_json::from_slice(&fs::read(&trace).expect("written")).expect("JSON");
+    let number = |event: &Value, field: &str| event["args"][field].as_u64().expect("a number");
+    let places: HashSet<[u64; 2]> =
+        events.iter().map(|event| [number(event, "strand"), number(event, "place")]).collect();
+    assert_eq!(places.len(), events.len(), "segments");
+    let mut roots = HashSet::new();
+    for event in &events {
+        match event["args"]["within"].as_array() {
+            Some(within) => {
+                let within = [0, 1].map(|part: usize| within[part].as_u64().expect("a number"));
+                assert!(places.contains(&within), "{event}");
+            }
+            None => assert!(roots.insert(number(event, "place")), "a second root: {event}"),
+        }
+    }
+    let of = |name: &str| events.iter().filter(|event| event["name"] == name).count();
+    for name in ["expert", "heads", "tiles", "read", "sum of squares"] {
+        assert!(of(name) > 0, "{name}");
+    }
+    // Two layers and more of attention on 512 tokens are more than this.
+    let operations: u64 = events.iter().map(|event| number(event, "operations")).sum();
+    assert!(operations > 512 * 2 * 1_000_000, "{operations}");
 }
 
 /// With a card as without: auto takes one if there is one, and says so or why not.

@@ -233,7 +233,7 @@ fn layers(
     let mut prober = Prober::new(calibration.probing.as_ref(), weights, memory);
     told(Step { layers: [earlier, layers], earlier });
     for layer in earlier..layers {
-        prober.layer(&mut pass, layer, &mut collector)?;
+        prober.layer(&mut pass, layer, &collector)?;
         let mut files = vec![sums(layer)];
         if prober.keep(&folder.file(&probed(layer)))? {
             files.push(probed(layer));
@@ -243,7 +243,7 @@ fn layers(
         *finished = layer + 1;
         told(Step { layers: [layer + 1, layers], earlier });
     }
-    prober.watch(&mut collector, |observer| Head::observe(weights, &mut pass, observer))?;
+    prober.watch(&collector, |observer| Head::observe(weights, &mut pass, observer))?;
     prober.keep(&folder.file(&probed(layers)))?;
     keep(&mut collector, &folder.file(&sums(layers)), &origin)?;
     let found = join(folder, calibration, weights.tensors(), layers, origin, target)?;

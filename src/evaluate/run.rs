@@ -77,7 +77,7 @@ pub fn run(
     let mut layers = Vec::new();
     for layer in 0..model.layers.len() {
         for (pass, weights) in passes.iter_mut().zip(&weights) {
-            pass.layer(weights, layer, &mut { stop })?;
+            pass.layer(weights, layer, &stop)?;
         }
         let [a, b] = &mut passes;
         let error = LayerError { layer, error: distance(layer, [a.states(), b.states()], stop)? };
