@@ -16,7 +16,7 @@ use crate::support::python::llama;
 use crate::support::{fail, fixture, hex, succeed, text};
 
 /// Keys of the converter that say something else here, or nothing, on purpose.
-const OTHER: [&str; 4] = [
+const OTHER: [&str; 5] = [
     // The folder's name, which is no property of the model.
     "general.name",
     // Counts of parameters are rounded otherwise.
@@ -25,6 +25,8 @@ const OTHER: [&str; 4] = [
     "tokenizer.ggml.add_sep_token",
     // llama-quantize's number for BF16 is written with the types.
     "general.file_type",
+    // One for each layer that is there; the converter has those of the layers that it leaves out as well.
+    "deepseek4.attention.compress_ratios",
 ];
 
 /// Keys that only we write: defaults spelled out, and how the file was made.
@@ -72,13 +74,18 @@ impl Made {
 
     /// Every tensor has the converter's bytes, and the metadata say the same.
     fn equals_the_converters(&self) {
+        self.equals_with(&["--recipe", "bf16"]);
+    }
+
+    /// The same with options that choose the converter's types.
+    fn equals_with(&self, options: &[&str]) {
         assert_eq!(
             self.reference["weights_sha256"],
             *hex(&self.family.safetensors()),
             "the reference is of others"
         );
         let parts = ["tensors", "metadata"].map(|part| self.reference[part].as_object().expect("an object"));
-        self.file_is(&["--recipe", "bf16"], parts.map(Clone::clone));
+        self.file_is(options, parts.map(Clone::clone));
         // With the layer for multi-token prediction some are other or more.
         if self.reference["mtp"].is_object() {
             let with = ["tensors", "metadata"].map(|part| {
@@ -86,7 +93,7 @@ impl Made {
                 all.extend(self.reference["mtp"][part].as_object().expect("an object").clone());
                 all
             });
-            self.file_is(&["--recipe", "bf16", "--keep-mtp"], with);
+            self.file_is(&[options, &["--keep-mtp"]].concat(), with);
         }
     }
 
@@ -110,6 +117,37 @@ impl Made {
         }
         for (key, _) in contents.metadata.iter().filter(|(key, _)| !metadata.contains_key(*key)) {
             assert!(MORE.iter().any(|more| key.contains(more)), "{key} is ours alone");
+        }
+    }
+
+    /// It is planned, quantized by roles and by llama-quantize's rules, goes on after a stop, and is right; llama.cpp runs
+    /// all of it. Commands that need a forward pass refuse.
+    fn converts(&self) {
+        let checkpoint = self.checkpoint();
+        for recipe in ["q8_0", "q4_k_m", "mxfp4_moe", "ud-q2_k_xl"] {
+            let plan = succeed(&["plan", text(&checkpoint), "-r", recipe, "--json"]);
+            let plan: Value = serde_json::from_str(&plan).expect("JSON");
+            let file = self.quantize(&format!("{recipe}.gguf"), &["--recipe", recipe]);
+            assert_eq!(plan["file_bytes"], fs::metadata(&file).expect("made").len(), "{recipe}");
+            succeed(&["verify", text(&file), "--against", text(&checkpoint)]);
+            if let Some(said) = llama(&["generate", text(&file), "the rest is", "4"]) {
+                assert!(said[1].as_array().is_some_and(|tokens| !tokens.is_empty()), "{recipe}: {said}");
+            }
+        }
+        // The file itself is quantized as any other.
+        let (whole, again) = (self.file("q8_0.gguf"), self.file("again.gguf"));
+        succeed(&["quantize", text(&whole), "-o", text(&again), "-r", "q4_k_m", "--quiet"]);
+        succeed(&["verify", text(&again), "--against", text(&whole)]);
+        let (words, imatrix) = (fixture("tiny-r1/calibration.txt"), self.file("imatrix.gguf"));
+        for command in [
+            vec!["calibrate", text(&checkpoint), "--text", text(&words), "-o", text(&imatrix)],
+            vec!["evaluate", text(&checkpoint), text(&whole), "--text", text(&words)],
+            vec!["evaluate", text(&whole), text(&again), "--text", text(&words)],
+            vec!["quantize", text(&checkpoint), "-o", text(&imatrix), "--feedback", "--text", text(&words)],
+        ] {
+            let stderr = fail(&command, 4);
+            let sentence = format!("no forward pass for the architecture \"{}\"", self.family.name);
+            assert!(stderr.contains(&sentence), "{command:?}: {stderr}");
         }
     }
 
@@ -162,7 +200,9 @@ impl Made {
         let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
         let difference = largest(&all, &rows(&expected));
         eprintln!("{}: logits differ from llama.cpp's by {difference:.2e}", self.family.name);
-        assert!(difference < 1e-4, "{difference:.2e} from llama.cpp");
+        // After one of the tokens rounding grows there: llama.cpp is 4.0e-4 from transformers, and we lie between the two.
+        let most = if self.family.name == "qwen35moe" { 3e-4 } else { 1e-4 };
+        assert!(difference < most, "{difference:.2e} from llama.cpp");
         self.reads_text(&file);
     }
 
@@ -736,6 +776,8 @@ fn the_cache_is_that_of_each_kind_of_attention() {
         ("qwen3", 2 * 2 * (2 * 2 * 96) * 4096),
         // A window of 16 tokens, and the 512 that llama.cpp computes at once, in whole pages of 256.
         ("gpt-oss", 2 * (2 * 2 * 64) * (4096 + 768)),
+        // One layer of four attends; the others keep a matrix for each of six heads, and three tokens of 1,280 columns.
+        ("qwen35", 2 * (2 * 2 * 64) * 4096 + 3 * 4 * (6 * 128 * 128 + 3 * 1280)),
     ] {
         let made = Made::new(name);
         let folder = made.checkpoint();
@@ -763,12 +805,34 @@ fn texts_of_v32_begin_with_bos_whatever_the_tokenizer_says() {
 
 #[test]
 fn permuted_rows_are_the_same_on_any_number_of_threads() {
-    let made = Made::new("llama");
-    let bytes = |name: &str, threads: &str| {
-        let file = made.quantize(name, &["--recipe", "q4_k_m", "--threads", threads]);
-        hex(&fs::read(file).expect("read"))
-    };
-    assert_eq!(bytes("one.gguf", "1"), bytes("three.gguf", "3"));
+    for name in ["llama", "qwen35", "deepseek4"] {
+        let made = Made::new(name);
+        let bytes = |file: &str, threads: &str| {
+            let file = made.quantize(file, &["--recipe", "q4_k_m", "--threads", threads]);
+            hex(&fs::read(file).expect("read"))
+        };
+        assert_eq!(bytes("one.gguf", "1"), bytes("three.gguf", "3"), "{name}");
+    }
+}
+
+/// Killed after a few pieces, the same command goes on from there.
+#[cfg(unix)]
+#[test]
+fn permuted_rows_are_the_same_after_a_kill() {
+    use crate::support::interrupted::{SLOWLY, killed_at};
+
+    for name in ["qwen35", "qwen35moe", "deepseek4"] {
+        let made = Made::new(name);
+        let whole = made.quantize("whole.gguf", &["--recipe", "q4_k_m"]);
+        let (checkpoint, output) = (made.checkpoint(), made.file("killed.gguf"));
+        let arguments = ["quantize", text(&checkpoint), "-o", text(&output), "-r", "q4_k_m", "--quiet"];
+        let slowly = [&arguments[..], &SLOWLY].concat();
+        assert!(killed_at(&slowly, "recorded", 20), "{name} ended too soon");
+        assert!(!output.exists(), "{name}");
+        succeed(&arguments);
+        let read = |file: &Path| hex(&fs::read(file).expect("read"));
+        assert_eq!(read(&output), read(&whole), "{name}");
+    }
 }
 
 fn plain(value: &Gguf) -> Value {
@@ -795,6 +859,71 @@ fn largest(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let pairs = found.iter().flatten().zip(expected.iter().flatten());
     pairs.fold(0.0, |largest, (a, b)| largest.max((a - b).abs()))
+}
+
+#[test]
+fn deepseek4_is_the_converters() {
+    Made::new("deepseek4").equals_with(&["--recipe", "bf16", "--override", "_exps=mxfp4"]);
+}
+
+#[test]
+fn deepseek4_is_made_and_not_computed() {
+    Made::new("deepseek4").converts();
+}
+
+#[test]
+fn what_deepseek4_has_no_form_for_is_refused() {
+    let made = Made::new("deepseek4");
+    for (field, value) in [
+        ("scoring_func", json!("sigmoid")),
+        ("compress_ratios", json!([0, 8, 128, 4])),
+        ("num_key_value_heads", json!(2)),
+        ("n_group", json!(4)),
+        ("rope_parameters", json!({"main": {"rope_type": "default"}})),
+        ("tie_word_embeddings", json!(true)),
+    ] {
+        made.refuses(field, value);
+    }
+    let model = planned("deepseek4", &json!({"vision_n_layers": 2}), &Options::default());
+    assert!(model.warnings.is_empty(), "{:?}", model.warnings);
+    let left: Vec<_> = model.left_out.iter().map(|left| (left.tensors, left.count)).collect();
+    assert_eq!(left, [("mtp.", 2), ("ffn.gate.bias", 1)]);
+    let unknown = planned("deepseek4", &json!({"hc_other": 2}), &Options::default());
+    assert!(unknown.warnings.len() == 1 && unknown.warnings[0].to_string().contains("hc_other"));
+}
+
+#[test]
+fn values_of_token_ids_are_carried_and_checked() {
+    let made = Made::new("deepseek4");
+    let file = made.checkpoint().join("model.safetensors");
+    let mut bytes = fs::read(&file).expect("read");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+    let start = header["layers.0.ffn.gate.tid2eid"]["data_offsets"][0].as_u64().expect("a number") as usize;
+    // The second number of the third row.
+    let place = 8 + length + start + 8 * 5;
+    bytes[place..place + 8].copy_from_slice(&(1i64 << 40).to_le_bytes());
+    fs::write(&file, bytes).expect("written");
+    let (checkpoint, output) = (made.checkpoint(), made.file("q8.gguf"));
+    let stderr = fail(&["quantize", text(&checkpoint), "-o", text(&output), "-r", "q8_0"], 3);
+    assert!(stderr.contains("tid2eid") && stderr.contains("row 2, column 1"), "{stderr}");
+}
+
+#[test]
+fn the_layer_for_prediction_of_qwen35_is_kept_or_said() {
+    let without = planned("qwen35", &json!({}), &Options::default());
+    let left: Vec<_> = without.left_out.iter().map(|left| (left.tensors, left.count)).collect();
+    assert_eq!(left, [("model.visual.", 1), ("mtp.", 15)]);
+    assert_eq!((without.layers, without.warnings.len()), (4, 0), "{:?}", without.warnings);
+    let with = planned("qwen35", &json!({}), &Options { keep_mtp: true, ..Options::default() });
+    assert_eq!(with.left_out.len(), 1);
+    assert_eq!(with.metadata.get("qwen35.nextn_predict_layers"), Some(&Gguf::U32(1)));
+    let read = Description::of_plan(&with.metadata, &with.tensors).expect("all keys are there");
+    assert_eq!(Some(&read), with.description.as_ref());
+    let made = Made::new("qwen35moe");
+    let file = made.quantize("mtp.gguf", &["--recipe", "q8_0", "--keep-mtp"]);
+    let Some(said) = llama(&["generate", text(&file), "the rest is", "4"]) else { return };
+    assert!(said[1].as_array().is_some_and(|tokens| !tokens.is_empty()), "{said}");
 }
 
 /// The tests of each family.
@@ -838,6 +967,12 @@ families! {
     qwen2 "qwen2":
         "use_sliding_window" = true, "layer_types" = ["full_attention", "sliding_attention"],
         "rope_scaling" = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 16};
+    qwen35 "qwen35": "text_config" = {"model_type": "qwen3_5_vision"};
+    qwen35moe "qwen35moe":
+        "layer_types" = ["linear_attention", "sliding_attention", "full_attention"],
+        "layer_types" = ["linear_attention", "linear_attention", "linear_attention"],
+        "attn_output_gate" = false, "linear_value_head_dim" = 64, "norm_topk_prob" = false,
+        "mtp_use_dedicated_embeddings" = true;
     qwen3 "qwen3": "attention_bias" = true, "use_sliding_window" = true;
     glm4moe "glm4moe": "scoring_func" = "softmax", "hidden_act" = "gelu";
     qwen2moe "qwen2moe":
@@ -852,6 +987,10 @@ families! {
     kimi "kimi-k2.5":
         "text_config" = {"model_type": "kimi_linear"},
         "text_config" = {"model_type": "kimi_k2", "architectures": ["KimiLinearForCausalLM"]};
+    ministral3 "ministral3":
+        "rope_parameters" = {"rope_type": "default", "rope_theta": 1000000.0},
+        "rope_parameters" = {"rope_type": "yarn", "rope_theta": 1000000.0, "factor": 16.0,
+            "original_max_position_embeddings": 16, "mscale": 0.5, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1};
     mistral3 "mistral3": "text_config" = {"model_type": "mistral4"};
     gpt_oss "gpt-oss":
         "layer_types" = ["full_attention", "sliding_attention"], "swiglu_limit" = 8, "attention_bias" = false;

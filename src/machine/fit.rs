@@ -200,7 +200,7 @@ mod tests {
 
     /// Two dense layers and four with experts of 32 GB, of which a token uses an eighth.
     fn needs() -> Needs {
-        let dense = LayerBytes { always: 1_000_000_000, experts: 0, kv: 1000, window: None };
+        let dense = LayerBytes { always: 1_000_000_000, experts: 0, kv: 1000, window: None, state: 0 };
         let sparse = LayerBytes { experts: 8_000_000_000, ..dense };
         Needs {
             file: 40_000_000_000,

@@ -1,6 +1,6 @@
 //! How much memory a file needs, by layer: tensors that every token reads, experts, KV cache, buffers.
 
-use crate::model::{Model, Role, TensorPlan};
+use crate::model::{Description, Model, Role, TensorPlan};
 use crate::recipe::{Choice, Plan};
 
 /// Tokens that llama.cpp computes at once (its default -ub).
@@ -39,6 +39,8 @@ pub struct LayerBytes {
     pub kv: u64,
     /// Tokens that attention looks back, if it is not all of them.
     pub window: Option<u64>,
+    /// What is kept of a text whatever its length.
+    pub state: u64,
 }
 
 impl LayerBytes {
@@ -46,7 +48,7 @@ impl LayerBytes {
     /// computes at once, rounded up to whole pages of cells.
     pub fn cache(&self, context: u64) -> u64 {
         let kept = self.window.map_or(context, |window| context.min(window + UBATCH).next_multiple_of(CELLS));
-        self.kv * kept
+        self.kv * kept + self.state
     }
 }
 
@@ -64,6 +66,10 @@ impl Needs {
         let described = description.into_iter().flat_map(|model| model.caches());
         for (layer, (kv, window)) in layers.iter_mut().zip(described) {
             (layer.kv, layer.window) = (2 * u64::from(kv), window.map(u64::from));
+        }
+        let blocks = description.into_iter().flat_map(Description::blocks);
+        for (layer, block) in layers.iter_mut().zip(blocks) {
+            layer.state = 4 * block.attention.state();
         }
         let (mut embedding, mut head) = (0, 0);
         for (tensor, choice) in model.tensors.iter().zip(choices) {

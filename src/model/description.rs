@@ -1,9 +1,11 @@
 //! What a model is: plain data, made by its family from config.json or read back from GGUF metadata. What a forward
 //! pass computes, which tensors there are and what the metadata say follows from it.
 
-use super::layer::{Attention, Experts, FFN_NORM, Ffn, Rope};
+use super::layer::{Attention, Experts, FFN_NORM, Ffn, Rope, Streams};
+use super::part::Half;
 use super::spec::{Source, Spec};
 use super::tensor::Role;
+use crate::error::Error;
 
 /// A whole model: its sizes, position encoding and layers.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +37,8 @@ pub struct Description {
     pub mtp: Vec<Layer>,
     /// The token that begins a text, if texts begin with one.
     pub bos: Option<u32>,
+    /// Streams of hidden states, if there is more than one.
+    pub streams: Option<Streams>,
 }
 
 /// One layer: attention and FFN, each added to the residual stream.
@@ -68,6 +72,11 @@ impl Description {
             let mut specs = layer.attention.specs(self.hidden, &self.rope);
             let ffn = layer.ffn.specs(self.hidden).into_iter();
             specs.extend(ffn.map(|spec| spec.with_norm(FFN_NORM, self.ffn_norm)));
+            if let Some(streams) = self.streams {
+                for (name, half) in [("attn", Half::Attention), ("ffn", Half::Ffn)] {
+                    specs.extend(streams.specs(name, self.hidden).map(|spec| spec.half(half)));
+                }
+            }
             if number as usize >= self.layers.len() {
                 specs.extend(self.prediction());
             }
@@ -86,6 +95,9 @@ impl Description {
         if !self.tied {
             let head = Spec::matrix(HEAD, Role::Output, "lm_head.weight", table);
             specs.push(head.reads_stream(FINAL_NORM));
+        }
+        if let Some(streams) = self.streams {
+            specs.extend(streams.outside(self.hidden));
         }
         if self.rope.divided {
             let divisors = Spec::vector(ROPE_DIVISORS, "", self.rope.columns / 2);
@@ -109,6 +121,16 @@ impl Description {
             Spec::matrix("nextn.shared_head_head.weight", Role::Output, "shared_head.head.weight", table)
                 .optional(),
         ]
+    }
+
+    /// Whether a forward pass computes all of it here.
+    pub fn is_computed(&self) -> bool {
+        self.layers.iter().all(|layer| layer.attention.is_computed())
+    }
+
+    /// The error about a forward pass that there is not.
+    pub fn no_forward(&self) -> Error {
+        no_forward(self.arch)
     }
 
     /// The first layers, which have no experts.
@@ -151,6 +173,11 @@ impl Description {
         }
         computed
     }
+}
+
+/// The error about a forward pass that there is not.
+pub fn no_forward(arch: &str) -> Error {
+    Error::Unsupported(format!("there is no forward pass for the architecture \"{arch}\""))
 }
 
 /// The name of a tensor in a layer.

@@ -51,10 +51,15 @@ impl<'a> Writer<'a> {
 
     /// Writes the keys that every architecture has.
     pub fn general(&mut self, model: &Description) {
+        self.blocks(model);
+        self.count("feed_forward_length", model.ffn_width);
+    }
+
+    /// Those of them that do not depend on the FFN.
+    pub fn blocks(&mut self, model: &Description) {
         self.count("block_count", model.blocks().count() as u32);
         self.count("context_length", model.context);
         self.count("embedding_length", model.hidden);
-        self.count("feed_forward_length", model.ffn_width);
     }
 
     /// Routed experts that are all alike: how many, how many of them a token uses, how wide.
@@ -214,6 +219,7 @@ impl Reader<'_> {
             tied: (self.shape)(HEAD).is_none(),
             mtp: layers.split_off((blocks - mtp) as usize),
             layers,
+            streams: None,
             bos: bos.and_then(|bos| bos.as_u64()).and_then(|bos| u32::try_from(bos).ok()),
         })
     }
@@ -280,7 +286,15 @@ impl Reader<'_> {
             None => (None, None),
         };
         let divided = (self.shape)(ROPE_DIVISORS).is_some();
-        Ok(Rope { columns, theta: self.number("rope.freq_base")?, pairing, yarn, linear, divided })
+        Ok(Rope {
+            columns,
+            theta: self.number("rope.freq_base")?,
+            pairing,
+            yarn,
+            linear,
+            divided,
+            sections: None,
+        })
     }
 
     /// Makes sure that experts are chosen as `only` says, which is also what a missing key means if it is `usual`.
@@ -335,6 +349,7 @@ impl Reader<'_> {
             },
             shared: shared.map(|count| Shared { count, width: count * width, gated: false }),
             form: Form::default(),
+            by_id: None,
         })
     }
 }

@@ -126,7 +126,7 @@ impl Model {
         } = (family.describe)(checkpoint, options)?;
         warnings.extend(checkpoint.warnings().iter().cloned());
         warnings.extend(head_of_its_own(checkpoint, &description)?);
-        let mut builder = arch::Builder::new(checkpoint, family, description.rope.pairing, &rope_divisors);
+        let mut builder = arch::Builder::new(checkpoint, family, &description, &rope_divisors);
         for (layer, spec) in description.specs() {
             builder.add(layer, &spec)?;
         }
@@ -135,7 +135,7 @@ impl Model {
             let layer =
                 name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
             layer.is_some_and(|layer: u32| left_out.contains(&layer))
-                || without.is_some_and(|without| name.contains(without.part))
+                || without.iter().any(|without| without.is(name))
                 || (description.tied && name == "lm_head.weight")
         })?;
         if options.mtp_only {
@@ -172,7 +172,7 @@ impl Model {
             dense_layers: description.dense_layers(),
             experts,
             kv_per_token: description.cache_per_token(),
-            left_out: arch::left_out(checkpoint, without),
+            left_out: arch::left_out(checkpoint, &without),
             warnings,
             description: Some(description),
         })
@@ -195,11 +195,10 @@ impl Model {
     /// What the model is.
     ///
     /// # Errors
-    /// If its architecture has no description: there is no forward pass then.
+    /// If there is no forward pass for its architecture.
     pub fn describe(&self) -> Result<&Description> {
-        self.description.as_ref().ok_or_else(|| {
-            Error::Unsupported(format!("there is no forward pass for the architecture \"{}\"", self.arch))
-        })
+        let computed = self.description.as_ref().filter(|description| description.is_computed());
+        computed.ok_or_else(|| description::no_forward(&self.arch))
     }
 
     /// Tokens that the model was made for; 0 where its architecture has no description.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::part::{Gated, Half, Input, Part, Slices};
 use super::tensor::Role;
+use crate::store::{Derivation, Order};
 
 /// A tensor of a layer, or of what is outside of the layers. Names are those within the layer: `attn_q.weight`,
 /// `self_attn.q_proj.weight`.
@@ -28,6 +29,14 @@ pub struct Spec {
     /// Rows of each head (of a vector, numbers), if they are rotated by position: their order follows from which of them
     /// are rotated together, and that is not the same in every checkpoint.
     pub rotated: Option<u32>,
+    /// The order in which the file has what is stored, where that is the same for every checkpoint.
+    pub order: Order,
+    /// Whether it is the gains of a norm that a checkpoint may have less one.
+    pub gains: bool,
+    /// What becomes of the stored numbers.
+    pub derivation: Option<Derivation>,
+    /// Why it keeps the type that a checkpoint has it in, if GGUF has that type.
+    pub kept: Option<&'static str>,
 }
 
 /// Where a checkpoint has the weights of a tensor.
@@ -35,6 +44,10 @@ pub struct Spec {
 pub enum Source {
     /// In one matrix or vector.
     One(String),
+    /// In one matrix that has a dimension of 1 between rows and columns, as convolutions of single channels have.
+    Channels(String),
+    /// In one matrix of whole numbers.
+    Integers(String),
     /// In one matrix for each expert; `{}` stands for its number.
     Experts {
         /// The name.
@@ -63,7 +76,7 @@ impl Spec {
     /// A vector: by default the gains of a norm.
     pub fn vector(name: &str, source: &str, length: u32) -> Self {
         let spec = Self::of(name, Role::Norm, Source::One(source.to_owned()), [1, length]);
-        Self { vector: true, ..spec }
+        Self { vector: true, gains: name.ends_with("norm.weight"), ..spec }
     }
 
     /// An `[out, in]` matrix.
@@ -93,6 +106,10 @@ impl Spec {
             norm: None,
             optional: false,
             rotated: None,
+            order: Order::Stored,
+            gains: false,
+            derivation: None,
+            kept: None,
         }
     }
 
@@ -153,6 +170,18 @@ impl Spec {
     #[must_use]
     pub fn rotated(self, head: u32) -> Self {
         Self { rotated: Some(head), ..self }
+    }
+
+    /// Has rows or columns that the file has in this order.
+    #[must_use]
+    pub fn ordered(self, order: Order) -> Self {
+        Self { order, ..self }
+    }
+
+    /// Keeps the type that a checkpoint has it in, for this reason.
+    #[must_use]
+    pub fn kept(self, reason: &'static str) -> Self {
+        Self { kept: Some(reason), ..self }
     }
 
     /// Takes another norm's place, and reads behind it.

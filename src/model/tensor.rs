@@ -28,7 +28,7 @@ pub enum Role {
     Experts,
     /// ffn_gate_inp and exp_probs_b: which experts a token goes to.
     Router,
-    /// *_norm: gains of normalisations.
+    /// *_norm: gains of normalisations; and other small things that llama.cpp wants in F32: biases, sinks, convolutions.
     Norm,
     /// nextn.*: what multi-token prediction adds to a layer.
     Mtp,

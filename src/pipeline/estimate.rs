@@ -39,7 +39,9 @@ impl Rate {
 /// If an encoder gives wrong answers on this CPU.
 pub fn rates(plan: &Plan) -> Result<Vec<Rate>> {
     let mut weights = BTreeMap::new();
-    for (tensor, choice) in plan.model.tensors.iter().zip(&plan.choices) {
+    let all = plan.model.tensors.iter().zip(&plan.choices);
+    // What is carried over as it is takes no time.
+    for (tensor, choice) in all.filter(|(_, choice)| choice.format.is_known()) {
         *weights.entry(choice.format).or_insert(0) += tensor.weights();
     }
     let [rows, columns] = NOISE;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use quant_kernels::Format;
 
-use super::{Computed, Rows, Store, Stored};
+use super::{Computed, Derivation, Derived, Integers, Rows, Store, Stored};
 use crate::checkpoint::{Checkpoint, Matrix, Tensor, Values};
 use crate::error::{Error, Result};
 
 impl Store for Checkpoint {
     fn find(&self, matrix: &str) -> Option<Stored> {
+        let matrix = plain(matrix);
         match self.get(matrix) {
             Some(tensor) => Some(describe(self, tensor)),
             None => Computed::parse(matrix).map(|row| row.stored().clone()),
@@ -21,23 +22,37 @@ impl Store for Checkpoint {
         if let Some(row) = Computed::parse(matrix) {
             return Ok(Box::new(row));
         }
+        if let Some(of) = Integers::parse(matrix) {
+            let tensor = self.tensor(of)?;
+            return Ok(Box::new(Integers::new(self, tensor, describe(self, tensor))));
+        }
+        if let Some((derivation, of)) = Derivation::parse(matrix) {
+            return Ok(Box::new(Derived { rows: self.open(of)?, derivation, name: of.to_owned() }));
+        }
         let matrix = Matrix::open(self, matrix)?;
         let stored = describe(self, matrix.tensor());
         Ok(Box::new(Opened { matrix, stored }))
     }
 
     fn fault(&self, matrix: &str, problem: String) -> Error {
+        let matrix = plain(matrix);
         let shard = self.get(matrix).map_or(self.listing(), |tensor| &tensor.shard);
         Error::tensor(shard, matrix, problem)
     }
 
     fn stored(&self, matrix: &str) -> Result<Stored> {
+        let matrix = plain(matrix);
         if let Some(row) = Computed::parse(matrix) {
             return Ok(row.stored().clone());
         }
         // Names the nearest one that is there.
         self.tensor(matrix).map(|tensor| describe(self, tensor))
     }
+}
+
+/// The name of the matrix that is read, whatever becomes of its numbers.
+fn plain(matrix: &str) -> &str {
+    Derivation::parse(matrix).map(|(_, of)| of).or(Integers::parse(matrix)).unwrap_or(matrix)
 }
 
 fn describe(checkpoint: &Checkpoint, tensor: &Tensor) -> Stored {

@@ -12,6 +12,8 @@
 
 mod checkpoint;
 mod computed;
+mod derived;
+mod integers;
 #[cfg(test)]
 mod memory;
 mod slice;
@@ -21,6 +23,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use computed::Computed;
+pub use derived::Derivation;
+use derived::Derived;
+pub use integers::Integers;
 #[cfg(test)]
 pub use memory::InMemory;
 use quant_kernels::Format;

@@ -45,6 +45,17 @@ pub enum Pick {
     Alternating(u64),
     /// Every other one, beginning with this, 0 or 1.
     EveryOther(u64),
+    /// Behind those that stay, of each group its first head, then of each its second, and so on.
+    Tiled {
+        /// Things that stay where they are.
+        first: u64,
+        /// Groups of heads.
+        groups: u64,
+        /// Heads of a group.
+        each: u64,
+        /// Things of a head.
+        width: u64,
+    },
 }
 
 impl Pick {
@@ -56,6 +67,11 @@ impl Pick {
                 group * n + within % 2 * (n / 2) + within / 2
             }
             Self::EveryOther(first) => 2 * index + first,
+            Self::Tiled { first, .. } if index < first => index,
+            Self::Tiled { first, groups, each, width } => {
+                let (head, within) = ((index - first) / width, (index - first) % width);
+                first + (head % groups * each + head / groups) * width + within
+            }
         }
     }
 
@@ -92,6 +108,10 @@ impl Slice {
         match self.order {
             _ if self.transposed => rows,
             Order::Rows(Pick::Alternating(n)) => (step / n * n).max(n).min(rows),
+            // Neighbours come from far apart, unless they are of one head.
+            Order::Rows(Pick::Tiled { width, .. }) if step < rows => {
+                (1..=width.min(step)).rev().find(|step| width.is_multiple_of(*step)).unwrap_or(1)
+            }
             _ => step,
         }
     }
@@ -326,6 +346,20 @@ mod tests {
         };
         turned.each(&matrix, [3, 3], Values::Any, each).expect("read");
         assert_eq!(all, [(0..3, vec![3.0, 6.0, 9.0, 4.0, 7.0, 10.0, 5.0, 8.0, 11.0])]);
+    }
+
+    #[test]
+    fn heads_of_groups_are_taken_in_turns() {
+        // One that stays, then two groups of three heads of two.
+        let pick = Pick::Tiled { first: 1, groups: 2, each: 3, width: 2 };
+        let sources: Vec<u64> = (0..13).map(|index| pick.source(index)).collect();
+        assert_eq!(sources, [0, 1, 2, 7, 8, 3, 4, 9, 10, 5, 6, 11, 12]);
+        let wide = Pick::Tiled { first: 12, groups: 2, each: 2, width: 6 };
+        let slice =
+            |pick| Slice { tensor: "m".into(), rows: 0..36, transposed: false, order: Order::Rows(pick) };
+        // All at once, or parts of a head.
+        assert_eq!([36, 20, 4, 1].map(|step| slice(wide).step(step, 36)), [36, 6, 3, 1]);
+        assert_eq!(slice(wide).stored_rows(&(18..24)), 24..30);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::pieces;
+use super::{hybrid, pieces};
 
 /// Token ids of all of them.
 pub const VOCABULARY: u64 = 512;
@@ -42,6 +42,10 @@ const TEKKEN: &str = concat!(
 const QWEN: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const QWEN35: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 const O200K: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
@@ -120,6 +124,71 @@ pub fn family(name: &str) -> Family {
                 Experts { shared: Some(("shared_expert", 512)), shared_gate: true, ..Experts::default() };
             let shape = Shape { qkv_bias: true, experts: Some(experts), ..Shape::default() };
             Family::new("qwen2moe", config, shape, (QWEN, false), QWENS, false)
+        }
+        "qwen35" => {
+            let config = json!({
+                "model_type": "qwen3_5_text", "num_hidden_layers": 4, "head_dim": 64, "tie_word_embeddings": true,
+                "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
+                "full_attention_interval": 4, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128,
+                "linear_value_head_dim": 128, "linear_num_key_heads": 2, "linear_num_value_heads": 6,
+                "attention_bias": false, "attn_output_gate": true, "mamba_ssm_dtype": "float32",
+                "mtp_num_hidden_layers": 1, "mtp_use_dedicated_embeddings": false,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": 0.25,
+                    "mrope_section": [3, 3, 2], "mrope_interleaved": true},
+            });
+            let whole = json!({
+                "architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5",
+                "tie_word_embeddings": true, "image_token_id": 450, "video_token_id": 451,
+                "vision_start_token_id": 448, "vision_end_token_id": 449,
+                "vision_config": {"model_type": "qwen3_5_vision", "depth": 1, "hidden_size": 64, "num_heads": 2,
+                    "intermediate_size": 64, "out_hidden_size": 256, "num_position_embeddings": 16},
+            });
+            let mut family = Family::of_hybrid("qwen35", config, hybrid::qwen35, (QWEN35, false), QWENS);
+            for (name, ..) in &mut family.tensors {
+                *name = name.replacen("model.", "model.language_model.", 1);
+            }
+            family.tensors.push(("model.visual.merger.norm.weight".to_owned(), "BF16", vec![64]));
+            family.of(whole)
+        }
+        "deepseek4" => {
+            let config = json!({
+                "architectures": ["DeepseekV4ForCausalLM"], "model_type": "deepseek_v4", "num_hidden_layers": 4,
+                "num_key_value_heads": 1, "head_dim": 128, "qk_rope_head_dim": 64, "q_lora_rank": 256,
+                "o_groups": 2, "o_lora_rank": 128, "n_routed_experts": 4, "num_experts_per_tok": 2,
+                "n_shared_experts": 1, "moe_intermediate_size": 256, "norm_topk_prob": true,
+                "routed_scaling_factor": 1.5, "scoring_func": "sqrtsoftplus", "topk_method": "noaux_tc",
+                "num_hash_layers": 1, "num_nextn_predict_layers": 1, "sliding_window": 128, "swiglu_limit": 10.0,
+                "hc_mult": 4, "hc_sinkhorn_iters": 20, "hc_eps": 1e-6, "index_n_heads": 4, "index_head_dim": 64,
+                "index_topk": 512, "compress_ratios": [0, 4, 128, 4, 0], "compress_rope_theta": 160000.0,
+                "rope_theta": 10000.0, "attention_bias": false, "expert_dtype": "fp4",
+                "rope_scaling": {"type": "yarn", "factor": 16, "original_max_position_embeddings": 65536,
+                    "beta_fast": 32, "beta_slow": 1},
+                "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "scale_fmt": "ue8m0",
+                    "weight_block_size": [128, 128], "activation_scheme": "dynamic"},
+            });
+            let specials =
+                &["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<|endoftext|>"];
+            let mut family =
+                Family::of_hybrid("deepseek4", config, hybrid::deepseek4, (QWEN, false), specials);
+            family.config.as_object_mut().expect("fields").remove("intermediate_size");
+            Family { begins: true, ..family }
+        }
+        "qwen35moe" => {
+            let config = json!({
+                "architectures": ["Qwen3_5MoeForCausalLM"], "model_type": "qwen3_5_moe_text", "head_dim": 64,
+                "num_hidden_layers": 3, "linear_conv_kernel_dim": 4,
+                "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+                "full_attention_interval": 2, "linear_key_head_dim": 128,
+                "linear_value_head_dim": 128, "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+                "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256,
+                "shared_expert_intermediate_size": 256, "router_aux_loss_coef": 0.001,
+                "output_router_logits": false, "mtp_num_hidden_layers": 1,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": 0.5},
+            });
+            let mut family = Family::of_hybrid("qwen35moe", config, hybrid::qwen35, (QWEN35, false), QWENS);
+            // Not of a class without dense layers.
+            family.config.as_object_mut().expect("fields").remove("intermediate_size");
+            family
         }
         "glm4moe" => {
             let config = json!({
@@ -215,6 +284,18 @@ pub fn family(name: &str) -> Family {
             let specials = &["<s>", "</s>", "[INST]", "[/INST]"];
             let family = Family::new("mistral3", config, Shape::default(), (TEKKEN, true), specials, true);
             family.inside(whole, &["vision_tower.ln_pre.weight", "multi_modal_projector.norm.weight"])
+        }
+        "ministral3" => {
+            let config = json!({
+                "architectures": ["Ministral3ForCausalLM"], "model_type": "ministral3", "head_dim": 64,
+                "sliding_window": null,
+                // The text is four times as long as the first length, so that queries grow.
+                "rope_parameters": {"rope_type": "yarn", "type": "yarn", "rope_theta": 1000000.0, "factor": 16.0,
+                    "original_max_position_embeddings": 16, "max_position_embeddings": 4096, "beta_fast": 32.0,
+                    "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1},
+            });
+            let specials = &["<s>", "</s>", "[INST]", "[/INST]"];
+            Family::new("ministral3", config, Shape::default(), (TEKKEN, true), specials, true)
         }
         "gpt-oss" => {
             let config = json!({
@@ -330,6 +411,26 @@ impl Family {
         specials: &'static [&'static str],
         begins: bool,
     ) -> Self {
+        let config = Self::config(own, rules);
+        let tensors = tensors(&config, &shape);
+        Self { name, config, tensors, rules, specials, begins }
+    }
+
+    /// With layers of two kinds.
+    fn of_hybrid(
+        name: &'static str,
+        own: Value,
+        tensors: fn(&Value) -> hybrid::Tensors,
+        rules: (&'static str, bool),
+        specials: &'static [&'static str],
+    ) -> Self {
+        let config = Self::config(own, rules);
+        let tensors = tensors(&config);
+        Self { name, config, tensors, rules, specials, begins: false }
+    }
+
+    /// config.json: what most have, and what this one has.
+    fn config(own: Value, rules: (&'static str, bool)) -> Value {
         let mut config = json!({
             "vocab_size": VOCABULARY, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
             "num_key_value_heads": 2, "intermediate_size": 512, "hidden_act": "silu",
@@ -340,17 +441,22 @@ impl Family {
         for (field, value) in own.as_object().expect("fields") {
             config[field] = value.clone();
         }
-        let tensors = tensors(&config, &shape);
-        Self { name, config, tensors, rules, specials, begins }
+        config
+    }
+
+    /// As the text model of a larger one.
+    fn of(mut self, mut whole: Value) -> Self {
+        whole["text_config"] = self.config;
+        self.config = whole;
+        self
     }
 
     /// As the text model of a larger one, with tensors that see images.
-    fn inside(mut self, mut whole: Value, others: &[&str]) -> Self {
-        whole["text_config"] = self.config;
-        self.config = whole;
-        self.tensors.iter_mut().for_each(|(name, ..)| *name = format!("language_model.{name}"));
-        self.tensors.extend(others.iter().map(|name| ((*name).to_owned(), "BF16", vec![64])));
-        self
+    fn inside(self, whole: Value, others: &[&str]) -> Self {
+        let mut family = self.of(whole);
+        family.tensors.iter_mut().for_each(|(name, ..)| *name = format!("language_model.{name}"));
+        family.tensors.extend(others.iter().map(|name| ((*name).to_owned(), "BF16", vec![64])));
+        family
     }
 
     /// Texts of its special tokens.
@@ -363,9 +469,13 @@ impl Family {
         let (mut header, mut data) = (Map::new(), Vec::new());
         for (name, dtype, shape) in &self.tensors {
             let start = data.len();
-            for weight in weights(name, shape) {
-                let bytes = weight.to_le_bytes();
-                data.extend_from_slice(if *dtype == "F32" { &bytes } else { &bytes[2..] });
+            if ["F32", "BF16"].contains(dtype) {
+                for weight in weights(name, shape) {
+                    let bytes = weight.to_le_bytes();
+                    data.extend_from_slice(if *dtype == "F32" { &bytes } else { &bytes[2..] });
+                }
+            } else {
+                codes(name, dtype, shape).for_each(|code| data.extend(code));
             }
             let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]});
             header.insert(name.clone(), entry);
@@ -607,13 +717,35 @@ pub fn tensors(config: &Value, shape: &Shape) -> Vec<(String, &'static str, Vec<
     list
 }
 
-/// Weights of a tensor that BF16 holds exactly: multiples of a power of two, so that any program finds the same. Gains
-/// of norms are near 1.
-fn weights(name: &str, shape: &[u64]) -> impl Iterator<Item = f32> {
+/// Codes of a tensor of another type, as bytes: FP8 numbers of magnitude 1 to 1.875 or 0 (of which none is half of another:
+/// Python's Q8_0 rounds such otherwise), powers of two around 2^-9, any two FP4 numbers, and numbers of four experts.
+fn codes(name: &str, dtype: &str, shape: &[u64]) -> impl Iterator<Item = Vec<u8>> {
+    random(name, shape).map(move |z| match dtype {
+        "F8_E4M3" => vec![if z % 32 == 0 { 0 } else { (z % 256) as u8 & 0x87 | 0x38 }],
+        "F8_E8M0" => vec![116 + (z % 5) as u8],
+        "I8" => vec![(z % 256) as u8],
+        "I64" => (z % 4).to_le_bytes().to_vec(),
+        other => panic!("no codes of {other}"),
+    })
+}
+
+/// Whole numbers that depend on a tensor's name and their places in it.
+fn random(name: &str, shape: &[u64]) -> impl Iterator<Item = u64> {
     // FNV-1a of the name, then SplitMix64 of the places.
     let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
+    (1..=shape.iter().product::<u64>()).map(move |place| {
+        let z = seed.wrapping_add(place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) >> 32
+    })
+}
+
+/// Weights of a tensor that BF16 holds exactly: multiples of a power of two, so that any program finds the same. Gains
+/// of norms are near 1.
+fn weights(name: &str, shape: &[u64]) -> impl Iterator<Item = f32> {
     let norm = name.contains("norm");
     let unit = match name {
         _ if shape.len() == 1 => 1.0 / 512.0,
@@ -625,14 +757,11 @@ fn weights(name: &str, shape: &[u64]) -> impl Iterator<Item = f32> {
         {
             1.0 / 512.0
         }
+        _ if name.contains("conv1d") => 1.0 / 256.0,
         _ if shape[shape.len() - 1] >= 512 => 1.0 / 2048.0,
         _ => 1.0 / 1024.0,
     };
-    (1..=shape.iter().product::<u64>()).map(move |place| {
-        let z = seed.wrapping_add(place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let z = (z ^ (z >> 31)) >> 32;
+    random(name, shape).map(move |z| {
         if norm { 1.0 + ((z % 63) as f32 - 31.0) / 128.0 } else { ((z % 255) as f32 - 127.0) * unit }
     })
 }

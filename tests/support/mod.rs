@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod families;
 #[cfg(feature = "remote")]
 pub mod hub;
+pub mod hybrid;
 #[cfg(unix)]
 pub mod interrupted;
 pub mod pieces;

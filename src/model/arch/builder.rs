@@ -6,16 +6,19 @@ use std::sync::Arc;
 use quant_kernels::Format;
 
 use super::whole::{self, Names};
-use super::{Family, StoredExperts};
-use crate::checkpoint::{Checkpoint, Encoding};
+use super::{Family, Prediction, StoredExperts};
+use crate::checkpoint::{Checkpoint, Dtype, Encoding};
 use crate::error::{Error, Result};
 use crate::model::layer::Pairing;
 use crate::model::spec::{Source, Spec};
-use crate::model::{Part, Slice, TensorPlan};
-use crate::store::{Computed, Order, Pick};
+use crate::model::{Description, Part, Slice, TensorPlan};
+use crate::store::{Computed, Derivation, Integers, Order, Pick};
 
 /// Tensors of old checkpoints that follow from config.json.
 const RECOMPUTED: [&str; 1] = [".rotary_emb.inv_freq"];
+
+/// A tensor of a layer for multi-token prediction that is stored apart, under the longer of its two names.
+const APART: &str = "model.mtp.fc.weight";
 
 /// The usual name of the tensor that has all experts, where most have one for each: gate and up are in one.
 fn in_one(name: &str) -> String {
@@ -35,6 +38,8 @@ pub struct Builder<'a> {
     names: Names,
     /// Which columns of a query or key are rotated together in the file.
     pairing: Pairing,
+    /// Layers that are not for multi-token prediction.
+    layers: u32,
     rope_divisors: &'a [f32],
     tensors: Vec<TensorPlan>,
     /// Checkpoint names of vectors, by their names in GGUF: norms that others refer to.
@@ -46,14 +51,15 @@ impl<'a> Builder<'a> {
     pub fn new(
         checkpoint: &'a Checkpoint,
         family: &'a Family,
-        pairing: Pairing,
+        model: &Description,
         rope_divisors: &'a [f32],
     ) -> Self {
         Self {
             checkpoint,
             family,
             names: Names::of(checkpoint),
-            pairing,
+            pairing: model.rope.pairing,
+            layers: model.layers.len() as u32,
             rope_divisors,
             tensors: Vec::new(),
             vectors: HashMap::new(),
@@ -71,6 +77,11 @@ impl<'a> Builder<'a> {
         let order = self.order(spec);
         let whole = |tensor| Slice { tensor, rows: 0..rows.into(), transposed: false, order };
         let slices = match &spec.source {
+            Source::Integers(name) => {
+                let tensor = self.integers(stored(name), &spec.shape)?;
+                vec![whole(Integers::name(&tensor).into())]
+            }
+            Source::Channels(name) => vec![whole(self.source(stored(name), &[rows, 1, columns])?)],
             Source::One(name) => {
                 let name = stored(name);
                 if spec.optional && self.checkpoint.get(&name).is_none() {
@@ -104,13 +115,23 @@ impl<'a> Builder<'a> {
                 (0..*heads).map(head).collect()
             }
         };
+        self.push(layer, spec, slices)
+    }
+
+    /// Adds the tensor that these slices are.
+    fn push(&mut self, layer: Option<u32>, spec: &Spec, mut slices: Vec<Slice>) -> Result<()> {
+        let [rows, columns] = spec.shape;
+        let less_one = (self.family.less_one && spec.gains).then_some(Derivation::OneMore);
+        if let Some(derivation) = spec.derivation.or(less_one) {
+            slices.iter_mut().for_each(|slice| slice.tensor = derivation.name(&slice.tensor).into());
+        }
         let name = spec.full_name(layer);
         // Shapes of heads are those that are stored, all others those of the file.
         let turned = matches!(spec.source, Source::Heads { transposed: true, .. });
         let [ne0, ne1] = if turned { [rows, columns] } else { [columns, rows] };
         let shape: Vec<u64> = match spec.source {
             Source::One(_) | Source::Computed if spec.vector => vec![ne0.into()],
-            Source::One(_) => vec![ne0.into(), ne1.into()],
+            Source::One(_) | Source::Channels(_) | Source::Integers(_) => vec![ne0.into(), ne1.into()],
             Source::Experts { count, .. } if spec.vector => vec![ne0.into(), count.into()],
             _ => vec![ne0.into(), ne1.into(), slices.len() as u64],
         };
@@ -123,7 +144,10 @@ impl<'a> Builder<'a> {
         });
         let input_norm = norm.map(|norm| self.vectors[&norm].to_string());
         let part = Part { order: self.tensors.len(), ..spec.part };
-        let stored = self.stored(&slices);
+        let stored = match spec.source {
+            Source::Integers(_) => Some(Format::I32),
+            _ => self.stored(&slices),
+        };
         let regrouped = self.regrouped(&slices);
         self.tensors.push(TensorPlan {
             name,
@@ -135,18 +159,37 @@ impl<'a> Builder<'a> {
             part,
             stored,
             regrouped,
-            kept: None,
+            kept: spec.kept.filter(|_| stored.is_some()),
         });
         Ok(())
     }
 
     /// What the checkpoint calls what most call `name`: of the names that it may have the one that is there, if any.
     fn stored_name(&self, layer: Option<u32>, name: &str) -> String {
-        let Some(layer) = layer else { return self.names.stored(name) };
-        let full = |name: String| self.names.stored(&format!("model.layers.{layer}.{name}"));
-        let mut names: Vec<String> = self.family.stored_names(name).into_iter().map(full).collect();
+        let ways = self.family.stored_names(name).into_iter();
+        let mut names: Vec<String> = match layer {
+            None => ways.map(|own| self.names.stored(&own)).collect(),
+            Some(layer) => match self.family.prediction {
+                Prediction::Apart(others) if layer >= self.layers => {
+                    ways.map(|own| self.apart(others, layer - self.layers, own)).collect()
+                }
+                _ => {
+                    let prefixes = self.family.stored_names(&format!("model.layers.{layer}.")).into_iter();
+                    prefixes.zip(ways).map(|(prefix, own)| self.names.stored(&(prefix + &own))).collect()
+                }
+            },
+        };
         let found = names.iter().position(|name| self.has(name)).unwrap_or(0);
         names.swap_remove(found)
+    }
+
+    /// The name of a tensor of a layer for multi-token prediction that is stored apart.
+    fn apart(&self, others: super::Names, layer: u32, own: String) -> String {
+        let prefix = if self.has(APART) { "model.mtp." } else { "mtp." };
+        match others.iter().find(|(usual, _)| *usual == own) {
+            Some((_, other)) => format!("{prefix}{other}"),
+            None => format!("{prefix}layers.{layer}.{own}"),
+        }
     }
 
     /// Whether a tensor is there, of experts the first.
@@ -219,6 +262,7 @@ impl<'a> Builder<'a> {
     /// The order in which the file has the rows of a matrix, or the numbers of a vector.
     fn order(&self, spec: &Spec) -> Order {
         match spec.rotated {
+            _ if spec.order != Order::Stored => spec.order,
             Some(head) if self.family.stored != self.pairing => {
                 // Only halves become neighbours: no architecture of llama.cpp asks for the inverse.
                 let pick = Pick::Alternating(head.into());
@@ -273,6 +317,19 @@ impl<'a> Builder<'a> {
         };
         let first = slices.first().and_then(of)?;
         slices.iter().all(|slice| of(slice) == Some(first)).then_some(first)
+    }
+
+    /// The same of a tensor of whole numbers.
+    fn integers(&mut self, name: String, shape: &[u32]) -> Result<Arc<str>> {
+        let tensor = self.checkpoint.tensor(&name)?;
+        let expected: Vec<u64> = shape.iter().map(|&n| n.into()).collect();
+        if !matches!(tensor.dtype, Dtype::I64 | Dtype::I32) || tensor.shape != expected {
+            let problem = format!("is {:?} {:?}; expected I64 {expected:?}", tensor.dtype, tensor.shape);
+            return Err(Error::tensor(&tensor.shard, &name, problem));
+        }
+        let name: Arc<str> = name.into();
+        self.used.insert(Arc::clone(&name));
+        Ok(name)
     }
 
     /// Marks a checkpoint tensor as used, after checking whether it can be read at all, its shape, and its scales.

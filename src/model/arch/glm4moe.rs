@@ -6,7 +6,7 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, Sizes, plain, rotated};
-use super::{Described, Family, StoredExperts, rope};
+use super::{Described, Family, Prediction, StoredExperts, rope};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result};
 use crate::gguf::Value;
@@ -24,6 +24,8 @@ pub const FAMILY: Family = Family {
     stored: Pairing::Halves,
     names: &[],
     experts: StoredExperts::Each,
+    prediction: Prediction::Behind,
+    less_one: false,
     describe,
     write,
     read,
@@ -61,7 +63,8 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(8), width: None, eps: 1e-5 })?;
     let columns = rotated(config, sizes.width, 0.5)?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope = Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false };
+    let rope =
+        Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false, sections: None };
     let flag = |field: &str| Ok::<_, Error>(config.find::<bool>(field)?.unwrap_or(false));
     let attention = Grouped {
         biases: flag("attention_bias")?,
@@ -125,7 +128,7 @@ fn experts(config: &Config) -> Result<Experts> {
         bias: true,
     };
     let shared = Shared { count: shared, width: width * shared, gated: false };
-    Ok(Experts { count, width, router, shared: Some(shared), form: Form::default() })
+    Ok(Experts { count, width, router, shared: Some(shared), form: Form::default(), by_id: None })
 }
 
 fn write(model: &Description, keys: &mut Writer) {

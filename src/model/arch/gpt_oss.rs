@@ -7,7 +7,7 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, Sizes, plain, without_mtp};
-use super::{Described, Family, StoredExperts, rope};
+use super::{Described, Family, Prediction, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::keys::{MAX_EXPERTS, Reader, Writer};
@@ -24,6 +24,8 @@ pub const FAMILY: Family = Family {
     stored: Pairing::Halves,
     names: &[&[("mlp.gate.", "mlp.router.")]],
     experts: StoredExperts::Interleaved,
+    prediction: Prediction::Behind,
+    less_one: false,
     describe,
     write,
     read,
@@ -88,8 +90,15 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
             unused_factor: None,
         });
     }
-    let rope =
-        Rope { columns: sizes.width, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false };
+    let rope = Rope {
+        columns: sizes.width,
+        theta,
+        pairing: Pairing::Halves,
+        yarn,
+        linear: None,
+        divided: false,
+        sections: None,
+    };
     let count = config.find_count("num_local_experts", MAX_EXPERTS)?.unwrap_or(128);
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(4);
     let experts = experts([count, used, sizes.ffn_width], 1.0);
@@ -111,7 +120,7 @@ fn layer(attention: Grouped, window: u32, number: u32, experts: &Experts) -> Lay
 fn experts([count, used, width]: [u32; 3], scale: f32) -> Experts {
     let gating = Gating::SoftmaxOfChosen;
     let router = Router { used, groups: None, gating, normalised: false, scale, bias: false };
-    Experts { count, width, router, shared: None, form: FORM }
+    Experts { count, width, router, shared: None, form: FORM, by_id: None }
 }
 
 fn write(model: &Description, keys: &mut Writer) {

@@ -78,6 +78,15 @@ impl Sizes {
     /// # Errors
     /// If one is missing, or absurd.
     pub fn read(config: &Config, defaults: &Defaults) -> Result<Self> {
+        let sizes = Self::without_dense(config, defaults)?;
+        Ok(Self { ffn_width: config.count("intermediate_size", MAX_WIDTH)?, ..sizes })
+    }
+
+    /// Reads them for a class that may have no dense layers: the width of their FFN may be missing, and is 0 then.
+    ///
+    /// # Errors
+    /// If another is missing, or one is absurd.
+    pub fn without_dense(config: &Config, defaults: &Defaults) -> Result<Self> {
         let hidden = config.count("hidden_size", MAX_WIDTH)?;
         let heads = config.count("num_attention_heads", MAX_HEADS)?;
         let usual = defaults.kv_heads.unwrap_or(heads);
@@ -98,7 +107,7 @@ impl Sizes {
             heads,
             kv_heads,
             width,
-            ffn_width: config.count("intermediate_size", MAX_WIDTH)?,
+            ffn_width: config.find_count("intermediate_size", MAX_WIDTH)?.unwrap_or(0),
             layers: config.count("num_hidden_layers", MAX_LAYERS)?,
             vocabulary: config.count("vocab_size", MAX_VOCABULARY)?,
             context: config.count("max_position_embeddings", u32::MAX)?,
@@ -128,6 +137,7 @@ impl Sizes {
             layers: (0..self.layers).map(layer).collect(),
             mtp: Vec::new(),
             bos: None,
+            streams: None,
         }
     }
 
@@ -149,6 +159,8 @@ pub fn plain(heads: u32, kv_heads: u32, width: u32) -> Grouped {
         window: None,
         sinks: false,
         rotated: true,
+        gated: false,
+        temperature: None,
     }
 }
 

@@ -8,11 +8,13 @@ use super::fields::{
 };
 use super::grouped::{self, DENSE, Defaults, Sizes, full_attention, plain, without_mtp};
 use super::rope::{self, Scaling};
-use super::{Described, Family, StoredExperts, whole};
+use super::{Described, Family, Prediction, StoredExperts, whole};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result, Warning};
 use crate::model::keys::{MAX_EXPERTS, Reader, Writer};
-use crate::model::layer::{Attention, Experts, Ffn, Form, Gating, Grouped, Pairing, Rope, Router};
+use crate::model::layer::{
+    Attention, Experts, Ffn, Form, Gating, Grouped, Pairing, Rope, Router, Temperature, Yarn,
+};
 use crate::model::{Description, Layer, Options};
 
 pub const FAMILY: Family = Family {
@@ -22,16 +24,21 @@ pub const FAMILY: Family = Family {
     stored: Pairing::Halves,
     names: super::MIXTRAL,
     experts: StoredExperts::Each,
+    prediction: Prediction::Behind,
+    less_one: false,
     describe,
     write,
     read,
 };
 
-/// Mistral Small from 3.1 on, without what is left out of images.
-pub const OF_MISTRAL3: Family = Family { arch: "mistral3", architectures: &[MISTRAL3], ..FAMILY };
+/// Mistral Small from 3.1 on, without what is left out of images, and Ministral 3.
+pub const OF_MISTRAL3: Family = Family { arch: "mistral3", architectures: &[MISTRAL3, MINISTRAL3], ..FAMILY };
 
 /// The text model of Mistral3ForConditionalGeneration.
 pub const MISTRAL3: &str = "Mistral3ForConditionalGeneration";
+
+/// Ministral 3, and the text model of those that see images.
+pub const MINISTRAL3: &str = "Ministral3ForCausalLM";
 
 const MIXTRAL: &str = "MixtralForCausalLM";
 
@@ -59,6 +66,17 @@ const EXPERTS: &[Field] = &[
 
 const ROPE: &[Field] = &[("low_freq_factor", Read), ("high_freq_factor", Read)];
 
+/// Those of Ministral 3, whose yarn llama.cpp takes as a whole.
+const YARN: &[Field] = &[
+    ("beta_fast", Read),
+    ("beta_slow", Read),
+    ("mscale", Only("1")),
+    ("mscale_all_dim", Read),
+    (GROWTH, Read),
+];
+
+const GROWTH: &str = "llama_4_scaling_beta";
+
 /// A class of this family.
 struct Class {
     name: &'static str,
@@ -70,7 +88,7 @@ struct Class {
     window: Option<u32>,
 }
 
-const CLASSES: [Class; 4] = [
+const CLASSES: [Class; 5] = [
     Class {
         name: FAMILY.architectures[0],
         arch: FAMILY.arch,
@@ -96,6 +114,14 @@ const CLASSES: [Class; 4] = [
         window: Some(4096),
     },
     Class {
+        name: MINISTRAL3,
+        arch: OF_MISTRAL3.arch,
+        fields: &[FIELDS, DENSE, MISTRAL, GENERAL],
+        defaults: Defaults { kv_heads: Some(8), width: Some(128), eps: 1e-5 },
+        theta: 1e6,
+        window: None,
+    },
+    Class {
         name: MIXTRAL,
         arch: FAMILY.arch,
         fields: &[FIELDS, DENSE, MISTRAL, EXPERTS, GENERAL],
@@ -111,13 +137,16 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let class = CLASSES.iter().find(|class| architectures.iter().any(|name| name == class.name));
     let class = class.expect("the family is chosen by its architectures");
     let mut warnings = check(config, &[class.fields, &[whole::fields(config)]].concat())?;
-    warnings.extend(rope::warnings(config, &[ROPE, grouped::ROPE].concat())?);
+    let is_ministral = class.name == MINISTRAL3;
+    let own = if is_ministral { YARN } else { ROPE };
+    warnings.extend(rope::warnings(config, &[own, grouped::ROPE].concat())?);
     without_mtp(options, class.arch)?;
     full_attention(config)?;
     let sizes = Sizes::read(config, &class.defaults)?;
     warnings.extend(window(config, class, sizes.context())?);
-    let (theta, scaling) =
-        rope::read_any(config, Some(class.theta), &["default", "linear", "yarn", "llama3"])?;
+    let known: &[&str] = if is_ministral { &["yarn"] } else { &["default", "linear", "yarn", "llama3"] };
+    let (theta, scaling) = rope::read_any(config, Some(class.theta), known)?;
+    let (scaling, temperature) = if is_ministral { stretched(config, scaling)? } else { (scaling, None) };
     let yarn = if let Scaling::Yarn(yarn) = scaling { Some(yarn) } else { None };
     let linear = if let Scaling::Linear(factor) = scaling { Some(factor) } else { None };
     let rope_divisors = match scaling {
@@ -125,10 +154,18 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         _ => Vec::new(),
     };
     let divided = !rope_divisors.is_empty();
-    let rope = Rope { columns: sizes.width, theta, pairing: Pairing::Neighbours, yarn, linear, divided };
+    let rope = Rope {
+        columns: sizes.width,
+        theta,
+        pairing: Pairing::Neighbours,
+        yarn,
+        linear,
+        divided,
+        sections: None,
+    };
     let flag = |field: &str| Ok::<_, Error>(config.find::<bool>(field)?.unwrap_or(false));
     let biases = flag("attention_bias")?;
-    let attention = Grouped { biases, output_bias: biases, ..sizes.attention() };
+    let attention = Grouped { biases, output_bias: biases, temperature, ..sizes.attention() };
     let (experts, ffn) = if class.name == MIXTRAL {
         let count = config.find_count("num_local_experts", MAX_EXPERTS)?.unwrap_or(8);
         let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(2);
@@ -140,6 +177,31 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let layer = |_| Layer { attention: Attention::Grouped(attention.clone()), ffn: ffn.clone() };
     let model = Description { experts, ..sizes.model(class.arch, rope, layer) };
     Ok(Described { rope_divisors, ..Described::of(model, warnings) })
+}
+
+/// Ministral 3's yarn with its log multiplier, and the growth of its queries; those of the class where nothing is said.
+fn stretched(config: &Config, scaling: Scaling) -> Result<(Scaling, Option<Temperature>)> {
+    let (yarn, multiplier, growth) = match scaling {
+        Scaling::Yarn(yarn) => {
+            let newer = config.has("rope_parameters");
+            let place = config.object(if newer { "rope_parameters" } else { "rope_scaling" })?;
+            (yarn, place.positive("mscale_all_dim")?, place.positive(GROWTH)?)
+        }
+        _ => {
+            let (beta_fast, beta_slow) = (Some(32.0), Some(1.0));
+            let yarn = Yarn {
+                factor: 16.0,
+                original: 16384,
+                beta_fast,
+                beta_slow,
+                log_multiplier: None,
+                unused_factor: None,
+            };
+            (yarn, 1.0, 0.1)
+        }
+    };
+    let temperature = Temperature { growth, every: yarn.original };
+    Ok((Scaling::Yarn(Yarn { log_multiplier: Some(multiplier), ..yarn }), Some(temperature)))
 }
 
 /// llama.cpp has no sliding window here: it attends to all tokens, which is the same up to the window's length.
@@ -159,14 +221,21 @@ fn window(config: &Config, class: &Class, context: u32) -> Result<Option<Warning
 fn experts(count: u32, used: u32, width: u32) -> Experts {
     let gating = Gating::Softmax;
     let router = Router { used, groups: None, gating, normalised: true, scale: 1.0, bias: false };
-    Experts { count, width, router, shared: None, form: Form::default() }
+    Experts { count, width, router, shared: None, form: Form::default(), by_id: None }
 }
+
+const TEMPERATURE: &str = "attention.temperature_scale";
 
 fn write(model: &Description, keys: &mut Writer) {
     grouped::write(model, keys);
     if let Some(experts) = &model.experts {
         keys.count("expert_count", experts.count);
         keys.count("expert_used_count", experts.router.used);
+    }
+    if let Some(Layer { attention: Attention::Grouped(Grouped { temperature: Some(of), .. }), .. }) =
+        model.layers.first()
+    {
+        keys.number(TEMPERATURE, of.growth);
     }
     keys.count("vocab_size", model.vocabulary);
     keys.count("rope.dimension_count", model.rope.columns);
@@ -184,10 +253,16 @@ fn read(keys: &Reader) -> Result<Description> {
         }
     };
     let ffn_width = keys.ffn_width()?;
+    let columns = keys.rope_columns(width)?;
+    let rope = keys.rope(columns, Pairing::Neighbours)?;
+    let growth = keys.find_number(TEMPERATURE)?.filter(|growth| *growth > 0.0);
+    let temperature =
+        growth.zip(rope.yarn).map(|(growth, yarn)| Temperature { growth, every: yarn.original });
     let layer = |number: u32| {
         let attention = Grouped {
             biases: keys.has(number, "attn_q.bias"),
             output_bias: keys.has(number, "attn_output.bias"),
+            temperature,
             ..plain(heads, kv_heads, width)
         };
         let ffn = match &experts {
@@ -196,6 +271,5 @@ fn read(keys: &Reader) -> Result<Description> {
         };
         Layer { attention: Attention::Grouped(attention), ffn }
     };
-    let columns = keys.rope_columns(width)?;
-    keys.general(keys.rope(columns, Pairing::Neighbours)?, experts.clone(), layer)
+    keys.general(rope, experts.clone(), layer)
 }

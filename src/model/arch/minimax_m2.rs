@@ -7,7 +7,7 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, Sizes, plain, rotated, without_mtp};
-use super::{Described, Family, MIXTRAL, StoredExperts, rope};
+use super::{Described, Family, MIXTRAL, Prediction, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::model::keys::{MAX_EXPERTS, Reader, Writer};
@@ -21,6 +21,8 @@ pub const FAMILY: Family = Family {
     stored: Pairing::Halves,
     names: MIXTRAL,
     experts: StoredExperts::Each,
+    prediction: Prediction::Behind,
+    less_one: false,
     describe,
     write,
     read,
@@ -73,7 +75,8 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(8), width: Some(128), eps: 1e-6 })?;
     let columns = rotated(config, sizes.width, 1.0)?;
     let (theta, yarn) = rope::read_or(config, 5e6)?;
-    let rope = Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false };
+    let rope =
+        Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false, sections: None };
     let count = config.find_count("num_local_experts", MAX_EXPERTS)?.unwrap_or(256);
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(8);
     let experts = experts([count, used, sizes.ffn_width], 1.0);
@@ -93,7 +96,7 @@ fn layer(attention: Grouped, experts: &Experts) -> Layer {
 fn experts([count, used, width]: [u32; 3], scale: f32) -> Experts {
     let gating = Gating::Sigmoid;
     let router = Router { used, groups: None, gating, normalised: true, scale, bias: true };
-    Experts { count, width, router, shared: None, form: Form::default() }
+    Experts { count, width, router, shared: None, form: Form::default(), by_id: None }
 }
 
 fn write(model: &Description, keys: &mut Writer) {

@@ -4,6 +4,7 @@
 
 mod builder;
 mod deepseek2;
+mod deepseek4;
 mod fields;
 mod glm4moe;
 mod gpt_oss;
@@ -13,6 +14,7 @@ mod minimax_m2;
 mod qwen2;
 mod qwen2moe;
 mod qwen3;
+mod qwen35;
 mod qwen3moe;
 mod rope;
 mod sampling;
@@ -42,12 +44,25 @@ pub struct Family {
     pub names: &'static [Names],
     /// How its checkpoints have routed experts.
     pub experts: StoredExperts,
+    /// Where they have layers for multi-token prediction.
+    pub prediction: Prediction,
+    /// Whether they have the gains of norms less one.
+    pub less_one: bool,
     /// Describes a checkpoint; see [`Model::plan`](super::Model::plan) for its errors.
     pub describe: fn(&Checkpoint, &Options) -> Result<Described>,
     /// Writes the architecture's keys.
     pub write: fn(&Description, &mut Writer),
     /// Reads them back.
     pub read: fn(&Reader) -> Result<Description>,
+}
+
+/// Where a checkpoint has the layers for multi-token prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prediction {
+    /// Behind the other layers.
+    Behind,
+    /// One, by itself: under `mtp.layers.0.`, and what an ordinary layer has not, under `mtp.` and these names.
+    Apart(Names),
 }
 
 /// Parts of names that are others in some checkpoints than in most.
@@ -82,25 +97,43 @@ pub struct Described {
     pub warnings: Vec<Warning>,
     /// What the frequencies of rotations are divided by, where that is a tensor.
     pub rope_divisors: Vec<f32>,
-    /// Tensors that the checkpoint has and that are left out on the user's wish.
-    pub without: Option<Without>,
+    /// Tensors that the checkpoint has and that are left out.
+    pub without: Vec<Without>,
     /// Whether texts begin with BOS although the tokenizer's files may not say so.
     pub begins: bool,
 }
 
 /// Tensors that are left out.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Without {
-    /// What all their names have in common, and no others.
+    /// What all their names have in common, and no others; but see below.
     pub part: &'static str,
+    /// The layers that they are of, if it is not all names with this part.
+    pub layers: Option<std::ops::Range<u32>>,
     /// What they are, and why they are not needed.
     pub reason: &'static str,
+}
+
+impl Without {
+    /// Whether a tensor is one of them.
+    pub fn is(&self, name: &str) -> bool {
+        let layer = || name.split_once("layers.")?.1.split('.').next()?.parse().ok();
+        let of = |layers: &std::ops::Range<u32>| layer().is_some_and(|layer: u32| layers.contains(&layer));
+        name.contains(self.part) && self.layers.as_ref().is_none_or(of)
+    }
 }
 
 impl Described {
     /// A model of which everything is written.
     fn of(model: Description, warnings: Vec<Warning>) -> Self {
-        Self { model, left_out: 0..0, warnings, rope_divisors: Vec::new(), without: None, begins: false }
+        Self {
+            model,
+            left_out: 0..0,
+            warnings,
+            rope_divisors: Vec::new(),
+            without: Vec::new(),
+            begins: false,
+        }
     }
 }
 
@@ -123,11 +156,11 @@ pub fn family(checkpoint: &Checkpoint) -> Result<&'static Family> {
 }
 
 /// The tensors that no model needs, or this one not, by what their names have in common.
-pub fn left_out(checkpoint: &Checkpoint, without: Option<Without>) -> Vec<LeftOut> {
-    let own = without.map(|Without { part, reason }| {
-        let is_one = |name: &str| name.contains(part) && !checkpoint.is_companion(name);
+pub fn left_out(checkpoint: &Checkpoint, without: &[Without]) -> Vec<LeftOut> {
+    let own = without.iter().map(|without| {
+        let is_one = |name: &str| without.is(name) && !checkpoint.is_companion(name);
         let count = checkpoint.tensors().filter(|tensor| is_one(&tensor.name)).count();
-        LeftOut { tensors: part, reason, count }
+        LeftOut { tensors: without.part, reason: without.reason, count }
     });
     checkpoint.left_out().iter().cloned().chain(whole::left_out(checkpoint)).chain(own).collect()
 }
@@ -151,6 +184,7 @@ pub const FAMILIES: &[Family] = &[
     deepseek2::FAMILY,
     deepseek2::V32,
     deepseek2::GLM_DSA,
+    deepseek4::FAMILY,
     glm4moe::FAMILY,
     gpt_oss::FAMILY,
     llama::FAMILY,
@@ -159,5 +193,7 @@ pub const FAMILIES: &[Family] = &[
     qwen2::FAMILY,
     qwen2moe::FAMILY,
     qwen3::FAMILY,
+    qwen35::FAMILY,
+    qwen35::WITH_EXPERTS,
     qwen3moe::FAMILY,
 ];

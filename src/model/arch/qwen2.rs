@@ -6,7 +6,7 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, QWEN, Sizes, full_attention, plain, without_mtp};
-use super::{Described, Family, StoredExperts, rope};
+use super::{Described, Family, Prediction, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::model::keys::Reader;
@@ -20,6 +20,8 @@ pub const FAMILY: Family = Family {
     stored: Pairing::Halves,
     names: &[],
     experts: StoredExperts::Each,
+    prediction: Prediction::Behind,
+    less_one: false,
     describe,
     write: grouped::write,
     read,
@@ -35,8 +37,15 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     full_attention(config)?;
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(32), width: None, eps: 1e-6 })?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope =
-        Rope { columns: sizes.width, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false };
+    let rope = Rope {
+        columns: sizes.width,
+        theta,
+        pairing: Pairing::Halves,
+        yarn,
+        linear: None,
+        divided: false,
+        sections: None,
+    };
     let attention = Grouped { biases: true, ..sizes.attention() };
     let model = sizes.model(FAMILY.arch, rope, |_| Layer {
         attention: Attention::Grouped(attention.clone()),

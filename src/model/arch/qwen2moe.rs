@@ -7,7 +7,7 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, QWEN, Sizes, full_attention, plain, without_mtp};
-use super::{Described, Family, StoredExperts, rope};
+use super::{Described, Family, Prediction, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::model::keys::{MAX_WIDTH, Reader, Writer};
@@ -21,6 +21,8 @@ pub const FAMILY: Family = Family {
     stored: Pairing::Halves,
     names: &[],
     experts: StoredExperts::Each,
+    prediction: Prediction::Behind,
+    less_one: false,
     describe,
     write,
     read,
@@ -54,8 +56,15 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     full_attention(config)?;
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(16), width: None, eps: 1e-6 })?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope =
-        Rope { columns: sizes.width, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false };
+    let rope = Rope {
+        columns: sizes.width,
+        theta,
+        pairing: Pairing::Halves,
+        yarn,
+        linear: None,
+        divided: false,
+        sections: None,
+    };
     let count = grouped::expert_count(config, 60)?;
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(4);
     let width = config.find_count("moe_intermediate_size", MAX_WIDTH)?.unwrap_or(1408);
@@ -82,6 +91,7 @@ fn experts([count, used, width, shared]: [u32; 4], scale: f32) -> Experts {
         router,
         shared: Some(Shared { count: 1, width: shared, gated: true }),
         form: Form::default(),
+        by_id: None,
     }
 }
 

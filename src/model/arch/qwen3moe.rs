@@ -7,7 +7,7 @@ use super::fields::{
     check,
 };
 use super::grouped::{self, DENSE, Defaults, QWEN, Sizes, full_attention, plain, without_mtp};
-use super::{Described, Family, StoredExperts, rope};
+use super::{Described, Family, Prediction, StoredExperts, rope};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::keys::{MAX_WIDTH, Reader, Writer};
@@ -21,6 +21,8 @@ pub const FAMILY: Family = Family {
     stored: Pairing::Halves,
     names: &[],
     experts: StoredExperts::Each,
+    prediction: Prediction::Behind,
+    less_one: false,
     describe,
     write,
     read,
@@ -55,8 +57,15 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     }
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(4), width: None, eps: 1e-6 })?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope =
-        Rope { columns: sizes.width, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false };
+    let rope = Rope {
+        columns: sizes.width,
+        theta,
+        pairing: Pairing::Halves,
+        yarn,
+        linear: None,
+        divided: false,
+        sections: None,
+    };
     let count = grouped::expert_count(config, 128)?;
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(8);
     let width = config.find_count("moe_intermediate_size", MAX_WIDTH)?.unwrap_or(768);
@@ -76,7 +85,7 @@ fn layer(attention: Grouped, experts: &Experts) -> Layer {
 fn experts([count, used, width]: [u32; 3], scale: f32) -> Experts {
     let gating = Gating::Softmax;
     let router = Router { used, groups: None, gating, normalised: true, scale, bias: false };
-    Experts { count, width, router, shared: None, form: Form::default() }
+    Experts { count, width, router, shared: None, form: Form::default(), by_id: None }
 }
 
 fn write(model: &Description, keys: &mut Writer) {

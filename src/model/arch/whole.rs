@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::fields::{Field, Treatment};
+use super::{llama, qwen35};
 use crate::checkpoint::{Checkpoint, Config, LeftOut, TEXT};
 use crate::error::{Error, Result};
 
@@ -31,41 +32,64 @@ const FIELDS: &[Field] = &[
 ];
 
 /// The first parts of the names of tensors that see images or hand on what is seen.
-const LEFT_OUT: [&str; 6] = [
+const LEFT_OUT: [&str; 8] = [
     "vision_tower.",
     "mm_projector.",
     "multi_modal_projector.",
     "model.vision_tower.",
     "model.mm_projector.",
     "model.multi_modal_projector.",
+    "visual.",
+    "model.visual.",
 ];
 
 /// A class of such models.
 struct Whole {
     architectures: &'static [&'static str],
-    /// The class of the text model, and its names in the `model_type` of the text model's configuration.
-    text: &'static str,
-    types: &'static [&'static str],
+    /// The text models that it may have; the first where nothing says which.
+    texts: &'static [Text],
+}
+
+/// A text model.
+struct Text {
+    /// The `model_type` of its configuration.
+    kind: &'static str,
+    /// Its class.
+    class: &'static str,
     /// Its class as that configuration may say it.
     named: &'static str,
 }
 
-const WHOLES: [Whole; 2] = [
+/// A text model that is the same by itself.
+const fn text(kind: &'static str, class: &'static str) -> Text {
+    Text { kind, class, named: class }
+}
+
+const DEEPSEEK: &str = "DeepseekV3ForCausalLM";
+
+const WHOLES: [Whole; 4] = [
     Whole {
         architectures: &[
             "KimiK25ForConditionalGeneration",
             "Kimi_K25ForConditionalGeneration",
             "KimiVLForConditionalGeneration",
         ],
-        text: "DeepseekV3ForCausalLM",
-        types: &["deepseek_v3", "kimi_k2"],
-        named: "DeepseekV3ForCausalLM",
+        texts: &[text("deepseek_v3", DEEPSEEK), text("kimi_k2", DEEPSEEK)],
     },
     Whole {
-        architectures: &["Mistral3ForConditionalGeneration"],
-        text: super::llama::MISTRAL3,
-        types: &["mistral"],
-        named: "MistralForCausalLM",
+        architectures: &[llama::MISTRAL3],
+        texts: &[
+            Text { kind: "mistral", class: llama::MISTRAL3, named: "MistralForCausalLM" },
+            text("ministral3", llama::MINISTRAL3),
+        ],
+    },
+    Whole {
+        architectures: &["Qwen3_5ForConditionalGeneration"],
+        texts: &[text("qwen3_5_text", qwen35::TEXT)],
+    },
+    Whole {
+        architectures: &["Qwen3_5MoeForConditionalGeneration"],
+        texts: &[text("qwen3_5_moe_text", qwen35::TEXT_WITH_EXPERTS)],
     },
 ];
 
@@ -94,16 +118,22 @@ pub fn architectures(config: &Config) -> Result<Vec<String>> {
     let Some(whole) = whole(config) else { return config.get("architectures") };
     let text = config.object(TEXT)?;
     let kind: Option<String> = text.find("model_type")?;
-    if let Some(kind) = kind.filter(|kind| !whole.types.contains(&kind.as_str())) {
-        let problem = format!("is \"{kind}\"; known in this model are {}", whole.types.join(", "));
+    let found = match &kind {
+        Some(kind) => whole.texts.iter().find(|text| text.kind == kind),
+        None => whole.texts.first(),
+    };
+    let Some(found) = found else {
+        let known: Vec<&str> = whole.texts.iter().map(|text| text.kind).collect();
+        let kind = kind.unwrap_or_default();
+        let problem = format!("is \"{kind}\"; known in this model are {}", known.join(", "));
         return Err(Error::Unsupported(text.says("model_type", &problem)));
-    }
+    };
     let named: Vec<String> = text.find("architectures")?.unwrap_or_default();
-    if let Some(other) = named.iter().find(|name| *name != whole.named) {
-        let problem = format!("has \"{other}\"; known in this model is {}", whole.named);
+    if let Some(other) = named.iter().find(|name| *name != found.named) {
+        let problem = format!("has \"{other}\"; known in this model is {}", found.named);
         return Err(Error::Unsupported(text.says("architectures", &problem)));
     }
-    Ok(vec![whole.text.to_owned()])
+    Ok(vec![found.class.to_owned()])
 }
 
 /// What a checkpoint calls the tensors of its text model.

@@ -4,6 +4,7 @@
 use dense_kernels::Dense;
 use rayon::slice::ParallelSlice;
 
+use super::compressed::by_id;
 use super::exp::exp;
 use super::gated::{Form, OpenGated, THREE, placed, shape, specs};
 use super::{FFN_NORM, Inputs, Observer, Router, Show, apply, biased};
@@ -36,6 +37,8 @@ pub struct Experts {
     pub shared: Option<Shared>,
     /// Biases and activation of the routed ones.
     pub form: Form,
+    /// Token ids, if a table of them and not the router says which experts a token goes to.
+    pub by_id: Option<u32>,
 }
 
 /// Experts that every token uses, stored as one FFN.
@@ -63,6 +66,7 @@ impl Experts {
             let bias = Spec::vector(LOGIT_BIAS, "mlp.gate.bias", self.count);
             all.push(bias.role(Role::Router));
         }
+        all.extend(self.by_id.map(|ids| by_id(ids, self.router.used)));
         if self.router.bias {
             let bias = Spec::vector(ROUTER_BIAS, "mlp.gate.e_score_correction_bias", self.count);
             all.push(bias.role(Role::Router));
@@ -236,7 +240,7 @@ mod tests {
             scale: 1.0,
             bias: false,
         };
-        let none = Experts { count: 3, width: 4, router, shared: None, form: Form::default() };
+        let none = Experts { count: 3, width: 4, router, shared: None, form: Form::default(), by_id: None };
         let plain = Experts { shared: Some(Shared { count: 1, width: 6, gated: false }), ..none.clone() };
         let gated = Experts { shared: Some(Shared { count: 1, width: 6, gated: true }), ..none.clone() };
         let grouped = Grouped {
@@ -249,6 +253,8 @@ mod tests {
             window: None,
             sinks: false,
             rotated: false,
+            gated: false,
+            temperature: None,
         };
         let attention = Attention::Grouped(grouped);
         let rope = Rope {
@@ -258,6 +264,7 @@ mod tests {
             yarn: None,
             linear: None,
             divided: false,
+            sections: None,
         };
         let model = model(rope, Layer { attention, ffn: Ffn::Experts(gated.clone()) });
         let (store, tensors) = tensors(&Ffn::Experts(gated.clone()).specs(model.hidden), 5);

@@ -2,7 +2,7 @@
 
 use dense_kernels::Dense;
 
-use super::norm::{gate, gate_clamped};
+use super::norm::{gate, gate_clamped, gate_limited};
 use super::{FFN_NORM, Inputs, Show, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
@@ -53,7 +53,7 @@ pub(super) fn placed(spec: Spec, gated: Gated) -> Spec {
 }
 
 /// What a gated FFN has besides its three matrices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Form {
     /// Whether each has a bias. (The router of experts then has one too.)
     pub biases: bool,
@@ -62,13 +62,15 @@ pub struct Form {
 }
 
 /// How gate and up become the input of down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Activation {
     /// silu(gate) * up.
     #[default]
     Silu,
     /// gpt-oss's: gate at most 7 and up between -7 and 7, then gate * sigmoid(1.702 gate) * (up + 1).
     Clamped,
+    /// Gate at most this and up between minus this and this, then silu(gate) * up.
+    Limited(f32),
 }
 
 /// The three matrices in memory.
@@ -155,6 +157,7 @@ impl OpenGated {
         match self.activation {
             Activation::Silu => gate(&mut gated, &up),
             Activation::Clamped => gate_clamped(&mut gated, &up),
+            Activation::Limited(limit) => gate_limited(&mut gated, &up, limit),
         }
         drop(up);
         show.last(&[self.down_place], self.slice, &gated, |gated| biased(apply(&self.down, gated), down_bias))

@@ -4,12 +4,12 @@
 //! q, k, v = W_q x, W_k x, W_v x (+ biases)      head h uses the keys and values of head h * kv_heads / heads
 //! q, k = norms, then rotations of the first columns of each head
 //! scores = q k / sqrt(width)  for tokens up to oneself, at most `window` of them; a sink joins the softmax without a value
-//! output = W_o (softmax(scores) v) (+ bias)
+//! output = W_o (softmax(scores) v) (+ bias)     with a gate: W_o (softmax(scores) v * sigmoid(g)); W_q makes q and g
 //! ```
 
 use dense_kernels::{Accum, Dense, View, one_thread};
 
-use super::norm::{normalise, softmax};
+use super::norm::{normalise, sigmoid, softmax};
 use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Show, apply, biased};
 use crate::error::Result;
 use crate::model::Weights;
@@ -52,6 +52,26 @@ pub struct Grouped {
     pub sinks: bool,
     /// Whether queries and keys are rotated by their positions.
     pub rotated: bool,
+    /// Whether the outputs of the heads are multiplied by the sigmoid of a gate, which stands behind each head's query.
+    pub gated: bool,
+    /// How queries grow in long texts, if they do.
+    pub temperature: Option<Temperature>,
+}
+
+/// Queries of later tokens are longer: times 1 + growth ln(1 + position / every), the quotient rounded down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// The growth.
+    pub growth: f32,
+    /// Tokens after which it sets in, and then takes the next step.
+    pub every: u32,
+}
+
+impl Temperature {
+    fn at(self, position: usize) -> f32 {
+        let steps = position as u64 / u64::from(self.every);
+        1.0 + self.growth * libm::logf((1 + steps) as f32)
+    }
 }
 
 /// The numbers that a norm of queries or keys takes the mean over.
@@ -66,7 +86,8 @@ pub enum QkNorm {
 impl Grouped {
     /// Columns of all queries, keys and values of a token.
     fn widths(&self) -> [u32; 3] {
-        [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * self.width)
+        let queries = if self.gated { 2 * self.heads } else { self.heads };
+        [queries, self.kv_heads, self.kv_heads].map(|heads| heads * self.width)
     }
 
     /// The tensors of the attention, in the order of use.
@@ -205,13 +226,38 @@ impl Attend for OpenGrouped<'_> {
 }
 
 impl OpenGrouped<'_> {
+    /// Queries, and the gates that stand behind them if there are some.
+    fn parted(&self, rows: Dense) -> (Dense, Option<Dense>) {
+        if !self.sizes.gated {
+            return (rows, None);
+        }
+        let width = self.sizes.width as usize;
+        let half = |which: usize| {
+            let of = rows.values().chunks_exact(width).skip(which).step_by(2);
+            Dense::new(rows.columns() / 2, of.flatten().copied().collect())
+        };
+        (half(0), Some(half(1)))
+    }
+
     /// What the heads make of normalised states: for each token the mixed values of all heads.
     fn mixed(&self, states: View<'_>, text: &Chunks) -> Dense {
         let [queries, keys, values] = &self.projections;
-        let queries = || self.positioned(queries.apply(states), self.norms[0].as_ref(), text);
+        let queries = || {
+            let (queries, gates) = self.parted(queries.apply(states));
+            let mut queries = self.positioned(queries, self.norms[0].as_ref(), text);
+            if let Some(temperature) = self.sizes.temperature {
+                let all = queries.columns();
+                for (token, row) in queries.values_mut().chunks_exact_mut(all).enumerate() {
+                    let factor = temperature.at(token % text.length);
+                    row.iter_mut().for_each(|x| *x *= factor);
+                }
+            }
+            (queries, gates)
+        };
         let keys = || self.positioned(keys.apply(states), self.norms[1].as_ref(), text);
         let values = || values.apply(states);
-        let (queries, (keys, values)) = both("queries", queries, || both("keys and values", keys, values));
+        let ((queries, gates), (keys, values)) =
+            both("queries", queries, || both("keys and values", keys, values));
         let (tokens, heads) = (states.rows(), self.sizes.heads as usize);
         let width = self.sizes.width as usize;
         let of_all: Vec<[usize; 2]> = (0..tokens)
@@ -230,6 +276,9 @@ impl OpenGrouped<'_> {
                 let of_chunk = &outputs[token / text.length * heads..][..heads];
                 for (head, values) in of_chunk.iter().zip(row.chunks_exact_mut(width)) {
                     values.copy_from_slice(head.row(token % text.length));
+                }
+                if let Some(gates) = &gates {
+                    row.iter_mut().zip(gates.row(token)).for_each(|(x, gate)| *x *= sigmoid(*gate));
                 }
             }
         });
@@ -308,6 +357,8 @@ mod tests {
         window: None,
         sinks: false,
         rotated: true,
+        gated: false,
+        temperature: None,
     };
 
     /// The formulas, an output at a time.
@@ -365,7 +416,17 @@ mod tests {
         let place = |rows: Vec<Vec<f64>>, norm: &str| -> Vec<Vec<f64>> {
             rows.into_iter().enumerate().map(|(position, row)| placed(row, norm, position)).collect()
         };
-        let (queries, keys) = (place(all("attn_q"), Q_NORM), place(all("attn_k"), K_NORM));
+        // Of a head with a gate the query comes first.
+        let half = |row: &Vec<f64>, which: usize| -> Vec<f64> {
+            row.chunks(width).skip(which).step_by(2).flatten().copied().collect()
+        };
+        let queries = all("attn_q");
+        let gates: Vec<Vec<f64>> = match grouped.gated {
+            true => queries.iter().map(|row| half(row, 1)).collect(),
+            false => Vec::new(),
+        };
+        let queries = if grouped.gated { queries.iter().map(|row| half(row, 0)).collect() } else { queries };
+        let (queries, keys) = (place(queries, Q_NORM), place(all("attn_k"), K_NORM));
         let values = all("attn_v");
         let output = |at: usize| {
             let mut mixed = vec![0.0; heads * width];
@@ -374,7 +435,10 @@ mod tests {
                 let first = grouped.window.map_or(0, |window| (at + 1).saturating_sub(window as usize));
                 let power = |other: usize| {
                     let products = (0..width).map(|i| queries[at][head * width + i] * keys[other][kv + i]);
-                    (products.sum::<f64>() / (width as f64).sqrt()).exp()
+                    let steps = grouped.temperature.map_or(0, |of| at as u32 / of.every);
+                    let growth = grouped.temperature.map_or(0.0, |of| f64::from(of.growth));
+                    let factor = 1.0 + growth * f64::from(1 + steps).ln();
+                    (products.sum::<f64>() * factor / (width as f64).sqrt()).exp()
                 };
                 let sink = if grouped.sinks { of(SINKS)[head].exp() } else { 0.0 };
                 let sum = (first..=at).map(power).sum::<f64>() + sink;
@@ -383,6 +447,9 @@ mod tests {
                         mixed[head * width + i] += power(other) / sum * values[kv + i];
                     }
                 }
+            }
+            if let Some(gates) = gates.get(at) {
+                mixed.iter_mut().zip(gates).for_each(|(x, gate)| *x /= 1.0 + (-gate).exp());
             }
             linear("attn_output", &mixed, grouped.output_bias)
         };
@@ -407,12 +474,15 @@ mod tests {
             yarn: None,
             linear: None,
             divided: false,
+            sections: None,
         };
         let neighbours = Rope { pairing: Pairing::Neighbours, ..halves(6) };
         for (grouped, rope) in [
             (PLAIN, neighbours),
             (group.clone(), halves(6)),
-            (Grouped { rotated: false, ..group }, halves(6)),
+            (Grouped { rotated: false, ..group.clone() }, halves(6)),
+            (Grouped { gated: true, ..group.clone() }, halves(4)),
+            (Grouped { temperature: Some(Temperature { growth: 0.3, every: 2 }), ..group }, halves(6)),
             (all.clone(), halves(4)),
             (Grouped { kv_heads: 1, ..all }, neighbours),
         ] {

@@ -6,10 +6,14 @@
 //! |---|---|
 //! | `latent` | attention on a latent that all heads share (MLA) |
 //! | `grouped` | attention with keys and values shared by groups of heads (GQA, MHA) |
+//! | `compressed` | attention on one key for all heads, of which those far away are compressed; for files only |
+//! | `delta` | a gated delta net, whose memory is one matrix for each head |
 //! | `gated` | a gated FFN: of a dense layer, of shared experts, of one routed expert |
 //! | `experts` | routed experts, shared ones, and the router |
 //! | `rope`, `norm`, `router`, `exp` | what they are made of |
 
+mod compressed;
+mod delta;
 mod exp;
 mod experts;
 mod gated;
@@ -22,9 +26,11 @@ mod router;
 
 use dense_kernels::{Accum, Dense, View, product};
 
+pub use compressed::{Compressed, Streams};
+pub use delta::Delta;
 pub use experts::{Experts, OpenExperts, Route, Shared};
 pub use gated::{Activation, Form, OpenGated};
-pub use grouped::{Grouped, QkNorm};
+pub use grouped::{Grouped, QkNorm, Temperature};
 pub use latent::{Indexer, Latent};
 pub use norm::normalise;
 pub use observer::{Ignore, Inputs, Observer};
@@ -55,6 +61,10 @@ pub enum Attention {
     Latent(Latent),
     /// With keys and values for groups of heads.
     Grouped(Grouped),
+    /// A gated delta net, which does not look back at tokens.
+    Delta(Delta),
+    /// On one key for all heads, of which those far away are compressed.
+    Compressed(Compressed),
 }
 
 /// A layer's FFN.
@@ -124,6 +134,8 @@ impl Attention {
         let specs = match self {
             Self::Latent(latent) => latent.specs(hidden, rope),
             Self::Grouped(grouped) => grouped.specs(hidden),
+            Self::Delta(delta) => delta.specs(hidden),
+            Self::Compressed(compressed) => compressed.specs(hidden),
         };
         std::iter::once(norm).chain(specs).map(|spec| spec.half(Half::Attention)).collect()
     }
@@ -133,14 +145,26 @@ impl Attention {
         match self {
             Self::Latent(latent) => latent.cache_per_token(rope),
             Self::Grouped(grouped) => grouped.cache_per_token(),
+            Self::Delta(_) => 0,
+            Self::Compressed(compressed) => compressed.cache_per_token(),
+        }
+    }
+
+    /// Numbers in F32 that llama.cpp keeps of a text, whatever its length.
+    pub fn state(&self) -> u64 {
+        match self {
+            Self::Latent(_) | Self::Grouped(_) => 0,
+            Self::Delta(delta) => delta.state(),
+            Self::Compressed(compressed) => compressed.state(),
         }
     }
 
     /// Tokens that it looks back, itself included, if it is not all of them.
     pub fn window(&self) -> Option<u32> {
         match self {
-            Self::Latent(_) => None,
+            Self::Latent(_) | Self::Delta(_) => None,
             Self::Grouped(grouped) => grouped.window,
+            Self::Compressed(compressed) => compressed.window(),
         }
     }
 
@@ -148,8 +172,13 @@ impl Attention {
     pub fn dense_length(&self) -> Option<u32> {
         match self {
             Self::Latent(latent) => latent.indexer.as_ref().map(|indexer| indexer.chosen),
-            Self::Grouped(_) => None,
+            Self::Grouped(_) | Self::Delta(_) | Self::Compressed(_) => None,
         }
+    }
+
+    /// Whether a forward pass computes it here.
+    pub fn is_computed(&self) -> bool {
+        !matches!(self, Self::Compressed(_))
     }
 
     /// Numbers of llama.cpp's buffers for a token that it computes.
@@ -157,6 +186,8 @@ impl Attention {
         match self {
             Self::Latent(latent) => latent.scratch_per_token(hidden, rope),
             Self::Grouped(grouped) => grouped.scratch_per_token(hidden),
+            Self::Delta(delta) => delta.scratch_per_token(hidden),
+            Self::Compressed(compressed) => compressed.scratch_per_token(hidden),
         }
     }
 
@@ -165,7 +196,9 @@ impl Attention {
     pub fn turns(&self, rope: &Rope, length: usize, divisors: &[f32]) -> Turns {
         match self {
             Self::Latent(_) => Turns::new(length, rope, 1.0, divisors),
-            Self::Grouped(_) => Turns::new(length, rope, rope.magnitude(), divisors),
+            Self::Grouped(_) | Self::Delta(_) | Self::Compressed(_) => {
+                Turns::new(length, rope, rope.magnitude(), divisors)
+            }
         }
     }
 
@@ -182,6 +215,8 @@ impl Attention {
         Ok(match self {
             Self::Latent(latent) => Box::new(latent.open(weights, model, layer)?),
             Self::Grouped(grouped) => Box::new(grouped.open(weights, model, layer)?),
+            Self::Delta(delta) => Box::new(delta.open(weights, model, layer)?),
+            Self::Compressed(_) => return Err(model.no_forward()),
         })
     }
 
@@ -190,6 +225,8 @@ impl Attention {
         match self {
             Self::Latent(latent) => latent.sizes(),
             Self::Grouped(grouped) => grouped.sizes(),
+            Self::Delta(delta) => delta.sizes(),
+            Self::Compressed(compressed) => compressed.sizes(),
         }
     }
 }
@@ -281,6 +318,7 @@ mod tests {
             layers: vec![layer],
             mtp: Vec::new(),
             bos: None,
+            streams: None,
         }
     }
 

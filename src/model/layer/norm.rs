@@ -23,6 +23,16 @@ pub fn normalise(x: &mut Dense, gains: &[f32], eps: f32) {
     });
 }
 
+/// 1 / (1 + e^-x).
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// ln(1 + e^x).
+pub fn softplus(x: f32) -> f32 {
+    if x > 20.0 { x } else { libm::log1pf(exp(x)) }
+}
+
 /// silu(gate) times up, in place of the gate.
 pub fn gate(gate: &mut Dense, up: &Dense) {
     with(gate, up, |gate, up| gate / (1.0 + exp(-gate)) * up);
@@ -45,6 +55,14 @@ fn with(x: &mut Dense, y: &Dense, value: impl Fn(f32, f32) -> f32 + Send + Sync)
         let y = &y.values()[first * columns..];
         x.iter_mut().zip(y).for_each(|(x, y)| *x = value(*x, *y));
     });
+}
+
+/// DeepSeek V4's gate, in place of the gate: both are limited, the gate from above only, then as [`gate`].
+pub fn gate_limited(gate: &mut Dense, up: &Dense, limit: f32) {
+    for (gate, up) in gate.values_mut().iter_mut().zip(up.values()) {
+        let (x, up) = (gate.min(limit), up.clamp(-limit, limit));
+        *gate = x * sigmoid(x) * up;
+    }
 }
 
 /// The softmax of scores times `scale`, in their place. A sink takes part as one more score, unscaled and without a
@@ -84,6 +102,16 @@ mod tests {
         let of = |gate: f64, up: f64| gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0);
         let expected = [of(1.0, 2.0), of(7.0, 7.0), of(-9.0, -7.0), of(0.5, -0.25)];
         for (found, expected) in gated.values().iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn the_limited_gate_is_the_formula() {
+        let mut gated = Dense::new(3, vec![1.0, 9.0, -9.0]);
+        gate_limited(&mut gated, &Dense::new(3, vec![2.0, 9.0, -9.0]), 4.0);
+        let of = |gate: f64, up: f64| gate / (1.0 + (-gate).exp()) * up;
+        for (found, expected) in gated.values().iter().zip([of(1.0, 2.0), of(4.0, 4.0), of(-9.0, -4.0)]) {
             assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
         }
     }

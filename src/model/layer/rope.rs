@@ -18,6 +18,9 @@ pub struct Rope {
     pub linear: Option<f32>,
     /// Whether a tensor has a number for each pair of columns that its frequency is divided by.
     pub divided: bool,
+    /// How many of the pairs of columns are for each of the three places that a part of an image has, for models that see
+    /// images, and a fourth number, 0. A word has the same place in all three, so that they change nothing in texts.
+    pub sections: Option<[u32; 4]>,
 }
 
 /// Which columns of a row are rotated together.
@@ -40,7 +43,7 @@ pub struct Yarn {
     pub beta_fast: Option<f32>,
     /// Rotations within it below which a frequency is divided by the factor; by default 1.
     pub beta_slow: Option<f32>,
-    /// 0.1 times the model's mscale_all_dim, for architectures that have it; by default 0.
+    /// 0.1 times the model's mscale_all_dim, or for `mistral3` that itself, for architectures that have it; by default 0.
     pub log_multiplier: Option<f32>,
     /// A factor of rotated columns that some configurations have and nothing computes, llama.cpp as little as
     /// transformers.
@@ -64,10 +67,14 @@ impl Rope {
         Self { yarn: self.yarn.map(explicit), linear: self.linear.filter(|factor| *factor != 1.0), ..*self }
     }
 
-    /// The factor of rotated columns where no log multiplier is given: llama.cpp's 1 + 0.1 ln factor.
+    /// The factor of rotated columns: llama.cpp's 1 + 0.1 ln factor, over the same with the log multiplier, which is the
+    /// model's mscale_all_dim itself here.
     pub fn magnitude(&self) -> f32 {
         match self.yarn {
-            Some(yarn) if yarn.factor > 1.0 => 1.0 + 0.1 * libm::logf(yarn.factor),
+            Some(yarn) if yarn.factor > 1.0 => {
+                let growth = 0.1 * libm::logf(yarn.factor);
+                (1.0 + growth) / (1.0 + yarn.log_multiplier.unwrap_or(0.0) * growth)
+            }
             _ => 1.0,
         }
     }
@@ -188,6 +195,7 @@ mod tests {
             yarn: None,
             linear: None,
             divided: false,
+            sections: None,
         };
         let turns = Turns::new(8, &rope, 1.0, &[]);
         let mut row = [1.0, 0.0, 0.0, 2.0];
@@ -205,6 +213,7 @@ mod tests {
             yarn: None,
             linear: None,
             divided: false,
+            sections: None,
         };
         let mut halves = [1.0, 2.0, 3.0, 4.0, 5.0];
         Turns::new(8, &rope, 2.0, &[]).rotate(3, &mut halves);

@@ -1,6 +1,7 @@
 //! The router: which experts a token uses and with which weights. Pure: logits in, choice out.
 
 use super::exp::exp;
+use super::norm::softplus;
 
 /// The routing of a layer's experts: one formula with switches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,12 +38,16 @@ pub enum Gating {
     Sigmoid = 2,
     /// The logits; the weights are the softmax over those of the chosen.
     SoftmaxOfChosen = 3,
+    /// The square root of ln(1 + e^logit).
+    RootOfSoftplus = 4,
 }
 
 impl Gating {
     /// The one with this number in GGUF.
     pub fn of(number: u32) -> Option<Self> {
-        [Self::Softmax, Self::Sigmoid, Self::SoftmaxOfChosen].into_iter().find(|g| *g as u32 == number)
+        [Self::Softmax, Self::Sigmoid, Self::SoftmaxOfChosen, Self::RootOfSoftplus]
+            .into_iter()
+            .find(|g| *g as u32 == number)
     }
 }
 
@@ -56,6 +61,7 @@ impl Router {
             Gating::Softmax => softmax(logits),
             Gating::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + exp(-x))).collect(),
             Gating::SoftmaxOfChosen => logits.to_vec(),
+            Gating::RootOfSoftplus => logits.iter().map(|x| softplus(*x).sqrt()).collect(),
         }
     }
 

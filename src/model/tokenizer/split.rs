@@ -41,7 +41,7 @@ impl Splitter {
 
     /// Whether it is Qwen's or one like it: its normalizer composes letters and marks, which llama.cpp does not do.
     pub fn composes(&self) -> bool {
-        [QWEN, R1_QWEN].contains(&self.name.as_str())
+        [QWEN, QWEN35, R1_QWEN].contains(&self.name.as_str())
     }
 
     /// Whether a run of blanks ends with its last line end, whatever stands behind it.
@@ -64,6 +64,9 @@ pub const V3: &str = "deepseek-v3";
 
 /// Qwen's.
 pub const QWEN: &str = "qwen2";
+
+/// Qwen3.5's.
+const QWEN35: &str = "qwen35";
 
 /// R1's distillations of Qwen.
 const R1_QWEN: &str = "deepseek-r1-qwen";
@@ -90,6 +93,12 @@ const LLAMA3: &[&str] = &[concat!(
 const QWEN_STEPS: &[&str] = &[concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)];
+
+/// Those of Qwen3.5, whose words have marks too.
+const QWEN35_STEPS: &[&str] = &[concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )];
 
 /// The rules of o200k.
@@ -148,6 +157,7 @@ const KNOWN: &[Known] = &[
         name: R1_QWEN, bos: Bos::Unprocessed, marks: &["<｜begin▁of▁sentence｜>"], steps: QWEN_STEPS
     },
     Known { name: QWEN, bos: Bos::Never, marks: &[], steps: QWEN_STEPS },
+    Known { name: QWEN35, bos: Bos::Never, marks: &[], steps: QWEN35_STEPS },
     Known { name: GLM, bos: Bos::Never, marks: &["[gMASK]", "<sop>"], steps: LLAMA3 },
     Known { name: "llama-bpe", bos: Bos::Unprocessed, marks: &[], steps: LLAMA3 },
     Known { name: "minimax-m2", bos: Bos::Never, marks: &["]~b]", "[e~["], steps: O200K },
@@ -290,6 +300,7 @@ mod tests {
             (LLAMA3, &["[gMASK]", "[sMASK]", "<sop>"], "glm4"),
             (QWEN_STEPS, &["<|im_end|>"], QWEN),
             (QWEN_STEPS, &["<｜begin▁of▁sentence｜>"], R1_QWEN),
+            (QWEN35_STEPS, &["<|im_end|>"], QWEN35),
             (O200K, &["<|return|>"], "gpt-4o"),
             (O200K, &["]~b]", "[e~["], "minimax-m2"),
             (KIMI_STEPS, &["[BOS]"], KIMI),

@@ -88,7 +88,7 @@ fn own(config: &Config, [layers, mtp]: [u32; 2]) -> Result<Vec<bool>> {
 fn of(layer: &Layer) -> Option<&Indexer> {
     match &layer.attention {
         Attention::Latent(latent) => latent.indexer.as_ref(),
-        Attention::Grouped(_) => None,
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use super::fields::{GENERAL, check};
 use super::grouped;
 use super::rope::{self, Scaling};
 use super::whole::{self, Names};
-use super::{Described, Family, StoredExperts, Without};
+use super::{Described, Family, Prediction, StoredExperts, Without};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::{Error, Result};
 use crate::gguf::Value;
@@ -30,6 +30,8 @@ pub const FAMILY: Family = Family {
     stored: Pairing::Neighbours,
     names: &[],
     experts: StoredExperts::Each,
+    prediction: Prediction::Behind,
+    less_one: false,
     describe,
     write,
     read,
@@ -116,19 +118,28 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         context: config.count("max_position_embeddings", u32::MAX)?,
         eps: config.positive("rms_norm_eps")?,
         ffn_width: width,
-        rope: Rope { columns, theta, pairing: Pairing::Neighbours, yarn, linear: None, divided: false },
+        rope: Rope {
+            columns,
+            theta,
+            pairing: Pairing::Neighbours,
+            yarn,
+            linear: None,
+            divided: false,
+            sections: None,
+        },
         ffn_norm: FFN_NORM,
         tied: config.find("tie_word_embeddings")?.unwrap_or(false),
         layers: (0..layers).map(layer).collect(),
         mtp: (layers..layers + kept).map(layer).collect(),
         bos: None,
         experts: Some(Experts { router: Router { bias: false, ..experts.router }, ..experts.clone() }),
+        streams: None,
     };
     warnings.extend(doubts(checkpoint, class, &model, numbers.mtp));
     let reason = "chooses the tokens that attention sees in longer texts; without it every token sees all";
     Ok(Described {
         left_out: layers + kept..layers + numbers.mtp,
-        without: without.then_some(Without { part: indexer::PART, reason }),
+        without: Vec::from_iter(without.then_some(Without { part: indexer::PART, layers: None, reason })),
         begins: class.architecture == V32.architectures[0],
         ..Described::of(model, warnings)
     })
@@ -250,7 +261,7 @@ fn experts(config: &Config, class: &Class) -> Result<Experts> {
         bias: method == "noaux_tc",
     };
     let shared = Some(Shared { count: shared, width: width * shared, gated: false });
-    Ok(Experts { count, width, router, shared, form: Form::default() })
+    Ok(Experts { count, width, router, shared, form: Form::default(), by_id: None })
 }
 
 /// One latent head, shared by all, is what llama.cpp's cache holds; sizes of the real heads have keys of their own.
