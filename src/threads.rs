@@ -2,6 +2,7 @@
 
 use std::thread::available_parallelism;
 
+use dense_kernels::Dense;
 use rayon::ThreadPoolBuilder;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
@@ -86,4 +87,43 @@ pub fn each_rows(
     }
     let bands = values.par_chunks_mut(rows * columns).enumerate();
     each(name, bands, |(band, values)| work(band * rows, values));
+}
+
+/// A function of the values of two matrices of one size, in the place of the first, on all threads of the pool.
+pub fn combine(name: &'static str, x: &mut Dense, y: &Dense, value: impl Fn(f32, f32) -> f32 + Send + Sync) {
+    let columns = x.columns();
+    each_rows(name, x.values_mut(), columns, |first, x| {
+        let y = &y.values()[first * columns..];
+        x.iter_mut().zip(y).for_each(|(x, y)| *x = value(*x, *y));
+    });
+}
+
+/// Things in their order, by those that may be worked on at the same time: as many as need at most `memory` bytes together.
+pub fn groups<T>(things: impl IntoIterator<Item = T>, memory: u64, bytes: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
+    let (mut groups, mut room): (Vec<Vec<T>>, u64) = (Vec::new(), 0);
+    for thing in things {
+        let bytes = bytes(&thing);
+        match groups.last_mut().filter(|_| bytes <= room) {
+            Some(group) => {
+                group.push(thing);
+                room -= bytes;
+            }
+            None => {
+                groups.push(vec![thing]);
+                room = memory.saturating_sub(bytes);
+            }
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_as_large_as_memory_allows_and_never_empty() {
+        assert_eq!(groups([4, 3, 2, 9, 1, 1], 7, |bytes| *bytes), [vec![4, 3], vec![2], vec![9], vec![1, 1]]);
+        assert!(groups([], 7, |bytes: &u64| *bytes).is_empty());
+    }
 }

@@ -51,6 +51,8 @@ fn a_trace_is_one_tree_of_tasks() {
     // Two layers and more of attention on 512 tokens are more than this.
     let operations: u64 = events.iter().map(|event| number(event, "operations")).sum();
     assert!(operations > 512 * 2 * 1_000_000, "{operations}");
+    let read: u64 = events.iter().map(|event| number(event, "bytes")).sum();
+    assert!(read > 10_000_000, "bytes of the weights: {read}");
 }
 
 /// With a card as without: auto takes one if there is one, and says so or why not.

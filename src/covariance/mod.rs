@@ -11,4 +11,4 @@ mod watcher;
 
 pub use encode::encode;
 pub use metric::{Covariance, Metric, energies, metrics};
-pub use watcher::{Known, Taker, Watcher, fitting};
+pub use watcher::{Known, Taker, Watcher};

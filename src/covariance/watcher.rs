@@ -50,16 +50,6 @@ struct Seen {
     covariance: Mutex<Covariance>,
 }
 
-/// How many of the things that need so many bytes, from the first on and at least one, have room in `memory` together.
-pub fn fitting(bytes: impl Iterator<Item = u64>, memory: u64) -> usize {
-    let mut sum = 0;
-    let fits = |bytes: &u64| {
-        sum += bytes;
-        sum <= memory
-    };
-    bytes.take_while(fits).count().max(1)
-}
-
 /// Collects covariances, factors them and hands them to a taker: those of an expert as soon as it has been shown all of
 /// its inputs, the others at the end, as many at once as memory has room for.
 pub struct Watcher<'a, T> {
@@ -110,14 +100,9 @@ impl<'a, T: Taker> Watcher<'a, T> {
     /// # Errors
     /// If inputs are not finite, and those of the taker.
     pub fn finish(self) -> Result<()> {
-        let mut rest = std::mem::take(&mut *self.list());
-        while !rest.is_empty() {
-            let bytes = rest.iter().map(|seen| working_bytes(self.model[seen.tensors[0]].columns() as usize));
-            let later = rest.split_off(fitting(bytes, self.memory));
-            self.hand_all(rest)?;
-            rest = later;
-        }
-        Ok(())
+        let rest = std::mem::take(&mut *self.list());
+        let bytes = |seen: &Arc<Seen>| working_bytes(self.model[seen.tensors[0]].columns() as usize);
+        threads::groups(rest, self.memory, bytes).into_iter().try_for_each(|seen| self.hand_all(seen))
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<Arc<Seen>>> {

@@ -102,6 +102,7 @@ impl<'a> Ledger<'a> {
         let (file, offset) = plan.place(tensor);
         let offset = offset + (slice as u64 * planned.rows() + band.start) * row_bytes as u64;
         self.outputs[file - self.job.files().start].write_at(offset, blocks)?;
+        work_trace::count(0, blocks.len() as u64);
 
         let compare = |unit: &Unit| {
             let rows = (unit.rows.start - band.start) as usize..(unit.rows.end - band.start) as usize;

@@ -8,7 +8,7 @@ use rayon::iter::IndexedParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::ledger::Ledger;
-use crate::covariance::{Known, Metric, Taker, Watcher, encode, fitting};
+use crate::covariance::{Known, Metric, Taker, Watcher, encode};
 use crate::error::Result;
 use crate::model::{TensorPlan, Weights};
 use crate::recipe::{Importances, Plan};
@@ -25,7 +25,7 @@ pub struct Press<'a> {
     pub importances: &'a Importances<'a>,
     /// The weights that are quantized.
     pub original: Weights<'a>,
-    /// Bytes of weights that may be worked on at the same time.
+    /// Bytes of weights, or of covariances, that may be worked on at the same time.
     pub memory: u64,
 }
 
@@ -40,11 +40,11 @@ struct Band<'a> {
 
 impl<'a> Press<'a> {
     /// A watcher that quantizes into `ledger` every slice whose inputs it has collected.
-    pub fn watcher<'b, 'c>(&'b self, ledger: &'b Ledger<'c>, memory: u64) -> Watcher<'b, Pressing<'b, 'c>>
+    pub fn watcher<'b, 'c>(&'b self, ledger: &'b Ledger<'c>) -> Watcher<'b, Pressing<'b, 'c>>
     where
         'a: 'b,
     {
-        Watcher::new(&self.plan.model.tensors, Pressing { press: self, ledger }, memory)
+        Watcher::new(&self.plan.model.tensors, Pressing { press: self, ledger }, self.memory)
     }
 
     /// Quantizes with feedback those of the slices that are not written yet.
@@ -99,16 +99,13 @@ impl<'a> Press<'a> {
 
     /// Works on bands, as many at the same time as memory has room for.
     fn each(&self, bands: &[Band], work: impl Fn(&Band) -> Result<()> + Send + Sync) -> Result<()> {
-        let bytes = |band: &Band| {
+        let bytes = |band: &&Band| {
             // The weights, and their blocks.
             let columns = self.plan.model.tensors[band.tensor].columns();
             (band.rows.end - band.rows.start) * columns * 5
         };
-        let mut rest = bands;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(fitting(rest.iter().map(bytes), self.memory));
-            threads::try_map("quantize", now, &work)?;
-            rest = later;
+        for together in threads::groups(bands, self.memory, bytes) {
+            threads::try_map("quantize", together, &work)?;
         }
         Ok(())
     }

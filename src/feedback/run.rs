@@ -105,7 +105,7 @@ impl Feedback<'_> {
             for half in Half::ALL {
                 let of_half = |tensor: &TensorPlan| of_layer(tensor, layer) && tensor.part.half == Some(half);
                 if ledger.any_open(of_half) {
-                    let watcher = press.watcher(ledger, self.memory);
+                    let watcher = press.watcher(ledger);
                     pass.half(half, &press.original, layer, &watcher, false)?;
                     work_trace::step("covariances");
                     watcher.finish()?;
@@ -120,7 +120,7 @@ impl Feedback<'_> {
         }
         let is_head = |tensor: &TensorPlan| tensor.role == Role::Output && tensor.layer.is_none();
         if ledger.any_open(is_head) {
-            let watcher = press.watcher(ledger, self.memory);
+            let watcher = press.watcher(ledger);
             Head::observe(&press.original, &mut pass, &watcher)?;
             watcher.finish()?;
         }

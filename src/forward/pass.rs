@@ -10,7 +10,7 @@ use super::states::States;
 use crate::error::Result;
 use crate::model::layer::{Chunks, Ffn, Form, Observer, OpenGated, Show, Turns, normalise};
 use crate::model::{Description, EMBEDDING, Half, ROPE_DIVISORS, Weights};
-use crate::threads::{both, each_rows};
+use crate::threads::{both, combine};
 
 /// Tokens that go through a block together, rounded to whole chunks. Fixed, so that no result depends on the machine.
 const BATCH: usize = 2048;
@@ -159,7 +159,7 @@ impl Pass {
         for batch in self.batches() {
             let mut states = self.states.read(batch.clone())?;
             if let Some(sum) = compute(batch.start, &states)? {
-                add(&mut states, &sum);
+                combine("add", &mut states, &sum, |state, sum| state + sum);
                 self.states.write(batch.start, states.values())?;
             }
         }
@@ -172,12 +172,4 @@ impl Pass {
         let tokens = self.states.rows();
         (0..tokens).step_by(step).map(|start| start..tokens.min(start + step)).collect()
     }
-}
-
-fn add(states: &mut Dense, sum: &Dense) {
-    let columns = states.columns();
-    each_rows("add", states.values_mut(), columns, |first, states| {
-        let sum = &sum.values()[first * columns..];
-        states.iter_mut().zip(sum).for_each(|(state, sum)| *state += sum);
-    });
 }

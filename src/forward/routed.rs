@@ -88,27 +88,14 @@ impl Routed {
     fn groups(&self, sizes: [usize; 2], show: Show<'_>, memory: u64) -> Vec<Vec<usize>> {
         let [matrices, of_token] = OpenGated::bytes(sizes);
         let of_observer = show.observer.bytes_of_expert(sizes);
-        let mut groups: Vec<Vec<usize>> = Vec::new();
-        let mut room = 0;
-        for (expert, chosen) in self.chosen.iter().enumerate() {
-            let tokens = chosen.len().max(self.least);
-            if tokens == 0 {
-                continue;
-            }
+        let tokens = |expert: usize| self.chosen[expert].len().max(self.least);
+        let bytes = |&expert: &usize| {
+            let tokens = tokens(expert);
             let outputs = if show.outputs { tokens * sizes[0] * 4 } else { 0 };
-            let bytes = matrices + of_observer + tokens.min(BATCH) as u64 * of_token + outputs as u64;
-            match groups.last_mut().filter(|_| bytes <= room) {
-                Some(group) => {
-                    group.push(expert);
-                    room -= bytes;
-                }
-                None => {
-                    groups.push(vec![expert]);
-                    room = memory.saturating_sub(bytes);
-                }
-            }
-        }
-        groups
+            matrices + of_observer + tokens.min(BATCH) as u64 * of_token + outputs as u64
+        };
+        let seeing = (0..self.chosen.len()).filter(|&expert| tokens(expert) > 0);
+        threads::groups(seeing, memory, bytes)
     }
 
     /// Sends its tokens through an expert; what it adds to their states, if that is wanted.

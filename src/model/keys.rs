@@ -286,15 +286,7 @@ impl Reader<'_> {
             None => (None, None),
         };
         let divided = (self.shape)(ROPE_DIVISORS).is_some();
-        Ok(Rope {
-            columns,
-            theta: self.number("rope.freq_base")?,
-            pairing,
-            yarn,
-            linear,
-            divided,
-            sections: None,
-        })
+        Ok(Rope { yarn, linear, divided, ..Rope::new(columns, self.number("rope.freq_base")?, pairing) })
     }
 
     /// Makes sure that experts are chosen as `only` says, which is also what a missing key means if it is `usual`.

@@ -214,6 +214,7 @@ impl Slice {
         out: &mut [f32],
     ) -> Result<()> {
         matrix.load(self.stored_rows(&rows), &mut buffers.raw)?;
+        work_trace::count(0, buffers.raw.len() as u64);
         self.decode(matrix, rows, &buffers.raw, values, &mut buffers.stored, out)
     }
 
@@ -238,6 +239,7 @@ impl Slice {
         if self.transposed {
             let Buffers { raw, stored } = buffers;
             matrix.load(self.rows.clone(), raw)?;
+            work_trace::count(0, raw.len() as u64);
             self.decode_all(matrix, raw, values, stored)?;
             each.for_each(|(&row, out)| self.turn(row..row + 1, stored, out));
             return Ok(raw.len() as u64);

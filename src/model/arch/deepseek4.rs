@@ -171,15 +171,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         }
     };
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope = Rope {
-        columns,
-        theta,
-        pairing: Pairing::Neighbours,
-        yarn,
-        linear: None,
-        divided: false,
-        sections: None,
-    };
+    let rope = Rope { yarn, ..Rope::new(columns, theta, Pairing::Neighbours) };
     let streams = Streams {
         count: config.count("hc_mult", 64)?,
         rounds: config.count("hc_sinkhorn_iters", u32::MAX)?,

@@ -63,8 +63,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(8), width: None, eps: 1e-5 })?;
     let columns = rotated(config, sizes.width, 0.5)?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope =
-        Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false, sections: None };
+    let rope = Rope { yarn, ..Rope::new(columns, theta, Pairing::Halves) };
     let flag = |field: &str| Ok::<_, Error>(config.find::<bool>(field)?.unwrap_or(false));
     let attention = Grouped {
         biases: flag("attention_bias")?,

@@ -90,15 +90,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
             unused_factor: None,
         });
     }
-    let rope = Rope {
-        columns: sizes.width,
-        theta,
-        pairing: Pairing::Halves,
-        yarn,
-        linear: None,
-        divided: false,
-        sections: None,
-    };
+    let rope = Rope { yarn, ..Rope::new(sizes.width, theta, Pairing::Halves) };
     let count = config.find_count("num_local_experts", MAX_EXPERTS)?.unwrap_or(128);
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(4);
     let experts = experts([count, used, sizes.ffn_width], 1.0);

@@ -154,15 +154,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
         _ => Vec::new(),
     };
     let divided = !rope_divisors.is_empty();
-    let rope = Rope {
-        columns: sizes.width,
-        theta,
-        pairing: Pairing::Neighbours,
-        yarn,
-        linear,
-        divided,
-        sections: None,
-    };
+    let rope = Rope { yarn, linear, divided, ..Rope::new(sizes.width, theta, Pairing::Neighbours) };
     let flag = |field: &str| Ok::<_, Error>(config.find::<bool>(field)?.unwrap_or(false));
     let biases = flag("attention_bias")?;
     let attention = Grouped { biases, output_bias: biases, temperature, ..sizes.attention() };

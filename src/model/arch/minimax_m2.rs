@@ -75,8 +75,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(8), width: Some(128), eps: 1e-6 })?;
     let columns = rotated(config, sizes.width, 1.0)?;
     let (theta, yarn) = rope::read_or(config, 5e6)?;
-    let rope =
-        Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false, sections: None };
+    let rope = Rope { yarn, ..Rope::new(columns, theta, Pairing::Halves) };
     let count = config.find_count("num_local_experts", MAX_EXPERTS)?.unwrap_or(256);
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(8);
     let experts = experts([count, used, sizes.ffn_width], 1.0);

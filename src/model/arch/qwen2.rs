@@ -37,15 +37,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     full_attention(config)?;
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(32), width: None, eps: 1e-6 })?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope = Rope {
-        columns: sizes.width,
-        theta,
-        pairing: Pairing::Halves,
-        yarn,
-        linear: None,
-        divided: false,
-        sections: None,
-    };
+    let rope = Rope { yarn, ..Rope::new(sizes.width, theta, Pairing::Halves) };
     let attention = Grouped { biases: true, ..sizes.attention() };
     let model = sizes.model(FAMILY.arch, rope, |_| Layer {
         attention: Attention::Grouped(attention.clone()),

@@ -103,8 +103,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     let columns = rotated(config, sizes.width, 0.25)?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
     let sections = Some(sections(config)?);
-    let rope =
-        Rope { columns, theta, pairing: Pairing::Halves, yarn, linear: None, divided: false, sections };
+    let rope = Rope { yarn, sections, ..Rope::new(columns, theta, Pairing::Halves) };
     let attends = kinds(config, sizes.layers)?;
     let kept = predicting(checkpoint, options)?;
     let delta = delta(config)?;

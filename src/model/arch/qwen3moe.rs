@@ -57,15 +57,7 @@ fn describe(checkpoint: &Checkpoint, options: &Options) -> Result<Described> {
     }
     let sizes = Sizes::read(config, &Defaults { kv_heads: Some(4), width: None, eps: 1e-6 })?;
     let (theta, yarn) = rope::read_or(config, 10000.0)?;
-    let rope = Rope {
-        columns: sizes.width,
-        theta,
-        pairing: Pairing::Halves,
-        yarn,
-        linear: None,
-        divided: false,
-        sections: None,
-    };
+    let rope = Rope { yarn, ..Rope::new(sizes.width, theta, Pairing::Halves) };
     let count = grouped::expert_count(config, 128)?;
     let used = config.find_count("num_experts_per_tok", count)?.unwrap_or(8);
     let width = config.find_count("moe_intermediate_size", MAX_WIDTH)?.unwrap_or(768);

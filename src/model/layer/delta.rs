@@ -12,14 +12,14 @@ use dense_kernels::{Dense, View};
 
 use super::exp::exp;
 use super::norm::{normalise, sigmoid, softplus};
-use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Show, apply};
+use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Show, apply, by_heads};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
 use crate::model::spec::{Source, Spec};
 use crate::model::tensor::Role;
 use crate::store::{Derivation, Order, Pick};
-use crate::threads::{self, both, each_rows};
+use crate::threads::{both, combine};
 
 const MIXED: &str = "attn_qkv.weight";
 const GATE: &str = "attn_gate.weight";
@@ -182,28 +182,12 @@ impl OpenDelta<'_> {
             [&self.mixed, &self.gate, &self.decays, &self.shares].map(|matrix| apply(matrix, states));
         let (tokens, width) = (states.rows(), self.sizes.width as usize);
         let heads = self.sizes.value_heads as usize;
-        let of_all: Vec<[usize; 2]> = (0..tokens)
-            .step_by(text.length)
-            .flat_map(|start| (0..heads).map(move |head| [start, head]))
-            .collect();
-        let of_heads = threads::map("heads", &of_all, |&[start, head]| {
-            let rows = start..tokens.min(start + text.length);
+        let mut outputs = by_heads(tokens, text, [heads, width], |head, rows| {
             let [mixed, decays, shares] =
                 [&mixed, &decays, &shares].map(|of| of.view().some_rows(rows.clone()));
             self.head(head, mixed, decays, shares)
         });
-        let mut outputs = Dense::zeros(tokens, heads * width);
-        each_rows("values", outputs.values_mut(), heads * width, |first, rows| {
-            for (token, row) in (first..).zip(rows.chunks_exact_mut(heads * width)) {
-                let of_chunk = &of_heads[token / text.length * heads..][..heads];
-                for (head, values) in of_chunk.iter().zip(row.chunks_exact_mut(width)) {
-                    values.copy_from_slice(head.row(token % text.length));
-                }
-                for (x, gate) in row.iter_mut().zip(gate.row(token)) {
-                    *x *= gate * sigmoid(*gate);
-                }
-            }
-        });
+        combine("gate", &mut outputs, &gate, |x, gate| x * (gate * sigmoid(gate)));
         outputs
     }
 
@@ -348,15 +332,7 @@ mod tests {
 
     #[test]
     fn it_is_what_the_formulas_say() {
-        let rope = Rope {
-            columns: 2,
-            theta: 10.0,
-            pairing: Pairing::Halves,
-            yarn: None,
-            linear: None,
-            divided: false,
-            sections: None,
-        };
+        let rope = Rope::new(2, 10.0, Pairing::Halves);
         for (key_heads, value_heads, kernel) in [(2, 2, 4), (2, 6, 3), (1, 2, 1)] {
             let delta = Delta { key_heads, value_heads, width: 4, kernel };
             let attention = Attention::Delta(delta.clone());

@@ -257,15 +257,7 @@ mod tests {
             temperature: None,
         };
         let attention = Attention::Grouped(grouped);
-        let rope = Rope {
-            columns: 2,
-            theta: 10.0,
-            pairing: Pairing::Halves,
-            yarn: None,
-            linear: None,
-            divided: false,
-            sections: None,
-        };
+        let rope = Rope::new(2, 10.0, Pairing::Halves);
         let model = model(rope, Layer { attention, ffn: Ffn::Experts(gated.clone()) });
         let (store, tensors) = tensors(&Ffn::Experts(gated.clone()).specs(model.hidden), 5);
         let weights = Weights::new(&store, tensors);

@@ -10,13 +10,13 @@
 use dense_kernels::{Accum, Dense, View, one_thread};
 
 use super::norm::{normalise, sigmoid, softmax};
-use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Show, apply, biased};
+use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Show, apply, biased, by_heads};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
 use crate::model::spec::Spec;
 use crate::model::tensor::Role;
-use crate::threads::{self, both, each_rows};
+use crate::threads::{both, combine, each_rows};
 
 /// Queries whose scores are computed together; keys after the last of them are left out.
 const QUERIES: usize = 128;
@@ -260,28 +260,14 @@ impl OpenGrouped<'_> {
             both("queries", queries, || both("keys and values", keys, values));
         let (tokens, heads) = (states.rows(), self.sizes.heads as usize);
         let width = self.sizes.width as usize;
-        let of_all: Vec<[usize; 2]> = (0..tokens)
-            .step_by(text.length)
-            .flat_map(|start| (0..heads).map(move |head| [start, head]))
-            .collect();
-        let outputs = threads::map("heads", &of_all, |&[start, head]| {
-            let rows = start..tokens.min(start + text.length);
+        let mut mixed = by_heads(tokens, text, [heads, width], |head, rows| {
             let [queries, keys, values] =
                 [&queries, &keys, &values].map(|rows_of| rows_of.view().some_rows(rows.clone()));
             self.head(head, queries, keys, values)
         });
-        let mut mixed = Dense::zeros(tokens, heads * width);
-        each_rows("values", mixed.values_mut(), heads * width, |first, rows| {
-            for (token, row) in (first..).zip(rows.chunks_exact_mut(heads * width)) {
-                let of_chunk = &outputs[token / text.length * heads..][..heads];
-                for (head, values) in of_chunk.iter().zip(row.chunks_exact_mut(width)) {
-                    values.copy_from_slice(head.row(token % text.length));
-                }
-                if let Some(gates) = &gates {
-                    row.iter_mut().zip(gates.row(token)).for_each(|(x, gate)| *x *= sigmoid(*gate));
-                }
-            }
-        });
+        if let Some(gates) = &gates {
+            combine("gate", &mut mixed, gates, |x, gate| x * sigmoid(gate));
+        }
         mixed
     }
 
@@ -467,15 +453,7 @@ mod tests {
             sinks: true,
             ..group.clone()
         };
-        let halves = |columns| Rope {
-            columns,
-            theta: 100.0,
-            pairing: Pairing::Halves,
-            yarn: None,
-            linear: None,
-            divided: false,
-            sections: None,
-        };
+        let halves = |columns| Rope::new(columns, 100.0, Pairing::Halves);
         let neighbours = Rope { pairing: Pairing::Neighbours, ..halves(6) };
         for (grouped, rope) in [
             (PLAIN, neighbours),

@@ -4,7 +4,7 @@
 use dense_kernels::{Accum, Dense, View, one_thread};
 
 use super::norm::{normalise, softmax};
-use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, Rope, Show, Turns, apply};
+use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Observer, Rope, Show, Turns, apply, beside};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
@@ -300,16 +300,7 @@ impl OpenLatent {
         let of_head =
             |head: usize| self.values_of_head(head, queries.view(), [&latents, &keys], text, observer);
         let heads: Vec<Vec<Dense>> = threads::try_map("heads", 0..sizes.heads, of_head)?;
-        let (tokens, width) = (states.rows(), sizes.value);
-        let mut values = Dense::zeros(tokens, sizes.heads * width);
-        each_rows("values", values.values_mut(), sizes.heads * width, |first, rows| {
-            for (token, row) in (first..).zip(rows.chunks_exact_mut(sizes.heads * width)) {
-                for (chunks, values) in heads.iter().zip(row.chunks_exact_mut(width)) {
-                    values.copy_from_slice(chunks[token / text.length].row(token % text.length));
-                }
-            }
-        });
-        Ok(values)
+        Ok(beside(states.rows(), text, [sizes.heads, sizes.value], |chunk, head| &heads[head][chunk]))
     }
 
     /// The values of a head, chunk after chunk of the text.

@@ -24,6 +24,8 @@ mod observer;
 mod rope;
 mod router;
 
+use std::ops::Range;
+
 use dense_kernels::{Accum, Dense, View, product};
 
 pub use compressed::{Compressed, Streams};
@@ -43,7 +45,7 @@ use super::part::Half;
 use super::spec::Spec;
 use super::tensor::Role;
 use crate::error::Result;
-use crate::threads::{both, each_rows};
+use crate::threads::{self, both, each_rows};
 
 /// Name of the gains of the norm before attention.
 const ATTENTION_NORM: &str = "attn_norm.weight";
@@ -266,6 +268,40 @@ pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
     let mut out = Dense::zeros(inputs.rows(), weights.rows());
     product(out.view_mut(), Accum::Replace, inputs, weights.view().transposed());
     out
+}
+
+/// What each of `heads` makes of the tokens of each chunk, `width` numbers a token: for each token those of all heads.
+fn by_heads(
+    tokens: usize,
+    text: &Chunks,
+    [heads, width]: [usize; 2],
+    head: impl Fn(usize, Range<usize>) -> Dense + Send + Sync,
+) -> Dense {
+    let of_all: Vec<[usize; 2]> = (0..tokens)
+        .step_by(text.length)
+        .flat_map(|start| (0..heads).map(move |head| [start, head]))
+        .collect();
+    let outputs =
+        threads::map("heads", &of_all, |&[start, of]| head(of, start..tokens.min(start + text.length)));
+    beside(tokens, text, [heads, width], |chunk, head| &outputs[chunk * heads + head])
+}
+
+/// The outputs of heads, a matrix for each chunk and head, beside one another.
+fn beside<'a>(
+    tokens: usize,
+    text: &Chunks,
+    [heads, width]: [usize; 2],
+    output: impl Fn(usize, usize) -> &'a Dense + Send + Sync,
+) -> Dense {
+    let mut all = Dense::zeros(tokens, heads * width);
+    each_rows("values", all.values_mut(), heads * width, |first, rows| {
+        for (token, row) in (first..).zip(rows.chunks_exact_mut(heads * width)) {
+            for (head, values) in row.chunks_exact_mut(width).enumerate() {
+                values.copy_from_slice(output(token / text.length, head).row(token % text.length));
+            }
+        }
+    });
+    all
 }
 
 /// Rows with a bias added to each, if there is one.

@@ -3,7 +3,7 @@
 use dense_kernels::Dense;
 
 use super::exp::exp;
-use crate::threads::each_rows;
+use crate::threads::{combine, each_rows};
 
 /// Divides each row by its root mean square and multiplies it by the gains.
 ///
@@ -35,25 +35,16 @@ pub fn softplus(x: f32) -> f32 {
 
 /// silu(gate) times up, in place of the gate.
 pub fn gate(gate: &mut Dense, up: &Dense) {
-    with(gate, up, |gate, up| gate / (1.0 + exp(-gate)) * up);
+    combine("gate", gate, up, |gate, up| gate / (1.0 + exp(-gate)) * up);
 }
 
 /// gpt-oss's gate, in place of the gate: both are clamped, the gate from above only.
 pub fn gate_clamped(gate: &mut Dense, up: &Dense) {
     const LIMIT: f32 = 7.0;
     const ALPHA: f32 = 1.702;
-    with(gate, up, |gate, up| {
+    combine("gate", gate, up, |gate, up| {
         let (x, up) = (gate.min(LIMIT), up.clamp(-LIMIT, LIMIT));
         x / (1.0 + exp(-ALPHA * x)) * (up + 1.0)
-    });
-}
-
-/// A function of the values of two matrices of one size, in the place of the first.
-fn with(x: &mut Dense, y: &Dense, value: impl Fn(f32, f32) -> f32 + Send + Sync) {
-    let columns = x.columns();
-    each_rows("gate", x.values_mut(), columns, |first, x| {
-        let y = &y.values()[first * columns..];
-        x.iter_mut().zip(y).for_each(|(x, y)| *x = value(*x, *y));
     });
 }
 

@@ -54,6 +54,11 @@ const BETA_FAST: f32 = 32.0;
 const BETA_SLOW: f32 = 1.0;
 
 impl Rope {
+    /// With nothing stretched or divided, and one place for a token.
+    pub fn new(columns: u32, theta: f32, pairing: Pairing) -> Self {
+        Self { columns, theta, pairing, yarn: None, linear: None, divided: false, sections: None }
+    }
+
     /// With all defaults spelled out.
     #[must_use]
     pub fn explicit(&self) -> Self {
@@ -188,15 +193,7 @@ mod tests {
 
     #[test]
     fn a_rotation_keeps_lengths_and_turns_by_the_position() {
-        let rope = Rope {
-            columns: 4,
-            theta: 10000.0,
-            pairing: Pairing::Neighbours,
-            yarn: None,
-            linear: None,
-            divided: false,
-            sections: None,
-        };
+        let rope = Rope::new(4, 10000.0, Pairing::Neighbours);
         let turns = Turns::new(8, &rope, 1.0, &[]);
         let mut row = [1.0, 0.0, 0.0, 2.0];
         turns.rotate(3, &mut row);
@@ -206,15 +203,7 @@ mod tests {
 
     #[test]
     fn halves_are_rotated_as_neighbours_are_and_the_rest_stays() {
-        let rope = Rope {
-            columns: 4,
-            theta: 10000.0,
-            pairing: Pairing::Halves,
-            yarn: None,
-            linear: None,
-            divided: false,
-            sections: None,
-        };
+        let rope = Rope::new(4, 10000.0, Pairing::Halves);
         let mut halves = [1.0, 2.0, 3.0, 4.0, 5.0];
         Turns::new(8, &rope, 2.0, &[]).rotate(3, &mut halves);
         let mut neighbours = [1.0, 3.0, 2.0, 4.0];
