@@ -27,13 +27,28 @@ impl Identity {
     /// The differences between the unfinished work of this identity and the work that is wanted, as a message; None
     /// if there are none.
     pub fn differences(&self, wanted: &Self) -> Option<String> {
+        self.differing(wanted).map(|differing| format!("the unfinished file is of other work: {differing}"))
+    }
+
+    /// The parts that differ, each with what it was and what is wanted now.
+    pub fn differing(&self, wanted: &Self) -> Option<String> {
         let differ = wanted.0.iter().filter_map(|(name, now)| {
             let before = self.0.iter().find(|(other, _)| other == name).map_or("none", |(_, before)| before);
             (before != now).then(|| format!("{name} was {before}, now {now}"))
         });
         let differ: Vec<String> = differ.collect();
-        (!differ.is_empty()).then(|| format!("the unfinished file is of other work: {}", differ.join("; ")))
+        (!differ.is_empty()).then(|| differ.join("; "))
     }
+}
+
+/// This program, as identities and manifests name it.
+pub const TOOL: &str = concat!("quantpress ", env!("CARGO_PKG_VERSION"));
+
+/// The ids of a text, as an identity has them.
+pub fn of_tokens(tokens: &[u32]) -> String {
+    let mut digest = Sha256::new();
+    tokens.iter().for_each(|token| digest.update(token.to_le_bytes()));
+    format!("{} of digest {}", tokens.len(), hex(&digest.finalize().into()))
 }
 
 /// A digest in hexadecimal.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::support::checkpoint::Copy;
 use crate::support::interrupted::{beside, killed_at};
 use crate::support::python::llama;
-use crate::support::{assert_golden, fixture, quantize_fixture, quantpress, succeed, text};
+use crate::support::{assert_golden, fail, fixture, quantize_fixture, quantpress, succeed, text};
 
 /// Calibrates on the fixture's text.
 fn calibrate(output: &Path, extra: &[&str]) -> Value {
@@ -118,6 +118,39 @@ fn importances_equal_llama_imatrixs() {
         }
     }
     eprintln!("the worst matrix differs by {worst:.5}; {alike} of {matrices} counts are equal");
+}
+
+#[test]
+fn hidden_states_are_kept_whenever_they_are_asked_for() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+    let names = ["at-once", "killed", "later"];
+    let outputs = names.map(|name| folder.path().join(format!("{name}.gguf")));
+    let folders = names.map(|name| folder.path().join(name));
+    let run = |which: usize| {
+        let arguments = ["calibrate", text(&checkpoint), "-o", text(&outputs[which]), "--text", text(&words)];
+        [&arguments[..], &["--context", "256", "--chunks", "2", "--quiet"]].concat()
+    };
+    let kept =
+        |which: usize| [&run(which)[..], &["--at", "1,3,5", "--states", text(&folders[which])]].concat();
+    succeed(&kept(0));
+    // Killed behind the second layer, with the states of the first lost.
+    assert!(killed_at(&kept(1), "kept", 2));
+    fs::remove_dir_all(&folders[1]).expect("what it had kept");
+    succeed(&kept(1));
+    // Asked for when the importances are there already.
+    succeed(&run(2));
+    assert!(!folders[2].exists());
+    succeed(&kept(2));
+    for layer in [1, 3, 5] {
+        let [at_once, killed, later] =
+            folders.each_ref().map(|f| fs::read(f.join(format!("hidden-{layer}.f32"))).expect("kept"));
+        assert_eq!(at_once.len(), 512 * 256 * 4);
+        assert!(at_once == killed && at_once == later, "layer {layer}");
+    }
+    let beyond = [&run(0)[..], &["--at", "2,6", "--states", text(&folders[0])]].concat();
+    let stderr = fail(&beyond, 2);
+    assert!(stderr.contains("there is no layer 6"), "{stderr}");
 }
 
 #[test]

@@ -135,6 +135,54 @@ fn a_split_file_is_evaluated_as_the_whole_one_is() {
 }
 
 #[test]
+fn the_parts_of_a_text_are_joined_to_the_figures_of_the_whole() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = quantize_fixture(folder.path(), "a.gguf", &["--recipe", "q2_k"]);
+    let words = fixture("tiny-r1/evaluation.txt");
+    let few = ["--chunks", "5"];
+    let whole = evaluate(&file, &words, &few);
+    let (checkpoint, parts) =
+        (fixture("tiny-r1"), [1, 2, 3].map(|n| folder.path().join(format!("{n}.json"))));
+    let part = |number: usize, extra: &[&str]| {
+        let part = format!("{number}/3");
+        let arguments = ["evaluate", text(&checkpoint), text(&file), "--text", text(&words), "--quiet"];
+        let more = ["--context", "256", "--part", &part, "-o", text(&parts[number - 1])];
+        let all = [&arguments[..], &more, &few, extra].concat();
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let made = |number: usize, extra: &[&str]| {
+        succeed(&part(number, extra).iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    for number in [2, 3, 1] {
+        made(number, &["--threads", &number.to_string()]);
+    }
+    assert!(made(2, &[]).contains("already made of this"));
+    let paths = parts.each_ref().map(|path| text(path));
+    let joined = succeed(&["evaluate", "--json", "--join", paths[1], paths[0], paths[2]]);
+    let joined: Value = serde_json::from_str(&joined).expect("JSON");
+    for (key, value) in whole.as_object().expect("figures") {
+        if !["seconds", "peak_memory_bytes"].contains(&key.as_str()) {
+            assert_eq!(joined[key], *value, "{key}");
+        }
+    }
+    let table = succeed(&["evaluate", "--join", paths[0], paths[1], paths[2]]);
+    assert!(table.contains("tokens scored          640 in 5 chunks of 256"), "{table}");
+
+    let missing = fail(&["evaluate", "--join", paths[0], paths[2]], 2);
+    assert!(missing.contains("part 2 of 3 is missing"), "{missing}");
+    let manifest = format!("{}.json", file.display());
+    assert!(fail(&["evaluate", "--join", &manifest], 2).contains("is no part of an evaluation"));
+    // Something else under the name is not replaced.
+    fs::write(&parts[0], "notes").expect("written");
+    let arguments = part(1, &[]);
+    let taken = fail(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), 2);
+    assert!(taken.contains("is there already"), "{taken}");
+    let many = ["evaluate", text(&checkpoint), text(&file), "--text", text(&words), "--chunks", "2"];
+    let none = fail(&[&many[..], &["--part", "1/3", "-o", text(&folder.path().join("x.json"))]].concat(), 2);
+    assert!(none.contains("3 parts of a text of 2 chunks"), "{none}");
+}
+
+#[test]
 fn hidden_states_of_zeros_have_errors_that_a_report_shows() {
     let (copy, folder) = (Copy::new(), TempDir::new().expect("a temporary folder"));
     let embedding = "model.embed_tokens.weight";

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use quantpress::gguf::{Contents, Value as GgufValue};
 use serde_json::Value;
 use tempfile::TempDir;
 
 #[cfg(unix)]
 use crate::support::interrupted::killed_at;
-use crate::support::{assert_golden, fail, fixture, quantize_fixture, succeed, text};
+use crate::support::{assert_golden, fail, fixture, quantize_fixture, succeed, tensor_hashes, text};
 
 /// Mean KL divergence on text from another seed than the calibration's.
 fn divergence(file: &Path) -> f64 {
@@ -93,15 +94,150 @@ fn killed_at_any_moment_it_goes_on_to_the_same_bytes() {
     succeed(&["verify", text(&path), "--against", text(&checkpoint)]);
 }
 
+/// Three files that are each made by itself: of the fixture, with Q2_K and few tokens.
+struct Parts {
+    folder: TempDir,
+    /// The layers before which files begin.
+    starts: Vec<u64>,
+}
+
+impl Parts {
+    const TYPES: [&str; 6] = ["--recipe", "q2_k", "--override", "ffn_down_exps=iq1_s", "--chunks", "2"];
+
+    fn new() -> Self {
+        let checkpoint = fixture("tiny-r1");
+        let arguments =
+            ["plan", text(&checkpoint), "--recipe", "q2_k", "--feedback", "--split", "3", "--json"];
+        let plan: Value = serde_json::from_str(&succeed(&arguments)).expect("JSON");
+        let starts = plan["parts_begin_before"].as_array().expect("layers");
+        let starts = starts.iter().map(|layer| layer.as_u64().expect("a number")).collect();
+        Self { folder: TempDir::new().expect("a temporary folder"), starts }
+    }
+
+    fn states(&self) -> PathBuf {
+        self.folder.path().join("states")
+    }
+
+    /// The states before the first layers of all files, as `plan` says.
+    fn keep_states(&self) {
+        let at = self.starts.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+        let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+        let (imatrix, states) = (self.folder.path().join("imatrix.gguf"), self.states());
+        let arguments = ["calibrate", text(&checkpoint), "--text", text(&words), "-o", text(&imatrix)];
+        let kept = ["--context", "256", "--chunks", "2", "--states", text(&states), "--at", &at, "--quiet"];
+        succeed(&[&arguments[..], &kept].concat());
+    }
+
+    fn arguments(&self, name: &str, part: &str, extra: &[&str]) -> Vec<String> {
+        let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+        let output = self.folder.path().join(name);
+        let arguments = ["quantize", text(&checkpoint), "-o", text(&output), "--quiet", "--part", part];
+        let fed = ["--feedback", "--text", text(&words), "--context", "256"];
+        let all = [&arguments[..], &fed, &Self::TYPES, extra].concat();
+        all.into_iter().map(str::to_owned).collect()
+    }
+
+    fn make(&self, name: &str, part: &str, extra: &[&str]) {
+        let arguments = self.arguments(name, part, extra);
+        succeed(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    fn file(&self, name: &str, part: usize) -> PathBuf {
+        self.folder.path().join(format!("{name}-0000{part}-of-00003.gguf"))
+    }
+
+    fn bytes(&self, name: &str) -> [Vec<u8>; 3] {
+        [1, 2, 3].map(|part| fs::read(self.file(name, part)).expect("read"))
+    }
+}
+
 #[test]
-fn another_text_is_other_work_and_a_part_cannot_be_made_alone() {
-    let folder = TempDir::new().expect("a temporary folder");
-    let (checkpoint, output) = (fixture("tiny-r1"), folder.path().join("out.gguf"));
-    let words = fixture("tiny-r1/calibration.txt");
-    let arguments =
-        ["quantize", text(&checkpoint), "-o", text(&output), "--feedback", "--text", text(&words)];
-    let stderr = fail(&[&arguments[..], &["--chunks", "1", "--context", "256", "--part", "1/2"]].concat(), 2);
-    assert!(stderr.contains("--split"), "{stderr}");
+fn files_of_a_split_are_made_by_themselves_from_the_original_models_states() {
+    let parts = Parts::new();
+    assert_eq!(parts.starts, [1, 3, 5], "two files behind the first, and its head");
+    parts.keep_states();
+    let states = parts.states();
+    for part in ["3/3", "1/3", "2/3"] {
+        parts.make("kept.gguf", part, &["--states", text(&states)]);
+        // Without states it goes through the layers before, with the same result.
+        parts.make("gone.gguf", part, &["--threads", "1"]);
+    }
+    let made = parts.bytes("kept");
+    assert!(made == parts.bytes("gone"), "kept states or threads change the bytes");
+
+    let first = parts.file("kept", 1);
+    let contents = Contents::read(&first).expect("sound");
+    assert_eq!(contents.metadata.get("quantpress.feedback.parts"), Some(&GgufValue::U32(3)));
+    succeed(&["verify", text(&first), "--against", text(&fixture("tiny-r1"))]);
+
+    // The whole at once: the first layers are alike, what comes later has other inputs there.
+    let whole = [&Parts::TYPES[..], &["--split", "3"]].concat();
+    with_feedback(parts.folder.path(), "whole.gguf", &whole);
+    let [fed, whole] = ["kept", "whole"].map(|name| {
+        let files = [1, 2, 3].map(|part| parts.file(name, part));
+        (divergence(&files[0]), tensor_hashes(&files))
+    });
+    let same = |tensor: &str| fed.1[tensor] == whole.1[tensor];
+    assert!(same("blk.1.ffn_up_exps.weight") && !same("blk.4.ffn_up_exps.weight") && !same("output.weight"));
+    let plain = quantize_fixture(parts.folder.path(), "plain.gguf", &Parts::TYPES[..4]);
+    let plain = divergence(&plain);
+    let [fed, whole] = [fed.0, whole.0].map(|kl| kl / plain);
+    eprintln!("KL divergence beside that without feedback: {whole:.3} at once, {fed:.3} by parts");
+    assert!(fed < 0.8, "{fed}");
+
+    // A whole run is other work.
+    let output = parts.folder.path().join("kept.gguf");
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+    let arguments = ["quantize", text(&checkpoint), "-o", text(&output), "--split", "3", "--feedback"];
+    let more = ["--text", text(&words), "--context", "256"];
+    fail(&[&arguments[..], &more, &Parts::TYPES].concat(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_part_that_is_killed_goes_on_to_the_same_bytes() {
+    let parts = Parts::new();
+    for part in ["1/3", "2/3"] {
+        parts.make("a.gguf", part, &[]);
+        let arguments = parts.arguments("b.gguf", part, &["--sync-seconds", "0"]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        // On the way to its layers, in their midst, and behind them on the way to the head.
+        for (moment, count) in [("kept", 1), ("recorded", 5), ("kept", 1), ("kept", 1)] {
+            assert!(killed_at(&arguments, moment, count), "part {part}: {moment} {count} came too late");
+        }
+        succeed(&arguments);
+    }
+    for part in [1, 2] {
+        let [a, b] = ["a", "b"].map(|name| fs::read(parts.file(name, part)).expect("read"));
+        assert!(a == b, "part {part}");
+    }
+}
+
+#[test]
+fn states_of_something_else_or_damaged_are_refused() {
+    let parts = Parts::new();
+    parts.keep_states();
+    let states = parts.states();
+    let refused = |words: &Path| {
+        let (checkpoint, output) = (fixture("tiny-r1"), parts.folder.path().join("a.gguf"));
+        let arguments = ["quantize", text(&checkpoint), "-o", text(&output), "--part", "2/3", "--feedback"];
+        let more = ["--text", text(words), "--context", "256", "--states", text(&states)];
+        let stderr = fail(&[&arguments[..], &more, &Parts::TYPES].concat(), 2);
+        assert!(!parts.file("a", 2).exists());
+        stderr
+    };
+    let other = refused(&fixture("tiny-r1/evaluation.txt"));
+    assert!(other.contains("hidden-1.f32.json is of other states: the text's tokens was 512"), "{other}");
+    let kept = states.join("hidden-1.f32");
+    let mut bytes = fs::read(&kept).expect("read");
+    bytes[100] ^= 1;
+    fs::write(&kept, bytes).expect("written");
+    let damaged = refused(&fixture("tiny-r1/calibration.txt"));
+    assert!(damaged.contains("hidden-1.f32 is not as it was written"), "{damaged}");
+
+    let (checkpoint, output) = (fixture("tiny-r1"), parts.folder.path().join("b.gguf"));
+    let alone = ["quantize", text(&checkpoint), "-o", text(&output), "--states", text(&states)];
+    assert!(fail(&alone, 2).contains("--part"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::Found;
 use crate::checkpoint::Seen;
 use crate::disk;
 use crate::error::{Error, Result, Warning};
+use crate::identity::TOOL;
 use crate::whole;
 
 /// A larger manifest is none.
@@ -43,7 +44,7 @@ pub enum Made {
 impl Manifest {
     /// The manifest of a file that is about to get its name.
     pub fn new(work: &str, seen: Seen, sha256: String, found: Found) -> Self {
-        let tool = concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned();
+        let tool = TOOL.to_owned();
         Self { tool, work: work.to_owned(), seen, sha256, found }
     }
 

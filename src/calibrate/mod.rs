@@ -6,4 +6,4 @@ mod prober;
 mod run;
 
 pub use collector::{EXTRA_WEIGHT, LEAST_TOKENS};
-pub use run::{Calibration, Found, Probing, Step, Unreached, run};
+pub use run::{Calibration, Found, Keeping, Probing, Step, Unreached, run};

@@ -7,16 +7,15 @@ use std::sync::atomic::AtomicBool;
 
 use quant_kernels::Format;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::collector::Collector;
 use super::manifest::{self, Made, Manifest};
 use super::prober::{self, Prober};
 use crate::checkpoint::{Checkpoint, Seen};
 use crate::error::{Error, Result};
-use crate::forward::{Head, MANIFEST, Pass, Saved, Weights};
+use crate::forward::{Head, Ignore, MANIFEST, Milestones, Pass, Saved, Weights};
 use crate::gguf::{ManifestPlace, Output, beside};
-use crate::identity::{Identity, hex};
+use crate::identity::{Identity, TOOL, hex, of_tokens};
 use crate::log;
 use crate::model::{Description, Gated, Model, Slices, TensorPlan};
 use crate::moment;
@@ -50,6 +49,27 @@ pub struct Calibration<'a> {
     pub source: Identity,
     /// Whether the cost of types is measured besides.
     pub probing: Option<Probing<'a>>,
+    /// Whether hidden states are kept besides.
+    pub keeping: Option<Keeping<'a>>,
+}
+
+/// What `--states` keeps while a text is calibrated.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping<'a> {
+    /// Where.
+    pub milestones: &'a Milestones,
+    /// The layers before which states are kept, from 1 on; the number of layers stands for the head.
+    pub at: &'a [usize],
+}
+
+impl Keeping<'_> {
+    /// Keeps the states before this layer, if they are wanted.
+    fn pass(&self, layer: usize, pass: &mut Pass) -> Result<()> {
+        match self.at.contains(&layer) {
+            true => self.milestones.keep(layer, pass.states()),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What `--sensitivity` measures while a text is calibrated.
@@ -103,12 +123,40 @@ pub struct Found {
     pub unreached: Vec<Unreached>,
 }
 
-/// Measures the importances and writes them to `path`, unless an earlier run of the same work has.
+/// Measures the importances and writes them to `path`, unless an earlier run of the same work has; so with the hidden
+/// states that are wanted besides.
 ///
 /// # Errors
 /// If weights cannot be read, or the file not be written, or another file is there; if the user wants to stop. What was
 /// finished is taken up by the next run.
 pub fn run(
+    weights: &Weights,
+    model: &Description,
+    calibration: &Calibration,
+    path: &Path,
+    told: &dyn Fn(Step),
+) -> Result<Found> {
+    let Some(Keeping { milestones, at }) = calibration.keeping else {
+        return importances(weights, model, calibration, path, told);
+    };
+    // States of something else are found before the work.
+    at.iter().try_for_each(|&layer| milestones.has(layer).map(drop))?;
+    let found = importances(weights, model, calibration, path, told)?;
+    // Those of layers that an earlier run had finished.
+    let weights = weights.clone().until(calibration.stop);
+    let text = (calibration.tokens, calibration.context, calibration.memory);
+    let mut at = at.to_vec();
+    at.sort_unstable();
+    for layer in at {
+        if !milestones.has(layer)? {
+            let mut pass = Pass::before(layer, &weights, model, text, milestones, &Ignore)?;
+            milestones.keep(layer, pass.states())?;
+        }
+    }
+    Ok(found)
+}
+
+fn importances(
     weights: &Weights,
     model: &Description,
     calibration: &Calibration,
@@ -233,6 +281,7 @@ fn layers(
     let mut prober = Prober::new(calibration.probing.as_ref(), weights, memory);
     told(Step { layers: [earlier, layers], earlier });
     for layer in earlier..layers {
+        calibration.keeping.map_or(Ok(()), |keeping| keeping.pass(layer, &mut pass))?;
         prober.layer(&mut pass, layer, &collector)?;
         let mut files = vec![sums(layer)];
         if prober.keep(&folder.file(&probed(layer)))? {
@@ -243,6 +292,7 @@ fn layers(
         *finished = layer + 1;
         told(Step { layers: [layer + 1, layers], earlier });
     }
+    calibration.keeping.map_or(Ok(()), |keeping| keeping.pass(layers, &mut pass))?;
     prober.watch(&collector, |observer| Head::observe(weights, &mut pass, observer))?;
     prober.keep(&folder.file(&probed(layers)))?;
     keep(&mut collector, &folder.file(&sums(layers)), &origin)?;
@@ -356,8 +406,6 @@ impl Calibration<'_> {
 
 /// Everything that the files depend on.
 fn identity(calibration: &Calibration) -> Identity {
-    let mut tokens = Sha256::new();
-    calibration.tokens.iter().for_each(|token| tokens.update(token.to_le_bytes()));
     let types: Vec<&str> =
         calibration.probing.iter().flat_map(|probing| probing.types).map(|t| t.name()).collect();
     let types = if types.is_empty() { "none".to_owned() } else { types.join(",") };
@@ -365,16 +413,13 @@ fn identity(calibration: &Calibration) -> Identity {
     let mut identity = calibration.source.clone();
     identity.0.extend(
         Identity::new([
-            ("the tool", concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned()),
+            ("the tool", TOOL.to_owned()),
             ("--context", calibration.context.to_string()),
             ("--cover", calibration.cover.to_string()),
             ("--format", layout.to_owned()),
             ("--sensitivity's types", types),
             ("the texts' names", calibration.datasets.join(", ")),
-            (
-                "the texts with --chunks, as tokens",
-                format!("{} of digest {}", calibration.tokens.len(), hex(&tokens.finalize().into())),
-            ),
+            ("the texts with --chunks, as tokens", of_tokens(calibration.tokens)),
         ])
         .0,
     );

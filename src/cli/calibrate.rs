@@ -13,9 +13,10 @@ use serde_json::json;
 use super::outputs::{Existing, Files};
 use super::text::TextArguments;
 use super::{interrupt, print};
-use crate::calibrate::{Calibration, Found, LEAST_TOKENS, Probing, Step, run};
+use crate::calibrate::{Calibration, Found, Keeping, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint, hex};
 use crate::error::Error;
+use crate::forward::{Milestones, NOTE, file_name};
 use crate::identity::Identity;
 use crate::log;
 use crate::model::{Chunking, Model, Options, Weights};
@@ -55,6 +56,16 @@ pub struct Calibrate {
     /// The types that are tried for it, separated by commas [default: those of --size]
     #[arg(long, value_name = "TYPES", value_delimiter = ',', value_parser = format, requires = "sensitivity")]
     types: Vec<Format>,
+
+    /// Keep besides, in this folder, the hidden states of the text before the layers of --at: quantize --feedback --part
+    /// begins from them
+    #[arg(long, value_name = "DIR", requires = "at")]
+    states: Option<PathBuf>,
+
+    /// The layers, from 1 on, separated by commas; the number of layers stands for the head. plan --feedback --split
+    /// says which a division needs
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "states", value_parser = layer)]
+    at: Vec<usize>,
 
     /// llama.cpp's name of the pre-tokenizer, if it is not recognised
     #[arg(long)]
@@ -98,13 +109,26 @@ impl Calibrate {
         if let Some(warning) = text.beyond_context(description).filter(|_| !self.quiet) {
             log::warn(warning);
         }
+        let layers = description.layers.len();
+        if let Some(layer) = self.at.iter().find(|&&layer| layer > layers) {
+            let problem =
+                format!("--at: there is no layer {layer}; the model has {layers}, and {layers} is its head");
+            return Err(Error::Argument(problem).into());
+        }
+        let context = text.context as usize;
+        let milestones = match &self.states {
+            Some(folder) => {
+                Some(Milestones::new(folder, &Fingerprint::of(&checkpoint)?, description, &tokens, context))
+            }
+            None => None,
+        };
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let done = |probed| self.save_sensitivity(&checkpoint, &model, types, probed);
         let probing = Probing { model: &model, types, made: has_table, done: &done };
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let calibration = Calibration {
             tokens: &tokens,
-            context: text.context as usize,
+            context,
             datasets: text.files.iter().map(name).collect(),
             cover: self.cover,
             layout: self.format,
@@ -115,6 +139,7 @@ impl Calibrate {
             checkpoint: &checkpoint,
             source: source(&checkpoint, &model)?,
             probing: self.sensitivity.is_some().then_some(probing),
+            keeping: milestones.as_ref().map(|milestones| Keeping { milestones, at: &self.at }),
         };
         let quiet = self.quiet;
         let told = move |step: Step| {
@@ -155,6 +180,11 @@ impl Calibrate {
         // Beside a finished importance matrix the table may be of the same work.
         let existing = if self.output.exists() { Existing::Known } else { Existing::Refused };
         files.write("--sensitivity", self.sensitivity.as_deref(), &[], existing);
+        // Where there is no such folder yet, no name in it is taken.
+        let kept = self.states.iter().filter(|folder| folder.is_dir());
+        let kept: Vec<PathBuf> =
+            kept.flat_map(|folder| self.at.iter().map(|&layer| folder.join(file_name(layer)))).collect();
+        kept.iter().for_each(|path| files.write("--states", Some(path), &[NOTE], Existing::Known));
         files.check(self.force)
     }
 
@@ -208,6 +238,14 @@ impl ValueEnum for Layout {
             Self::Gguf => PossibleValue::new("gguf").help("Sums and counts as tensors"),
             Self::Dat => PossibleValue::new("dat").help("The older one; it has no counts for each expert"),
         })
+    }
+}
+
+/// The number of a layer that others come before.
+fn layer(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(layer) if layer > 0 => Ok(layer),
+        _ => Err(format!("\"{text}\" is no layer from 1 on")),
     }
 }
 

@@ -8,28 +8,50 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::outputs::{self, Existing, Files};
+use super::size::Part;
 use super::text::TextArguments;
 use super::{interrupt, print};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Error;
-use crate::evaluate::{Certificate, LayerError, run};
+use crate::evaluate::{self, Certificate, LayerError, Scores};
 use crate::gguf::Parts;
+use crate::identity::{Identity, TOOL, of_tokens};
 use crate::log;
 use crate::model::{Chunking, Model, ModelFile, Options, Weights};
-use crate::plain;
+use crate::plain::{self, plain};
 use crate::report::{about, peak_memory};
 
 /// Compare a finished file with its checkpoint on a text: perplexity, KL divergence, error after every layer
 #[derive(Debug, Args)]
+#[command(mut_arg("texts", |argument| argument.required(false).required_unless_present("join")))]
 pub struct Evaluate {
     /// Folder of the checkpoint, a GGUF file of it, or hf://org/name[@revision]
-    checkpoint: PathBuf,
+    #[arg(required_unless_present = "join")]
+    checkpoint: Option<PathBuf>,
 
     /// The GGUF file made of it, or any of its split files
-    file: PathBuf,
+    #[arg(required_unless_present = "join")]
+    file: Option<PathBuf>,
 
     #[command(flatten)]
     text: TextArguments,
+
+    /// Only this part of the text's chunks, as in 2/8, for jobs on several machines
+    #[arg(long, value_name = "NUMBER/COUNT", requires = "output")]
+    part: Option<Part>,
+
+    /// The file for what --part measures, which --join reads
+    #[arg(short, long, value_name = "FILE", requires = "part")]
+    output: Option<PathBuf>,
+
+    /// Replace the file of -o if it is there. Without it the same work ends at once, and other work is refused
+    #[arg(long, requires = "output")]
+    force: bool,
+
+    /// The figures of the whole text, from the files of all its parts
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["checkpoint", "file", "texts", "part"])]
+    join: Vec<PathBuf>,
 
     /// llama.cpp's name of the pre-tokenizer, if it is not recognised
     #[arg(long)]
@@ -53,18 +75,66 @@ impl Evaluate {
     /// Runs both models and prints the figures.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
-        let memory = self.text.memory();
-        let file = ModelFile::open(&self.file)?;
-        let checkpoint = Checkpoint::open_until(&self.checkpoint, interrupt::flag())?;
-        let of_file = Some(file.description.arch).filter(|arch| Model::can_be(&checkpoint, arch));
+        let (Some(checkpoint), Some(file)) = (&self.checkpoint, &self.file) else {
+            return self.joined();
+        };
+        self.check_files(checkpoint, file)?;
+        let made = ModelFile::open(file)?;
+        let checkpoint = Checkpoint::open_until(checkpoint, interrupt::flag())?;
+        let of_file = Some(made.description.arch).filter(|arch| Model::can_be(&checkpoint, arch));
         let arch = of_file.map(str::to_owned);
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), arch, ..Options::default() })?;
         let description = model.describe()?;
         let text = self.text.text();
-        let tokens = text.tokens(&checkpoint, description, Chunking::Scores)?;
+        let mut tokens = text.tokens(&checkpoint, description, Chunking::Scores)?;
         if let Some(warning) = text.beyond_context(description).filter(|_| !self.quiet) {
             log::warn(warning);
         }
+        let context = text.context as usize;
+        let mut evaluation = Identity::default();
+        if let Some(part) = self.part {
+            evaluation = identity(&checkpoint, file, &tokens, context)?;
+            if self.is_made(&evaluation, part)? {
+                return Ok(());
+            }
+            tokens = chunks_of(&tokens, context, part)?.to_vec();
+        }
+        let scores = self.scores((&checkpoint, &model), &made, &tokens, start)?;
+        let stop = interrupt::flag();
+        let digests = || digests(&Parts::read(file)?, stop);
+        if let Some((part, output)) = self.part.zip(self.output.as_deref()) {
+            let Part { number, of } = part;
+            let (file, texts) =
+                (plain::path(file), text.files.iter().map(|path| plain::path(path)).collect());
+            let files_sha256 = digests()?;
+            let measured = scores.scored.len();
+            let part = evaluate::Part { evaluation, part: number, of, file, files_sha256, texts, scores };
+            outputs::write("-o", output, &part.bytes(), self.force)?;
+            let name = plain(output.display()).to_string();
+            return print(format_args!("{name}: part {number} of {of}, {measured} tokens scored"));
+        }
+        let certificate = scores.certificate()?;
+        if self.json {
+            let mut value = serde_json::to_value(&certificate)?;
+            value["file"] = json!(plain::path(file));
+            value["files_sha256"] = json!(digests()?);
+            value["texts"] = text.files.iter().map(|path| plain::path(path)).collect();
+            value["seconds"] = json!(start.elapsed().as_secs_f64());
+            value["peak_memory_bytes"] = json!(peak_memory());
+            return print(serde_json::to_string_pretty(&value)?);
+        }
+        table(&certificate)
+    }
+
+    /// What both models make of the tokens.
+    fn scores(
+        &self,
+        (checkpoint, model): (&Checkpoint, &Model),
+        made: &ModelFile,
+        tokens: &[u32],
+        start: Instant,
+    ) -> Result<Scores> {
+        let description = model.describe()?;
         let layers = description.layers.len();
         let told = |error: &LayerError| {
             if !self.quiet {
@@ -78,24 +148,82 @@ impl Evaluate {
                 ));
             }
         };
-        let (weights, of_file) = (Weights::new(&checkpoint, &model.tensors[..]), file.weights());
-        let context = text.context as usize;
-        let stop = interrupt::flag();
-        let certificate = self.text.compute(self.quiet, || {
-            let (reference, file) = ((&weights, description), (&of_file, &file.description));
-            run(reference, file, &tokens, context, memory, &told, stop)
+        let (weights, of_file) = (Weights::new(checkpoint, &model.tensors[..]), made.weights());
+        let (context, memory) = (self.text.text().context as usize, self.text.memory());
+        let scores = self.text.compute(self.quiet, || {
+            let (reference, file) = ((&weights, description), (&of_file, &made.description));
+            evaluate::run(reference, file, tokens, context, memory, &told, interrupt::flag())
         })??;
+        Ok(scores)
+    }
+
+    /// The figures of all parts together.
+    fn joined(&self) -> Result<()> {
+        let parts = self.join.iter().map(|path| Ok((evaluate::Part::read(path)?, plain::path(path))));
+        let whole = evaluate::join(parts.collect::<Result<_, Error>>()?)?;
+        let certificate = whole.scores.certificate()?;
         if self.json {
             let mut value = serde_json::to_value(&certificate)?;
-            value["file"] = json!(plain::path(&self.file));
-            value["files_sha256"] = json!(digests(&Parts::read(&self.file)?, stop)?);
-            value["texts"] = text.files.iter().map(|path| plain::path(path)).collect();
-            value["seconds"] = json!(start.elapsed().as_secs_f64());
-            value["peak_memory_bytes"] = json!(peak_memory());
+            value["file"] = json!(whole.file);
+            value["files_sha256"] = json!(whole.files_sha256);
+            value["texts"] = json!(whole.texts);
             return print(serde_json::to_string_pretty(&value)?);
         }
         table(&certificate)
     }
+
+    fn check_files(&self, checkpoint: &Path, file: &Path) -> Result<(), Error> {
+        let mut files = Files::of_checkpoint(checkpoint);
+        files.read("--text", self.text.text().files);
+        files.keep("the comparison reads", Parts::names(file));
+        files.write("-o", self.output.as_deref(), &[], Existing::Known);
+        files.check(self.force)
+    }
+
+    /// Whether the file of `-o` has this part already, which is said then.
+    ///
+    /// # Errors
+    /// If it has something else, and is not to be replaced.
+    fn is_made(&self, evaluation: &Identity, part: Part) -> Result<bool> {
+        let Some(output) = self.output.as_deref().filter(|path| !self.force && path.exists()) else {
+            return Ok(false);
+        };
+        let there = evaluate::Part::read(output).ok();
+        let is_this = |there: &evaluate::Part| {
+            there.evaluation == *evaluation && (there.part, there.of) == (part.number, part.of)
+        };
+        if !there.as_ref().is_some_and(is_this) {
+            let problem = format!("-o {}: is there already; --force replaces it", output.display());
+            return Err(Error::Argument(problem).into());
+        }
+        print(format_args!("{}: already made of this", plain(output.display())))?;
+        Ok(true)
+    }
+}
+
+/// The chunks of a part of the text.
+///
+/// # Errors
+/// If it has none.
+fn chunks_of(tokens: &[u32], context: usize, part: Part) -> Result<&[u32], Error> {
+    let chunks = tokens.len() / context;
+    let border = |number: u16| chunks * usize::from(number) / usize::from(part.of) * context;
+    match &tokens[border(part.number - 1)..border(part.number)] {
+        [] => Err(Error::Argument(format!("--part: {} parts of a text of {chunks} chunks", part.of))),
+        tokens => Ok(tokens),
+    }
+}
+
+/// What the parts of an evaluation have in common.
+fn identity(checkpoint: &Checkpoint, file: &Path, tokens: &[u32], context: usize) -> Result<Identity, Error> {
+    let made = Fingerprint::of(&Checkpoint::open_gguf(file)?)?;
+    let parts = [
+        ("the tool", TOOL.to_owned()),
+        ("the GGUF file", made.sha256()),
+        ("--context", context.to_string()),
+        ("the text's tokens", of_tokens(tokens)),
+    ];
+    Ok(Identity::new(Fingerprint::of(checkpoint)?.parts().into_iter().chain(parts)))
 }
 
 /// SHA-256 of the files, by which a certificate is bound to them.

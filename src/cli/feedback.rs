@@ -1,6 +1,6 @@
 //! `quantize --feedback`: reads the text that gives the inputs for error feedback.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -12,7 +12,8 @@ use super::print;
 use super::progress::Style;
 use super::size;
 use crate::error::Error;
-use crate::feedback::{Feedback, TOKENS_PER_COLUMN, widest_input};
+use crate::feedback::{Feedback, Step, TOKENS_PER_COLUMN, widest_input};
+use crate::forward::Milestones;
 use crate::log;
 use crate::model::{Chunking, Text};
 use crate::pipeline::{Job, Made};
@@ -40,11 +41,6 @@ pub struct FeedbackArgs {
 }
 
 impl FeedbackArgs {
-    /// Whether errors are fed back.
-    pub fn is_given(&self) -> bool {
-        self.feedback
-    }
-
     /// The text's files.
     pub fn texts(&self) -> &[PathBuf] {
         &self.texts
@@ -66,17 +62,17 @@ impl FeedbackArgs {
         self.text().digest().map(Some)
     }
 
-    /// Does a job with feedback.
+    /// Does a job with feedback; a part of a split may begin from the hidden states in the folder `states`.
     pub fn run(
         &self,
         planned: &Planned,
         job: &Job,
+        states: Option<&Path>,
         memory: Option<u64>,
         style: Style,
     ) -> Result<Made, Error> {
         let start = Instant::now();
         let model = planned.plan.model.describe()?;
-        let layers = model.layers.len();
         let text = self.text();
         let tokens = text.tokens(&planned.checkpoint, model, Chunking::Imatrix)?;
         let widest = widest_input(&planned.plan.model);
@@ -84,7 +80,7 @@ impl FeedbackArgs {
         for warning in warnings.into_iter().flatten().filter(|_| style != Style::Quiet) {
             log::warn(warning);
         }
-        let told = |done: usize, earlier: usize| match style {
+        let told = |Step { done, earlier, layers }: Step| match style {
             Style::Quiet | Style::Bar => {}
             Style::Json => {
                 let seconds = start.elapsed().as_secs_f64();
@@ -98,7 +94,11 @@ impl FeedbackArgs {
             }
         };
         let memory = memory.unwrap_or(Feedback::MEMORY);
-        let feedback = Feedback { tokens: &tokens, context: self.context as usize, memory, told: &told };
+        let context = self.context as usize;
+        let milestones =
+            states.map(|folder| Milestones::new(folder, &planned.plan.source, model, &tokens, context));
+        let feedback =
+            Feedback { tokens: &tokens, context, memory, milestones: milestones.as_ref(), told: &told };
         feedback.run(job)
     }
 }

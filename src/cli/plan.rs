@@ -12,6 +12,7 @@ use super::feedback::FeedbackArgs;
 use super::planning::{Planned, Planning};
 use super::threads::{thread_count, threads};
 use super::{print, print_block};
+use crate::feedback::starts;
 use crate::pipeline::rates;
 use crate::plain::plain;
 use crate::report::{Sketch, Summary, peak_memory};
@@ -47,6 +48,9 @@ pub struct Plan {
 struct Json<'a> {
     #[serde(flatten)]
     summary: &'a Summary,
+    /// The layers before which files begin that are made by themselves with feedback.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts_begin_before: Vec<usize>,
     tensor_list: Vec<Tensor<'a>>,
     /// What planning itself took.
     seconds: f64,
@@ -82,9 +86,11 @@ impl Plan {
         summary.estimate(&rates(&planned.plan)?, threads);
         summary.fit = planned.fit.clone();
         let tensors = tensors(&planned);
+        let begin = if planned.plan.feedback.is_some() { starts(&planned.plan) } else { Vec::new() };
         if self.json {
             let json = Json {
                 summary: &summary,
+                parts_begin_before: begin,
                 tensor_list: tensors,
                 seconds: start.elapsed().as_secs_f64(),
                 peak_memory_bytes: peak_memory(),
@@ -99,7 +105,16 @@ impl Plan {
         }
         print_block(&summary)?;
         let colors = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print_block(format_args!("\n{}", Sketch { plan: &planned.plan, colors }))
+        print_block(format_args!("\n{}", Sketch { plan: &planned.plan, colors }))?;
+        if begin.is_empty() {
+            return Ok(());
+        }
+        let layers: Vec<String> = begin.iter().map(usize::to_string).collect();
+        print(format_args!(
+            "\nEach file can be made by itself, by --part: from hidden states that calibrate keeps with\n  \
+             --states DIR --at {}",
+            layers.join(",")
+        ))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::gguf::{Parts, Split};
 use crate::machine::Fit;
 use crate::model::{Model, Options};
 use crate::recipe::{
-    AUTO_PRESET, DEFAULT_PRESET, DENSE_PRESET, Imatrix, Importances, Override, Plan, Recipe, Wishes,
+    AUTO_PRESET, DEFAULT_PRESET, DENSE_PRESET, Fed, Imatrix, Importances, Override, Plan, Recipe, Wishes,
     file_types, pattern, preset_names,
 };
 
@@ -134,11 +134,6 @@ impl Planning {
         self.split.is_some() || self.part.is_some()
     }
 
-    /// Whether one file of a split is made alone.
-    pub fn is_part(&self) -> bool {
-        self.part.is_some()
-    }
-
     /// The files that are read and written for the plan.
     pub fn files(&self) -> Files {
         let mut files = Files::of_checkpoint(&self.checkpoint);
@@ -190,7 +185,7 @@ impl Planning {
             recipe: &recipe,
             overrides: &overrides,
             imatrix: imatrix.as_ref(),
-            feedback,
+            feedback: feedback.map(|sha256| Fed { sha256, parts: self.part.map(|part| part.of) }),
             options,
             split,
         };

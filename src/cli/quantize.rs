@@ -18,7 +18,7 @@ use super::size;
 use super::threads::{thread_count, threads};
 use super::trace::TraceArgs;
 use super::{interrupt, print};
-use crate::error::{Error, Warning};
+use crate::error::Warning;
 use crate::gguf::beside;
 use crate::log;
 use crate::pipeline::{Job, Made, default_memory, run};
@@ -41,6 +41,11 @@ pub struct Quantize {
 
     #[command(flatten)]
     feedback: FeedbackArgs,
+
+    /// Hidden states that calibrate --states has kept of the same text: with --feedback a --part begins from the nearest,
+    /// and without goes through the checkpoint's layers before its own
+    #[arg(long, value_name = "DIR", requires_all = ["texts", "part"])]
+    states: Option<PathBuf>,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -102,10 +107,6 @@ impl Quantize {
         };
         interrupt::flag();
         self.planning.check_machine()?;
-        if self.planning.is_part() && self.feedback.is_given() {
-            let problem = "--feedback needs what it made of the layers before; make all parts with --split";
-            return Err(Error::Argument(problem.into()).into());
-        }
         let threads = threads(self.threads);
         let target = self.release.target(&self.output)?;
         // Where files are until they are uploaded.
@@ -165,7 +166,7 @@ impl Quantize {
             self.device.choose(matches!(style, Style::Json | Style::Quiet))?;
         }
         let make = |job: &Job| match planned.plan.feedback {
-            Some(_) => self.feedback.run(&planned, job, self.memory, style),
+            Some(_) => self.feedback.run(&planned, job, self.states.as_deref(), self.memory, style),
             None => run(job),
         };
         if let Some(((target, _), place)) = target.as_ref().zip(place.as_deref()) {

@@ -1,6 +1,8 @@
 //! Two distributions over the vocabulary, given some logits at a time: negative log-likelihood of the next token, and
 //! the Kullback-Leibler divergence. Pure.
 
+use serde::{Deserialize, Serialize};
+
 /// One distribution so far.
 #[derive(Clone, Copy, Debug)]
 struct Distribution {
@@ -48,7 +50,7 @@ pub struct Divergence {
 }
 
 /// The finished comparison of one place.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Scored {
     /// Negative log-probabilities that reference and file give to the token that came.
     pub surprise: [f64; 2],

@@ -1,10 +1,15 @@
 //! Compares a finished file with the checkpoint it came from: both run over the same text, layer by layer.
 
+mod certificate;
 mod differing;
 mod divergence;
+mod part;
 mod run;
 mod statistics;
 mod stop;
 
-pub use run::{Certificate, LayerError, run};
+pub use certificate::{Certificate, LayerError, Scores};
+pub use divergence::Scored;
+pub use part::{Part, join};
+pub use run::run;
 pub use statistics::{Statistics, quantile};

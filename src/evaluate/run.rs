@@ -3,11 +3,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use serde::{Deserialize, Serialize};
-
+use super::certificate::{LayerError, Scores};
 use super::differing::differing;
 use super::divergence::{Divergence, Scored};
-use super::statistics::Statistics;
 use super::stop::Stop;
 use crate::error::{Error, Result};
 use crate::forward::{Head, Pass, States, Weights, apply};
@@ -19,29 +17,6 @@ const BATCH: usize = 1024;
 
 /// Ids whose logits are computed at a time.
 const STRETCH: usize = 8192;
-
-/// Distance of the hidden states of the two models after a layer.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub struct LayerError {
-    /// Number of the layer, from 0.
-    pub layer: usize,
-    /// Norm of the difference over the norm of the checkpoint's states, all tokens together.
-    pub error: f64,
-}
-
-/// How far a file is from its checkpoint on a text.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Certificate {
-    /// Tokens in a chunk, the first of which is BOS; the second half is scored.
-    pub context: usize,
-    /// Number of chunks.
-    pub chunks: usize,
-    /// Perplexities and divergence.
-    #[serde(flatten)]
-    pub statistics: Statistics,
-    /// The error after every layer.
-    pub layers: Vec<LayerError>,
-}
 
 /// Compares `file` with `reference` on `tokens`, chunks of `context` tokens that begin with BOS; `told` is called
 /// after every layer.
@@ -59,7 +34,7 @@ pub fn run(
     memory: u64,
     told: &dyn Fn(&LayerError),
     stop: &AtomicBool,
-) -> Result<Certificate> {
+) -> Result<Scores> {
     assert!(context > 1 && tokens.len() >= context, "{} tokens in chunks of {context}", tokens.len());
     if reference.1.computed() != file.1.computed() {
         return Err(Error::Argument(format!(
@@ -80,52 +55,48 @@ pub fn run(
             pass.layer(weights, layer, &stop)?;
         }
         let [a, b] = &mut passes;
-        let error = LayerError { layer, error: distance(layer, [a.states(), b.states()], stop)? };
-        told(&error);
+        let squares = distances(layer, [a.states(), b.states()], context, stop)?;
+        told(&LayerError::new(layer, &squares));
         moment::pass("evaluated");
-        layers.push(error);
+        layers.push(squares);
     }
     let [a, b] = &mut passes;
     let scored = score(&weights, model, [a.states(), b.states()], tokens, context, stop)?;
-    let statistics = Statistics::new(&scored);
-    if !statistics.is_finite() {
-        return Err(Error::Unsupported(
-            "the logits of the file or the checkpoint are no finite numbers".into(),
-        ));
-    }
-    Ok(Certificate { context, chunks: tokens.len() / context, statistics, layers })
+    Ok(Scores { context, scored, layers })
 }
 
-/// Norm of the difference over the norm of the first. Of states that are all zeros nothing can be off in proportion:
-/// the error is 0 if the second's are zeros too, and 1 otherwise, as for a second that is zeros alone.
-fn distance(layer: usize, [reference, file]: [&mut States; 2], stop: Stop<'_>) -> Result<f64> {
-    let (mut norm, mut difference) = (0.0, 0.0);
-    for start in (0..reference.rows()).step_by(BATCH) {
-        stop.check()?;
-        let rows = start..reference.rows().min(start + BATCH);
-        let (a, b) = (reference.read(rows.clone())?, file.read(rows)?);
-        for (&a, &b) in a.values().iter().zip(b.values()) {
-            norm += f64::from(a) * f64::from(a);
-            difference += (f64::from(a) - f64::from(b)).powi(2);
+/// For each chunk the sums of the squares of the first's states, and of their differences.
+fn distances(
+    layer: usize,
+    [reference, file]: [&mut States; 2],
+    context: usize,
+    stop: Stop<'_>,
+) -> Result<Vec<[f64; 2]>> {
+    let mut chunks = Vec::with_capacity(reference.rows() / context);
+    for start in (0..reference.rows()).step_by(context) {
+        let [mut norm, mut difference] = [0.0, 0.0];
+        let end = start + context;
+        for start in (start..end).step_by(BATCH) {
+            stop.check()?;
+            let rows = start..end.min(start + BATCH);
+            let (a, b) = (reference.read(rows.clone())?, file.read(rows)?);
+            for (&a, &b) in a.values().iter().zip(b.values()) {
+                norm += f64::from(a) * f64::from(a);
+                difference += (f64::from(a) - f64::from(b)).powi(2);
+            }
+        }
+        let infinite = |whose| {
+            let problem =
+                format!("the hidden states of the {whose} after layer {layer} are no finite numbers");
+            Err(Error::Unsupported(problem))
+        };
+        match (norm.is_finite(), difference.is_finite()) {
+            (false, _) => return infinite("checkpoint"),
+            (true, false) => return infinite("file"),
+            (true, true) => chunks.push([norm, difference]),
         }
     }
-    let infinite = |whose| {
-        let problem = format!("the hidden states of the {whose} after layer {layer} are no finite numbers");
-        Err(Error::Unsupported(problem))
-    };
-    match (norm.is_finite(), difference.is_finite()) {
-        (false, _) => infinite("checkpoint"),
-        (true, false) => infinite("file"),
-        (true, true) => Ok(relative(difference, norm)),
-    }
-}
-
-/// The root of a sum of squared differences over one of squares.
-fn relative(difference: f64, norm: f64) -> f64 {
-    match norm > 0.0 {
-        true => (difference / norm).sqrt(),
-        false => f64::from(u8::from(difference > 0.0)),
-    }
+    Ok(chunks)
 }
 
 /// Scores the second half of every chunk: the logits at place i - 1 predict token i.
@@ -161,16 +132,4 @@ fn score(
         }
     }
     Ok(scores.iter().map(Divergence::scored).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_is_a_number_for_zeros_too() {
-        assert_eq!(relative(4.0, 16.0), 0.5);
-        assert_eq!(relative(0.0, 0.0), 0.0);
-        assert_eq!(relative(4.0, 0.0), 1.0);
-    }
 }

@@ -47,26 +47,37 @@ impl<'a> Ledger<'a> {
         Self { job, work, outputs, records, written }
     }
 
-    /// Whether a slice is still to be quantized.
+    /// Whether a slice is still to be quantized, here and not as another part.
     pub fn is_open(&self, tensor: usize, slice: usize) -> bool {
+        self.job.tensors().contains(&tensor) && self.is_missing(tensor, slice)
+    }
+
+    fn is_missing(&self, tensor: usize, slice: usize) -> bool {
         self.work.of_slice(self.job.plan, tensor, slice).any(|unit| !self.written.has(unit.number))
     }
 
-    /// The open slices of a tensor.
+    /// The open slices of a tensor of the job.
     pub fn open_slices(&self, tensor: usize) -> Vec<usize> {
         let slices = 0..self.job.plan.model.tensors[tensor].slices.len();
-        slices.filter(|&slice| self.is_open(tensor, slice)).collect()
+        slices.filter(|&slice| self.is_missing(tensor, slice)).collect()
     }
 
     /// Whether any slice is open of the tensors that `which` picks.
     pub fn any_open(&self, which: impl Fn(&TensorPlan) -> bool) -> bool {
         let open = |tensor| self.work.numbers(tensor).any(|unit| !self.written.has(unit));
-        let tensors = self.job.plan.model.tensors.iter().enumerate();
-        tensors.filter(|(_, tensor)| which(tensor)).any(|(tensor, _)| open(tensor))
+        self.tensors().any(|(place, tensor)| which(tensor) && open(place))
     }
 
-    /// The rows of a slice that are not written, in bands of whole units, in order.
+    /// The tensors of the job, with their places in the model.
+    pub fn tensors(&self) -> impl Iterator<Item = (usize, &'a TensorPlan)> {
+        self.job.tensors().map(|place| (place, &self.job.plan.model.tensors[place]))
+    }
+
+    /// The rows of a slice that are to be written here and are not yet, in bands of whole units, in order.
     pub fn bands(&self, tensor: usize, slice: usize) -> Vec<Range<u64>> {
+        if !self.job.tensors().contains(&tensor) {
+            return Vec::new();
+        }
         let most = (BAND / self.job.plan.model.tensors[tensor].columns()).max(1);
         let mut bands: Vec<(Range<u64>, bool)> = Vec::new();
         for unit in self.work.of_slice(self.job.plan, tensor, slice) {

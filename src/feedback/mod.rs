@@ -10,7 +10,10 @@ mod ledger;
 mod press;
 mod quantized;
 mod run;
+mod stretches;
+mod walk;
 mod written;
 
 pub use enough::{TOKENS_PER_COLUMN, widest_input};
-pub use run::Feedback;
+pub use run::{Feedback, Step};
+pub use stretches::starts;

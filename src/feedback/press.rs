@@ -63,7 +63,7 @@ impl<'a> Press<'a> {
     /// Quantizes without feedback what is not written yet of the tensors that `which` picks.
     pub fn plainly(&self, ledger: &Ledger, which: impl Fn(&TensorPlan, Format) -> bool) -> Result<()> {
         let mut bands = Vec::new();
-        for (tensor, plan) in self.plan.model.tensors.iter().enumerate() {
+        for (tensor, plan) in ledger.tensors() {
             if which(plan, self.plan.format(tensor)) {
                 for slice in ledger.open_slices(tensor) {
                     bands.extend(self.open_bands(ledger, tensor, slice, &[]));

@@ -1,4 +1,5 @@
 //! The unfinished output file as a store, so that the next layers' inputs are computed with the quantized weights.
+//! What other parts of a split make is read from the checkpoint.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -8,7 +9,8 @@ use super::written::Written;
 use crate::checkpoint::Values;
 use crate::error::{Error, Result};
 use crate::gguf::Output;
-use crate::pipeline::{Work, checksum};
+use crate::model::TensorPlan;
+use crate::pipeline::{Job, Work, checksum};
 use crate::recipe::Plan;
 use crate::store::{Rows, Store, Stored};
 
@@ -19,7 +21,10 @@ pub struct Quantized<'a> {
     plan: &'a Plan,
     work: &'a Work,
     outputs: &'a [Output],
-    /// Places of the tensors, by name.
+    /// Place in the plan of the first of them.
+    first: usize,
+    original: &'a dyn Store,
+    /// Places of the job's tensors, by name.
     places: HashMap<&'a str, usize>,
     written: &'a Written,
     /// Tensors and slices.
@@ -27,16 +32,31 @@ pub struct Quantized<'a> {
 }
 
 impl<'a> Quantized<'a> {
-    /// The tensors of the plan, in all its files.
-    pub fn new(plan: &'a Plan, work: &'a Work, outputs: &'a [Output], written: &'a Written) -> Self {
-        Self { plan, work, outputs, places: plan.model.places(), written, looked_at: Mutex::default() }
+    /// The tensors of the job in its files, and all others in its store.
+    pub fn new(job: &Job<'a>, work: &'a Work, outputs: &'a [Output], written: &'a Written) -> Self {
+        let (plan, original, first) = (job.plan, job.store, job.files().start);
+        let places = job.tensors().map(|place| (&*plan.model.tensors[place].name, place)).collect();
+        Self { plan, work, outputs, first, original, places, written, looked_at: Mutex::default() }
+    }
+
+    /// The tensors of the model as they are here.
+    pub fn tensors(job: &Job) -> Vec<TensorPlan> {
+        let (own, all) = (job.tensors(), job.plan.model.tensors.iter().enumerate());
+        all.map(|(place, tensor)| if own.contains(&place) { tensor.as_written() } else { tensor.clone() })
+            .collect()
+    }
+
+    /// The file that a tensor of the job is in, and its first byte there.
+    fn place(&self, tensor: usize) -> (&Output, u64) {
+        let (file, offset) = self.plan.place(tensor);
+        (&self.outputs[file - self.first], offset)
     }
 
     fn describe(&self, place: usize) -> Stored {
         let tensor = &self.plan.model.tensors[place];
-        let (file, offset) = self.plan.place(place);
+        let (file, offset) = self.place(place);
         Stored {
-            file: self.outputs[file].current().to_string_lossy().into(),
+            file: file.current().to_string_lossy().into(),
             offset,
             rows: tensor.rows() * tensor.slices.len() as u64,
             columns: tensor.columns(),
@@ -54,10 +74,11 @@ impl<'a> Quantized<'a> {
         let mut blocks = Vec::new();
         for unit in self.work.of_slice(self.plan, tensor, slice) {
             let (file, range) = unit.place(self.plan);
+            let file = &self.outputs[file - self.first];
             blocks.resize((range.end - range.start) as usize, 0);
-            self.outputs[file].read_at(range.start, &mut blocks)?;
+            file.read_at(range.start, &mut blocks)?;
             if !self.written.is(unit.number, checksum(&blocks)) {
-                let (part, name) = (self.outputs[file].current(), &self.plan.model.tensors[tensor].name);
+                let (part, name) = (file.current(), &self.plan.model.tensors[tensor].name);
                 let lost = format!("tensor \"{name}\": slice {slice} is not as it was written");
                 return Err(Error::io("read", part, std::io::Error::other(lost)));
             }
@@ -69,17 +90,23 @@ impl<'a> Quantized<'a> {
 
 impl Store for Quantized<'_> {
     fn find(&self, matrix: &str) -> Option<Stored> {
-        self.places.get(matrix).map(|&place| self.describe(place))
+        match self.places.get(matrix) {
+            Some(&place) => Some(self.describe(place)),
+            None => self.original.find(matrix),
+        }
     }
 
     fn open(&self, matrix: &str) -> Result<Box<dyn Rows + '_>> {
         let Some(&place) = self.places.get(matrix) else {
-            return Err(self.fault(matrix, "is not there".to_owned()));
+            return self.original.open(matrix);
         };
         Ok(Box::new(Opened { quantized: self, place, stored: self.describe(place) }))
     }
 
     fn fault(&self, matrix: &str, problem: String) -> Error {
+        if !self.places.contains_key(matrix) {
+            return self.original.fault(matrix, problem);
+        }
         Error::Unsupported(format!("the plan's tensor \"{matrix}\" {problem}"))
     }
 }
@@ -97,15 +124,15 @@ impl Rows for Opened<'_> {
     }
 
     fn load(&self, rows: Range<u64>, raw: &mut Vec<u8>) -> Result<()> {
-        let Quantized { plan, outputs, .. } = self.quantized;
+        let Quantized { plan, .. } = self.quantized;
         let of_slice = plan.model.tensors[self.place].rows();
         for slice in rows.start / of_slice..rows.end.div_ceil(of_slice) {
             self.quantized.look_at(self.place, slice as usize)?;
         }
         let row_bytes = self.stored.row_bytes;
         raw.resize(((rows.end - rows.start) * row_bytes) as usize, 0);
-        let (file, offset) = plan.place(self.place);
-        outputs[file].read_at(offset + rows.start * row_bytes, raw)
+        let (file, offset) = self.quantized.place(self.place);
+        file.read_at(offset + rows.start * row_bytes, raw)
     }
 
     fn decode(&self, _: Range<u64>, raw: &[u8], out: &mut [f32], _: Values) -> Result<()> {

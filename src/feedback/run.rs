@@ -1,17 +1,18 @@
-//! The order of the work: each half of a layer runs with its original weights to collect covariances, is quantized,
-//! and runs again with the quantized weights.
+//! The method from beginning to end: what needs no inputs, then the layers, then what is left.
 
 use super::ledger::Ledger;
 use super::press::Press;
 use super::quantized::Quantized;
+use super::stretches::{Stretch, stretches};
+use super::walk::Walk;
 use super::written::Written;
 use crate::checkpoint::Seen;
 use crate::covariance::{Covariance, Known, metrics};
-use crate::error::{Error, Result};
-use crate::forward::{Head, Inputs, Observer, Pass, Saved, Weights};
+use crate::error::Result;
+use crate::forward::{Milestones, Saved, Weights};
 use crate::gguf::beside;
 use crate::identity::Identity;
-use crate::model::{Description, Half, Input, Role, Slices, TensorPlan};
+use crate::model::{Description, Input, Role, Slices, TensorPlan};
 use crate::pipeline::{Budget, Job, Made, Method, Session, Stages, Work, run_by};
 use crate::threads;
 
@@ -24,17 +25,25 @@ pub struct Feedback<'a> {
     pub context: usize,
     /// Bytes for hidden states, and for the covariances of experts that are worked on together.
     pub memory: u64,
-    /// Hears of finished layers, and of how many were when the run began.
-    pub told: &'a (dyn Fn(usize, usize) + Sync),
+    /// Hidden states of the original model that a part may begin from.
+    pub milestones: Option<&'a Milestones>,
+    /// Hears of layers that the pass has gone through.
+    pub told: &'a (dyn Fn(Step) + Sync),
+}
+
+/// How far the pass has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Layers that are behind it.
+    pub done: usize,
+    /// Those of them that were when this run began, or that are not gone through because their states are there.
+    pub earlier: usize,
+    /// All that the job goes through: of a part also the original layers before its own.
+    pub layers: usize,
 }
 
 impl Method for Feedback<'_> {
     fn work(&self, job: &Job, work: &Work, session: &mut Session, _: Budget) -> Result<Option<Stages>> {
-        if job.part.is_some() {
-            let problem =
-                "error feedback needs what it made of the layers before, so a part is not made alone";
-            return Err(Error::Argument(problem.into()));
-        }
         // The work and the state of the shards are recorded in the journal.
         let identity = Identity::new([("the run", session.fingerprint())]);
         let saved = Saved::open(beside(&session.name, ".feedback"), identity, Seen::default())?;
@@ -49,10 +58,10 @@ impl Method for Feedback<'_> {
                 original: Weights::new(job.store, &tensors[..]),
                 memory: self.memory,
             };
-            let quantized = Quantized::new(job.plan, work, outputs, &written);
-            let as_written: Vec<TensorPlan> = tensors.iter().map(TensorPlan::as_written).collect();
-            let quantized = Weights::new(&quantized, as_written);
-            let done = self.layers(&press, &quantized, &ledger, &saved);
+            let quantized = Quantized::new(job, work, outputs, &written);
+            let quantized = Weights::new(&quantized, Quantized::tensors(job));
+            let walk = Walk::new(self, &press, &quantized, &ledger, &saved);
+            let done = all(&walk, &stretches(job));
             // An error of the work goes before one of recording what it did.
             let recorded = ledger.record();
             if let Err(error) = done.and(recorded) {
@@ -77,68 +86,23 @@ impl Feedback<'_> {
     /// ([`Text::digest`](crate::model::Text::digest)).
     ///
     /// # Errors
-    /// As [`run_by`], and if the job is only a part of a split: each layer needs what was made of those before it.
+    /// As [`run_by`], and if milestones are of something else.
     pub fn run(&self, job: &Job) -> Result<Made> {
+        if let Some(milestones) = self.milestones {
+            // States of something else are found before the work.
+            stretches(job).iter().try_for_each(|stretch| milestones.last(stretch.layers.start).map(drop))?;
+        }
         threads::on(job.threads, || run_by(job, self))?
-    }
-
-    /// All tensors, layer after layer.
-    fn layers(&self, press: &Press, quantized: &Weights, ledger: &Ledger, saved: &Saved) -> Result<()> {
-        let model = press.plan.model.describe()?;
-        press.plainly(ledger, |_, format| format.is_float())?;
-        embedding(press, model, ledger)?;
-
-        let layers = model.layers.len();
-        let of_layer = |tensor: &TensorPlan, layer: usize| tensor.layer == Some(layer as u32);
-        let first_open = (0..layers).find(|&layer| ledger.any_open(|tensor| of_layer(tensor, layer)));
-        // States that were kept are of use if all layers before them are done.
-        let kept = saved.layers()?.unwrap_or(0);
-        let earlier = if kept <= first_open.unwrap_or(layers) { kept } else { 0 };
-        let mut pass = if earlier > 0 {
-            let mut pass = Pass::resume(model, self.tokens.len(), self.context, self.memory)?;
-            saved.restore(earlier, pass.states())?;
-            pass
-        } else {
-            Pass::new(quantized, model, self.tokens, self.context, self.memory)?
-        };
-        for layer in earlier..layers {
-            for half in Half::ALL {
-                let of_half = |tensor: &TensorPlan| of_layer(tensor, layer) && tensor.part.half == Some(half);
-                if ledger.any_open(of_half) {
-                    let watcher = press.watcher(ledger);
-                    pass.half(half, &press.original, layer, &watcher, false)?;
-                    work_trace::step("covariances");
-                    watcher.finish()?;
-                    press.plainly(ledger, |tensor, _| of_half(tensor))?;
-                }
-                pass.half(half, quantized, layer, &Passer(ledger), true)?;
-            }
-            work_trace::step("keep states");
-            ledger.record()?;
-            saved.keep(layer + 1, pass.states(), &[])?;
-            (self.told)(layer + 1, earlier);
-        }
-        let is_head = |tensor: &TensorPlan| tensor.role == Role::Output && tensor.layer.is_none();
-        if ledger.any_open(is_head) {
-            let watcher = press.watcher(ledger);
-            Head::observe(&press.original, &mut pass, &watcher)?;
-            watcher.finish()?;
-        }
-        press.plainly(ledger, |_, _| true)
     }
 }
 
-/// Looks at nothing, but stops when the user wants to.
-struct Passer<'a, 'b>(&'a Ledger<'b>);
-
-impl Observer for Passer<'_, '_> {
-    fn see(&self, _input: Inputs<'_>) -> Result<()> {
-        self.0.go_on()
-    }
-
-    fn wants_mixed(&self) -> bool {
-        false
-    }
+/// All tensors of the job, stretch after stretch.
+fn all(walk: &Walk, stretches: &[Stretch]) -> Result<()> {
+    let Walk { press, ledger, .. } = *walk;
+    press.plainly(ledger, |_, format| format.is_float())?;
+    embedding(press, press.plan.model.describe()?, ledger)?;
+    walk.all(stretches)?;
+    press.plainly(ledger, |_, _| true)
 }
 
 /// The embedding. It has no inputs; the cost of an error in a row is what the first layer's matrices make of it. So

@@ -11,12 +11,15 @@
 //! adds up in order.
 
 mod head;
+mod milestones;
 mod pass;
 mod routed;
 mod saved;
 mod states;
+mod states_file;
 
 pub use head::Head;
+pub use milestones::{Milestones, NOTE, file_name};
 pub use pass::Pass;
 pub use saved::{MANIFEST, Saved};
 pub use states::States;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dense_kernels::Dense;
 
+use super::milestones::Milestones;
 use super::routed::{Open, Routed};
 use super::states::States;
 use crate::error::Result;
@@ -60,6 +61,33 @@ impl Pass {
     pub fn resume(model: &Description, tokens: usize, context: usize, memory: u64) -> Result<Self> {
         let states = States::new(tokens, model.hidden as usize, memory / 4)?;
         Ok(Self { model: model.clone(), context, memory, states, turns: None })
+    }
+
+    /// The states before a layer, from the nearest ones that are kept: from the embeddings, if none are.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) and [`layer`](Self::layer), and if the states are not as they were kept.
+    pub fn before(
+        layer: usize,
+        weights: &Weights,
+        model: &Description,
+        (tokens, context, memory): (&[u32], usize, u64),
+        milestones: &Milestones,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let from = milestones.last(layer)?;
+        let mut pass = match from {
+            Some(from) => {
+                let mut pass = Self::resume(model, tokens.len(), context, memory)?;
+                milestones.restore(from, pass.states())?;
+                pass
+            }
+            None => Self::new(weights, model, tokens, context, memory)?,
+        };
+        for layer in from.unwrap_or(0)..layer {
+            pass.layer(weights, layer, observer)?;
+        }
+        Ok(pass)
     }
 
     /// What the model is.

@@ -3,27 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::hash::Hasher;
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use twox_hash::XxHash3_64;
 
+use super::milestones::file_name;
 use super::states::States;
+use super::states_file::{self, Sum};
 use crate::checkpoint::Seen;
-use crate::disk::{self, Create, Replacement};
+use crate::disk::{self, Create};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::log;
 use crate::moment;
 use crate::whole;
-
-/// Tokens whose states are copied at a time.
-const BATCH: usize = 256;
-
-/// Bytes that are read at a time for checksums.
-const CHUNK: usize = 1 << 20;
 
 /// The folder, locked against other processes.
 #[derive(Debug)]
@@ -44,13 +38,6 @@ struct Done {
     seen: Seen,
     layers: usize,
     files: BTreeMap<String, Sum>,
-}
-
-/// Size and XXH3 of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Sum {
-    bytes: u64,
-    xxh3: u64,
 }
 
 const DONE: &str = "done.json";
@@ -140,7 +127,7 @@ impl Saved {
         let Some(done) = self.mine()? else { return Ok(None) };
         for (name, sum) in &done.files {
             let path = self.path.join(name);
-            match sum_of(&path) {
+            match Sum::of(&path) {
                 Ok(found) if found == *sum => {}
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("read", path, e)),
                 _ => {
@@ -186,18 +173,18 @@ impl Saved {
     /// # Errors
     /// If the disk is full, say.
     pub fn keep(&self, layers: usize, states: &mut States, files: &[String]) -> Result<()> {
-        let hidden = hidden(layers);
-        let sum = self.write_states(&self.path.join(&hidden), states)?;
+        let hidden = file_name(layers);
+        let sum = states_file::write(&self.path.join(&hidden), states)?;
         let mut done = self.mine()?.unwrap_or_else(|| self.nothing());
         let before = std::mem::replace(&mut done.layers, layers);
         self.add(&mut done, files)?;
         done.files.insert(hidden, sum);
         if before != layers {
-            done.files.remove(&self::hidden(before));
+            done.files.remove(&file_name(before));
         }
         self.write(&done)?;
         if before != layers {
-            let _ = fs::remove_file(self.path.join(self::hidden(before)));
+            let _ = fs::remove_file(self.path.join(file_name(before)));
         }
         moment::pass("kept");
         Ok(())
@@ -210,7 +197,7 @@ impl Saved {
     fn add(&self, done: &mut Done, files: &[String]) -> Result<()> {
         for name in files {
             let path = self.path.join(name);
-            let sum = sum_of(&path).map_err(|e| Error::io("read", &path, e))?;
+            let sum = Sum::of(&path).map_err(|e| Error::io("read", &path, e))?;
             done.files.insert(name.clone(), sum);
         }
         Ok(())
@@ -222,40 +209,12 @@ impl Saved {
         disk::write_whole(&path, &json).map_err(|e| Error::io("write", &path, e))
     }
 
-    fn write_states(&self, path: &Path, states: &mut States) -> Result<Sum> {
-        let io = |e| Error::io("write", path, e);
-        let replacement = Replacement::create(path).map_err(io)?;
-        let mut file = BufWriter::new(replacement.file());
-        let (mut digest, mut bytes) = (XxHash3_64::new(), 0);
-        for start in (0..states.rows()).step_by(BATCH) {
-            let rows = states.read(start..states.rows().min(start + BATCH))?;
-            let rows: &[u8] = bytemuck::cast_slice(rows.values());
-            digest.write(rows);
-            bytes += rows.len() as u64;
-            file.write_all(rows).map_err(io)?;
-        }
-        file.flush().map_err(io)?;
-        drop(file);
-        replacement.finish(true).map_err(io)?;
-        Ok(Sum { bytes, xxh3: digest.finish() })
-    }
-
     /// Reads the states after so many layers.
     ///
     /// # Errors
     /// If the file is not whole.
     pub fn restore(&self, layers: usize, states: &mut States) -> Result<()> {
-        let path = self.path.join(hidden(layers));
-        let io = |e| Error::io("read", &path, e);
-        let mut file = BufReader::new(File::open(&path).map_err(io)?);
-        let columns = states.columns();
-        for start in (0..states.rows()).step_by(BATCH) {
-            let rows = BATCH.min(states.rows() - start);
-            let mut values = vec![0f32; rows * columns];
-            file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(io)?;
-            states.write(start, &values)?;
-        }
-        Ok(())
+        states_file::read(&self.path.join(file_name(layers)), states)
     }
 
     /// The work stopped: the folder stays if anything of it is of use.
@@ -307,10 +266,6 @@ impl Saved {
     }
 }
 
-fn hidden(layers: usize) -> String {
-    format!("hidden-{layers}.f32")
-}
-
 /// Names of files that this program makes in such a folder.
 fn is_ours(name: &str) -> bool {
     let numbered = |start: &str, end: &str| {
@@ -351,20 +306,5 @@ fn make(path: &Path) -> Result<()> {
     match foreign.transpose().map_err(io)? {
         None => Ok(()),
         Some(name) => refuse(&format!("has {} in it", name.display())),
-    }
-}
-
-fn sum_of(path: &Path) -> std::io::Result<Sum> {
-    let file = disk::open_own(path, Create::Never)?;
-    let (mut digest, mut chunk, mut bytes) = (XxHash3_64::new(), vec![0; CHUNK], 0);
-    let mut file = &file;
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(Sum { bytes, xxh3: digest.finish() }),
-            n => {
-                digest.write(&chunk[..n]);
-                bytes += n as u64;
-            }
-        }
     }
 }

@@ -13,7 +13,7 @@ use super::{Deviation, Job, Work, damage};
 use crate::checkpoint::{Seen, Shard};
 use crate::error::Warning;
 use crate::gguf::{File, Split};
-use crate::identity::hex as text;
+use crate::identity::{TOOL, hex as text};
 use crate::model::Role;
 use crate::recipe::{Origin, Plan, Tradeoff};
 
@@ -71,7 +71,7 @@ pub fn manifest(
     };
     let shard = |shard: &Shard| json!({"file": shard.file, "bytes": shard.bytes, "header_sha256": shard.header_sha256});
     let mut manifest = json!({
-        "tool": concat!("quantpress ", env!("CARGO_PKG_VERSION")),
+        "tool": TOOL,
         "file": name.file_name().unwrap_or_default().to_string_lossy(),
         "bytes": file.layout.file_size,
         "sha256": text(&digests.file),
@@ -92,7 +92,7 @@ pub fn manifest(
             "sample_sha256": plan.source.sample,
             "shards": job.checkpoint.shards().iter().map(shard).collect::<Vec<_>>(),
         },
-        "feedback": plan.feedback.as_ref().map(|sha256| json!({"sha256": sha256})),
+        "feedback": plan.feedback,
         "imatrix": plan.imatrix.as_ref().map(|sha256| json!({"sha256": sha256})),
         "tensors": file.tensors.clone().zip(&digests.tensors).map(tensor).collect::<Vec<_>>(),
     });

@@ -15,7 +15,7 @@ use crate::disk;
 use crate::error::{Error, Result, Warning};
 use crate::forward::Saved;
 use crate::gguf::{Output, Split, beside};
-use crate::identity::{Identity, PART};
+use crate::identity::{Identity, PART, TOOL};
 use crate::log;
 use crate::moment;
 use crate::recipe::Plan;
@@ -422,7 +422,7 @@ pub fn identity(job: &Job) -> Identity {
     let part = job.part.map_or("all".to_owned(), |part| part.to_string());
     let [settings, tensors, sample] = plan.source.parts();
     let parts = [
-        ("the tool", concat!("quantpress ", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("the tool", TOOL.to_owned()),
         ("the recipe", plan.recipe.clone()),
         ("--override", plan.overrides.join(" ")),
         ("--keep-mtp", plan.options.keep_mtp.to_string()),
@@ -430,7 +430,7 @@ pub fn identity(job: &Job) -> Identity {
         ("--pre", plan.options.pre.clone().unwrap_or_default()),
         ("the division", split),
         (PART, part),
-        ("--feedback's text", plan.feedback.clone().unwrap_or("none".into())),
+        ("--feedback's text", plan.feedback.as_ref().map_or("none".into(), |fed| fed.sha256.clone())),
         ("the importance matrix", plan.imatrix.clone().unwrap_or("none".into())),
         settings,
         tensors,

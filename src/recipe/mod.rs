@@ -27,7 +27,7 @@ pub use importance::{Importances, Origin};
 pub use layers::{Layers, Share};
 pub use overrides::Override;
 pub use pattern::pattern;
-pub use plan::{Plan, Tradeoff, Wishes};
+pub use plan::{Fed, Plan, Tradeoff, Wishes};
 pub use presets::{
     AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, DENSE as DENSE_PRESET, file_types, names as preset_names,
 };

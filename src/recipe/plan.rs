@@ -29,8 +29,8 @@ pub struct Plan {
     pub source: Fingerprint,
     /// SHA-256 of the importance matrix.
     pub imatrix: Option<String>,
-    /// SHA-256 of the text that rounding errors are fed back by, and of how it is cut.
-    pub feedback: Option<String>,
+    /// The text that rounding errors are fed back by.
+    pub feedback: Option<Fed>,
     /// The user's options for the model.
     pub options: Options,
     /// How the model is divided into files.
@@ -53,6 +53,17 @@ pub struct Tradeoff {
     pub chosen: Candidate,
 }
 
+/// The text of error feedback, and how the files are made with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fed {
+    /// SHA-256 of the text, and of how it is cut.
+    pub sha256: String,
+    /// The number of files, if each is made by itself from the original model's hidden states, and not on what was made
+    /// of the layers before: their bytes are others then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parts: Option<u16>,
+}
+
 /// The user's choices for a plan.
 #[derive(Clone, Debug)]
 pub struct Wishes<'a> {
@@ -62,8 +73,8 @@ pub struct Wishes<'a> {
     pub overrides: &'a [Override],
     /// Measured importances.
     pub imatrix: Option<&'a Imatrix>,
-    /// SHA-256 of the text for error feedback.
-    pub feedback: Option<String>,
+    /// The text for error feedback.
+    pub feedback: Option<Fed>,
     /// The user's options for the model.
     pub options: Options,
     /// How to divide the file.
@@ -127,8 +138,11 @@ impl Plan {
             metadata.set("quantpress.imatrix.sha256", Value::String(sha256.clone()));
             fingerprint = Some(sha256);
         }
-        if let Some(sha256) = &feedback {
+        if let Some(Fed { sha256, parts }) = &feedback {
             metadata.set("quantpress.feedback.sha256", Value::String(sha256.clone()));
+            if let Some(parts) = parts {
+                metadata.set("quantpress.feedback.parts", Value::U32((*parts).into()));
+            }
         }
 
         let infos: Vec<TensorInfo> = model

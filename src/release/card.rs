@@ -8,6 +8,7 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::identity::TOOL;
 use crate::plain::plain;
 use crate::recipe::Plan;
 use crate::size::{Size, grouped};
@@ -96,9 +97,9 @@ impl Card {
             recipe: plan.recipe.clone(),
             overrides: plan.overrides.clone(),
             imatrix: plan.imatrix.clone(),
-            feedback: plan.feedback.clone(),
+            feedback: plan.feedback.as_ref().map(|fed| fed.sha256.clone()),
             source: plan.source.sha256(),
-            tool: concat!("quantpress ", env!("CARGO_PKG_VERSION")),
+            tool: TOOL,
             weights: grouped(plan.model.weights()),
             bits_per_weight: format!("{:.2}", plan.bits_per_weight()),
             size: Size(plan.file_bytes()).to_string(),

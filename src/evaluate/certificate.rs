@@ -1,0 +1,100 @@
+//! The certificate of a file: its figures on a text, from the scores of every token. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::divergence::Scored;
+use super::statistics::Statistics;
+use crate::error::{Error, Result};
+
+/// How far a file is from its checkpoint on a text.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Certificate {
+    /// Tokens in a chunk, the first of which is BOS; the second half is scored.
+    pub context: usize,
+    /// Number of chunks.
+    pub chunks: usize,
+    /// Perplexities and divergence.
+    #[serde(flatten)]
+    pub statistics: Statistics,
+    /// The error after every layer.
+    pub layers: Vec<LayerError>,
+}
+
+/// Distance of the hidden states of the two models after a layer.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LayerError {
+    /// Number of the layer, from 0.
+    pub layer: usize,
+    /// Norm of the difference over the norm of the checkpoint's states, all tokens together.
+    pub error: f64,
+}
+
+/// What was measured on some chunks of a text, before means are taken: those of the parts of a text, one after the
+/// other, are those of the text.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Scores {
+    /// Tokens in a chunk.
+    pub context: usize,
+    /// Every token that was scored, in order.
+    pub scored: Vec<Scored>,
+    /// For each layer and chunk the sums of the squares of the checkpoint's hidden states, and of the differences.
+    pub layers: Vec<Vec<[f64; 2]>>,
+}
+
+impl Scores {
+    /// Number of chunks.
+    pub fn chunks(&self) -> usize {
+        self.layers.first().map_or(0, Vec::len)
+    }
+
+    /// Puts the scores of the text's next chunks behind these.
+    pub fn append(&mut self, next: Self) {
+        self.scored.extend(next.scored);
+        self.layers.iter_mut().zip(next.layers).for_each(|(all, next)| all.extend(next));
+    }
+
+    /// The figures.
+    ///
+    /// # Errors
+    /// If they are no numbers.
+    pub fn certificate(&self) -> Result<Certificate> {
+        let statistics = Statistics::new(&self.scored);
+        if !statistics.is_finite() {
+            return Err(Error::Unsupported(
+                "the logits of the file or the checkpoint are no finite numbers".into(),
+            ));
+        }
+        let layers = self.layers.iter().enumerate();
+        let layers = layers.map(|(layer, chunks)| LayerError::new(layer, chunks)).collect();
+        Ok(Certificate { context: self.context, chunks: self.chunks(), statistics, layers })
+    }
+}
+
+impl LayerError {
+    /// The error of a layer from the sums of all chunks.
+    pub(super) fn new(layer: usize, chunks: &[[f64; 2]]) -> Self {
+        let sum = |which: usize| chunks.iter().map(|sums| sums[which]).sum();
+        Self { layer, error: relative(sum(1), sum(0)) }
+    }
+}
+
+/// The root of a sum of squared differences over one of squares. Of states that are all zeros nothing can be off in
+/// proportion: the error is 0 if the other's are zeros too, and 1 otherwise, as for another that is zeros alone.
+fn relative(difference: f64, norm: f64) -> f64 {
+    match norm > 0.0 {
+        true => (difference / norm).sqrt(),
+        false => f64::from(u8::from(difference > 0.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_a_number_for_zeros_too() {
+        assert_eq!(relative(4.0, 16.0), 0.5);
+        assert_eq!(relative(0.0, 0.0), 0.0);
+        assert_eq!(relative(4.0, 0.0), 1.0);
+    }
+}
