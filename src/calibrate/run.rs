@@ -263,6 +263,7 @@ fn layers(
 ) -> Result<Found> {
     let Calibration { tokens, context, memory, cover, stop, .. } = *calibration;
     let earlier = folder.layers()?.unwrap_or(0);
+    tracing::debug!(earlier, tokens = tokens.len(), context, cover, "calibration");
     *finished = earlier;
     let mut pass = if earlier > 0 {
         let mut pass = Pass::resume(model, tokens.len(), context, memory)?;

@@ -189,6 +189,7 @@ impl Checkpoint {
         let config = Config::parse(&read_file(&*source, "config.json", MAX_SETTINGS)?)?.of_text();
         let shards::Found { mut tensors, shards, listing } = shards::find(&*source)?;
         let stored = Stored::read(&*source, &config, &listing, &mut tensors)?;
+        tracing::debug!(shards = shards.len(), tensors = tensors.len(), %listing, "checkpoint");
         Ok(Self { source, config, metadata: None, tensors, shards, listing, stored })
     }
 

@@ -11,7 +11,7 @@ use quant_kernels::Format;
 use serde_json::json;
 
 use super::outputs::{Existing, Files};
-use super::text::TextArguments;
+use super::text::{Beginning, TextArguments};
 use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, Keeping, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint, hex};
@@ -142,6 +142,9 @@ impl Calibrate {
             keeping: milestones.as_ref().map(|milestones| Keeping { milestones, at: &self.at }),
         };
         let quiet = self.quiet;
+        if !quiet && !self.json {
+            log::say(Beginning { what: "importances", text: &text, tokens: tokens.len(), memory });
+        }
         let told = move |step: Step| {
             if !quiet {
                 tell(step, start);

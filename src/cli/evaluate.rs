@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::outputs::{self, Existing, Files};
 use super::size::Part;
-use super::text::TextArguments;
+use super::text::{Beginning, TextArguments};
 use super::{interrupt, print};
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Error;
@@ -98,6 +98,10 @@ impl Evaluate {
                 return Ok(());
             }
             tokens = chunks_of(&tokens, context, part)?.to_vec();
+        }
+        if !self.quiet && !self.json {
+            let memory = self.text.memory();
+            log::say(Beginning { what: "comparison", text: &text, tokens: tokens.len(), memory });
         }
         let scores = self.scores((&checkpoint, &model), &made, &tokens, start)?;
         let stop = interrupt::flag();

@@ -27,12 +27,12 @@ mod told;
 mod trace;
 mod verify;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 
 use crate::error::Error;
 use crate::{limits, log};
@@ -42,6 +42,10 @@ use told::told;
 #[derive(Debug, Parser)]
 #[command(name = "quantpress", version, long_version = shell::version(), after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
+    /// Say on stderr what is decided and done; twice, every request and every piece too
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -53,6 +57,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
+    log::listen(cli.verbose);
     let interrupted = cli.after_interruption();
     let Err(error) = cli.run() else { return ExitCode::SUCCESS };
     let blame = error.downcast_ref::<Error>();
@@ -173,6 +178,12 @@ fn is_hung_up(error: &io::Error) -> bool {
     return error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
     #[cfg(not(unix))]
     return error.kind() == ErrorKind::BrokenPipe;
+}
+
+/// Columns of the terminal that a stream goes to; without an end where it goes elsewhere.
+fn columns(stream: &impl IsTerminal) -> usize {
+    let terminal = stream.is_terminal().then(terminal_size::terminal_size).flatten();
+    terminal.map_or(usize::MAX, |(width, _)| width.0.into())
 }
 
 /// A table or text that already ends its last line.

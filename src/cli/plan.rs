@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::feedback::FeedbackArgs;
 use super::planning::{Planned, Planning};
 use super::threads::{thread_count, threads};
-use super::{print, print_block};
+use super::{columns, print, print_block};
 use crate::feedback::starts;
 use crate::pipeline::rates;
 use crate::plain::plain;
@@ -103,16 +103,17 @@ impl Plan {
             }
             print("")?;
         }
-        print_block(&summary)?;
+        let width = columns(&io::stdout());
+        print_block(summary.within(width))?;
         let colors = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print_block(format_args!("\n{}", Sketch { plan: &planned.plan, colors }))?;
+        print_block(format_args!("\n{}", Sketch { plan: &planned.plan, colors, width }))?;
         if begin.is_empty() {
             return Ok(());
         }
         let layers: Vec<String> = begin.iter().map(usize::to_string).collect();
         print(format_args!(
-            "\nEach file can be made by itself, by --part: from hidden states that calibrate keeps with\n  \
-             --states DIR --at {}",
+            "\napart     --part makes each file by itself, best from states kept by\n          \
+             calibrate --states DIR --at {}",
             layers.join(",")
         ))
     }

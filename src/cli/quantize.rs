@@ -17,7 +17,7 @@ use super::release::ReleaseArgs;
 use super::size;
 use super::threads::{thread_count, threads};
 use super::trace::TraceArgs;
-use super::{interrupt, print};
+use super::{columns, interrupt, print};
 use crate::error::Warning;
 use crate::gguf::beside;
 use crate::log;
@@ -139,7 +139,7 @@ impl Quantize {
                 print(plan)?;
             }
             Style::Quiet => {}
-            _ => log::say(format_args!("{summary}")),
+            _ => log::say(summary.within(columns(&std::io::stderr()))),
         }
 
         let progress = Progress::new(style);
@@ -202,6 +202,9 @@ impl Quantize {
                 log::say(format_args!("{seconds:.1} s, {rate:.1} Mw/s on {threads} threads{memory}"));
                 let stages = stages.map_or(String::new(), |stages| format!("{stages}; "));
                 log::say(format_args!("{stages}{sealing:.1} s to read the file back for its digests"));
+                if let (None, Some(first)) = (planned.part, files.first()) {
+                    log::say(format_args!("run it with llama.cpp: llama-cli -m {}", first.display()));
+                }
                 match &files[..] {
                     [file] => print(format_args!(
                         "{}: {}, {bits_per_weight:.4} bits per weight",

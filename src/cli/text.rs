@@ -1,5 +1,6 @@
 //! The arguments of commands that run a model over a text, shared by `calibrate` and `evaluate`.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,6 +11,7 @@ use super::threads::{thread_count, threads};
 use super::trace::TraceArgs;
 use crate::error::Result;
 use crate::model::Text;
+use crate::size::{Size, grouped};
 use crate::threads::on;
 
 #[derive(Debug, Args)]
@@ -39,6 +41,24 @@ pub struct TextArguments {
 
     #[command(flatten)]
     trace: TraceArgs,
+}
+
+/// What is said before the first layer, which may take minutes.
+pub struct Beginning<'a> {
+    pub what: &'a str,
+    pub text: &'a Text<'a>,
+    pub tokens: usize,
+    /// Bytes for hidden states.
+    pub memory: u64,
+}
+
+impl fmt::Display for Beginning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, text, tokens, memory } = *self;
+        let (context, memory) = (text.context, Size(memory));
+        let chunks = tokens / context as usize;
+        write!(f, "{what} of {} tokens: {chunks} chunks of {context}; memory {memory}", grouped(tokens as u64))
+    }
 }
 
 impl TextArguments {

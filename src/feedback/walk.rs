@@ -87,6 +87,7 @@ impl<'a> Walk<'a> {
     fn layer(&self, pass: &mut Pass, layer: usize) -> Result<()> {
         let Self { press, ledger, quantized, .. } = *self;
         for half in Half::ALL {
+            tracing::debug!(layer, ?half, "feedback");
             let of_half =
                 |tensor: &TensorPlan| tensor.layer == Some(layer as u32) && tensor.part.half == Some(half);
             if ledger.any_open(of_half) {
@@ -115,6 +116,7 @@ impl<'a> Walk<'a> {
             let weights = if start == 0 { self.quantized } else { &self.press.original };
             return Ok((Pass::new(weights, model, tokens, context, memory)?, 0));
         }
+        tracing::debug!(kept, milestone, start, "layers that are behind");
         let mut pass = Pass::resume(model, tokens.len(), context, memory)?;
         match milestones.filter(|_| milestone > kept) {
             Some(milestones) => milestones.restore(milestone, pass.states())?,

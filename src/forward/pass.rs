@@ -123,6 +123,7 @@ impl Pass {
         let model = self.model.clone();
         let kinds = &model.layers[layer];
         let show = Show { observer, outputs: keep };
+        tracing::debug!(layer, ?half, keep, tokens = self.states.rows(), "forward");
         if half == Half::Attention {
             work_trace::step("attention");
             let attention = kinds.attention.open(weights, &model, layer)?;

@@ -224,8 +224,9 @@ impl Part {
 
 /// A name like `R1-00002-of-00004.gguf`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Numbered {
-    stem: OsString,
+pub(super) struct Numbered {
+    /// What comes before the numbers.
+    pub(super) stem: OsString,
     number: u64,
     count: u64,
 }
@@ -234,7 +235,8 @@ struct Numbered {
 const NUMBERS: usize = 20;
 
 impl Numbered {
-    fn of(name: &OsStr) -> Option<Self> {
+    /// The name's parts, if it is one.
+    pub(super) fn of(name: &OsStr) -> Option<Self> {
         let five = |digits: &str| -> Option<u64> {
             (digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
         };

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::parts::Numbered;
 use super::{Layout, Metadata, TensorInfo, Value};
 
 /// More files cannot be numbered with five digits, or counted with sixteen bits.
@@ -55,7 +56,8 @@ impl Split {
         Ok(runs.into_iter().enumerate().map(file).collect())
     }
 
-    /// The name of file `number` of `count`, counted from 0: `NAME-00001-of-00004.gguf` for `NAME.gguf`.
+    /// The name of file `number` of `count`, counted from 0: `NAME-00001-of-00004.gguf` for `NAME.gguf`, and for the
+    /// name of any file of a split.
     pub fn name(self, output: &Path, number: usize, count: usize) -> PathBuf {
         if self == Self::Whole {
             return output.to_owned();
@@ -64,7 +66,8 @@ impl Split {
             Some(extension) if extension == "gguf" => output.file_stem(),
             _ => output.file_name(),
         };
-        let mut name = stem.unwrap_or_default().to_owned();
+        let numbered = output.file_name().and_then(Numbered::of);
+        let mut name = numbered.map_or_else(|| stem.unwrap_or_default().to_owned(), |numbered| numbered.stem);
         name.push(format!("-{:05}-of-{count:05}.gguf", number + 1));
         output.with_file_name(name)
     }
@@ -167,6 +170,15 @@ mod tests {
 
     fn runs(files: &[File]) -> Vec<Range<usize>> {
         files.iter().map(|file| file.tensors.clone()).collect()
+    }
+
+    #[test]
+    fn files_of_a_split_are_numbered_once() {
+        let name = |output: &str| Split::Count(4).name(output.as_ref(), 1, 4);
+        for output in ["a/R1.gguf", "a/R1", "a/R1-00001-of-00003.gguf"] {
+            assert_eq!(name(output), Path::new("a/R1-00002-of-00004.gguf"), "{output}");
+        }
+        assert_eq!(Split::Whole.name("a.gguf".as_ref(), 0, 1), Path::new("a.gguf"));
     }
 
     #[test]

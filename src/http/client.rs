@@ -78,7 +78,7 @@ impl Client {
         if let Some(token) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        answered(url, request.call())
+        told("GET", url, request.call())
     }
 
     /// One HEAD of an address, as [`Client::get`].
@@ -87,14 +87,14 @@ impl Client {
         if let Some(token) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        answered(url, request.call())
+        told("HEAD", url, request.call())
     }
 
     /// One POST of a body; redirections are answers.
     pub fn post(&self, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Attempt<Response<Body>> {
         let request = self.agent.post(url).config().timeout_recv_response(Some(THINKING)).build();
         let request = headers.iter().fold(request, |request, &(name, value)| request.header(name, value));
-        answered(url, request.send(body))
+        told("POST", url, request.send(body))
     }
 
     /// One PUT of so many bytes that are read from `body`, which fails when the user wants to stop.
@@ -108,12 +108,12 @@ impl Client {
         let request = self.agent.put(url).config().timeout_recv_response(Some(THINKING)).build();
         let request = headers.iter().fold(request, |request, &(name, value)| request.header(name, value));
         let request = request.header("Content-Length", size.to_string());
-        answered(url, request.send(SendBody::from_reader(&mut body)))
+        told("PUT", url, request.send(SendBody::from_reader(&mut body)))
     }
 
     /// One DELETE of an address.
     pub fn delete(&self, url: &str) -> Attempt<Response<Body>> {
-        answered(url, self.agent.delete(url).call())
+        told("DELETE", url, self.agent.delete(url).call())
     }
 
     /// Whether the user wants to stop.
@@ -192,6 +192,7 @@ impl Client {
         if *tries >= TRIES {
             return Err(io::Error::new(error.kind(), format!("{error}, after {TRIES} tries")));
         }
+        tracing::debug!(%error, ?wait, tries, "the request is made again");
         moment::pass("waits");
         let until = Instant::now() + wait;
         loop {
@@ -205,6 +206,16 @@ impl Client {
             thread::sleep(left.min(LOOK));
         }
     }
+}
+
+/// Says what a request gave, without the query of its address, which may be a signature; and sorts it.
+fn told(method: &str, url: &str, answer: Result<Response<Body>, ureq::Error>) -> Attempt<Response<Body>> {
+    let address = without_query(url);
+    match &answer {
+        Ok(answer) => tracing::trace!(method, ?address, status = answer.status().as_u16(), "answer"),
+        Err(error) => tracing::trace!(method, ?address, %error, "no answer"),
+    }
+    answered(url, answer)
 }
 
 /// Sorts what a request gave. A status that says no is a failure, but a redirection is an answer.

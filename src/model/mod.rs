@@ -1,6 +1,7 @@
 //! Stage 2, plan: the GGUF tensors and metadata that a checkpoint becomes, before any type is chosen.
 
 mod arch;
+mod card;
 mod description;
 mod file;
 mod from_gguf;
@@ -40,7 +41,7 @@ pub struct Options {
     pub keep_mtp: bool,
     /// Write only these, with embedding, norm and head: a file beside that of the model.
     pub mtp_only: bool,
-    /// `general.name`, which no file of a checkpoint says.
+    /// `general.name`, instead of what the model card says, if it says one.
     pub name: Option<String>,
     /// `tokenizer.ggml.pre` instead of the recognised one.
     pub pre: Option<String>,
@@ -152,6 +153,7 @@ impl Model {
         metadata.set("general.architecture", description.arch.into());
         metadata.set("general.type", "model".into());
         arch::describe_sampling(checkpoint, &mut metadata)?;
+        warnings.extend(card::describe(checkpoint, &mut metadata)?);
         if let Some(name) = &options.name {
             metadata.set("general.name", name.as_str().into());
         }

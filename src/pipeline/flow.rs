@@ -298,6 +298,8 @@ fn write<'a>(
             break;
         }
         let (read, written) = (piece.raw.len() as u64, piece.blocks.len() as u64);
+        let tensor = &*plan.model.tensors[unit.tensor].name;
+        tracing::trace!(tensor, slice = unit.slice, rows = ?unit.rows, read, written, "piece");
         let done = Written { number: unit.number, done: piece.done, bytes: written };
         if note.send(done).is_err() {
             break;

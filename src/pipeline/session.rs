@@ -82,7 +82,12 @@ impl Session {
             now,
         };
         match session.prepare(job, work, &identity, entries, earlier) {
-            Ok(()) => Ok(session),
+            Ok(()) => {
+                let done = session.done.iter().flatten().count();
+                let (journal, sealed) = (session.journal.path(), session.sealed.len());
+                tracing::debug!(?journal, pieces = work.units, done, sealed, "unfinished work");
+                Ok(session)
+            }
             Err(error) => {
                 session.abandon();
                 Err(error)

@@ -8,6 +8,7 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::gguf::Value;
 use crate::identity::TOOL;
 use crate::plain::plain;
 use crate::recipe::Plan;
@@ -23,6 +24,12 @@ pub struct Card {
     pub title: String,
     /// Its repository on the hub, if it was read there.
     pub base_model: Option<String>,
+    /// The licence that the checkpoint's card names, by the hub's word for it.
+    pub license: Option<String>,
+    /// Its name, if it is none that the hub has a word for.
+    pub license_name: Option<String>,
+    /// Where it can be read.
+    pub license_link: Option<String>,
     /// GGUF's name of the architecture.
     pub architecture: String,
     /// Name of the recipe.
@@ -83,8 +90,9 @@ impl Card {
             name: name.to_owned(),
             share: format!("{:.1}", bytes as f64 * 100.0 / all),
         };
+        let said = |key: &str| plan.model.metadata.get(key).and_then(Value::as_str).map(str::to_owned);
         let named =
-            plan.options.name.clone().or_else(|| base_model.as_deref()?.split('/').nth(1).map(str::to_owned));
+            said("general.name").or_else(|| base_model.as_deref()?.split('/').nth(1).map(str::to_owned));
         let stem = || names.first().map_or("", |name| name.trim_end_matches(".gguf")).to_owned();
         let files = names.iter().zip(&plan.files).map(|(name, file)| {
             let bytes = file.layout.file_size;
@@ -93,6 +101,9 @@ impl Card {
         Self {
             title: named.unwrap_or_else(stem),
             base_model,
+            license: said("general.license").filter(|text| is_word(text)),
+            license_name: said("general.license.name").filter(|text| is_word(text)),
+            license_link: said("general.license.link").filter(|text| is_word(text) && text.contains("://")),
             architecture: plan.model.arch.to_string(),
             recipe: plan.recipe.clone(),
             overrides: plan.overrides.clone(),
@@ -124,6 +135,12 @@ impl Card {
     }
 }
 
+/// Whether a text can stand in a card's YAML as it is: the hub's words, and addresses.
+fn is_word(text: &str) -> bool {
+    let may_be = |c: char| c.is_ascii_alphanumeric() || "-_./:~?=&%".contains(c);
+    !text.is_empty() && !text.ends_with(':') && text.chars().all(may_be)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +151,9 @@ mod tests {
         Card {
             title: "R1".into(),
             base_model: base_model.map(str::to_owned),
+            license: base_model.map(|_| "mit".to_owned()),
+            license_name: None,
+            license_link: None,
             architecture: "deepseek2".into(),
             recipe: "ud-iq1_s".into(),
             overrides: vec!["attn=Q8_0".into()],
@@ -153,7 +173,9 @@ mod tests {
     fn the_card_says_what_was_made_of_what() {
         let text = card(2, Some("deepseek-ai/DeepSeek-R1")).write(DEFAULT_CARD, None).expect("sound");
         assert!(
-            text.starts_with("---\nbase_model: deepseek-ai/DeepSeek-R1\nbase_model_relation: quantized\n"),
+            text.starts_with(
+                "---\nbase_model: deepseek-ai/DeepSeek-R1\nbase_model_relation: quantized\nlicense: mit\nlibrary_name: gguf\n"
+            ),
             "{text}"
         );
         for part in [
@@ -169,6 +191,12 @@ mod tests {
         }
         let text = card(1, None).write(DEFAULT_CARD, None).expect("sound");
         assert!(text.starts_with("---\nlibrary_name: gguf\n") && !text.contains("the other files"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_word_stays_out_of_the_cards_facts() {
+        assert!(is_word("apache-2.0") && is_word("https://example.org/a?b=c"));
+        assert!(!is_word("") && !is_word("mit\ntags: x") && !is_word("a b") && !is_word("a:"));
     }
 
     #[test]

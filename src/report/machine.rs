@@ -2,15 +2,22 @@
 
 use std::fmt;
 
+use quant_kernels::Format;
+
 use crate::machine::{Budget, Fit, Machine};
 use crate::size::Size;
 
 /// The lines below a plan about a machine.
-pub struct Told<'a>(pub &'a Fit);
+pub struct Told<'a> {
+    /// How the file runs there.
+    pub fit: &'a Fit,
+    /// Weights of the model.
+    pub weights: u64,
+}
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fit = self.0;
+        let Self { fit, weights } = *self;
         let machine = &fit.machine;
         let Machine { context, disk, .. } = machine;
         let (memory, disk) = (machine.memory(), Size(*disk));
@@ -35,7 +42,13 @@ impl fmt::Display for Told<'_> {
             None => writeln!(f, "disk      not read once all is in memory")?,
         }
         let Budget { streamed, held } = fit.budget;
-        let told = |file: Option<u64>| file.map_or("no file".to_owned(), |bytes| Size(bytes).to_string());
+        // No file of the model is smaller than all weights at IQ1_S, and none larger than all of them in F32.
+        let [smallest, largest] = [Format::IQ1_S, Format::F32].map(|format| format.row_bytes(256) * weights / 256);
+        let told = |file: Option<u64>| match file {
+            Some(bytes) if bytes >= largest => "any file of this model".to_owned(),
+            Some(bytes) if bytes >= smallest => Size(bytes).to_string(),
+            Some(_) | None => format!("no file (the smallest of this model has some {})", Size(smallest)),
+        };
         if streamed.is_some() || fit.read_per_token > 0 {
             let slowest = machine.slowest;
             writeln!(f, "largest   {} at {slowest} tokens a second, streamed from the disk", told(streamed))?;

@@ -8,6 +8,7 @@ mod summary;
 mod terminal;
 mod time;
 mod warnings;
+mod width;
 
 pub use crate::size::{Size, grouped};
 pub use html::page;

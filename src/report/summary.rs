@@ -1,7 +1,7 @@
 //! A plan as a table and as JSON: sizes by role and type, memory that llama.cpp will need, time, warnings.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::Path;
 
 use quant_kernels::Format;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::Told;
 use super::time::about;
 use super::warnings::{Look, warnings};
+use super::width::wrapped;
 use super::{Size, grouped};
 use crate::checkpoint::{LeftOut, hex};
 use crate::error::Warning;
@@ -256,9 +257,33 @@ pub fn fallbacks<'a>(replaced: impl Iterator<Item = (&'a str, u64, Format, Forma
 }
 
 impl Summary {
-    /// Tensors by role and type, between empty lines.
+    /// The same for a terminal of so many columns.
+    pub fn within(&self, width: usize) -> Within<'_> {
+        Within { summary: self, width }
+    }
+
+    /// Tensors by role and type, for a narrow terminal: what there is room for.
+    fn narrow_table(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
+        const NUMBERS: usize = 57;
+        let of = |group: &Group| group.bytes as f64 * 100.0 / self.tensor_bytes as f64;
+        writeln!(f, "{:<15} {:<8} {:>7} {:>15} {:>6}", "role", "type", "tensors", "bytes", "share")?;
+        for group in &self.groups {
+            let line = format!(
+                "{:<15} {:<8} {:>7} {:>15} {:>5.1}%",
+                group.role,
+                group.format,
+                group.tensors,
+                grouped(group.bytes),
+                of(group)
+            );
+            let names = if width < NUMBERS + 24 { String::new() } else { group.classes.join(" ") };
+            write!(f, "{}", wrapped(&format!("{line}  {names}"), width, NUMBERS))?;
+        }
+        writeln!(f, "{:<15} {:<8} {:>7} {:>15}", "all", "", self.tensors, grouped(self.tensor_bytes))
+    }
+
+    /// Tensors by role and type.
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f)?;
         writeln!(
             f,
             "{:<15} {:<8} {:>7} {:>17} {:>15} {:>6}  tensors of each layer",
@@ -285,13 +310,11 @@ impl Summary {
             self.tensors,
             grouped(self.weights),
             grouped(self.tensor_bytes)
-        )?;
-        writeln!(f)
+        )
     }
-}
 
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Size, time and memory.
+    fn head(&self, f: &mut String) -> fmt::Result {
         writeln!(f, "{}, recipe {}", self.architecture, plain(&self.recipe))?;
         writeln!(
             f,
@@ -326,9 +349,13 @@ impl fmt::Display for Summary {
             )?;
         }
         if let Some(fit) = &self.fit {
-            write!(f, "{}", Told(fit))?;
+            write!(f, "{}", Told { fit, weights: self.weights })?;
         }
-        self.table(f)?;
+        Ok(())
+    }
+
+    /// Notes and warnings.
+    fn tail(&self, f: &mut String) -> fmt::Result {
         for Fallback { class, columns, wanted, format, tensors } in &self.fallbacks {
             let what =
                 format!("{class} ({tensors} tensors) has rows of {columns}, which do not fit {wanted}");
@@ -341,5 +368,33 @@ impl fmt::Display for Summary {
             writeln!(f, "warning   {warning}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.within(usize::MAX).fmt(f)
+    }
+}
+
+/// A summary on a terminal.
+#[derive(Debug)]
+pub struct Within<'a> {
+    summary: &'a Summary,
+    width: usize,
+}
+
+impl fmt::Display for Within<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What stands before the text of a line; columns of the table with all that is in it.
+        const INDENT: usize = 10;
+        const TABLE: usize = 110;
+        let Self { summary, width } = *self;
+        let [mut head, mut tail] = [String::new(), String::new()];
+        summary.head(&mut head)?;
+        writeln!(f, "{}", wrapped(&head, width, INDENT))?;
+        if width < TABLE { summary.narrow_table(f, width) } else { summary.table(f) }?;
+        summary.tail(&mut tail)?;
+        write!(f, "\n{}", wrapped(&tail, width, INDENT))
     }
 }

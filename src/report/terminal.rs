@@ -9,6 +9,9 @@ use crate::recipe::Plan;
 /// Characters of the bar.
 const WIDTH: usize = 64;
 
+/// Columns before the digits of layers.
+const LABELS: usize = 25;
+
 /// Roles with the letter and the colour (of 256) that stand for them, in the order of the bar.
 const ROLES: [(Role, char, u8); 10] = [
     (Role::Experts, 'E', 32),
@@ -30,6 +33,8 @@ pub struct Sketch<'a> {
     pub plan: &'a Plan,
     /// Whether escape sequences may be written.
     pub colors: bool,
+    /// Columns of the terminal.
+    pub width: usize,
 }
 
 impl fmt::Display for Sketch<'_> {
@@ -46,7 +51,8 @@ impl fmt::Display for Sketch<'_> {
             }
         }
         let shown: Vec<_> = ROLES.iter().filter(|(role, ..)| bytes.contains_key(role)).collect();
-        let cells = shares(&shown.iter().map(|(role, ..)| bytes[role]).collect::<Vec<_>>(), WIDTH);
+        let bar = self.width.saturating_sub(10).clamp(shown.len(), WIDTH);
+        let cells = shares(&shown.iter().map(|(role, ..)| bytes[role]).collect::<Vec<_>>(), bar);
         write!(f, "size      ")?;
         for ((_, letter, color), cells) in shown.iter().zip(&cells) {
             self.colored(f, *color, &letter.to_string().repeat(*cells))?;
@@ -56,27 +62,32 @@ impl fmt::Display for Sketch<'_> {
         let mut line = "         ".to_owned();
         for (role, letter, _) in &shown {
             let entry = format!(" {letter} {role} {:.1}%", bytes[role] as f64 * 100.0 / total);
-            if line.len() + entry.len() > WIDTH + 26 {
+            if line.len() + entry.len() > self.width.min(WIDTH + 26) {
                 writeln!(f, "{line}")?;
                 line = "         ".to_owned();
             }
             line.push_str(&entry);
         }
         writeln!(f, "{line}")?;
-        if model.layers > 0 {
+        // As many layers in a line as there is room for, by tens.
+        let layers_of_line = (self.width.saturating_sub(LABELS) / 10 * 10).max(10) as u32;
+        for first in (0..model.layers).step_by(layers_of_line as usize) {
+            let of_line = first..model.layers.min(first.saturating_add(layers_of_line));
             let numbers =
-                (0..model.layers).step_by(10).map(|layer| format!("{layer:<10}")).collect::<String>();
+                of_line.clone().step_by(10).map(|layer| format!("{layer:<10}")).collect::<String>();
             writeln!(f, "layer                    {}", numbers.trim_end())?;
-        }
-        for (role, _, color) in shown.iter().filter(|(role, ..)| !role.is_f32()) {
-            let of = |layer| {
-                layers.get(&(*role, layer)).map(|[bytes, weights]| *bytes as f64 * 8.0 / *weights as f64)
-            };
-            let row: String = (0..model.layers).map(|layer| digit(of(layer))).collect();
-            if row.bytes().any(|letter| letter != b'.') {
-                write!(f, "bits      {role:<15}")?;
-                self.colored(f, *color, &row)?;
-                writeln!(f)?;
+            for (role, _, color) in shown.iter().filter(|(role, ..)| !role.is_f32()) {
+                let of = |layer| {
+                    layers
+                        .get(&(*role, layer))
+                        .map(|[bytes, weights]| *bytes as f64 * 8.0 / *weights as f64)
+                };
+                let row: String = of_line.clone().map(|layer| digit(of(layer))).collect();
+                if row.bytes().any(|letter| letter != b'.') {
+                    write!(f, "bits      {role:<15}")?;
+                    self.colored(f, *color, &row)?;
+                    writeln!(f)?;
+                }
             }
         }
         if model.layers > 0 {

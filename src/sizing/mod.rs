@@ -84,6 +84,7 @@ impl Sizing<'_> {
         }
         let dead = wishes.recipe.dead_rules(model, wishes.overrides);
         let Self { types, stop, .. } = *self;
+        tracing::debug!(?types, measured = self.table.is_none(), "what types cost");
         let (table, warnings) = self.table(&Sampling { store, model, source, imatrix, types, stop })?;
         let choices = Choices::new(model, &decisions, &table, types, wishes.feedback.is_some())?;
         let (found, tradeoff) = self.found(model, source, wishes, choices)?;

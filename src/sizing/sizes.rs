@@ -63,6 +63,8 @@ impl<'a> Sizes<'a> {
         for _ in 0..8 {
             let Ok(chosen) = self.choices.choose(budget)? else { break };
             let found = laid_out(self.model, self.source, &self.wishes, name, chosen)?;
+            let bytes = found.plan.file_bytes();
+            tracing::debug!(limit, bytes, damage = found.open.damage, "a plan for the size");
             match found.plan.file_bytes().checked_sub(limit) {
                 None | Some(0) => return Ok(Some(found)),
                 Some(excess) => budget = budget.saturating_sub(excess),
@@ -106,6 +108,7 @@ impl<'a> Sizes<'a> {
         let Ok(chosen) = self.choices.choose(size.saturating_sub(self.besides))? else { return Ok(false) };
         let needs = Needs::of_choices(self.model, &chosen.choices, self.besides + chosen.open.bytes);
         let fit = Fit::new(&needs, machine);
+        tracing::debug!(size, missing = fit.missing, read_per_token = fit.read_per_token, "would it run well?");
         Ok(fit.well && (fit.read_per_token == 0 || !held))
     }
 

@@ -32,7 +32,8 @@ pub fn warnings(subject: &Subject) -> String {
 /// How the file runs on the machine that was asked about: the lines that `plan --ram` prints.
 pub fn machine(subject: &Subject) -> String {
     let Some(fit) = &subject.fit else { return String::new() };
-    let told = Told(fit).to_string();
+    let weights = subject.tensors.iter().map(|tensor| tensor.weights).sum();
+    let told = Told { fit, weights }.to_string();
     let lines = told.lines().filter_map(|line| line.split_once(' '));
     let facts: String = lines
         .map(|(name, value)| format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value.trim())))
