@@ -66,14 +66,23 @@ for _ in $(seq 60); do
 done
 sinfo
 
-# The job of docs/distributed.md, as it stands there.
+# The jobs of docs/distributed.md, as they stand there.
+job() {
+    awk -v fence="\`\`\`sh slurm${1:+ $1}" '$0 == fence { on = 1; next } /^```$/ { on = 0 } on' \
+        "$root/docs/distributed.md" > "$work/${1:-quantize}.sbatch"
+    [ -s "$work/${1:-quantize}.sbatch" ] || { echo "no job ${1:-quantize} in docs/distributed.md"; exit 1; }
+}
+for name in "" states feedback evaluate; do job "$name"; done
+submit() {
+    sbatch --wait "$@" || { cat "$work"/slurm-*.out "$work"/slurm*.log; exit 1; }
+}
+
 parts=4
 mkdir "$work/out"
-awk '/^```sh slurm$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/docs/distributed.md" > "$work/quantize.sbatch"
 export CHECKPOINT="$root/fixtures/tiny-r1" OUTPUT="$work/out/tiny-r1.gguf" IMATRIX="$root/fixtures/tiny-r1/imatrix.gguf"
 export PATH="$(dirname "$program"):$PATH"
 cd "$work"
-sbatch --wait --array=1-$parts "$work/quantize.sbatch" || { cat "$work"/slurm-*.out "$work"/slurm*.log; exit 1; }
+submit --array=1-$parts quantize.sbatch
 cat "$work"/slurm-*.out
 
 mkdir "$work/together"
@@ -81,4 +90,33 @@ mkdir "$work/together"
 for file in "$work"/together/*; do
     cmp "$file" "$work/out/$(basename "$file")"
     echo "the same, made by the array and by one process: $(basename "$file")"
+done
+
+# With feedback: states, files by themselves, evaluation by parts.
+mkdir "$work/fed"
+export OUTPUT="$work/fed/tiny-r1.gguf" IMATRIX="$work/fed/imatrix.gguf" STATES="$work/states" PARTS=$parts
+export TEXT="$root/fixtures/tiny-r1/calibration.txt" HELD_OUT="$root/fixtures/tiny-r1/evaluation.txt"
+export MADE="$work/fed/tiny-r1-00001-of-0000$parts.gguf" SCORES="$work/fed/scores"
+rm -f "$work"/slurm-*.out
+submit states.sbatch
+submit --array=1-$parts feedback.sbatch
+submit --array=1-$parts evaluate.sbatch
+cat "$work"/slurm-*.out
+ls "$STATES"
+"$program" verify "$MADE" --against "$CHECKPOINT" --imatrix "$IMATRIX" | tail -1
+"$program" evaluate --json --join "$SCORES"-*.json > "$work/joined.json"
+"$program" evaluate --json --quiet "$CHECKPOINT" "$MADE" --text "$HELD_OUT" > "$work/alone.json"
+python3 - "$work/joined.json" "$work/alone.json" <<'PYTHON'
+import json, sys
+joined, alone = (json.load(open(path)) for path in sys.argv[1:])
+for key in ("perplexity", "kl_mean", "kl_median", "kl_p99", "same_top", "layers", "files_sha256"):
+    assert joined[key] == alone[key], key
+print(f"the same, evaluated by the array and by one process: KL {joined['kl_mean']:.6f}")
+PYTHON
+for run in whole parts; do
+    [ $run = parts ] && from="$MADE" || {
+        "$program" quantize "$CHECKPOINT" -o "$work/whole.gguf" --imatrix "$IMATRIX" --feedback --text "$TEXT" --quiet
+        from="$work/whole.gguf"
+    }
+    "$program" evaluate "$CHECKPOINT" "$from" --text "$HELD_OUT" --quiet | sed -n "s/^KL divergence, mean */$run: KL /p"
 done

@@ -82,7 +82,7 @@ impl fmt::Display for Sketch<'_> {
                         .get(&(*role, layer))
                         .map(|[bytes, weights]| *bytes as f64 * 8.0 / *weights as f64)
                 };
-                let row: String = of_line.clone().map(|layer| digit(of(layer))).collect();
+                let row: String = of_line.clone().map(|layer| of(layer).map_or('.', digit)).collect();
                 if row.bytes().any(|letter| letter != b'.') {
                     write!(f, "bits      {role:<15}")?;
                     self.colored(f, *color, &row)?;
@@ -103,13 +103,9 @@ impl Sketch<'_> {
     }
 }
 
-/// Bits per weight as one character.
-fn digit(bits: Option<f64>) -> char {
-    match bits {
-        None => '.',
-        Some(bits) if bits >= 10.0 => '+',
-        Some(bits) => char::from(b'0' + bits as u8),
-    }
+/// Bits per weight as one character, rounded down; + for 10 and more.
+pub fn digit(bits: f64) -> char {
+    if bits >= 10.0 { '+' } else { char::from(b'0' + bits as u8) }
 }
 
 /// Shares `cells` out by the parts' sizes; each part gets one at least, the largest gives them.
@@ -137,7 +133,6 @@ mod tests {
 
     #[test]
     fn bits_are_digits() {
-        let digits: String = [None, Some(1.99), Some(4.5), Some(16.0)].into_iter().map(digit).collect();
-        assert_eq!(digits, ".14+");
+        assert_eq!([1.99, 4.5, 16.0].map(digit), ['1', '4', '+']);
     }
 }

@@ -8,6 +8,7 @@ use super::axis::layer_ticks;
 use super::palette;
 use super::svg::{Anchor, Svg};
 use crate::report::Size;
+use crate::report::terminal::digit;
 use crate::report::subject::{Subject, Tensor};
 
 /// Pixels of a cell with many layers and with few; height of a row; of the names at the left, and between roles.
@@ -78,6 +79,10 @@ pub fn chart(subject: &Subject) -> String {
                 Size(tensor.bytes)
             );
             svg.rect(place, &palette::of_type(tensor.format), &tip);
+            let [x, y, width, height] = place;
+            if width >= CELL[0] - 1.0 {
+                svg.in_cell([x + width / 2.0, y + height - 4.0], &digit(tensor.bits()).to_string());
+            }
         }
         y += ROW;
     }

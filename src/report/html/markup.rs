@@ -76,7 +76,7 @@ impl fmt::Display for Fill {
 /// A table with its header.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> String {
     let mut html = "<div class=\"scroll\"><table>\n<thead><tr>".to_owned();
-    header.iter().for_each(|name| html += &format!("<th>{}</th>", escaped(name)));
+    header.iter().for_each(|name| html += &format!("<th scope=\"col\">{}</th>", escaped(name)));
     html += "</tr></thead>\n<tbody>\n";
     for row in rows {
         html += "<tr>";

@@ -1,4 +1,4 @@
-//! An SVG drawing of fixed size: on a narrow screen it scrolls and keeps its letters readable.
+//! An SVG drawing: on a narrow screen it shrinks as long as its letters can be read, and then scrolls (style.css).
 
 use std::fmt::Write;
 
@@ -87,6 +87,11 @@ impl Svg {
     /// Text in a lighter colour: ticks and units.
     pub fn soft(&mut self, [x, y]: [f64; 2], anchor: Anchor, text: &str) {
         self.write(x, y, anchor, " class=\"soft\"", text);
+    }
+
+    /// A letter in a coloured cell.
+    pub fn in_cell(&mut self, [x, y]: [f64; 2], text: &str) {
+        self.write(x, y, Anchor::Middle, " class=\"cell\"", text);
     }
 
     fn write(&mut self, x: f64, y: f64, anchor: Anchor, class: &str, text: &str) {

@@ -36,7 +36,11 @@ pub fn machine(subject: &Subject) -> String {
     let told = Told { fit, weights }.to_string();
     let lines = told.lines().filter_map(|line| line.split_once(' '));
     let facts: String = lines
-        .map(|(name, value)| format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value.trim())))
+        .map(|(name, value)| {
+            // The last is a command.
+            let [open, close] = if name == "run" { ["<code>", "</code>"] } else { ["", ""] };
+            format!("<dt>{}</dt><dd>{open}{}{close}</dd>\n", escaped(name), escaped(value.trim()))
+        })
         .collect();
     format!("<section>\n<h2>On this machine</h2>\n<dl>\n{facts}</dl>\n</section>\n")
 }

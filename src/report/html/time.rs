@@ -10,7 +10,7 @@ use crate::report::subject::{Run, Subject};
 use crate::report::{Estimate, Size, about};
 
 const LEFT: f64 = 110.0;
-const RIGHT: f64 = 640.0;
+const RIGHT: f64 = 560.0;
 const WIDTH: f64 = 1000.0;
 const ROW: f64 = 26.0;
 
@@ -51,7 +51,9 @@ fn of_types(subject: &Subject, estimate: &Estimate) -> String {
         let fill = format.parse().map_or(Fill::Class("busy"), palette::of_type);
         svg.text([LEFT - 8.0, y + 17.0], Anchor::End, format);
         svg.rect([LEFT, y + 4.0, axis.place(seconds / unit) - LEFT, ROW - 8.0], &fill, "");
-        let text = format!("{:.3} {name}, {rate:.1} million weights a second and thread", seconds / unit);
+        let time = seconds / unit;
+        let digits = if time < 10.0 { 1 } else { 0 };
+        let text = format!("{time:.digits$} {name}, {rate:.0} million weights a second and thread");
         svg.text([axis.place(seconds / unit) + 8.0, y + 17.0], Anchor::Start, &text);
     }
     axis.draw_bottom(&mut svg, bottom, 8);

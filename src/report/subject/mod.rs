@@ -36,6 +36,8 @@ pub struct Subject {
     pub overrides: Vec<String>,
     /// SHA-256 of source, importance matrix and file, by what they are of.
     pub digests: Vec<(&'static str, String)>,
+    /// The files of a split that it is of, from 1, and how many there are; None if the file is not split.
+    pub parts: Option<(Vec<u32>, u32)>,
     /// Bytes of all files.
     pub bytes: u64,
     /// In file order; not empty.

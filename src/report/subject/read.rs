@@ -57,6 +57,7 @@ struct ManifestFile {
     file: String,
     bytes: u64,
     sha256: String,
+    split: Option<Numbered>,
     architecture: String,
     recipe: Recipe,
     source: Digest,
@@ -65,6 +66,12 @@ struct ManifestFile {
     #[serde(default)]
     tradeoff: Vec<Point>,
     chosen: Option<Point>,
+}
+
+#[derive(Deserialize)]
+struct Numbered {
+    number: u32,
+    of: u32,
 }
 
 #[derive(Deserialize, PartialEq)]
@@ -158,6 +165,7 @@ impl ManifestFile {
             recipe: self.recipe.name,
             overrides: self.recipe.overrides,
             digests,
+            parts: self.split.map(|split| (vec![split.number], split.of)),
             bytes: self.bytes,
             tensors: tensors(self.tensors)?,
             tradeoff: self.tradeoff,
@@ -185,6 +193,9 @@ impl Subject {
         self.tensors.extend(next.tensors);
         let place = self.digests.iter().take_while(|(of, _)| *of == "file").count();
         self.digests.insert(place, next.digests[0].clone());
+        if let (Some((numbers, _)), Some((more, _))) = (&mut self.parts, next.parts) {
+            numbers.extend(more);
+        }
         Ok(())
     }
 
