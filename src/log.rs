@@ -18,7 +18,11 @@ pub fn listen(verbose: u8) {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let lines = tracing_subscriber::fmt().with_ansi(false).log_internal_errors(false).with_writer(io::stderr).with_max_level(level);
+    let lines = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .with_writer(io::stderr)
+        .with_max_level(level);
     lines.with_timer(tracing_subscriber::fmt::time::uptime()).init();
 }
 

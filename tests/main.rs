@@ -11,6 +11,8 @@ mod convert;
 mod damaged;
 mod decoders;
 mod evaluate;
+#[cfg(all(unix, feature = "remote"))]
+mod examples;
 mod families;
 mod feedback;
 mod forward;

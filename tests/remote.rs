@@ -11,7 +11,7 @@ use crate::support::checkpoint::Copy;
 use crate::support::hub::{commit, web};
 #[cfg(unix)]
 use crate::support::interrupted::{SLOWLY, stopped_in};
-use crate::support::{FAST, fixture, text};
+use crate::support::{FAST, fixture, quantize_fixture, text};
 
 #[test]
 fn the_bytes_are_those_of_the_local_checkpoint() {
@@ -37,6 +37,34 @@ fn the_bytes_are_those_of_the_local_checkpoint() {
         .args(["verify", text(&output), "--against", ADDRESS])
         .output();
     succeeded(&checked.expect("it starts"));
+}
+
+#[test]
+fn gguf_files_are_read_where_they_are() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    fs::create_dir(folder.path().join("q8")).expect("a folder");
+    let source = quantize_fixture(&folder.path().join("q8"), "tiny.gguf", &["-r", FAST, "--split", "3"]);
+    let any = source.with_file_name("tiny-00002-of-00003.gguf");
+    let bench = Bench::serving(folder.path());
+    let made = |from: &str, name: &str| {
+        let output = bench.at(name);
+        let arguments = ["quantize", from, "-o", text(&output), "-r", "q4_k_m", "--allow-requantize", "-q"];
+        succeeded(&bench.run(&arguments));
+        fs::read(output).expect("read")
+    };
+    let expected = made(text(&any), "here.gguf");
+    assert!(made("hf://tiny/R1/q8/tiny-00002-of-00003.gguf", "hub.gguf") == expected);
+    let address = web(&folder.path().join("q8"));
+    assert!(made(&format!("{address}tiny-00003-of-00003.gguf"), "web.gguf") == expected);
+
+    fs::remove_file(source.with_file_name("tiny-00003-of-00003.gguf")).expect("removed");
+    for (from, place) in
+        [(text(&any), text(&any)), ("hf://tiny/R1/q8/tiny-00001-of-00003.gguf", "hf://tiny/R1@")]
+    {
+        let words = [place, "is one of a split, whose file", "tiny-00003-of-00003.gguf is not there"];
+        failed(&bench.run(&["plan", from, "--allow-requantize"]), 3, &words);
+    }
+    failed(&bench.run(&["plan", "hf://tiny/R1/q8/other.gguf"]), 1, &["q8/other.gguf"]);
 }
 
 #[test]

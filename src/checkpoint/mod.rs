@@ -140,8 +140,12 @@ impl Checkpoint {
     /// As [`Checkpoint::open_path`], and [`Error::Interrupted`].
     pub fn open_until(path: &Path, stop: &'static AtomicBool) -> Result<Self> {
         #[cfg(feature = "remote")]
-        if let Some(address) = Address::of(path)? {
-            return Self::open(remote::open(&address, stop)?);
+        if let Some((address, file)) = Address::of(path)? {
+            let source = remote::open(&address, stop)?;
+            return match file {
+                Some(file) => Self::of_gguf(gguf::find_in(source, &file)?),
+                None => Self::open(source),
+            };
         }
         let _ = stop;
         if path.is_file() { Self::open_gguf(path) } else { Self::open_folder(path) }
@@ -152,7 +156,11 @@ impl Checkpoint {
     /// # Errors
     /// If it is no GGUF file or damaged, or a part is missing or belongs to another model.
     pub fn open_gguf(path: &Path) -> Result<Self> {
-        let gguf::Found { source, tensors, shards, listing, metadata } = gguf::find(path)?;
+        Self::of_gguf(gguf::find(path)?)
+    }
+
+    fn of_gguf(found: gguf::Found) -> Result<Self> {
+        let gguf::Found { source, tensors, shards, listing, metadata } = found;
         let config = Config::empty();
         Ok(Self {
             source,

@@ -24,7 +24,7 @@ use crate::recipe::{
 pub struct Planning {
     /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8); or a GGUF file of
     /// any architecture, of a split any of its files; or hf://org/name[@revision], a repository of the Hugging Face
-    /// hub, s3://bucket/prefix or https://host/folder/, read where they are
+    /// hub, s3://bucket/prefix or https://host/folder/, or a GGUF file in one of these, read where they are
     checkpoint: PathBuf,
 
     /// A preset or a TOML file of rules for the types of tensors [default: ud-iq1_s, q4_k_m without
@@ -200,7 +200,7 @@ impl Planning {
         Warning::refuse(&plan.warnings, self.strict)?;
         let fit = self.machine.fit(&plan)?;
         let repository = match Address::of(&self.checkpoint)? {
-            Some(Address::Hub { repository, .. }) => Some(repository),
+            Some((Address::Hub { repository, .. }, _)) => Some(repository),
             _ => None,
         };
         let part = self.part.map(|part| part.number);

@@ -57,7 +57,11 @@ impl fmt::Display for Beginning<'_> {
         let Self { what, text, tokens, memory } = *self;
         let (context, memory) = (text.context, Size(memory));
         let chunks = tokens / context as usize;
-        write!(f, "{what} of {} tokens: {chunks} chunks of {context}; memory {memory}", grouped(tokens as u64))
+        write!(
+            f,
+            "{what} of {} tokens: {chunks} chunks of {context}; memory {memory}",
+            grouped(tokens as u64)
+        )
     }
 }
 

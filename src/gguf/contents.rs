@@ -94,16 +94,22 @@ impl Contents {
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn open(path: &Path) -> Result<(Self, File)> {
-        let io = |e| Error::io("read", path, e);
         let fault = |problem| Error::Gguf { file: path.display().to_string(), problem };
         let file = whole::open(path, fault)?;
-        let size = file.metadata().map_err(io)?.len();
-        let contents = Self::parse(&mut BufReader::with_capacity(1 << 16, &file), size);
-        match contents {
-            Ok(contents) => Ok((contents, file)),
-            Err(Fault::Format(problem)) => Err(fault(problem)),
-            Err(Fault::Io(e)) => Err(io(e)),
-        }
+        let size = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
+        let contents = Self::of(path, &mut BufReader::with_capacity(1 << 16, &file), size)?;
+        Ok((contents, file))
+    }
+
+    /// The header of a file of so many bytes, which `input` reads from its beginning; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn of(path: &Path, input: &mut dyn Read, file_size: u64) -> Result<Self> {
+        Self::parse(input, file_size).map_err(|fault| match fault {
+            Fault::Format(problem) => Error::Gguf { file: path.display().to_string(), problem },
+            Fault::Io(e) => Error::io("read", path, e),
+        })
     }
 
     fn parse(input: &mut dyn Read, file_size: u64) -> Result<Self, Fault> {

@@ -43,7 +43,7 @@ impl Parts {
         let parts = Self::read_here(path)?;
         match parts.absent.first() {
             None => Ok(parts),
-            Some(absent) => Err(Error::io("read", absent, std::io::ErrorKind::NotFound.into())),
+            Some(absent) => Err(missing(path, absent)),
         }
     }
 
@@ -52,40 +52,21 @@ impl Parts {
     /// # Errors
     /// If one is damaged or holds more than its tensors, or belongs to another model.
     pub fn read_here(path: &Path) -> Result<Self> {
-        let given = Part::read(path)?;
-        let count = given.key("split.count")?.unwrap_or(1);
-        let numbered = path.file_name().and_then(Numbered::of);
-        let Some(numbered) = numbered.filter(|numbered| count > 1 || numbered.count > 1) else {
-            if count > 1 {
-                let problem =
-                    format!("split.count is {count}, but the name is not NAME-00001-of-{count:05}.gguf");
-                return Err(given.fault(problem));
-            }
-            return Ok(Self { files: vec![given], absent: Vec::new() });
-        };
-        if count != numbered.count {
-            return Err(given.fault(format!("split.count is {count}, but the name says {}", numbered.count)));
+        let (files, absent) = all(path, Part::read)?;
+        Ok(Self { files, absent })
+    }
+
+    /// The headers of all files of a model that lies elsewhere, by the name of any of them; `read` reads one, with what
+    /// the file's size says. As [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn heads(path: &Path, read: impl Fn(&Path) -> Result<Contents>) -> Result<Vec<(PathBuf, Contents)>> {
+        let (files, absent) = all(path, |path| (path.to_owned(), read(path)?).whole())?;
+        match absent.into_iter().next() {
+            None => Ok(files),
+            Some(absent) => Err(missing(path, &absent)),
         }
-        let mut given = Some(given);
-        let (mut files, mut absent) = (Vec::new(), Vec::new());
-        for number in 1..=count {
-            let path = match given.take_if(|_| number == numbered.number) {
-                Some(given) => {
-                    files.push((number, given));
-                    continue;
-                }
-                None => path.with_file_name(numbered.name(number)),
-            };
-            match Part::read(&path) {
-                Ok(part) => files.push((number, part)),
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    absent.push(path);
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        agree(&files, count)?;
-        Ok(Self { files: files.into_iter().map(|(_, part)| part).collect(), absent })
     }
 
     /// The files of the model that `path` is one of, by its name alone.
@@ -117,9 +98,115 @@ impl Parts {
     }
 }
 
+/// Reads all files of the model that `path` is one of, and the names of those that are not there.
+fn all<T: Head>(path: &Path, read: impl Fn(&Path) -> Result<T>) -> Result<(Vec<T>, Vec<PathBuf>)> {
+    let given = read(path)?;
+    let count = given.key("split.count")?.unwrap_or(1);
+    let numbered = path.file_name().and_then(Numbered::of);
+    let Some(numbered) = numbered.filter(|numbered| count > 1 || numbered.count > 1) else {
+        if count > 1 {
+            let problem =
+                format!("split.count is {count}, but the name is not NAME-00001-of-{count:05}.gguf");
+            return Err(given.blame(problem));
+        }
+        return Ok((vec![given], Vec::new()));
+    };
+    if count != numbered.count {
+        return Err(given.blame(format!("split.count is {count}, but the name says {}", numbered.count)));
+    }
+    let mut given = Some(given);
+    let (mut files, mut absent) = (Vec::new(), Vec::new());
+    for number in 1..=count {
+        let path = match given.take_if(|_| number == numbered.number) {
+            Some(given) => {
+                files.push((number, given));
+                continue;
+            }
+            None => path.with_file_name(numbered.name(number)),
+        };
+        match read(&path) {
+            Ok(part) => files.push((number, part)),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                absent.push(path);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    agree(&files, count)?;
+    Ok((files.into_iter().map(|(_, part)| part).collect(), absent))
+}
+
+/// The error that a file of a split is not there.
+fn missing(given: &Path, absent: &Path) -> Error {
+    let problem = format!("is one of a split, whose file {} is not there", absent.display());
+    Error::Gguf { file: given.display().to_string(), problem }
+}
+
+/// The header of a file, and the name that messages have for it.
+trait Head: Sized {
+    fn path(&self) -> &Path;
+
+    fn contents(&self) -> &Contents;
+
+    /// The file, if its tensors end where it does.
+    fn whole(self) -> Result<Self> {
+        let Contents { end, file_size, .. } = *self.contents();
+        if file_size > end {
+            return Err(self.blame(format!("has {file_size} bytes, but its tensors end at {end}")));
+        }
+        Ok(self)
+    }
+
+    /// A whole number of the metadata.
+    fn key(&self, key: &str) -> Result<Option<u64>> {
+        match self.contents().metadata.get(key) {
+            None => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(self.blame(format!("{key} is {value:?}; expected a number"))),
+            },
+        }
+    }
+
+    fn expect(&self, key: &str, expected: u64) -> Result<()> {
+        match self.key(key)? {
+            Some(found) if found == expected => Ok(()),
+            found => {
+                let found = found.map_or("missing".to_owned(), |n| n.to_string());
+                Err(self.blame(format!("{key} is {found}; expected {expected}")))
+            }
+        }
+    }
+
+    /// The error about this file.
+    fn blame(&self, problem: String) -> Error {
+        Error::Gguf { file: self.path().display().to_string(), problem }
+    }
+}
+
+impl Head for Part {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn contents(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+impl Head for (PathBuf, Contents) {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn contents(&self) -> &Contents {
+        &self.1
+    }
+}
+
 /// The numbered files of a split are what their keys say, and hold no tensor twice.
-fn agree(files: &[(u64, Part)], count: u64) -> Result<()> {
-    let here = files.iter().map(|(_, part)| part.contents.tensors.len() as u64).sum();
+fn agree<T: Head>(files: &[(u64, T)], count: u64) -> Result<()> {
+    let here = files.iter().map(|(_, part)| part.contents().tensors.len() as u64).sum();
     // Of a split that is not all here, what the first of its files says.
     let all = if files.len() as u64 == count { Some(here) } else { files[0].1.key("split.tensors.count")? };
     for (number, part) in files {
@@ -129,8 +216,9 @@ fn agree(files: &[(u64, Part)], count: u64) -> Result<()> {
     let mut seen = HashSet::new();
     for (_, part) in files {
         part.expect("split.tensors.count", all.unwrap_or(here).max(here))?;
-        if let Some(twice) = part.contents.tensors.iter().find(|tensor| !seen.insert(tensor.name.as_str())) {
-            return Err(part.fault(format!("tensor \"{}\" is also in a part before", twice.name)));
+        if let Some(twice) = part.contents().tensors.iter().find(|tensor| !seen.insert(tensor.name.as_str()))
+        {
+            return Err(part.blame(format!("tensor \"{}\" is also in a part before", twice.name)));
         }
     }
     Ok(())
@@ -143,12 +231,7 @@ impl Part {
     /// If it is damaged or the file holds more than its tensors.
     pub fn read(path: &Path) -> Result<Self> {
         let (contents, file) = Contents::open(path)?;
-        let part = Self { path: path.to_owned(), contents, file };
-        let Contents { end, file_size, .. } = part.contents;
-        if file_size > end {
-            return Err(part.fault(format!("has {file_size} bytes, but its tensors end at {end}")));
-        }
-        Ok(part)
+        Self { path: path.to_owned(), contents, file }.whole()
     }
 
     /// Fills `buffer` with the file's bytes from `offset` on.
@@ -195,30 +278,9 @@ impl Part {
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// A whole number of the metadata.
-    fn key(&self, key: &str) -> Result<Option<u64>> {
-        match self.contents.metadata.get(key) {
-            None => Ok(None),
-            Some(value) => match value.as_u64() {
-                Some(number) => Ok(Some(number)),
-                None => Err(self.fault(format!("{key} is {value:?}; expected a number"))),
-            },
-        }
-    }
-
-    fn expect(&self, key: &str, expected: u64) -> Result<()> {
-        match self.key(key)? {
-            Some(found) if found == expected => Ok(()),
-            found => {
-                let found = found.map_or("missing".to_owned(), |n| n.to_string());
-                Err(self.fault(format!("{key} is {found}; expected {expected}")))
-            }
-        }
-    }
-
     /// The error about this file.
     pub fn fault(&self, problem: String) -> Error {
-        Error::Gguf { file: self.path.display().to_string(), problem }
+        self.blame(problem)
     }
 }
 

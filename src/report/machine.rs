@@ -43,7 +43,8 @@ impl fmt::Display for Told<'_> {
         }
         let Budget { streamed, held } = fit.budget;
         // No file of the model is smaller than all weights at IQ1_S, and none larger than all of them in F32.
-        let [smallest, largest] = [Format::IQ1_S, Format::F32].map(|format| format.row_bytes(256) * weights / 256);
+        let [smallest, largest] =
+            [Format::IQ1_S, Format::F32].map(|format| format.row_bytes(256) * weights / 256);
         let told = |file: Option<u64>| match file {
             Some(bytes) if bytes >= largest => "any file of this model".to_owned(),
             Some(bytes) if bytes >= smallest => Size(bytes).to_string(),

@@ -73,14 +73,11 @@ impl fmt::Display for Sketch<'_> {
         let layers_of_line = (self.width.saturating_sub(LABELS) / 10 * 10).max(10) as u32;
         for first in (0..model.layers).step_by(layers_of_line as usize) {
             let of_line = first..model.layers.min(first.saturating_add(layers_of_line));
-            let numbers =
-                of_line.clone().step_by(10).map(|layer| format!("{layer:<10}")).collect::<String>();
+            let numbers = of_line.clone().step_by(10).map(|layer| format!("{layer:<10}")).collect::<String>();
             writeln!(f, "layer                    {}", numbers.trim_end())?;
             for (role, _, color) in shown.iter().filter(|(role, ..)| !role.is_f32()) {
                 let of = |layer| {
-                    layers
-                        .get(&(*role, layer))
-                        .map(|[bytes, weights]| *bytes as f64 * 8.0 / *weights as f64)
+                    layers.get(&(*role, layer)).map(|[bytes, weights]| *bytes as f64 * 8.0 / *weights as f64)
                 };
                 let row: String = of_line.clone().map(|layer| of(layer).map_or('.', digit)).collect();
                 if row.bytes().any(|letter| letter != b'.') {

@@ -108,7 +108,12 @@ impl<'a> Sizes<'a> {
         let Ok(chosen) = self.choices.choose(size.saturating_sub(self.besides))? else { return Ok(false) };
         let needs = Needs::of_choices(self.model, &chosen.choices, self.besides + chosen.open.bytes);
         let fit = Fit::new(&needs, machine);
-        tracing::debug!(size, missing = fit.missing, read_per_token = fit.read_per_token, "would it run well?");
+        tracing::debug!(
+            size,
+            missing = fit.missing,
+            read_per_token = fit.read_per_token,
+            "would it run well?"
+        );
         Ok(fit.well && (fit.read_per_token == 0 || !held))
     }
 

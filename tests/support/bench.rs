@@ -21,8 +21,13 @@ pub struct Bench {
 
 impl Bench {
     pub fn serving(checkpoint: &Path) -> Self {
+        Self::of("tiny/R1", checkpoint)
+    }
+
+    /// A hub that has a folder as this repository.
+    pub fn of(repository: &str, served: &Path) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
-        Self { hub: Hub::serving("tiny/R1", checkpoint), folder, _served: None }
+        Self { hub: Hub::serving(repository, served), folder, _served: None }
     }
 
     /// Keeps the folder that the hub serves.
@@ -35,7 +40,19 @@ impl Bench {
     }
 
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quantpress"));
+        self.knowing(Command::new(env!("CARGO_BIN_EXE_quantpress")))
+    }
+
+    /// A line for a shell.
+    #[cfg(unix)]
+    pub fn shell(&self, line: &str) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", line]);
+        self.knowing(shell)
+    }
+
+    /// A command that knows this hub alone.
+    fn knowing(&self, mut command: Command) -> Command {
         // Nothing of this machine's user.
         for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME"] {
             command.env_remove(name);

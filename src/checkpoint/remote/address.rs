@@ -1,5 +1,5 @@
 //! What a user writes in place of a folder: `hf://org/name@revision`, `s3://bucket/prefix`, or the address of a folder on a
-//! web server. Pure.
+//! web server; or of a GGUF file in one of these. Pure.
 
 use std::path::Path;
 
@@ -11,6 +11,9 @@ const HUB: &str = "hf://";
 
 /// The scheme of S3.
 const S3: &str = "s3://";
+
+/// How the names of GGUF files end.
+const GGUF: &str = ".gguf";
 
 /// Schemes of web servers.
 const WEB: [&str; 2] = ["https://", "http://"];
@@ -37,12 +40,33 @@ pub enum Address {
 }
 
 impl Address {
-    /// The address that a path is; None for a path of this machine.
+    /// The address that a path is, and the GGUF file in it, if one is meant and not the checkpoint there; None for a path
+    /// of this machine. In a revision before a file `%2F` stands for a slash.
     ///
     /// # Errors
     /// If it begins as an address and goes on as none.
-    pub fn of(path: &Path) -> Result<Option<Self>> {
+    pub fn of(path: &Path) -> Result<Option<(Self, Option<String>)>> {
         let Some(text) = path.to_str() else { return Ok(None) };
+        if !text.ends_with(GGUF) {
+            return Ok(Self::of_folder(text)?.map(|address| (address, None)));
+        }
+        let (folder, file) = match text.strip_prefix(HUB) {
+            Some(rest) => {
+                let mut parts = rest.splitn(3, '/');
+                let (Some(owner), Some(name), Some(file)) = (parts.next(), parts.next(), parts.next()) else {
+                    return Ok(Self::of_folder(text)?.map(|address| (address, None)));
+                };
+                (format!("{HUB}{owner}/{}", name.replace("%2F", "/")), file)
+            }
+            None => match text.rsplit_once('/') {
+                Some((folder, file)) => (folder.to_owned(), file),
+                None => return Ok(None),
+            },
+        };
+        Ok(Self::of_folder(&folder)?.map(|address| (address, Some(file.to_owned()))))
+    }
+
+    fn of_folder(text: &str) -> Result<Option<Self>> {
         if let Some(rest) = text.strip_prefix(HUB) {
             return Self::of_hub(text, rest).map(Some);
         }
@@ -99,7 +123,29 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Result<Option<Address>> {
-        Address::of(Path::new(text))
+        Address::of(Path::new(text)).map(|found| found.map(|(address, _)| address))
+    }
+
+    #[test]
+    fn files_are_told_from_folders() {
+        let of = |text: &str| Address::of(Path::new(text)).expect("sound");
+        let hub = |revision: &str| Address::Hub { repository: "org/GGUF".into(), revision: revision.into() };
+        let file = |name: &str| Some(name.to_owned());
+        assert_eq!(of("hf://org/GGUF/a.gguf"), Some((hub("main"), file("a.gguf"))));
+        assert_eq!(
+            of("hf://org/GGUF@v1/q4/a-00001-of-00002.gguf"),
+            Some((hub("v1"), file("q4/a-00001-of-00002.gguf")))
+        );
+        assert_eq!(of("hf://org/GGUF@refs%2Fpr%2F7/a.gguf"), Some((hub("refs/pr/7"), file("a.gguf"))));
+        assert_eq!(
+            of("https://host/b/a.gguf"),
+            Some((Address::Web("https://host/b/".into()), file("a.gguf")))
+        );
+        let s3 = |prefix: &str| Address::S3 { bucket: "models".into(), prefix: prefix.into() };
+        assert_eq!(of("s3://models/b/a.gguf"), Some((s3("b/"), file("a.gguf"))));
+        assert_eq!(of("s3://models/a.gguf"), Some((s3(""), file("a.gguf"))));
+        assert_eq!(of("hf://org/name.gguf").map(|(_, file)| file), Some(None), "a repository");
+        assert_eq!((of("a.gguf"), of("b/a.gguf")), (None, None));
     }
 
     #[test]

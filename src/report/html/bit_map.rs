@@ -8,8 +8,8 @@ use super::axis::layer_ticks;
 use super::palette;
 use super::svg::{Anchor, Svg};
 use crate::report::Size;
-use crate::report::terminal::digit;
 use crate::report::subject::{Subject, Tensor};
+use crate::report::terminal::digit;
 
 /// Pixels of a cell with many layers and with few; height of a row; of the names at the left, and between roles.
 const CELL: [f64; 2] = [13.0, 30.0];

@@ -67,7 +67,8 @@ fn head(subject: &Subject) -> String {
     ];
     if let Some((numbers, of)) = subject.parts.as_ref().filter(|(numbers, of)| numbers.len() < *of as usize) {
         let numbers = numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-        facts.push(("part of a split", format!("{numbers} of {of} files; the others are not in this report")));
+        facts
+            .push(("part of a split", format!("{numbers} of {of} files; the others are not in this report")));
     }
     facts.extend(subject.overrides.iter().map(|text| ("override", text.clone())));
     facts.extend(subject.digests.iter().map(|(of, digest)| (*of, format!("SHA-256 {digest}"))));
