@@ -2,6 +2,8 @@
 //! full disk) neither ends the work nor changes its exit code.
 
 use std::fmt::Display;
+#[cfg(feature = "cli")]
+use std::io::IsTerminal;
 use std::io::{self, Write};
 
 #[cfg(feature = "cli")]
@@ -29,6 +31,14 @@ pub fn listen(verbose: u8) {
 /// Says a line, or several. Names in it cannot act on the terminal.
 pub fn say(text: impl Display) {
     let _ = writeln!(io::stderr(), "{}", plain_lines(text));
+}
+
+/// Says what begins now and may take minutes: to somebody who watches.
+#[cfg(feature = "cli")]
+pub fn begin(text: impl Display) {
+    if io::stderr().is_terminal() {
+        say(text);
+    }
 }
 
 /// Says a warning.

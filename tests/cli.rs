@@ -157,7 +157,8 @@ fn a_machine_is_told_what_it_can_run() {
         assert!(shown.contains(line), "\"{line}\" is not in:\n{shown}");
     }
     let shown = succeed(&["plan", text(&checkpoint), "--ram", "20MB"]);
-    assert!(shown.contains("of memory are missing") && shown.contains("no file held in memory"), "{shown}");
+    let none = "no file (the smallest of this model has some 3.55 MB (3.39 MiB)) held in memory";
+    assert!(shown.contains("of memory are missing") && shown.contains(none), "{shown}");
     for (arguments, words) in [
         (&["--vram", "2GB"][..], "--ram"),
         (&["--ram", "2GB", "-c", "1025"], "a context of 1025 tokens: the model was made for up to 1024"),
@@ -278,4 +279,20 @@ fn variables_stand_in_for_options() {
         let stderr = String::from_utf8_lossy(&run.stderr);
         assert!(run.status.code() == Some(2) && stderr.contains(words), "{stderr}");
     }
+}
+
+#[test]
+fn verbose_says_what_is_decided_and_twice_every_piece() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (checkpoint, output) = (fixture("tiny-r1"), folder.path().join("out.gguf"));
+    let run = |more: &[&str]| {
+        let arguments = ["quantize", text(&checkpoint), "-o", text(&output), "-r", "q8_0", "--force", "-q"];
+        let run = quantpress(&[&arguments[..], more].concat());
+        assert!(run.status.success() && run.stdout.is_empty());
+        String::from_utf8(run.stderr).expect("UTF-8")
+    };
+    let [nothing, some, all] = [run(&[]), run(&["-v"]), run(&["-vv"])];
+    assert_eq!(nothing, "");
+    assert!(some.contains("checkpoint shards=4") && !some.contains("piece tensor"), "{some}");
+    assert!(all.contains("piece tensor=\"output.weight\""), "{all}");
 }

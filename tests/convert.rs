@@ -137,3 +137,31 @@ fn an_existing_file_stays_until_the_new_one_is_whole() {
     fail(&["quantize", text(copy.path()), "-o", text(&output), "--quiet", "--force"], 3);
     assert_eq!(fs::read_to_string(&output).expect("read"), "the old file");
 }
+
+#[test]
+fn what_a_model_card_says_is_in_the_metadata() {
+    let (copy, folder) = (Copy::new(), TempDir::new().expect("a temporary folder"));
+    let made = |card: &str, more: &[&str]| {
+        copy.write("README.md", card.as_bytes());
+        let output = folder.path().join("a.gguf");
+        let arguments = ["quantize", text(copy.path()), "-o", text(&output), "-r", "q8_0", "-q", "--force"];
+        succeed(&[&arguments[..], more].concat());
+        Contents::read(&output).expect("sound").metadata
+    };
+    let card =
+        "---\nlicense: mit\nmodel_name: Tiny\ntags: [small]\nbase_model: org/base-model\n---\n# A model\n";
+    let metadata = made(card, &[]);
+    let text_of = |key: &str| metadata.get(key).and_then(|value| value.as_str().map(str::to_owned));
+    assert_eq!(text_of("general.license").as_deref(), Some("mit"));
+    assert_eq!(text_of("general.name").as_deref(), Some("Tiny"));
+    assert_eq!(
+        text_of("general.base_model.0.repo_url").as_deref(),
+        Some("https://huggingface.co/org/base-model")
+    );
+    let named = made(card, &["--name", "Other"]);
+    assert_eq!(named.get("general.name").and_then(|value| value.as_str()), Some("Other"));
+    // What is wrong with a card is no obstacle, but is said.
+    copy.write("README.md", b"---\nlicense: [\n---\n");
+    let said = succeed(&["plan", text(copy.path())]).replace('\n', " ");
+    assert!(said.contains("README.md: the facts at its beginning are no YAML"), "{said}");
+}

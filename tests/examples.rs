@@ -15,16 +15,17 @@ use crate::support::s3::S3;
 use crate::support::{fixture, text};
 
 /// What the documents say of R1, and what is as much for a model of 7 MB.
-const SIZES: [(&str, &str); 8] = [
+const SIZES: [(&str, &str); 9] = [
+    ("--ctx-size 8192", "--ctx-size 1024"),
     ("--split 48GB", "--split 2500KB"),
-    ("--size 131GiB", "--size 7MB"),
+    ("--size 131GiB", "--size 8MB"),
     ("--chunks 200", "--chunks 2"),
     ("--chunks 20 ", "--chunks 1 "),
     ("YOUR-NAME/DeepSeek-R1-GGUF", "deepseek-ai/DeepSeek-R1"),
     ("hf://me/DeepSeek-R1-GGUF", "hf://deepseek-ai/DeepSeek-R1"),
     ("/scratch", "scratch"),
-    // Two types are measured, and not all that a size may choose from.
-    ("-sensitivity.json", "-sensitivity.json --types q2_k,q4_k"),
+    // Three types are measured, and not all that a size may choose from.
+    ("-sensitivity.json", "-sensitivity.json --types q2_k,q4_k,q6_k"),
 ];
 
 /// What a command may have that cannot run here, and why.

@@ -55,7 +55,7 @@ fn gguf_files_are_read_where_they_are() {
     let expected = made(text(&any), "here.gguf");
     assert!(made("hf://tiny/R1/q8/tiny-00002-of-00003.gguf", "hub.gguf") == expected);
     let address = web(&folder.path().join("q8"));
-    assert!(made(&format!("{address}tiny-00003-of-00003.gguf"), "web.gguf") == expected);
+    assert!(made(&format!("{address}/tiny-00003-of-00003.gguf"), "web.gguf") == expected);
 
     fs::remove_file(source.with_file_name("tiny-00003-of-00003.gguf")).expect("removed");
     for (from, place) in

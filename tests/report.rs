@@ -97,7 +97,7 @@ fn a_plans_page_has_its_estimate_and_warnings() {
     loads_nothing(&page);
     let warning = plan["warnings"][0].as_str().expect("a warning without a matrix");
     has(&page, &[warning, "Where the time will go", "Types by role", "which do not fit"]);
-    has(&page, &["On this machine", "<dt>run</dt><dd>llama-cli -m MODEL.gguf -c 1024</dd>"]);
+    has(&page, &["On this machine", "<dt>run</dt><dd><code>llama-cli -m MODEL.gguf -c 1024</code></dd>"]);
     assert!(!page.contains("Error by tensor") && !page.contains("Trade-off"));
 
     // The curve and the choice are drawn when the plan has them.

@@ -105,7 +105,7 @@ impl Plan {
         }
         let width = columns(&io::stdout());
         print_block(summary.within(width))?;
-        let colors = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colors = io::stdout().is_terminal() && are_colors_wanted();
         print_block(format_args!("\n{}", Sketch { plan: &planned.plan, colors, width }))?;
         if begin.is_empty() {
             return Ok(());
@@ -117,6 +117,12 @@ impl Plan {
             layers.join(",")
         ))
     }
+}
+
+/// What a user's environment says of colours (no-color.org: an empty value says nothing).
+fn are_colors_wanted() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 fn tensors(planned: &Planned) -> Vec<Tensor<'_>> {

@@ -11,6 +11,7 @@ use super::outputs::{Existing, Files};
 use super::size::{self, Limit};
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Result;
+use crate::log;
 use crate::model::Model;
 use crate::recipe::{Wishes, format};
 use crate::sensitivity::DEFAULT_TYPES;
@@ -102,6 +103,10 @@ impl Sizing {
         };
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let table = self.sensitivity.as_deref();
+        if table.is_none_or(|table| !table.exists()) {
+            let (tensors, types) = (model.tensors.len(), types.len());
+            log::begin(format_args!("a sample of {tensors} tensors is encoded in {types} types each"));
+        }
         let sizing = sizing::Sizing { target, types, table, threads, stop: interrupt::flag() };
         sizing.plan(checkpoint, model, source, wishes)
     }

@@ -11,6 +11,8 @@ use super::threads::{thread_count, threads};
 use super::{interrupt, print};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Warning};
+use crate::gguf::Parts;
+use crate::log;
 use crate::plain::{self, plain};
 use crate::recipe::Imatrix;
 use crate::report::{Size, grouped};
@@ -57,11 +59,15 @@ impl Verify {
     /// Checks and prints; problems make it an error.
     pub fn run(self) -> Result<()> {
         let (threads, stop) = (threads(self.threads), interrupt::flag());
+        let files = Parts::names(&self.file).into_iter().filter_map(|file| file.metadata().ok());
+        let bytes = Size(files.map(|file| file.len()).sum());
+        log::begin(format_args!("{}: {bytes} are read and checked", self.file.display()));
         let mut checked = check(&self.file, threads, stop)?;
         let mut compared = None;
         if let Some(folder) = &self.against {
             let checkpoint = Checkpoint::open_until(folder, stop)?;
             let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
+            log::begin(format_args!("every tensor is compared with {}", folder.display()));
             let compare = Compare { checkpoint: &checkpoint, imatrix: imatrix.as_ref(), threads, stop };
             let (tensors, more) = against(&checked, compare)?;
             compared = Some(tensors);

@@ -398,3 +398,34 @@ impl fmt::Display for Within<'_> {
         write!(f, "\n{}", wrapped(&tail, width, INDENT))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Checkpoint, Fingerprint};
+    use crate::model::{Model, Options};
+    use crate::recipe::{Recipe, Wishes};
+
+    #[test]
+    fn a_narrow_terminal_cuts_no_line_and_a_wide_one_shows_all() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-r1");
+        let checkpoint = Checkpoint::open_folder(&fixture).expect("sound");
+        let model = Model::plan(&checkpoint, &Options::default()).expect("a plan");
+        let source = Fingerprint::of(&checkpoint).expect("read");
+        let recipe = Recipe::load("ud-iq1_s").expect("a preset");
+        let wishes = Wishes { split: Split::Count(3), ..Wishes::new(&recipe) };
+        let plan = Plan::new(model, source, wishes).expect("a plan");
+        let importances =
+            Importances::prepare(&checkpoint, &plan.model, &plan.choices, None).expect("importances");
+        let summary = Summary::new(&plan, &importances);
+        for width in [60, 80, 100] {
+            let text = summary.within(width).to_string();
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest.is_some_and(|widest| widest <= width), "{width}: {widest:?}\n{text}");
+            for word in ["ud-iq1_s", "IQ2_XXS", "-00003-of-00003.gguf", "--imatrix"] {
+                assert!(text.contains(word), "{width}: {word} is not in\n{text}");
+            }
+        }
+        assert!(summary.to_string().contains("18,191,680"), "weights, where there is room");
+    }
+}
