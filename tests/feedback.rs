@@ -238,6 +238,8 @@ fn states_of_something_else_or_damaged_are_refused() {
     let (checkpoint, output) = (fixture("tiny-r1"), parts.folder.path().join("b.gguf"));
     let alone = ["quantize", text(&checkpoint), "-o", text(&output), "--states", text(&states)];
     assert!(fail(&alone, 2).contains("--part"));
+    let fed = ["--feedback", "--text", text(&checkpoint), "--split", "3"];
+    assert!(fail(&[&alone[..], &fed].concat(), 2).contains("--split"));
 }
 
 #[test]

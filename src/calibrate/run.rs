@@ -156,6 +156,7 @@ pub fn run(
     Ok(found)
 }
 
+/// Measures the importances and writes them, as [`run`].
 fn importances(
     weights: &Weights,
     model: &Description,

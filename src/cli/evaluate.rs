@@ -106,6 +106,7 @@ impl Evaluate {
         let scores = self.scores((&checkpoint, &model), &made, &tokens, start)?;
         let stop = interrupt::flag();
         let digests = || digests(&Parts::read(file)?, stop);
+        let certificate = scores.certificate()?;
         if let Some((part, output)) = self.part.zip(self.output.as_deref()) {
             let Part { number, of } = part;
             let (file, texts) =
@@ -117,7 +118,6 @@ impl Evaluate {
             let name = plain(output.display()).to_string();
             return print(format_args!("{name}: part {number} of {of}, {measured} tokens scored"));
         }
-        let certificate = scores.certificate()?;
         if self.json {
             let mut value = serde_json::to_value(&certificate)?;
             value["file"] = json!(plain::path(file));

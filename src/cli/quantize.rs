@@ -44,7 +44,7 @@ pub struct Quantize {
 
     /// Hidden states that calibrate --states has kept of the same text: with --feedback a --part begins from the nearest,
     /// and without goes through the checkpoint's layers before its own
-    #[arg(long, value_name = "DIR", requires_all = ["texts", "part"])]
+    #[arg(long, value_name = "DIR", requires_all = ["texts", "part"], conflicts_with = "split")]
     states: Option<PathBuf>,
 
     #[command(flatten)]

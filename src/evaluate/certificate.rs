@@ -47,6 +47,19 @@ impl Scores {
         self.layers.first().map_or(0, Vec::len)
     }
 
+    /// Whether they can be what was measured: the second half of each chunk scored, two sums for each layer and chunk, all
+    /// of them numbers.
+    pub(super) fn are_possible(&self) -> bool {
+        let (chunks, of_chunk) = (self.chunks(), self.context - self.context / 2);
+        let numbers = |scored: &Scored| [scored.surprise[0], scored.surprise[1], scored.divergence];
+        self.context > 1
+            && chunks > 0
+            && chunks.checked_mul(of_chunk) == Some(self.scored.len())
+            && self.scored.iter().flat_map(numbers).all(f64::is_finite)
+            && self.layers.iter().all(|sums| sums.len() == chunks)
+            && self.layers.iter().flatten().flatten().all(|sum| sum.is_finite() && *sum >= 0.0)
+    }
+
     /// Puts the scores of the text's next chunks behind these.
     pub fn append(&mut self, next: Self) {
         self.scored.extend(next.scored);

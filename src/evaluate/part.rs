@@ -39,8 +39,12 @@ impl Part {
     pub fn read(path: &Path) -> Result<Self> {
         let fault = |problem: String| Error::Argument(format!("{}: {problem}", path.display()));
         let bytes = whole::read(path, MAX_FILE, fault)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| fault(format!("is no part of an evaluation (evaluate --part -o): {e}")))
+        let part: Self = serde_json::from_slice(&bytes)
+            .map_err(|e| fault(format!("is no part of an evaluation (evaluate --part -o): {e}")))?;
+        match part.scores.are_possible() && (1..=part.of).contains(&part.part) {
+            true => Ok(part),
+            false => Err(fault("says of a part of an evaluation what cannot be".to_owned())),
+        }
     }
 
     /// What differs between two parts that cannot be of one evaluation.
@@ -48,7 +52,9 @@ impl Part {
         let evaluation = self.evaluation.differing(&other.evaluation);
         let count = (self.of != other.of).then(|| format!("{} parts, and {}", self.of, other.of));
         let files = (self.files_sha256 != other.files_sha256).then(|| "the GGUF files' SHA-256".to_owned());
-        evaluation.or(count).or(files)
+        let is_alike = |a: &Scores, b: &Scores| (a.context, a.layers.len()) == (b.context, b.layers.len());
+        let layers = (!is_alike(&self.scores, &other.scores)).then(|| "the number of layers".to_owned());
+        evaluation.or(count).or(files).or(layers)
     }
 
     /// The bytes of the file.
@@ -87,6 +93,7 @@ pub fn join(mut parts: Vec<(Part, String)>) -> Result<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluate::Scored;
 
     fn part(part: u16, of: u16) -> (Part, String) {
         let scores = Scores { context: 2, scored: Vec::new(), layers: vec![vec![[f64::from(part), 0.0]]] };
@@ -102,6 +109,26 @@ mod tests {
         assert_eq!(whole.scores.layers, [[[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]]);
         let again = serde_json::from_slice::<Part>(&whole.bytes()).expect("as it was written");
         assert_eq!(again, whole);
+    }
+
+    #[test]
+    fn scores_that_cannot_be_are_told() {
+        let one = Scored { surprise: [1.0, 1.5], divergence: 0.5, same_top: true };
+        let scores = Scores { context: 2, scored: vec![one], layers: vec![vec![[1.0, 0.0]]] };
+        assert!(scores.are_possible());
+        for change in [
+            (|scores| scores.context = 0) as fn(&mut Scores),
+            |scores| scores.context = usize::MAX,
+            |scores| scores.scored.clear(),
+            |scores| scores.scored[0].divergence = f64::NAN,
+            |scores| scores.layers.clear(),
+            |scores| scores.layers.push(Vec::new()),
+            |scores| scores.layers[0][0][1] = -1.0,
+        ] {
+            let mut wrong = scores.clone();
+            change(&mut wrong);
+            assert!(!wrong.are_possible(), "{wrong:?}");
+        }
     }
 
     #[test]

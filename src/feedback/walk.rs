@@ -9,6 +9,7 @@ use super::run::{Feedback, Step};
 use super::stretches::Stretch;
 use crate::error::Result;
 use crate::forward::{Head, Inputs, Observer, Pass, Saved, Weights};
+use crate::log;
 use crate::model::{Half, Role, TensorPlan};
 
 /// The way through the layers.
@@ -111,6 +112,12 @@ impl<'a> Walk<'a> {
         let kept = kept.checked_sub(stretch.earlier).filter(|&layers| layers <= first_open).unwrap_or(0);
         let start = stretch.layers.start;
         let milestone = milestones.map_or(Ok(None), |milestones| milestones.last(start))?.unwrap_or(0);
+        if milestones.is_some() && kept.max(milestone) < start {
+            log::warn(format_args!(
+                "--states has none before layer {start}; the checkpoint's layers from {} on are gone through first",
+                kept.max(milestone)
+            ));
+        }
         if kept.max(milestone) == 0 {
             // On the way to a stretch the model is the original, whoever makes its embedding.
             let weights = if start == 0 { self.quantized } else { &self.press.original };

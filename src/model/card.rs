@@ -111,10 +111,10 @@ fn write(facts: &Map<String, Yaml>, metadata: &mut Metadata) {
         if found.is_empty() {
             continue;
         }
-        metadata.set(&format!("{key}.count"), Value::U32(found.len() as u32));
+        metadata.set(format!("{key}.count"), Value::U32(found.len() as u32));
         for (number, repository) in found.iter().enumerate() {
             for (field, value) in repository {
-                metadata.set(&format!("{key}.{number}.{field}"), Value::String(value.clone()));
+                metadata.set(format!("{key}.{number}.{field}"), Value::String(value.clone()));
             }
         }
     }
