@@ -1,6 +1,6 @@
 //! Every command of README.md and docs/ runs as it is written there, by a shell, in the order of the document: on the
 //! test model in the place of DeepSeek-R1, a hub of this machine, and sizes that fit. `tests/slurm.sh` and
-//! `tests/jobs.py` run the jobs of docs/distributed.md, and `src/cli/examples.rs` parses all commands.
+//! `tests/jobs.py` run the jobs of docs/distributed.md.
 
 use std::collections::HashSet;
 use std::fs;
@@ -28,9 +28,8 @@ const SIZES: [(&str, &str); 9] = [
     ("-sensitivity.json", "-sensitivity.json --types q2_k,q4_k,q6_k"),
 ];
 
-/// What a command may have that cannot run here, and why.
-const NOT_HERE: [(&str, &str); 1] =
-    [("--device cuda", "wants a graphics card; tests of dense_kernels have its kernels")];
+/// What wants a graphics card: where there is none, the command is right if only that is missing.
+const CARD: &str = "--device cuda";
 
 /// The shell's lines in the blocks of a document, as far as they are this program's or make folders.
 fn commands(document: &str) -> Vec<String> {
@@ -119,11 +118,8 @@ fn every_command_of_the_documents_runs() {
         let folder = bench.folder.path();
         lay_out(folder, &document);
         for command in commands {
-            if let Some((_, why)) = NOT_HERE.iter().find(|(part, _)| command.contains(part)) {
-                eprintln!("not here: {command}: {why}");
-                continue;
-            }
-            let (is_on_s3, command) = (command.contains("s3://"), smaller(&command));
+            let [wants_card, is_on_s3] = [CARD, "s3://"].map(|part| command.contains(part));
+            let command = smaller(&command);
             let mut shell = bench.shell(&command);
             shell.current_dir(folder).env("PATH", &path).env("HOME", folder);
             match (&s3, is_on_s3) {
@@ -136,7 +132,8 @@ fn every_command_of_the_documents_runs() {
             }
             let output = shell.output().expect("a shell");
             let stderr = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{}: {command}\n{stderr}", text(&file));
+            let is_missed = wants_card && output.status.code() == Some(1);
+            assert!(output.status.success() || is_missed, "{}: {command}\n{stderr}", text(&file));
             ran += 1;
         }
     }

@@ -113,10 +113,3 @@ for key in ("perplexity", "kl_mean", "kl_median", "kl_p99", "same_top", "layers"
     assert joined[key] == alone[key], key
 print(f"the same, evaluated by the array and by one process: KL {joined['kl_mean']:.6f}")
 PYTHON
-for run in whole parts; do
-    [ $run = parts ] && from="$MADE" || {
-        "$program" quantize "$CHECKPOINT" -o "$work/whole.gguf" --imatrix "$IMATRIX" --feedback --text "$TEXT" --quiet
-        from="$work/whole.gguf"
-    }
-    "$program" evaluate "$CHECKPOINT" "$from" --text "$HELD_OUT" --quiet | sed -n "s/^KL divergence, mean */$run: KL /p"
-done

@@ -4,8 +4,6 @@ mod bench;
 mod calibrate;
 mod device;
 mod evaluate;
-#[cfg(test)]
-mod examples;
 mod feedback;
 mod inspect;
 mod interrupt;

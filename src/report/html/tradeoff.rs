@@ -16,7 +16,7 @@ const BOTTOM: f64 = 330.0;
 /// The figure; nothing where no curve was made.
 pub fn section(subject: &Subject) -> String {
     let caption = "Expected damage, of the best choice of types at each size: a number without a unit that goes \
-                   with the divergence from the checkpoint (docs/damage.md). Less is better; half of it is about half of the divergence.";
+                   with the divergence from the checkpoint (docs/damage.md). Less is better.";
     figure("Trade-off of size and damage", caption, &chart(subject))
 }
 
