@@ -29,7 +29,9 @@ fn products(criterion: &mut Criterion) {
     let rows = numbers(3 * n, n);
     let mut h = Dense::zeros(n, n);
     group.throughput(Throughput::Elements((3 * n * n * n / 2) as u64));
-    group.bench_function("gram 6144 x 2048", |bencher| bencher.iter(|| gram(h.view_mut(), rows.view())));
+    group.bench_function("gram 6144 x 2048", |bencher| {
+        bencher.iter(|| gram(h.view_mut(), Accum::Add, rows.view()))
+    });
     (0..n).for_each(|i| h.row_mut(i)[i] *= 2.0);
     group.throughput(Throughput::Elements((n * n * n / 6) as u64));
     group.bench_function("factor 2048", |bencher| {

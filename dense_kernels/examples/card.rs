@@ -56,7 +56,7 @@ fn positive(base: &Dense, seed: usize) -> Dense {
 
 fn base(n: usize) -> Dense {
     let mut h = Dense::zeros(n, n);
-    gram(h.view_mut(), numbers(n / 2 + 9, n, 5).view());
+    gram(h.view_mut(), Accum::Add, numbers(n / 2 + 9, n, 5).view());
     let mean = (0..n).map(|i| h.row(i)[i]).sum::<f32>() / n as f32;
     (0..n).for_each(|i| h.row_mut(i)[i] += 0.01 * mean);
     h
@@ -109,8 +109,8 @@ fn bits(card: &Card, wanted: usize) {
         let (rows, n) = (ragged(if wanted > 100_000_000 { 600 } else { 200 }, case), ragged(around, case));
         let x = numbers(rows, n, 3 + case as u64);
         let (mut expected, mut found) = (numbers(n, n, 9), numbers(n, n, 9));
-        gram(expected.view_mut(), x.view());
-        card.gram(&mut found.view_mut(), x.view()).expect("the card multiplies");
+        gram(expected.view_mut(), Accum::Add, x.view());
+        card.gram(&mut found.view_mut(), Accum::Add, x.view()).expect("the card multiplies");
         for i in 0..n {
             expected.row_mut(i)[..i].fill(0.0);
             found.row_mut(i)[..i].fill(0.0);
@@ -184,7 +184,7 @@ fn seconds(mut work: impl FnMut()) -> f64 {
 /// A covariance of ordinary numbers, damped.
 fn covariance(n: usize) -> Dense {
     let mut h = Dense::zeros(n, n);
-    gram(h.view_mut(), ordinary(n / 2 + 9, n, 5).view());
+    gram(h.view_mut(), Accum::Add, ordinary(n / 2 + 9, n, 5).view());
     let mean = (0..n).map(|i| h.row(i)[i]).sum::<f32>() / n as f32;
     (0..n).for_each(|i| h.row_mut(i)[i] += 0.01 * mean);
     h
@@ -236,9 +236,10 @@ fn speed(card: &Card) {
         let mut h = Dense::zeros(n, n);
         let operations = rows as f64 * (n * (n + 1)) as f64;
         let part = View::new(n, &x.values()[..128 * n]);
-        let single = rows as f64 / 128.0 * one.install(|| seconds(|| gram(h.view_mut(), part)));
-        let all = seconds(|| gram(h.view_mut(), x.view()));
-        let copies = seconds(|| card.gram(&mut h.view_mut(), x.view()).expect("the card multiplies"));
+        let single = rows as f64 / 128.0 * one.install(|| seconds(|| gram(h.view_mut(), Accum::Add, part)));
+        let all = seconds(|| gram(h.view_mut(), Accum::Add, x.view()));
+        let copies =
+            seconds(|| card.gram(&mut h.view_mut(), Accum::Add, x.view()).expect("the card multiplies"));
         let x = OnCard::of(card, x.view()).expect("room");
         let sums = OnCard::of(card, h.view()).expect("room");
         let alone = seconds(|| {

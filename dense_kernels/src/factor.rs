@@ -1,11 +1,24 @@
 //! The triangular factor of a covariance.
 
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+use work_trace::fork;
+
 use super::card::{on_card, worth};
 use super::matrix::{Dense, View};
 use super::product::{Accum, product};
 
-/// Columns that are factored together.
-const BLOCK: usize = 128;
+/// Columns from which what is right of them is taken at once, in products at the kernel's full rate.
+pub(crate) const PANEL: usize = 512;
+
+/// Columns of a panel that are solved together.
+pub(crate) const BLOCK: usize = 128;
+
+/// Sums of a corner that run beside each other.
+const LANES: usize = 8;
+
+/// Rows that a thread takes at a time for one operation each.
+const BAND: usize = 256;
 
 /// The matrix is not positive definite: the pivot of this column is no positive number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,9 +26,18 @@ pub struct NotPositive(pub usize);
 
 /// R, upper triangular, with H = R R^T, in the place of H. Only what is on and above the diagonal is read or written.
 ///
-/// Cholesky's factorisation from the last column to the first, so that R's columns weigh what comes before them.
-/// Blocks of columns are solved by the inverse of their corner, so that all of the work is products. On all threads of
-/// the pool, or on the card that is used.
+/// Cholesky's factorisation from the last column to the first, so that R's columns weigh what comes before them: panel after
+/// panel, and in a panel block after block.
+///
+/// ```text
+///         block   panel   right
+///     +-----+-------+---------+   a panel loses the products of what is right of it, at once;
+///     |     |       |         |   then each of its blocks, the last first, those of the blocks
+///     +-----+       |         |   right of it, and is solved by the inverse of its corner
+///     |  \  |       |         |
+/// ```
+///
+/// So that all of the work is products. On all threads of the pool, or on the card that is used.
 ///
 /// # Errors
 /// If H is not positive definite, or not by more than its rounding; H is lost.
@@ -30,55 +52,101 @@ pub fn upper_factor(h: &mut Dense) -> Result<(), NotPositive> {
     if on_card(faster, |card| card.upper_factor(h).map(|found| factored = found)) {
         return factored;
     }
-    for start in (0..n).step_by(BLOCK).rev() {
-        let end = n.min(start + BLOCK);
+    for start in (0..n).step_by(PANEL).rev() {
+        let end = n.min(start + PANEL);
         let width = end - start;
-        // This block less the products of the columns to its right.
-        let mut later = Dense::zeros(end, width);
         let right = h.view().some_columns(end..n);
+        let mut panel = Dense::zeros(end, width);
         product(
-            later.view_mut(),
+            panel.view_mut(),
             Accum::Replace,
             right.some_rows(0..end),
             right.some_rows(start..end).transposed(),
         );
-        for (row, later) in later.values_mut().chunks_exact_mut(width).enumerate() {
-            let own = &h.row(row)[start..end];
-            later.iter_mut().zip(own).for_each(|(later, own)| *later = own - *later);
+        rest(&mut panel, h.view().part(0..end, start..end));
+        for first in (start..end).step_by(BLOCK).rev() {
+            let until = end.min(first + BLOCK);
+            let columns = first - start..until - start;
+            let later = panel.view().some_columns(columns.end..width);
+            let mut block = Dense::zeros(until, columns.len());
+            product(
+                block.view_mut(),
+                Accum::Replace,
+                later.some_rows(0..until),
+                later.some_rows(first..until).transposed(),
+            );
+            rest(&mut block, panel.view().part(0..until, columns.clone()));
+            let (corner, inverse) =
+                corner(block.view().some_rows(first..until)).map_err(|at| NotPositive(first + at))?;
+            product(
+                panel.part_mut(0..first, columns.clone()),
+                Accum::Replace,
+                block.view().some_rows(0..first),
+                inverse.view().transposed(),
+            );
+            panel.part_mut(first..until, columns).copy_from(corner.view());
         }
-        let (corner, inverse) =
-            corner(later.view().some_rows(start..end)).map_err(|at| NotPositive(start + at))?;
-        let mut above = Dense::zeros(start, width);
-        product(
-            above.view_mut(),
-            Accum::Replace,
-            later.view().some_rows(0..start),
-            inverse.view().transposed(),
-        );
-        h.part_mut(0..start, start..end).copy_from(above.view());
-        for i in 0..width {
-            h.row_mut(start + i)[start + i..end].copy_from_slice(&corner.row(i)[i..]);
-        }
+        let bands = h.values_mut()[..end * n].par_chunks_mut(BAND * n).enumerate();
+        fork("panel", |fork| {
+            bands.for_each(|(band, h)| {
+                fork.child(|| {
+                    for (row, h) in h.chunks_exact_mut(n).enumerate() {
+                        let row = band * BAND + row;
+                        let from = row.max(start);
+                        h[from..end].copy_from_slice(&panel.row(row)[from - start..]);
+                    }
+                });
+            });
+        });
     }
     Ok(())
 }
 
-/// The factor of a small matrix, and the factor's inverse. In f64, element by element.
+/// What is left of a matrix after a product was taken from it, in the place of the product.
+fn rest(product: &mut Dense, own: View<'_>) {
+    let width = product.columns();
+    let bands = product.values_mut().par_chunks_mut(BAND * width).enumerate();
+    fork("rest", |fork| {
+        bands.for_each(|(band, product)| {
+            fork.child(|| {
+                for (row, product) in product.chunks_exact_mut(width).enumerate() {
+                    let own = own.row(band * BAND + row);
+                    product.iter_mut().zip(own).for_each(|(product, own)| *product = own - *product);
+                }
+            });
+        });
+    });
+}
+
+/// The factor of a small matrix, and the factor's inverse. In f64, each element's sum a chain from left to right.
 fn corner(s: View<'_>) -> Result<(Dense, Dense), usize> {
     let n = s.rows();
-    let mut r = vec![vec![0f64; n]; n];
+    // Element (i, j) at [j][i], so that the sums of a column run beside each other.
+    let mut columns = vec![vec![0f64; n.next_multiple_of(LANES)]; n];
     for j in (0..n).rev() {
-        for i in (0..=j).rev() {
-            let rest: f64 = r[i][j + 1..].iter().zip(&r[j][j + 1..]).map(|(a, b)| a * b).sum();
-            let left = f64::from(s.at(i, j)) - rest;
-            if i == j && !(left > 0.0 && left.is_finite()) {
-                return Err(j);
+        let (now, later) = columns.split_at_mut(j + 1);
+        let now = &mut now[j];
+        for first in (0..=j).step_by(LANES) {
+            let mut sums = [-0.0; LANES];
+            for column in &*later {
+                let other = column[j];
+                let own = &column[first..first + LANES];
+                sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own * other);
             }
-            r[i][j] = if i == j { left.sqrt() } else { left / r[j][j] };
+            for (i, sum) in (first..=j).zip(sums) {
+                now[i] = f64::from(s.at(i, j)) - sum;
+            }
         }
+        if !(now[j] > 0.0 && now[j].is_finite()) {
+            return Err(j);
+        }
+        now[j] = now[j].sqrt();
+        let (above, pivot) = now.split_at_mut(j);
+        above.iter_mut().for_each(|x| *x /= pivot[0]);
     }
-    let inverse = inverse(&r);
-    Ok((Dense::new(n, r.concat().into_iter().map(|x| x as f32).collect()), inverse))
+    let rows: Vec<Vec<f64>> = (0..n).map(|i| columns.iter().map(|column| column[i]).collect()).collect();
+    let inverse = inverse(&rows);
+    Ok((Dense::new(n, rows.concat().into_iter().map(|x| x as f32).collect()), inverse))
 }
 
 /// The inverse of a small upper triangular matrix, in f64 but for the result. Elements left of the diagonal are not
@@ -97,17 +165,34 @@ pub fn upper_inverse(matrix: View<'_>) -> Dense {
     inverse(&(0..n).map(row).collect::<Vec<Vec<f64>>>())
 }
 
+/// Eight columns of it run beside each other, each a chain of its own.
 fn inverse(r: &[Vec<f64>]) -> Dense {
     let n = r.len();
     let mut inverse = Dense::zeros(n, n);
-    let mut column = vec![0f64; n];
-    for j in 0..n {
-        column[j] = 1.0 / r[j][j];
-        for i in (0..j).rev() {
-            let rest: f64 = r[i][i + 1..=j].iter().zip(&column[i + 1..=j]).map(|(a, b)| a * b).sum();
-            column[i] = -rest / r[i][i];
+    let mut columns = vec![[0f64; LANES]; n];
+    for first in (0..n).step_by(LANES) {
+        let end = n.min(first + LANES);
+        for i in (0..end).rev() {
+            let mut sums = [-0.0; LANES];
+            // What all of them have, and what only the later ones do.
+            let all = i + 1..(first + 1).max(i + 1);
+            for (r, columns) in r[i][all.clone()].iter().zip(&columns[all.clone()]) {
+                sums.iter_mut().zip(columns).for_each(|(sum, column)| *sum += r * column);
+            }
+            for k in all.end..end {
+                for lane in k - first..LANES {
+                    sums[lane] += r[i][k] * columns[k][lane];
+                }
+            }
+            for lane in 0..LANES {
+                columns[i][lane] = if first + lane > i { -sums[lane] / r[i][i] } else { 1.0 / r[i][i] };
+            }
         }
-        (0..=j).for_each(|i| inverse.row_mut(i)[j] = column[i] as f32);
+        for (i, column) in columns[..end].iter().enumerate() {
+            for j in first.max(i)..end {
+                inverse.row_mut(i)[j] = column[j - first] as f32;
+            }
+        }
     }
     inverse
 }
@@ -119,12 +204,12 @@ mod tests {
 
     #[test]
     fn the_factor_times_itself_is_the_matrix() {
-        // Two blocks and a bit.
-        let n = 300;
+        // A panel, and two blocks and a bit.
+        let n = 800;
         let number = |i: usize| ((i * 7919) % 1013) as f32 / 1013.0 - 0.4;
-        let rows = Dense::new(n, (0..n * 450).map(number).collect());
+        let rows = Dense::new(n, (0..n * 1200).map(number).collect());
         let mut h = Dense::zeros(n, n);
-        gram(h.view_mut(), rows.view());
+        gram(h.view_mut(), Accum::Add, rows.view());
         (0..n).for_each(|i| h.row_mut(i)[i] += 0.5);
         let mut r = h.clone();
         upper_factor(&mut r).expect("positive");

@@ -89,11 +89,13 @@ fn pack_panel(matrix: View<'_>, panel: usize, values: &mut [[f32; LANES]]) {
     pack(matrix.some_columns(columns).transposed(), 0..matrix.rows(), values);
 }
 
-/// The left side, some of its columns: twelve rows after twelve rows, each strip's columns one after the other.
-pub fn in_strips(matrix: View<'_>, columns: Range<usize>, strips: &mut Vec<[f32; ROWS]>) {
+/// The left side, some of its columns: twelve rows after twelve rows, each strip's columns one after the other. Rows that
+/// the last strip lacks stay what they are.
+pub(crate) fn in_strips(matrix: View<'_>, columns: Range<usize>, strips: &mut [[f32; ROWS]]) {
     let rows = matrix.rows();
-    strips.clear();
-    strips.resize(rows.div_ceil(ROWS) * columns.len(), [0.0; ROWS]);
+    if columns.is_empty() {
+        return;
+    }
     for (strip, values) in strips.chunks_exact_mut(columns.len()).enumerate() {
         let first = strip * ROWS;
         pack(matrix.some_rows(first..rows.min(first + ROWS)), columns.clone(), values);

@@ -11,6 +11,7 @@ use super::card::{on_card, worth};
 use super::kernel::{LANES, ROWS, Tile, multiply};
 use super::matrix::{Rows, View};
 use super::panels::{Panels, in_strips};
+use super::strips::Strips;
 
 /// Rows of a tile of the result.
 const HEIGHT: usize = 10 * ROWS;
@@ -19,7 +20,7 @@ const HEIGHT: usize = 10 * ROWS;
 const WIDTH: usize = 32 * LANES;
 
 /// Steps of a sum that are taken together: strips and a panel of as many stay in the nearest caches.
-const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 256;
 
 /// Columns of the right side that are in panels at once.
 const STRIPE: usize = 2 * WIDTH;
@@ -47,19 +48,19 @@ pub fn product(mut out: Rows<'_>, accum: Accum, a: View<'_>, b: View<'_>) {
     in_tiles(out, accum, a, b, all);
 }
 
-/// The tiles of `out` += x^T x that reach its diagonal or what is right of it, on all threads of the pool or on the
-/// card that is used. Values left of it are of no meaning.
+/// The tiles of `out` = x^T x, or with [`Accum::Add`] + x^T x, that reach its diagonal or what is right of it, on all threads
+/// of the pool or on the card that is used. Values left of it are of no meaning.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn gram(mut out: Rows<'_>, x: View<'_>) {
+pub fn gram(mut out: Rows<'_>, accum: Accum, x: View<'_>) {
     let (rows, n) = (x.rows(), x.columns());
     let faster = || worth(operations(n, rows, n) / 2.0, rows * n + n * n / 2, rayon::current_num_threads());
-    if on_card(faster, |card| card.gram(&mut out, x)) {
+    if on_card(faster, |card| card.gram(&mut out, accum, x)) {
         return;
     }
     let upper = |rows: &Range<usize>, columns: &Range<usize>| rows.start < columns.end;
-    in_tiles(out, Accum::Add, x.transposed(), x, upper);
+    in_tiles(out, accum, x.transposed(), x, upper);
 }
 
 /// Of a product: a multiply-add is two.
@@ -93,7 +94,33 @@ pub fn with_panels(mut out: Rows<'_>, accum: Accum, a: View<'_>, b: &Panels) {
 fn at(level: Level, out: Rows<'_>, accum: Accum, a: View<'_>, b: &Panels) {
     let columns = check(&out, a, b.rows(), b.columns());
     for (rows, columns, mut tile) in tiles(out, columns) {
-        one(level, &mut tile, accum, a.some_rows(rows), b, columns);
+        one(level, &mut tile, accum, Left::Matrix(a.some_rows(rows)), b, columns);
+    }
+}
+
+/// The product of as many of the first columns as b has rows, on the calling thread.
+pub(crate) fn left_in_strips(out: Rows<'_>, accum: Accum, a: &Strips, b: &Panels) {
+    assert_eq!(out.0.len(), a.rows(), "rows of the result and of the left side");
+    assert!(out.0.iter().all(|row| row.len() == b.columns()), "columns of the result: {}", b.columns());
+    for (rows, columns, mut tile) in tiles(out, b.columns()) {
+        one(Level::new(), &mut tile, accum, Left::Strips(a, rows), b, columns);
+    }
+}
+
+/// Rows of a left side.
+enum Left<'a> {
+    /// Of a matrix, still to be brought in order.
+    Matrix(View<'a>),
+    /// These, in order.
+    Strips(&'a Strips, Range<usize>),
+}
+
+impl Left<'_> {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Matrix(matrix) => matrix.rows(),
+            Self::Strips(_, rows) => rows.len(),
+        }
     }
 }
 
@@ -121,7 +148,9 @@ fn in_tiles(
         let panels = Panels::on_all_threads(b.some_columns(start..start + width));
         fork("tiles", |fork| {
             of_stripe.into_par_iter().with_max_len(1).for_each(|(rows, columns, mut tile)| {
-                fork.child(|| one(Level::new(), &mut tile, accum, a.some_rows(rows), &panels, columns));
+                fork.child(|| {
+                    one(Level::new(), &mut tile, accum, Left::Matrix(a.some_rows(rows)), &panels, columns);
+                });
             });
         });
     }
@@ -164,9 +193,9 @@ fn tiles(out: Rows<'_>, columns: usize) -> Vec<(Range<usize>, Range<usize>, Rows
     tiles
 }
 
-/// One tile: `a` times these columns of the panels.
-fn one(level: Level, out: &mut Rows<'_>, accum: Accum, a: View<'_>, b: &Panels, columns: Range<usize>) {
-    SCRATCH.with_borrow_mut(|scratch| one_in(scratch, level, out, accum, a, b, columns));
+/// One tile: rows of the left side times these columns of the panels.
+fn one(level: Level, out: &mut Rows<'_>, accum: Accum, a: Left<'_>, b: &Panels, columns: Range<usize>) {
+    SCRATCH.with_borrow_mut(|scratch| one_in(scratch, level, out, accum, &a, b, columns));
 }
 
 /// A thread's scratch memory, kept between products: newly allocated memory is cleared each time.
@@ -185,7 +214,7 @@ fn one_in(
     level: Level,
     out: &mut Rows<'_>,
     accum: Accum,
-    a: View<'_>,
+    a: &Left<'_>,
     b: &Panels,
     columns: Range<usize>,
 ) {
@@ -196,7 +225,15 @@ fn one_in(
     sums.resize(height * panels.len(), [[0.0; LANES]; ROWS]);
     for start in (0..b.rows()).step_by(DEPTH) {
         let steps = start..b.rows().min(start + DEPTH);
-        in_strips(a, steps.clone(), strips);
+        let strips = match a {
+            Left::Matrix(matrix) => {
+                strips.clear();
+                strips.resize(height * steps.len(), [0.0; ROWS]);
+                in_strips(*matrix, steps.clone(), strips);
+                &strips[..]
+            }
+            Left::Strips(of, rows) => of.some(rows.clone(), steps.clone()),
+        };
         multiply(level, steps.len(), strips, &b.some(panels.clone(), steps), sums);
     }
     for (row, out) in out.0.iter_mut().enumerate() {
@@ -270,7 +307,7 @@ mod tests {
     fn a_gram_matrix_is_right_on_and_above_its_diagonal() {
         let x = numbers(9, 700, 3);
         let mut out = Dense::zeros(700, 700);
-        gram(out.view_mut(), x.view());
+        gram(out.view_mut(), Accum::Add, x.view());
         for (row, column) in [(0, 0), (0, 699), (350, 512), (699, 699)] {
             assert_eq!(out.row(row)[column], chain(x.view().transposed(), x.view(), row, column));
         }

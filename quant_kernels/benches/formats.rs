@@ -1,10 +1,13 @@
-//! Encoding and decoding of every format on one thread: `cargo bench -p quant_kernels [-- IQ2_XXS]`.
+//! Encoding, decoding and feedback of every format on one thread: `cargo bench -p quant_kernels [-- IQ2_XXS]`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use quant_kernels::{Format, dequantize, quantize};
+use quant_kernels::{Feed, Format, dequantize, feed, feeds, quantize};
 
 const COLUMNS: usize = 7168;
 const ROWS: usize = 8;
+
+/// Rows that are fed together.
+const FED: usize = 128;
 
 /// About normal numbers, the same in every run.
 fn normal(count: usize, mut state: u64) -> Vec<f32> {
@@ -38,6 +41,21 @@ fn formats(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("decode", format), |bencher| {
             bencher.iter(|| dequantize(format, &blocks, &mut decoded));
         });
+        // Of many rows the same columns.
+        let (n, bytes) = (format.block_len(), format.block_bytes());
+        let part = &rows[..FED * n];
+        let t: Vec<f32> = normal(n * n, 3).iter().map(|x| 0.05 * x).collect();
+        let mut errors = vec![0.0; FED * n];
+        group.throughput(Throughput::Elements((FED * n) as u64));
+        if feeds(format) {
+            group.bench_function(BenchmarkId::new("feed", format), |bencher| {
+                bencher.iter(|| {
+                    let weights =
+                        Feed { moved: part, t: &t, importance: &importance[..n], errors: &mut errors };
+                    feed(format, &mut blocks[..FED * bytes], weights);
+                });
+            });
+        }
         group.finish();
     }
 }

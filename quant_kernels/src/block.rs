@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 use fearless_simd::{Level, Simd, SimdBase, SimdFloat, dispatch, f32x16};
 
-use crate::feedback::Feed;
+use crate::feedback::{LANES, Side};
 use crate::scale::Scale;
 use crate::search::scale::peak;
 
@@ -55,13 +55,19 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// Whether [`feed`](Self::feed) chooses other codes.
     const FEEDS: bool = false;
 
-    /// Chooses the codes of the weights anew, with error feedback; the scales of the super-block stay. By default the
-    /// codes stay as well, and only their errors are noted.
+    /// Chooses the codes of the weights anew, with error feedback, in one block of each of at most sixteen rows; the
+    /// scales of the super-blocks stay. By default the codes stay as well, and only their errors are noted.
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        let mut decoded = [0.0; N];
-        self.dequantize(simd, &mut decoded);
-        weights.note(0, &decoded);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        let mut decoded = [[0.0; N]; LANES];
+        for (block, decoded) in blocks.iter().zip(&mut decoded) {
+            block.dequantize(simd, decoded);
+        }
+        for i in 0..N {
+            let mut lanes = [0.0; LANES];
+            lanes.iter_mut().zip(&decoded).for_each(|(lane, decoded)| *lane = decoded[i]);
+            rows.note(simd, 0, i, f32x16::load_array_ref(simd, &lanes));
+        }
     }
 
     /// Whether the block says that it is no number, where decoders do not show that.

@@ -11,8 +11,9 @@ pub(crate) trait ScalarBlock<const N: usize>: Block<N> {
     /// The highest level, counted from zero.
     const TOP: u8;
 
-    /// Whether the values of the levels are a list. In the other formats they rise in even steps.
-    const LISTED: bool = false;
+    /// What the levels are in units of the weight's scale, where they are listed; one of them is 1. In the other formats
+    /// they rise in even steps.
+    const LIST: Option<&'static [i8]> = None;
 
     /// Gives weight `i` a level.
     fn set_level(&mut self, i: usize, level: u8);
@@ -53,6 +54,10 @@ pub(crate) trait VectorBlock: Block<256> {
 
     /// Good codes for the weights `x` of importance `w` at a scale, where a shared shift is `down`.
     fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice;
+
+    /// What a group costs at least at three neighbouring scales, with a shared shift up and down; the same twice where
+    /// none is shared.
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2];
 }
 
 /// What neighbouring groups share.

@@ -1,6 +1,6 @@
 //! Encodes a matrix with error feedback from block to block, from left to right.
 
-use dense_kernels::{Accum, Dense, one_thread, with_panels};
+use dense_kernels::{Accum, Dense, Rows, Strips, View, one_thread, with_panels};
 use quant_kernels::{Feed, Format, LARGEST};
 use rayon::iter::IndexedParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
@@ -8,15 +8,15 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use super::metric::{Metric, Step};
 use crate::threads;
 
-/// Rows that a thread encodes at a time, so that panels are loaded into its caches once for all of them. A row's
-/// blocks do not depend on the other rows.
-const BAND: usize = 128;
+/// Rows that a thread encodes at a time, so that panels are loaded into its caches once for all of them: whole strips of the
+/// products' kernels, and whole vectors of those that feed errors back. A row's blocks do not depend on the other rows.
+const BAND: usize = 240;
 
 /// Encodes `weights`, whose inputs have these metrics, one for each segment of the columns. Returns the blocks, row
 /// after row.
 ///
 /// Minimising the error shrinks each row slightly, and the shrinkage hurts the model more than the error does; so
-/// each row is rescaled to unit gain, x H y = x H x.
+/// each row is rescaled to unit gain, x H y = x H x, as far as the metric's sketch tells.
 ///
 /// # Panics
 /// If segments are no whole blocks, or do not add up to the rows.
@@ -37,20 +37,18 @@ pub fn encode(format: Format, weights: &Dense, metrics: &[Metric]) -> Vec<u8> {
 fn band(format: Format, weights: &[f32], columns: usize, metrics: &[Metric], blocks: &mut [u8]) {
     let rows = weights.len() / columns;
     let row_bytes = blocks.len() / rows;
+    let weights = View::new(columns, weights);
     // For each row x H x and x H e.
     let mut sums = vec![[0.0; 2]; rows];
     let mut first = 0;
     for metric in metrics {
-        let mut segment = Segment::new(rows, metric);
-        for step in &metric.steps {
-            let columns_of_row = first + step.columns.start..first + step.columns.end;
-            let from = format.row_bytes(columns_of_row.start as u64) as usize;
-            let bytes = from..from + format.row_bytes(step.columns.len() as u64) as usize;
-            let original = weights.chunks_exact(columns).map(|row| &row[columns_of_row.clone()]);
-            let blocks = blocks.chunks_exact_mut(row_bytes).map(|row| &mut row[bytes.clone()]);
-            segment.step(format, step, original.zip(blocks), &mut sums);
-        }
-        first += segment.both.columns();
+        let of_segment = first..first + metric.variances.len();
+        let bytes = |columns: usize| format.row_bytes(columns as u64) as usize;
+        let of_blocks = bytes(of_segment.start)..bytes(of_segment.end);
+        let mut blocks: Vec<&mut [u8]> =
+            blocks.chunks_exact_mut(row_bytes).map(|row| &mut row[of_blocks.clone()]).collect();
+        segment(format, weights.some_columns(of_segment.clone()), metric, &mut blocks, &mut sums);
+        first = of_segment.end;
     }
     for (blocks, [xx, xe]) in blocks.chunks_exact_mut(row_bytes).zip(sums) {
         let xy = xx - xe;
@@ -61,95 +59,100 @@ fn band(format: Format, weights: &[f32], columns: usize, metrics: &[Metric], blo
     }
 }
 
-/// Rows of a segment on their way from left to right.
-struct Segment {
-    /// Two matrices of equal size, one above the other: the errors of the columns encoded so far, then the weights.
-    /// Both are multiplied by the same part of R, for e R and x R.
-    both: Dense,
+/// Encodes a segment of some rows, step after step, and adds up for each row what it was and what is wrong with it.
+fn segment(
+    format: Format,
+    weights: View<'_>,
+    metric: &Metric,
+    blocks: &mut [&mut [u8]],
+    sums: &mut [[f64; 2]],
+) {
+    let rows = weights.rows();
+    let mut errors = Strips::new(rows, weights.columns());
+    for step in &metric.steps {
+        let original = weights.some_columns(step.columns.clone());
+        let moved = moved(original, &errors, step);
+        let from = format.row_bytes(step.columns.start as u64) as usize;
+        let bytes = from..from + format.row_bytes(step.columns.len() as u64) as usize;
+        let mut blocks = blocks.iter_mut().map(|row| &mut row[bytes.clone()]).collect::<Vec<_>>();
+        let own = encode_step(format, original, moved, step, &mut blocks);
+        errors.put(step.columns.start, own.view());
+    }
+    let sketches = |of: &dyn Fn(Rows<'_>)| {
+        let mut out = Dense::zeros(rows, metric.sketch.columns());
+        of(out.view_mut());
+        out
+    };
+    let x = sketches(&|out| with_panels(out, Accum::Replace, weights, &metric.sketch));
+    let e = sketches(&|out| errors.times(out, Accum::Replace, &metric.sketch));
+    for (row, [xx, xe]) in sums.iter_mut().enumerate() {
+        for (x, e) in x.row(row).iter().zip(e.row(row)) {
+            *xx += f64::from(*x) * f64::from(*x);
+            *xe += f64::from(*x) * f64::from(*e);
+        }
+    }
 }
 
-impl Segment {
-    fn new(rows: usize, metric: &Metric) -> Self {
-        let columns = metric.steps.last().map_or(0, |step| step.columns.end);
-        Self { both: Dense::zeros(2 * rows, columns) }
+/// The weights of a step, moved by the errors of all columns left of it.
+fn moved(original: View<'_>, errors: &Strips, step: &Step) -> Dense {
+    let (rows, width) = (original.rows(), original.columns());
+    let mut left = Dense::zeros(rows, width);
+    errors.times(left.view_mut(), Accum::Replace, &step.above);
+    for row in left.values_mut().chunks_exact_mut(width) {
+        row.iter_mut().zip(&step.diagonal).for_each(|(left, diagonal)| *left /= diagonal);
     }
+    let mut moved = Dense::zeros(rows, width);
+    with_panels(moved.view_mut(), Accum::Replace, left.view(), &step.moving);
+    for (row, moved) in moved.values_mut().chunks_exact_mut(width).enumerate() {
+        moved.iter_mut().zip(original.row(row)).for_each(|(moved, x)| *moved += x);
+    }
+    moved
+}
 
-    /// Encodes the next columns: of each row what it was and where its blocks go.
-    fn step<'a>(
-        &mut self,
-        format: Format,
-        step: &Step,
-        rows: impl Iterator<Item = (&'a [f32], &'a mut [u8])>,
-        sums: &mut [[f64; 2]],
-    ) {
-        let Step { columns, above, corner, inverse, importance } = step;
-        let (height, width, all) = (sums.len(), columns.len(), self.both.columns());
-        // e V and x V of the columns to the left.
-        let mut left = Dense::zeros(2 * height, width);
-        let before = self.both.view().some_columns(0..columns.start);
-        with_panels(left.view_mut(), Accum::Replace, before, above);
-
-        let mut blocks = Vec::with_capacity(height);
-        let mut moved = Dense::zeros(height, width);
-        let errors = left.view().some_rows(0..height);
-        one_thread(moved.view_mut(), Accum::Replace, errors, inverse.view());
-        for (row, (original, out)) in rows.enumerate() {
-            self.both.row_mut(height + row)[columns.clone()].copy_from_slice(original);
-            moved.row_mut(row).iter_mut().zip(original).for_each(|(moved, x)| *moved += x);
-            blocks.push(out);
+/// Encodes a step block after block, each moved by the errors of those before. Returns what is wrong with the decoded weights.
+fn encode_step(
+    format: Format,
+    original: View<'_>,
+    mut moved: Dense,
+    step: &Step,
+    blocks: &mut [&mut [u8]],
+) -> Dense {
+    let (rows, width) = (moved.rows(), moved.columns());
+    let (n, bytes) = (format.block_len(), format.block_bytes());
+    let mut errors = Dense::zeros(rows, width);
+    let (mut now, mut own) = (Dense::zeros(rows, n), Dense::zeros(rows, n));
+    let mut encoded = vec![0; rows * bytes];
+    for (place, start) in (0..width).step_by(n).enumerate() {
+        let block = start..start + n;
+        for (row, now) in now.values_mut().chunks_exact_mut(n).enumerate() {
+            // The kernels know no larger weights.
+            let moved = moved.row(row)[block.clone()].iter().map(|x| x.clamp(-LARGEST, LARGEST));
+            now.iter_mut().zip(moved).for_each(|(now, x)| *now = x);
         }
-        let (n, bytes) = (format.block_len(), format.block_bytes());
-        let mut now = vec![0.0; height * n];
-        let mut encoded = vec![0; height * bytes];
-        let mut own = Dense::zeros(height, width);
-        for (place, start) in (0..width).step_by(n).enumerate() {
-            let block = start..start + n;
-            for (now, row) in now.chunks_exact_mut(n).zip(moved.values().chunks_exact(width)) {
-                // The kernels know no larger weights.
-                let row = row[block.clone()].iter().map(|x| x.clamp(-LARGEST, LARGEST));
-                now.iter_mut().zip(row).for_each(|(now, x)| *now = x);
-            }
-            let importance = &importance[block.clone()];
-            quant_kernels::quantize(format, &now, n, Some(importance), &mut encoded);
-            let t: Vec<f32> = block.clone().flat_map(|i| &inverse.row(i)[block.clone()]).copied().collect();
-            for (row, encoded) in encoded.chunks_exact_mut(bytes).enumerate() {
-                let weights = Feed {
-                    moved: &mut now[row * n..(row + 1) * n],
-                    t: &t,
-                    importance,
-                    errors: &mut own.row_mut(row)[block.clone()],
-                };
-                quant_kernels::feed(format, encoded, weights);
-                blocks[row][place * bytes..][..bytes].copy_from_slice(encoded);
-                let (errors, originals) = self.both.values_mut().split_at_mut(height * all);
-                let first = row * all + columns.start + start;
-                let errors = &mut errors[first..first + n];
-                quant_kernels::dequantize(format, encoded, errors);
-                errors.iter_mut().zip(&originals[first..]).for_each(|(error, x)| *error = x - *error);
-            }
-            if block.end < width {
-                let mut rest = Dense::zeros(height, width - block.end);
-                let errors = own.view().some_columns(block.clone());
-                let right = inverse.view().part(block.clone(), block.end..width);
-                one_thread(rest.view_mut(), Accum::Replace, errors, right);
-                for row in 0..height {
-                    let moved = &mut moved.row_mut(row)[block.end..];
-                    moved.iter_mut().zip(rest.row(row)).for_each(|(weight, rest)| *weight -= rest);
-                }
-            }
+        let importance = &step.importance[block.clone()];
+        let t: Vec<f32> = block.clone().flat_map(|i| &step.inverse.row(i)[block.clone()]).copied().collect();
+        quant_kernels::quantize(format, now.values(), n, Some(importance), &mut encoded);
+        let feed = Feed { moved: now.values(), t: &t, importance, errors: own.values_mut() };
+        quant_kernels::feed(format, &mut encoded, feed);
+        // From here on what they are decoded to.
+        quant_kernels::dequantize(format, &encoded, now.values_mut());
+        for (row, encoded) in encoded.chunks_exact(bytes).enumerate() {
+            blocks[row][place * bytes..][..bytes].copy_from_slice(encoded);
+            let errors = &mut errors.row_mut(row)[block.clone()];
+            let both = original.row(row)[block.clone()].iter().zip(now.row(row));
+            errors.iter_mut().zip(both).for_each(|(error, (x, y))| *error = x - y);
         }
-
-        // With the weights of its own columns the lower half is x V; the errors that are the weights' own are e V.
-        let weights = self.both.view().part(height..2 * height, columns.clone());
-        with_panels(left.part_mut(height..2 * height, 0..width), Accum::Add, weights, corner);
-        for (row, sums) in sums.iter_mut().enumerate() {
-            for ((e, x), importance) in own.row(row).iter().zip(left.row(height + row)).zip(importance) {
-                let [x, e, importance] = [x, e, importance].map(|&value| f64::from(value));
-                sums[0] += importance * x * x;
-                sums[1] += importance * x * e;
+        if block.end < width {
+            let mut rest = Dense::zeros(rows, width - block.end);
+            let right = step.inverse.view().part(block.clone(), block.end..width);
+            one_thread(rest.view_mut(), Accum::Replace, own.view(), right);
+            for row in 0..rows {
+                let moved = &mut moved.row_mut(row)[block.end..];
+                moved.iter_mut().zip(rest.row(row)).for_each(|(weight, rest)| *weight -= rest);
             }
         }
     }
+    errors
 }
 
 #[cfg(test)]

@@ -2,7 +2,11 @@
 
 use std::ops::Range;
 
-use dense_kernels::{Accum, Dense, Panels, View, gram, upper_factor, upper_inverse, with_panels};
+use dense_kernels::{
+    Accum, Dense, Panels, Strips, View, gram, one_thread, upper_factor, upper_inverse, with_panels,
+};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
 
 use crate::error::{Error, Result};
 use crate::threads;
@@ -20,7 +24,14 @@ const MOST_DAMPING: f32 = 10.0;
 const SEGMENT: usize = 8192;
 
 /// Columns that are encoded together; segments begin where they do.
-const STEP: usize = 256;
+const STEP: usize = Strips::COLUMNS;
+
+/// Columns of a [sketch](Metric::sketch): a row's gain is known to a few hundredths of its error, so that the square of what is
+/// wrong with it is the thousandth part.
+const SKETCH: usize = 64;
+
+/// Rows that a thread takes at a time for a few operations each.
+const ROWS: usize = 64;
 
 /// Sums of x^T x over rows of inputs, for segments of their columns. Only what is on and above the diagonals is there.
 #[derive(Clone, Debug)]
@@ -53,9 +64,10 @@ impl Covariance {
     /// Adds rows.
     pub fn add(&mut self, rows: View<'_>) {
         let mut start = 0;
+        let accum = if self.count == 0 { Accum::Replace } else { Accum::Add };
         for sums in &mut self.sums {
             let end = start + sums.columns();
-            gram(sums.view_mut(), rows.some_columns(start..end));
+            gram(sums.view_mut(), accum, rows.some_columns(start..end));
             start = end;
         }
         self.count += rows.rows();
@@ -69,7 +81,9 @@ impl Covariance {
     /// The mean over the rows, segment after segment; zeros if there were none.
     pub fn mean(mut self) -> Vec<Dense> {
         let share = 1.0 / self.count.max(1) as f32;
-        self.sums.iter_mut().flat_map(|sums| sums.values_mut()).for_each(|x| *x *= share);
+        for sums in &mut self.sums {
+            each_upper(sums, |_, row| row.iter_mut().for_each(|x| *x *= share));
+        }
         self.sums
     }
 
@@ -79,19 +93,33 @@ impl Covariance {
         let own = self.count as f32 / (self.count as f32 + strength);
         let mut mean = self.mean();
         for (segment, mean) in mean.iter_mut().enumerate() {
-            let n = mean.columns();
             match layer {
                 Some(layer) => {
                     let share = (1.0 - own) / layer.count.max(1) as f32;
-                    for (x, y) in mean.values_mut().iter_mut().zip(layer.sums[segment].values()) {
-                        *x = own * *x + share * y;
-                    }
+                    let layer = &layer.sums[segment];
+                    each_upper(mean, |i, row| {
+                        for (x, y) in row.iter_mut().zip(&layer.row(i)[i..]) {
+                            *x = own * *x + share * y;
+                        }
+                    });
                 }
-                None => (0..n).for_each(|i| mean.row_mut(i)[i + 1..].iter_mut().for_each(|x| *x *= own)),
+                None => each_upper(mean, |_, row| row[1..].iter_mut().for_each(|x| *x *= own)),
             }
         }
         mean
     }
+}
+
+/// Does something with what each row of a square has from its diagonal on, on all threads of the pool.
+fn each_upper(square: &mut Dense, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
+    let n = square.columns();
+    let bands = square.values_mut().par_chunks_mut(ROWS * n).enumerate();
+    threads::each("rows of a square", bands, |(band, rows)| {
+        for (row, values) in rows.chunks_exact_mut(n).enumerate() {
+            let i = band * ROWS + row;
+            work(i, &mut values[i..]);
+        }
+    });
 }
 
 /// What encoding with feedback needs of the inputs of one segment of columns: the factor of their covariance, by
@@ -107,19 +135,26 @@ pub struct Metric {
     pub steps: Vec<Step>,
     /// The diagonal of H, damped: the variance of every column.
     pub variances: Vec<f32>,
+    /// U, columns x 64, with which x H y is nearly (x U) (y U)^T / 64: R times signs drawn by chance, so that every product
+    /// x H y comes out right in the mean over the draws. One draw serves all rows.
+    pub sketch: Panels,
 }
 
-/// Some columns of V.
+/// Some columns of R.
 #[derive(Debug)]
 pub struct Step {
     /// Which ones of the segment.
     pub columns: Range<usize>,
     /// Their rows above the corner.
     pub above: Panels,
-    /// Their rows on the diagonal: unit upper triangular.
+    /// Their rows on the diagonal: upper triangular.
     pub corner: Panels,
-    /// The inverse of the corner.
+    /// The corner's diagonal: what the columns of R are over to be those of V.
+    pub diagonal: Vec<f32>,
+    /// T, the inverse of V's corner.
     pub inverse: Dense,
+    /// The same, as the right side of products.
+    pub moving: Panels,
     /// R_jj^2 of each column: the cost of an error there that columns to its right cannot take up.
     pub importance: Vec<f32>,
 }
@@ -132,24 +167,59 @@ impl Metric {
     pub fn new(covariance: Dense) -> Result<Self> {
         let (r, variances) = damped_factor(covariance)?;
         let n = r.columns();
+        let signs = signs(n);
         let step = |start: usize| {
             let columns = start..n.min(start + STEP);
+            let width = columns.len();
             let diagonal: Vec<f32> = columns.clone().map(|j| r.row(j)[j]).collect();
-            let over = |row: usize| r.row(row)[columns.clone()].iter().zip(&diagonal).map(|(r, d)| r / d);
-            let above = Dense::new(columns.len(), (0..start).flat_map(over).collect());
-            let mut corner = Dense::new(columns.len(), columns.clone().flat_map(over).collect());
-            (0..columns.len()).for_each(|i| corner.row_mut(i)[..i].fill(0.0));
-            Step {
-                above: Panels::new(above.view()),
-                corner: Panels::new(corner.view()),
-                inverse: upper_inverse(corner.view()),
-                importance: diagonal.iter().map(|d| d * d).collect(),
-                columns,
+            let mut corner = Dense::zeros(width, width);
+            let mut over = corner.clone();
+            for i in 0..width {
+                let row = &r.row(start + i)[columns.clone()];
+                corner.row_mut(i)[i..].copy_from_slice(&row[i..]);
+                let over = &mut over.row_mut(i)[i..];
+                over.iter_mut().zip(&row[i..]).zip(&diagonal[i..]).for_each(|((over, r), d)| *over = r / d);
             }
+            let inverse = upper_inverse(over.view());
+            // What of U comes of these rows.
+            let mut sketch = Dense::zeros(width, SKETCH);
+            one_thread(
+                sketch.view_mut(),
+                Accum::Replace,
+                corner.view(),
+                signs.view().some_rows(columns.clone()),
+            );
+            let right = r.view().part(columns.clone(), columns.end..n);
+            one_thread(sketch.view_mut(), Accum::Add, right, signs.view().some_rows(columns.end..n));
+            let step = Step {
+                above: Panels::new(r.view().part(0..start, columns.clone())),
+                corner: Panels::new(corner.view()),
+                moving: Panels::new(inverse.view()),
+                inverse,
+                importance: diagonal.iter().map(|d| d * d).collect(),
+                diagonal,
+                columns,
+            };
+            (step, sketch)
         };
         let starts: Vec<usize> = (0..n).step_by(STEP).collect();
-        Ok(Self { steps: threads::map("steps of a factor", starts, step), variances })
+        let (steps, sketch): (_, Vec<Dense>) =
+            threads::map("steps of a factor", starts, step).into_iter().unzip();
+        let sketch: Vec<f32> = sketch.iter().flat_map(Dense::values).copied().collect();
+        Ok(Self { steps, variances, sketch: Panels::new(View::new(SKETCH, &sketch)) })
     }
+}
+/// Signs drawn by chance, the same ones every time.
+fn signs(rows: usize) -> Dense {
+    let of_row = |row: usize| {
+        // SplitMix64 (Steele, Lea, Flood 2014): a good 64 bits for every number.
+        let mut bits = (row as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        (0..SKETCH).map(move |column| if bits >> column & 1 == 1 { 1.0 } else { -1.0 })
+    };
+    Dense::new(SKETCH, (0..rows).flat_map(of_row).collect())
 }
 
 /// The metrics of a covariance's segments.
@@ -168,15 +238,14 @@ pub fn energies(rows: &Dense, metrics: &[Metric]) -> Vec<f64> {
     let mut energies = vec![0.0; rows.rows()];
     let mut first = 0;
     for metric in metrics {
-        for Step { columns, above, corner, importance, .. } in &metric.steps {
+        for Step { columns, above, corner, .. } in &metric.steps {
             let mut out = Dense::zeros(rows.rows(), columns.len());
             let columns = first + columns.start..first + columns.end;
             let left = rows.view().some_columns(first..columns.start);
             with_panels(out.view_mut(), Accum::Replace, left, above);
             with_panels(out.view_mut(), Accum::Add, rows.view().some_columns(columns), corner);
             for (row, energy) in energies.iter_mut().enumerate() {
-                let squares = out.row(row).iter().zip(importance);
-                *energy += squares.map(|(x, worth)| f64::from(*worth) * f64::from(x * x)).sum::<f64>();
+                *energy += out.row(row).iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
             }
         }
         first += metric.variances.len();
@@ -185,16 +254,14 @@ pub fn energies(rows: &Dense, metrics: &[Metric]) -> Vec<f64> {
     energies
 }
 
-/// R, upper triangular, with H = R R^T, of H = `covariance` with its damped diagonal, and that diagonal.
+/// R, upper triangular, with H = R R^T, of H = `covariance` with its damped diagonal, and that diagonal. What is left of R's
+/// diagonal is of no meaning.
 fn damped_factor(mut covariance: Dense) -> Result<(Dense, Vec<f32>)> {
     let n = covariance.columns();
     let diagonal: Vec<f32> = (0..n).map(|i| covariance.row(i)[i]).collect();
-    // The factor takes the place of what is on and above the diagonal; below it a copy waits for another try.
-    for i in 0..n {
-        for j in 0..i {
-            covariance.row_mut(i)[j] = covariance.row(j)[i];
-        }
-    }
+    // The factor takes the place of what is right of the diagonal, which another try needs again.
+    let rows = (0..n).into_par_iter().with_min_len(ROWS);
+    let before: Vec<Vec<f32>> = rows.map(|i| covariance.row(i)[i + 1..].to_vec()).collect();
     let mean = diagonal.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
     let unit = if mean > 0.0 { mean as f32 } else { 1.0 };
     let mut damping = DAMPING;
@@ -210,11 +277,7 @@ fn damped_factor(mut covariance: Dense) -> Result<(Dense, Vec<f32>)> {
                 return Err(Error::Unsupported(problem));
             }
         }
-        for i in 0..n {
-            for j in 0..i {
-                covariance.row_mut(j)[i] = covariance.row(i)[j];
-            }
-        }
+        each_upper(&mut covariance, |i, row| row[1..].copy_from_slice(&before[i]));
     }
 }
 
@@ -233,7 +296,7 @@ mod tests {
         let (r, variances) = damped_factor(h.clone()).expect("positive");
         let metric = Metric::new(h.clone()).expect("positive");
         assert_eq!(metric.steps.len(), 2);
-        let Step { columns, above, corner, inverse, importance } = &metric.steps[1];
+        let Step { columns, above, corner, inverse, importance, .. } = &metric.steps[1];
         assert_eq!((columns.clone(), above.rows(), corner.rows()), (256..300, 256, 44));
         assert_eq!((inverse.row(3)[3], inverse.row(3)[2]), (1.0, 0.0));
         assert_eq!(inverse.row(3)[4], -r.row(259)[260] / r.row(260)[260]);

@@ -3,16 +3,13 @@
 use super::driver::{Argument, Fault, Shape};
 use super::room::Use;
 use super::{Card, Declined};
-use crate::factor::NotPositive;
+use crate::factor::{BLOCK, NotPositive, PANEL};
 use crate::matrix::{Dense, View};
 
 use Argument::{Number, Place};
 
 /// Rows begin at multiples of so many values.
 const ALIGNED: usize = 4;
-
-/// Columns that are factored together, as the processor does.
-const BLOCK: usize = 128;
 
 /// Threads of a tile.
 const THREADS: usize = 256;
@@ -218,6 +215,30 @@ impl OnCard {
         out.put(Product { at: [0, 0], sizes: [n, n, self.rows()], a: x, b: x, own: None, upper: true })
     }
 
+    /// Takes columns from `first` on.
+    pub(super) fn put_columns(&self, first: usize, columns: View<'_>) -> Result<(), Fault> {
+        assert_eq!((self.turned, columns.rows()), (false, self.rows), "rows");
+        let (values, apart) = columns.lines().expect("rows whose values are neighbours");
+        let shape =
+            Shape { rows: self.rows, columns: columns.columns(), apart: apart.max(columns.columns()) };
+        self.memory.card.0.driver.upload(self.at(0, first), self.apart, values, shape)
+    }
+
+    /// As many of the first columns as b has rows, times b.
+    pub(super) fn first_columns_times(&self, b: &Self) -> Result<Self, Declined> {
+        assert!(b.rows() <= self.columns && !self.turned, "{} of {} columns", b.rows(), self.columns);
+        let out = Self::new(&self.memory.card, self.rows, b.columns(), Use::Work)?;
+        out.put(Product {
+            at: [0, 0],
+            sizes: [out.rows, out.columns, b.rows()],
+            a: self.side(0, 0),
+            b: Side { next: b.turned, ..b.side(0, 0) },
+            own: None,
+            upper: false,
+        })?;
+        Ok(out)
+    }
+
     /// Starts the kernel of a product whose result is a part of this matrix.
     fn put(&self, product: Product) -> Result<(), Fault> {
         let Product { at: [row, column], sizes: [rows, columns, steps], a, b, own, upper } = product;
@@ -267,50 +288,64 @@ impl OnCard {
         let in_f64 = BLOCK * (BLOCK + 1) * 8;
         let shared = if in_f64 <= card.0.driver.shared() { in_f64 } else { 0 };
         let working = Factoring {
-            later: Self::new(card, n, BLOCK, Use::Work)?,
+            panel: Self::new(card, n, PANEL, Use::Work)?,
+            block: Self::new(card, n, BLOCK, Use::Work)?,
             inverse: Self::new(card, BLOCK, BLOCK, Use::Work)?,
             in_f64: if shared > 0 { None } else { Some(Memory::new(card, in_f64, Use::Work)?) },
             failed: Self::of(card, View::new(1, &[f32::from_bits(NOTHING)]))?,
         };
-        for start in (0..n).step_by(BLOCK).rev() {
-            let end = n.min(start + BLOCK);
-            let width = end - start;
-            // What the columns on the right leave of this block's.
-            working.later.put(Product {
+        let Factoring { panel, block, inverse, in_f64, failed } = &working;
+        for start in (0..n).step_by(PANEL).rev() {
+            let end = n.min(start + PANEL);
+            // What the columns on the right leave of this panel's.
+            panel.put(Product {
                 at: [0, 0],
-                sizes: [end, width, n - end],
+                sizes: [end, end - start, n - end],
                 a: self.side(0, end),
                 b: self.side(start, end),
                 own: Some(self.side(0, start)),
                 upper: false,
             })?;
-            card.0.driver.launch(
-                "corner",
-                [1, 1],
-                2 * BLOCK,
-                shared,
-                &[
-                    Place(working.later.at(start, 0)),
-                    number(working.later.apart),
-                    number(width),
-                    Place(self.at(start, start)),
-                    number(self.apart),
-                    Place(working.inverse.memory.place),
-                    number(working.inverse.apart),
-                    Place(working.in_f64.as_ref().map_or(0, |memory| memory.place)),
-                    number(start),
-                    Place(working.failed.memory.place),
-                ],
-            )?;
-            if start > 0 {
-                self.put(Product {
-                    at: [0, start],
-                    sizes: [start, width, width],
-                    a: working.later.side(0, 0),
-                    b: working.inverse.side(0, 0),
-                    own: None,
+            for first in (start..end).step_by(BLOCK).rev() {
+                let until = end.min(first + BLOCK);
+                let width = until - first;
+                // What the panel's columns on the right leave of this block's.
+                block.put(Product {
+                    at: [0, 0],
+                    sizes: [until, width, end - until],
+                    a: self.side(0, until),
+                    b: self.side(first, until),
+                    own: Some(panel.side(0, first - start)),
                     upper: false,
                 })?;
+                card.0.driver.launch(
+                    "corner",
+                    [1, 1],
+                    2 * BLOCK,
+                    shared,
+                    &[
+                        Place(block.at(first, 0)),
+                        number(block.apart),
+                        number(width),
+                        Place(self.at(first, first)),
+                        number(self.apart),
+                        Place(inverse.memory.place),
+                        number(inverse.apart),
+                        Place(in_f64.as_ref().map_or(0, |memory| memory.place)),
+                        number(first),
+                        Place(failed.memory.place),
+                    ],
+                )?;
+                if first > 0 {
+                    self.put(Product {
+                        at: [0, first],
+                        sizes: [first, width, width],
+                        a: block.side(0, 0),
+                        b: inverse.side(0, 0),
+                        own: None,
+                        upper: false,
+                    })?;
+                }
             }
         }
         Ok(working)
@@ -361,7 +396,8 @@ const NOTHING: u32 = u32::MAX;
 /// A factorisation on its way, with the memory that it works in.
 #[derive(Debug)]
 pub struct Factoring {
-    later: OnCard,
+    panel: OnCard,
+    block: OnCard,
     inverse: OnCard,
     in_f64: Option<Memory>,
     failed: OnCard,

@@ -25,6 +25,7 @@ use rayon::slice::ParallelSliceMut;
 
 use super::factor::NotPositive;
 use super::matrix::{Dense, Rows, View};
+use super::panels::Panels;
 use super::product::Accum;
 use cuda::Cuda;
 use driver::Driver;
@@ -161,6 +162,61 @@ impl Kept {
     }
 }
 
+/// Puts values where they belong.
+fn put(accum: Accum, out: &mut [f32], values: &[f32]) {
+    match accum {
+        Accum::Replace => out.copy_from_slice(values),
+        Accum::Add => out.iter_mut().zip(values).for_each(|(out, sum)| *out += sum),
+    }
+}
+
+/// A left side of products whose columns become known from left to right, on the card.
+#[derive(Debug)]
+pub(crate) struct KeptLeft {
+    matrix: OnCard,
+    /// Whether the card has all that was put in.
+    whole: bool,
+}
+
+/// Room on the card that is used for a left side, if its right sides may be kept there.
+pub(crate) fn keep_left(rows: usize, columns: usize) -> Option<KeptLeft> {
+    let (card, share) = in_use()?;
+    let least = if *share == Share::All { 1 } else { LEAST_KEPT };
+    if rows == 0 || columns < least {
+        return None;
+    }
+    let matrix = card.done(OnCard::new(card, rows, columns, Use::Kept))?;
+    Some(KeptLeft { matrix, whole: true })
+}
+
+impl KeptLeft {
+    /// Takes the columns from `first` on.
+    pub fn put(&mut self, first: usize, columns: View<'_>) {
+        let Some((card, _)) = in_use().filter(|_| self.whole) else { return };
+        self.whole = card.done(self.matrix.put_columns(first, columns).map_err(Declined::Fault)).is_some();
+    }
+}
+
+/// Of a left side that is kept as many of the first columns as b has rows, times b; whether it is done.
+pub(crate) fn on_kept(
+    a: Option<&KeptLeft>,
+    b: &Panels,
+    rows: usize,
+    out: &mut Rows<'_>,
+    accum: Accum,
+) -> bool {
+    let (Some(a), Some(b)) = (a.filter(|a| a.whole), b.kept()) else { return false };
+    let (steps, columns) = (b.0.rows(), b.0.columns());
+    let faster = || worth(2.0 * (rows * steps * columns) as f64, rows * columns, 1);
+    on_card(faster, |_| {
+        let values = a.matrix.first_columns_times(&b.0)?.values()?;
+        out.0.iter_mut().zip(values.values().chunks_exact(columns)).for_each(|(out, values)| {
+            put(accum, out, values);
+        });
+        Ok(())
+    })
+}
+
 impl Card {
     /// Opens a card, of whose memory at most so many bytes are used [default: nine tenths of what is free]; `told` hears of
     /// what it fails at later, after which it is not used any more.
@@ -253,16 +309,13 @@ impl Card {
         let band = |first: usize, rows: usize| -> Result<Dense, Declined> {
             Ok(OnCard::of(self, a.some_rows(first..first + rows))?.times(b)?.values()?)
         };
-        let put = |out: &mut [&mut [f32]], values: &Dense| {
+        let put_all = |out: &mut [&mut [f32]], values: &Dense| {
             for (out, values) in out.iter_mut().zip(values.values().chunks_exact(b.columns())) {
-                match accum {
-                    Accum::Replace => out.copy_from_slice(values),
-                    Accum::Add => out.iter_mut().zip(values).for_each(|(out, sum)| *out += sum),
-                }
+                put(accum, out, values);
             }
         };
         if threads == 1 {
-            put(&mut out.0, &band(0, a.rows())?);
+            put_all(&mut out.0, &band(0, a.rows())?);
             return Ok(());
         }
         // Nothing is put where it belongs before all is there.
@@ -270,18 +323,18 @@ impl Card {
         let bands = out.0.par_chunks_mut(height).enumerate();
         let bands: Vec<Dense> =
             bands.map(|(i, out)| band(i * height, out.len())).collect::<Result<_, _>>()?;
-        out.0.par_chunks_mut(height).zip(bands).for_each(|(out, values)| put(out, &values));
+        out.0.par_chunks_mut(height).zip(bands).for_each(|(out, values)| put_all(out, &values));
         Ok(())
     }
 
-    /// What is on and right of the diagonal of `out` += x^T x, as [`crate::gram`].
+    /// What is on and right of the diagonal of x^T x, as [`crate::gram`].
     ///
     /// # Errors
     /// If there is no room, or the card fails; `out` is as it was.
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn gram(&self, out: &mut Rows<'_>, x: View<'_>) -> Result<(), Declined> {
+    pub fn gram(&self, out: &mut Rows<'_>, accum: Accum, x: View<'_>) -> Result<(), Declined> {
         let n = x.columns();
         assert!(out.0.len() == n && out.0.iter().all(|row| row.len() == n), "{n} x {n}");
         if n == 0 || x.rows() == 0 {
@@ -304,7 +357,7 @@ impl Card {
         each.for_each(|(band, (out, values))| {
             for (row, (out, values)) in out.iter_mut().zip(values.chunks_exact(n)).enumerate() {
                 let from = band * BAND + row;
-                out[from..].iter_mut().zip(&values[from..]).for_each(|(out, sum)| *out += sum);
+                put(accum, &mut out[from..], &values[from..]);
             }
         });
         Ok(())

@@ -1,9 +1,19 @@
-//! Error feedback inside of a block (as in GPTQ): the rounding error of one group of weights is taken up by the
+//! Error feedback inside of blocks (as in GPTQ): the rounding error of one group of weights is taken up by the
 //! weights to its right.
 //!
-//! The scales of the block are given by [`quantize`](crate::quantize); here the codes of the weights are chosen
+//! The scales of a block are given by [`quantize`](crate::quantize); here the codes of the weights are chosen
 //! again, group after group, each for weights that the errors of the groups before have moved. A group has one code:
 //! it is one weight in integer formats, and four or eight weights that share a codebook entry in the others.
+//!
+//! Rows are fed side by side, sixteen in the lanes of a vector, so that what moves them is read once for all of them:
+//!
+//! ```text
+//!               row 0   row 1   ...   row 15
+//!   column 0      e       e             e        errors, once their group is settled
+//!   column 1      e       e             e
+//!   ...           |       |             |
+//!   column j    x -= e T_kj for every settled k, in the order of the columns
+//! ```
 
 pub(crate) mod scalar;
 pub(crate) mod vector;
@@ -14,8 +24,11 @@ use fearless_simd::{Level, Simd, SimdBase, f32x16};
 
 use crate::{Format, formats};
 
-/// Lanes of the vectors in which weights are moved.
-const LANES: usize = 16;
+/// Rows that are fed side by side: the lanes of a vector.
+pub(crate) const LANES: usize = 16;
+
+/// Columns that are moved together, so that one sum need not wait for the other.
+const TOGETHER: usize = 4;
 
 /// Whether [`feed`] knows the format. The others keep the codes that they have.
 #[must_use]
@@ -23,43 +36,56 @@ pub fn feeds(format: Format) -> bool {
     format.is_known() && formats::feeds(format)
 }
 
-/// The weights of one block, and what moves them.
+/// One block of each of some rows, all at the same columns, and what moves the weights.
 ///
 /// The covariance of the inputs is H = R R^T with R upper triangular, and T is the inverse of R with its rows times the
 /// diagonal of R. If the weight k comes out off by an error that is its own, not one that it had from others, the
 /// weights j to the right are best lessened by that error times T_kj.
 #[derive(Debug)]
 pub struct Feed<'a> {
-    /// The weights, moved by the errors of the blocks before. Overwritten.
-    pub moved: &'a mut [f32],
+    /// The weights, row after row, moved by the errors of the blocks before.
+    pub moved: &'a [f32],
     /// The block's rows and columns of T, row after row: ones on the diagonal. Elements left of it are not read.
     pub t: &'a [f32],
     /// R_jj^2 of each weight: the cost of its error that weights to its right cannot take up.
     pub importance: &'a [f32],
-    /// On return, the weights' own errors: each is what the weight had become less the decoded one. The cost e H e^T of
-    /// all errors is the sum of their squares times the importances.
+    /// On return, the weights' own errors, row after row: each is what the weight had become less the decoded one. The
+    /// cost e H e^T of all errors of a row is the sum of their squares times the importances.
     pub errors: &'a mut [f32],
 }
 
-/// Encodes the weights of one block anew with the scales that `block` has, with feedback.
+/// Encodes the weights anew with the scales that `blocks`, one for each row, have, with feedback. A row's block does
+/// not depend on the other rows.
 ///
 /// # Panics
-/// If the lengths are not those of one block.
-pub fn feed(format: Format, block: &mut [u8], weights: Feed<'_>) {
-    feed_at(Level::new(), format, block, weights);
+/// If the lengths do not fit.
+pub fn feed(format: Format, blocks: &mut [u8], weights: Feed<'_>) {
+    feed_at(Level::new(), format, blocks, weights);
 }
 
 /// [`feed`] at a chosen SIMD level.
-pub fn feed_at(level: Level, format: Format, block: &mut [u8], mut weights: Feed<'_>) {
+pub fn feed_at(level: Level, format: Format, blocks: &mut [u8], weights: Feed<'_>) {
     let n = format.block_len();
-    let Feed { moved, t, importance, errors } = &weights;
-    assert_eq!(block.len(), format.block_bytes(), "bytes of a block of {format}");
+    let Feed { moved, t, importance, errors } = weights;
+    let rows = blocks.len() / format.block_bytes();
+    assert_eq!(blocks.len(), rows * format.block_bytes(), "whole blocks of {format}");
     assert_eq!(
         (moved.len(), t.len(), importance.len(), errors.len()),
-        (n, n * n, n, n),
-        "a block of {format} has {n} weights"
+        (rows * n, n * n, n, rows * n),
+        "{rows} blocks of {format}, which have {n} weights each"
     );
-    formats::feed(level, format, block, &mut weights);
+    let mut side = Side { moved: vec![[0.0; LANES]; n], errors: vec![[0.0; LANES]; n], t, importance };
+    let blocks = blocks.chunks_mut(LANES * format.block_bytes());
+    let rows = moved.chunks(LANES * n).zip(errors.chunks_mut(LANES * n));
+    for (blocks, (moved, errors)) in blocks.zip(rows) {
+        for (row, moved) in moved.chunks_exact(n).enumerate() {
+            side.moved.iter_mut().zip(moved).for_each(|(lanes, x)| lanes[row] = *x);
+        }
+        formats::feed(level, format, blocks, &mut side);
+        for (row, errors) in errors.chunks_exact_mut(n).enumerate() {
+            errors.iter_mut().zip(&side.errors).for_each(|(error, lanes)| *error = lanes[row]);
+        }
+    }
 }
 
 /// Multiplies the weights of whole blocks by a factor near 1: a row encoded with feedback comes out smaller than it
@@ -72,42 +98,84 @@ pub fn rescale(format: Format, blocks: &mut [u8], factor: f32) {
     formats::rescale(format, blocks, factor);
 }
 
-impl Feed<'_> {
-    /// Takes the group of weights from `first` on for done, with these values: notes its errors and moves the weights
-    /// right of it. Sixteen lanes are sixteen weights; each takes the errors one after the other, at any SIMD level.
-    #[inline(always)]
-    fn settle<S: Simd>(&mut self, simd: S, first: usize, decoded: &[f32]) {
-        self.note(first, decoded);
-        let end = first + decoded.len();
-        self.spread(simd, first..end, end / LANES..self.moved.len() / LANES);
-    }
+/// At most sixteen rows side by side: of each column the rows' values. Lanes without a row have any.
+pub(crate) struct Side<'a> {
+    /// The weights, moved by the errors of what is settled.
+    moved: Vec<[f32; LANES]>,
+    /// The own errors of what is settled.
+    errors: Vec<[f32; LANES]>,
+    t: &'a [f32],
+    /// R_jj^2 of each column.
+    pub importance: &'a [f32],
+}
 
-    /// The own errors of a group whose weights were chosen together: without what they have from one another.
+impl Side<'_> {
+    /// A row's weights from a column on.
     #[inline(always)]
-    pub(crate) fn note(&mut self, first: usize, decoded: &[f32]) {
-        let n = self.moved.len();
-        for j in first..first + decoded.len() {
-            let mut error = self.moved[j] - decoded[j - first];
-            for k in first..j {
-                error -= self.errors[k] * self.t[k * n + j];
-            }
-            self.errors[j] = error;
+    pub fn weights<const K: usize>(&self, row: usize, first: usize) -> [f32; K] {
+        let mut weights = [0.0; K];
+        for (weight, lanes) in weights.iter_mut().zip(&self.moved[first..first + K]) {
+            *weight = lanes[row];
         }
+        weights
     }
 
-    /// Moves the weights of some vectors by some errors. What is settled moves too where it shares a vector with
-    /// others, which nothing sees.
+    /// Takes the group of K columns from `first` on for done, with these values: notes its errors and moves the columns
+    /// right of it. Each column takes the errors one after the other, at any SIMD level.
     #[inline(always)]
-    fn spread<S: Simd>(&mut self, simd: S, errors: Range<usize>, vectors: Range<usize>) {
-        let (moved, _) = self.moved.as_chunks_mut::<LANES>();
-        let (t, _) = self.t.as_chunks::<LANES>();
-        let row = moved.len();
-        for vector in vectors {
-            let mut sum = f32x16::load_array_ref(simd, &moved[vector]);
-            for k in errors.clone() {
-                sum -= f32x16::load_array_ref(simd, &t[k * row + vector]) * self.errors[k];
+    pub fn settle<S: Simd, const K: usize>(&mut self, simd: S, first: usize, decoded: &[[f32; LANES]; K]) {
+        for (i, decoded) in decoded.iter().enumerate() {
+            self.note(simd, first, first + i, f32x16::load_array_ref(simd, decoded));
+        }
+        self.spread::<S, K>(simd, first, first + K..self.moved.len());
+    }
+
+    /// The own errors of a column whose group begins at `first`: without what it has from the columns of the group
+    /// before it, whose codes were chosen together with its own.
+    #[inline(always)]
+    pub(crate) fn note<S: Simd>(&mut self, simd: S, first: usize, column: usize, decoded: f32x16<S>) {
+        let n = self.moved.len();
+        let mut error = f32x16::load_array_ref(simd, &self.moved[column]) - decoded;
+        for k in first..column {
+            error -= f32x16::load_array_ref(simd, &self.errors[k]) * self.t[k * n + column];
+        }
+        error.store_array(&mut self.errors[column]);
+    }
+
+    /// Moves some columns by the errors of the K columns from `first` on.
+    #[inline(always)]
+    fn spread<S: Simd, const K: usize>(&mut self, simd: S, first: usize, columns: Range<usize>) {
+        let n = self.moved.len();
+        let mut errors = [f32x16::splat(simd, 0.0); K];
+        let mut t = [&self.t[..0]; K];
+        for k in 0..K {
+            errors[k] = f32x16::load_array_ref(simd, &self.errors[first + k]);
+            t[k] = &self.t[(first + k) * n..][columns.clone()];
+        }
+        let moved = &mut self.moved[columns];
+        let (fours, rest) = moved.as_chunks_mut::<TOGETHER>();
+        let from = fours.len() * TOGETHER;
+        for (place, moved) in fours.iter_mut().enumerate() {
+            let mut sums = [f32x16::splat(simd, 0.0); TOGETHER];
+            for j in 0..TOGETHER {
+                sums[j] = f32x16::load_array_ref(simd, &moved[j]);
             }
-            sum.store_array(&mut moved[vector]);
+            for k in 0..K {
+                let t = &t[k][place * TOGETHER..][..TOGETHER];
+                for j in 0..TOGETHER {
+                    sums[j] -= errors[k] * t[j];
+                }
+            }
+            for j in 0..TOGETHER {
+                sums[j].store_array(&mut moved[j]);
+            }
+        }
+        for (place, moved) in rest.iter_mut().enumerate() {
+            let mut sum = f32x16::load_array_ref(simd, moved);
+            for k in 0..K {
+                sum -= errors[k] * t[k][from + place];
+            }
+            sum.store_array(moved);
         }
     }
 }
@@ -178,8 +246,8 @@ mod tests {
                 dequantize(format, &block, &mut y);
                 before += cost(&covariance, &x, &y);
                 quantize(format, &x, n, Some(&importance), &mut block);
-                let (mut moved, mut errors) = (x.clone(), vec![0.0; n]);
-                let weights = Feed { moved: &mut moved, t: &t, importance: &importance, errors: &mut errors };
+                let mut errors = vec![0.0; n];
+                let weights = Feed { moved: &x, t: &t, importance: &importance, errors: &mut errors };
                 feed(format, &mut block, weights);
                 dequantize(format, &block, &mut y);
                 after += cost(&covariance, &x, &y);
@@ -190,6 +258,35 @@ mod tests {
             }
             println!("{format}: {:.3}", after / before);
             assert!(after < 0.7 * before, "{format}: {after}, without feedback {before}");
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_others() {
+        // More than sixteen, no multiple of it, one of them zeros.
+        const ROWS: usize = 21;
+        for format in Format::all().filter(|&format| feeds(format)) {
+            let n = format.block_len();
+            let number = |i: usize| ((i * 7919) % 1013) as f32 / 1013.0 - 0.5;
+            let mut moved: Vec<f32> = (0..ROWS * n).map(number).collect();
+            moved[3 * n..4 * n].fill(0.0);
+            let t: Vec<f32> = (0..n * n).map(|i| 0.1 * number(3 * i)).collect();
+            let importance: Vec<f32> = (0..n).map(|i| 1.1 + number(7 * i)).collect();
+            let mut blocks = vec![0; ROWS * format.block_bytes()];
+            quantize(format, &moved, n, Some(&importance), &mut blocks);
+            let mut one_by_one = (blocks.clone(), vec![0.0; ROWS * n]);
+            let rows = one_by_one.0.chunks_exact_mut(format.block_bytes());
+            let errors = one_by_one.1.chunks_exact_mut(n);
+            for ((block, moved), errors) in rows.zip(moved.chunks_exact(n)).zip(errors) {
+                feed(format, block, Feed { moved, t: &t, importance: &importance, errors });
+            }
+            let mut errors = vec![0.0; ROWS * n];
+            feed(
+                format,
+                &mut blocks,
+                Feed { moved: &moved, t: &t, importance: &importance, errors: &mut errors },
+            );
+            assert_eq!((blocks, errors), one_by_one, "{format}");
         }
     }
 }

@@ -15,7 +15,7 @@ use half::f16;
 use super::bits::{put, put16};
 use crate::block::{Block, Temper};
 use crate::codes::{Group, Shared, VectorBlock, decode};
-use crate::feedback::{Feed, vector};
+use crate::feedback::{Side, vector};
 use crate::scale::Scale;
 use crate::search::codebook::IQ1 as BOOK;
 use crate::search::one_group::{self, Choice};
@@ -81,8 +81,8 @@ impl Block<256> for IQ1_M {
     }
 
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        vector::feed(simd, self, weights);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        vector::feed(simd, blocks, rows);
     }
 }
 
@@ -133,5 +133,10 @@ impl VectorBlock for IQ1_M {
     #[inline(always)]
     fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, _down: bool) -> Choice {
         one_group::either_shift(simd, x, w, scale)
+    }
+
+    #[inline(always)]
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        one_group::either_shift_costs(simd, x, w, scales)
     }
 }

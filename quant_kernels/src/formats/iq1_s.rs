@@ -14,7 +14,7 @@ use fearless_simd::Simd;
 use super::bits::put16;
 use crate::block::{Block, Temper};
 use crate::codes::{Group, Shared, VectorBlock, decode};
-use crate::feedback::{Feed, vector};
+use crate::feedback::{Side, vector};
 use crate::scale::Scale;
 use crate::search::codebook::IQ1 as BOOK;
 use crate::search::one_group::{self, Choice};
@@ -60,8 +60,8 @@ impl Block<256> for IQ1_S {
     }
 
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        vector::feed(simd, self, weights);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        vector::feed(simd, blocks, rows);
     }
 }
 
@@ -114,5 +114,10 @@ impl VectorBlock for IQ1_S {
     #[inline(always)]
     fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice {
         one_group::shifted(simd, x, w, scale, down)
+    }
+
+    #[inline(always)]
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        one_group::shifted_costs(simd, x, w, scales)
     }
 }

@@ -14,7 +14,7 @@ use fearless_simd::Simd;
 use super::bits::put;
 use crate::block::{Block, Temper};
 use crate::codes::{Group, Shared, VectorBlock, decode};
-use crate::feedback::{Feed, vector};
+use crate::feedback::{Side, vector};
 use crate::scale::Scale;
 use crate::search::codebook::IQ2_XS as BOOK;
 use crate::search::eights::{Encoded, encode};
@@ -60,8 +60,8 @@ impl Block<256> for IQ2_XS {
     }
 
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        vector::feed(simd, self, weights);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        vector::feed(simd, blocks, rows);
     }
 }
 
@@ -109,5 +109,10 @@ impl VectorBlock for IQ2_XS {
     #[inline(always)]
     fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, _down: bool) -> Choice {
         one_group::even_signs(simd, &BOOK, x, w, scale)
+    }
+
+    #[inline(always)]
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        one_group::even_signs_costs(simd, &BOOK, x, w, scales)
     }
 }

@@ -14,7 +14,7 @@ use fearless_simd::Simd;
 use super::bits::put32;
 use crate::block::{Block, Temper};
 use crate::codes::{Group, Shared, VectorBlock, decode};
-use crate::feedback::{Feed, vector};
+use crate::feedback::{Side, vector};
 use crate::scale::Scale;
 use crate::search::codebook::IQ3_XXS as BOOK;
 use crate::search::fours::{Encoded, encode};
@@ -68,8 +68,8 @@ impl Block<256> for IQ3_XXS {
     }
 
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        vector::feed(simd, self, weights);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        vector::feed(simd, blocks, rows);
     }
 }
 
@@ -122,5 +122,10 @@ impl VectorBlock for IQ3_XXS {
     #[inline(always)]
     fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, _down: bool) -> Choice {
         one_group::two_fours(simd, &BOOK, &NEAR, true, x, w, scale)
+    }
+
+    #[inline(always)]
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        one_group::two_fours_costs(simd, &NEAR, true, x, w, scales)
     }
 }

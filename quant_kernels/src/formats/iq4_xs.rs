@@ -14,7 +14,7 @@ use fearless_simd::Simd;
 use super::bits::put;
 use crate::block::Block;
 use crate::codes::ScalarBlock;
-use crate::feedback::{Feed, scalar};
+use crate::feedback::{Side, scalar};
 use crate::scale::Scale;
 use crate::search::levels::{K4, Listed, codes};
 use crate::search::sub_scales::{Plan, sub_scales};
@@ -77,14 +77,14 @@ impl Block<256> for IQ4_XS {
     const FEEDS: bool = true;
 
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        scalar::feed(simd, self, weights);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        scalar::feed(simd, blocks, rows);
     }
 }
 
 impl ScalarBlock<256> for IQ4_XS {
     const TOP: u8 = 15;
-    const LISTED: bool = true;
+    const LIST: Option<&'static [i8]> = Some(&K4);
 
     #[inline(always)]
     fn set_level(&mut self, i: usize, level: u8) {

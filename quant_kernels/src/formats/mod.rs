@@ -32,7 +32,7 @@ use fearless_simd::{Level, dispatch};
 
 use crate::Format;
 use crate::block::{Block, dequantize_blocks, quantize_rows};
-use crate::feedback::Feed;
+use crate::feedback::Side;
 
 /// Calls a function of a block type's two generics for the format.
 macro_rules! for_block {
@@ -101,13 +101,13 @@ pub(crate) fn feeds(format: Format) -> bool {
     for_block!(format, feeds())
 }
 
-/// Chooses the codes of one block anew, with error feedback.
-pub(crate) fn feed(level: Level, format: Format, block: &mut [u8], weights: &mut Feed<'_>) {
-    fn feed<const N: usize, B: Block<N>>(level: Level, block: &mut [u8], weights: &mut Feed<'_>) {
-        let block: &mut B = bytemuck::from_bytes_mut(block);
-        dispatch!(level, simd => block.feed(simd, weights));
+/// Chooses the codes of one block of each of at most sixteen rows anew, with error feedback.
+pub(crate) fn feed(level: Level, format: Format, blocks: &mut [u8], rows: &mut Side<'_>) {
+    fn feed<const N: usize, B: Block<N>>(level: Level, blocks: &mut [u8], rows: &mut Side<'_>) {
+        let blocks: &mut [B] = bytemuck::cast_slice_mut(blocks);
+        dispatch!(level, simd => B::feed(simd, blocks, rows));
     }
-    for_block!(format, feed(level, block, weights))
+    for_block!(format, feed(level, blocks, rows))
 }
 
 /// The first of these blocks that says that it is no number.

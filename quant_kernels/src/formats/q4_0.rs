@@ -13,7 +13,7 @@ use fearless_simd::Simd;
 use super::bits::put;
 use crate::block::{Block, Temper};
 use crate::codes::ScalarBlock;
-use crate::feedback::{Feed, scalar};
+use crate::feedback::{Side, scalar};
 use crate::scale::Scale;
 use crate::search::levels::Integers;
 use crate::search::scale::{Landings, fit, landings};
@@ -60,8 +60,8 @@ impl Block<32> for Q4_0 {
     const FEEDS: bool = true;
 
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        scalar::feed(simd, self, weights);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        scalar::feed(simd, blocks, rows);
     }
 }
 

@@ -14,7 +14,7 @@ use fearless_simd::{prelude::*, u8x32};
 use super::bits::put;
 use crate::block::{Block, Temper};
 use crate::codes::ScalarBlock;
-use crate::feedback::{Feed, scalar};
+use crate::feedback::{Side, scalar};
 use crate::scale::Scale;
 use crate::search::scale_min::{Landings, fit};
 
@@ -70,8 +70,8 @@ impl Block<32> for Q5_1 {
     const FEEDS: bool = true;
 
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        scalar::feed(simd, self, weights);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        scalar::feed(simd, blocks, rows);
     }
 }
 

@@ -15,7 +15,7 @@ use fearless_simd::Simd;
 use super::bits::put;
 use crate::block::Block;
 use crate::codes::ScalarBlock;
-use crate::feedback::{Feed, scalar};
+use crate::feedback::{Side, scalar};
 use crate::scale::Scale;
 use crate::search::levels::{Integers, codes};
 use crate::search::sub_scales::{Plan, sub_scales};
@@ -81,8 +81,8 @@ impl Block<256> for Q6_K {
     const FEEDS: bool = true;
 
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        scalar::feed(simd, self, weights);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        scalar::feed(simd, blocks, rows);
     }
 }
 

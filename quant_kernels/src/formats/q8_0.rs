@@ -10,7 +10,7 @@ use fearless_simd::{f32x16, i32x16, prelude::*};
 
 use crate::block::{Block, Temper};
 use crate::codes::ScalarBlock;
-use crate::feedback::{Feed, scalar};
+use crate::feedback::{Side, scalar};
 use crate::scale::Scale;
 use crate::search::scale::peak;
 
@@ -58,8 +58,8 @@ impl Block<32> for Q8_0 {
     const FEEDS: bool = true;
 
     #[inline(always)]
-    fn feed<S: Simd>(&mut self, simd: S, weights: &mut Feed<'_>) {
-        scalar::feed(simd, self, weights);
+    fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
+        scalar::feed(simd, blocks, rows);
     }
 }
 

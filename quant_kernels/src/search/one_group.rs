@@ -5,7 +5,7 @@ use fearless_simd::Simd;
 
 use super::codebook::Codebook;
 use super::eights::{self, magnitudes};
-use super::entries::{Taken, Target};
+use super::entries::{Entries, Taken, Target};
 use super::near_fours::{Magnitudes, NearFours};
 use super::signs::{cheapest, signs};
 use super::{every_entry, neighbours, ternary};
@@ -39,6 +39,116 @@ fn energy(x: &[f32; 8], w: &[f32; 8]) -> f32 {
 pub(crate) fn shifted<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice {
     let taken = neighbours::IQ1.search_at(simd, &ternary::LEVELS[usize::from(down)], x, w, scale);
     Choice { cost: cost(energy(x, w), &taken, scale), group: Group::shifted(taken.entry, down) }
+}
+
+/// The least costs of a group at three scales, for which entries are sought together: shifted up, and down.
+#[inline(always)]
+pub(crate) fn shifted_costs<S: Simd>(
+    simd: S,
+    x: &[f32; 8],
+    w: &[f32; 8],
+    scales: &[f32; 3],
+) -> [[f32; 3]; 2] {
+    let found = neighbours::IQ1.search(simd, &ternary::ROUNDING, &ternary::LEVELS, x, w, scales);
+    let energy = energy(x, w);
+    let mut costs = [[0.0; 3]; 2];
+    for (costs, found) in costs.iter_mut().zip(&found) {
+        for k in 0..3 {
+            costs[k] = energy - scales[k] * (2.0 * found.p[k] - scales[k] * found.q[k]);
+        }
+    }
+    costs
+}
+
+/// The same where the group has the shift that costs less.
+#[inline(always)]
+pub(crate) fn either_shift_costs<S: Simd>(
+    simd: S,
+    x: &[f32; 8],
+    w: &[f32; 8],
+    scales: &[f32; 3],
+) -> [[f32; 3]; 2] {
+    let [up, down] = shifted_costs(simd, x, w, scales);
+    let mut less = up;
+    for k in 0..3 {
+        less[k] = up[k].min(down[k]);
+    }
+    [less; 2]
+}
+
+/// The costs of the best of the kept entries at three scales.
+#[inline(always)]
+fn costs_at<S: Simd>(simd: S, entries: &Entries, energy: f32, scales: &[f32; 3]) -> [f32; 3] {
+    let mut costs = [0.0; 3];
+    for k in 0..3 {
+        let (_, score) = entries.at(simd, scales[k]);
+        costs[k] = energy - 2.0 * scales[k] * score;
+    }
+    costs
+}
+
+/// The least costs at three scales with free signs.
+#[inline(always)]
+pub(crate) fn free_signs_costs<S: Simd>(
+    simd: S,
+    x: &[f32; 8],
+    w: &[f32; 8],
+    scales: &[f32; 3],
+) -> [[f32; 3]; 2] {
+    let magnitudes = magnitudes(x);
+    let [entries] =
+        neighbours::IQ2_S.search(simd, &eights::LEVELS[0], &eights::LEVELS, &magnitudes, w, scales);
+    [costs_at(simd, &entries, energy(x, w), scales); 2]
+}
+
+/// The least costs at three scales with an even number of minus signs.
+#[inline(always)]
+pub(crate) fn even_signs_costs<S: Simd>(
+    simd: S,
+    book: &Codebook<8>,
+    x: &[f32; 8],
+    w: &[f32; 8],
+    scales: &[f32; 3],
+) -> [[f32; 3]; 2] {
+    let odd = signs(simd, x).count_ones() % 2 == 1;
+    let entries = every_entry::search(simd, book, &Target::magnitudes(x, w), odd, scales[1]);
+    [costs_at(simd, &entries, energy(x, w), scales); 2]
+}
+
+/// The least costs of two entries of four magnitudes at three scales.
+#[inline(always)]
+pub(crate) fn two_fours_costs<S: Simd>(
+    simd: S,
+    near: &NearFours,
+    even: bool,
+    x: &[f32; 8],
+    w: &[f32; 8],
+    scales: &[f32; 3],
+) -> [[f32; 3]; 2] {
+    let odd = even && signs(simd, x).count_ones() % 2 == 1;
+    let (xs, _) = x.as_chunks::<4>();
+    let (ws, _) = w.as_chunks::<4>();
+    let mut costs = [[0.0; 3]; 2];
+    // Of both halves together the one that pays less for turning a sign turns it.
+    let mut more = [f32::INFINITY; 3];
+    for half in 0..2 {
+        let target = Magnitudes::new(&xs[half], &ws[half]);
+        let kept = costs_at(simd, &near.search(simd, &target, false, scales[1]), 0.0, scales);
+        for k in 0..3 {
+            costs[0][k] += kept[k];
+        }
+        if odd {
+            let turned = costs_at(simd, &near.search(simd, &target, true, scales[1]), 0.0, scales);
+            for k in 0..3 {
+                more[k] = more[k].min(turned[k] - kept[k]);
+            }
+        }
+    }
+    let energy = energy(x, w);
+    for k in 0..3 {
+        costs[0][k] += energy + if odd { more[k] } else { 0.0 };
+    }
+    [costs[0]; 2]
 }
 
 /// A ternary entry with the shift that costs less; up if both cost the same.

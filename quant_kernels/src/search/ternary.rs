@@ -137,7 +137,7 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
 }
 
 /// The entries near to weights that are rounded to these serve both shifts.
-const ROUNDING: Levels = Levels([-1.0, 0.0, 1.0]);
+pub(crate) const ROUNDING: Levels = Levels([-1.0, 0.0, 1.0]);
 
 /// The values with the shift up, and down.
 pub(crate) const LEVELS: [Levels; 2] = [Levels([-0.875, 0.125, 1.125]), Levels([-1.125, -0.125, 0.875])];
