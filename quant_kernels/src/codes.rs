@@ -55,9 +55,16 @@ pub(crate) trait VectorBlock: Block<256> {
     /// Good codes for the weights `x` of importance `w` at a scale, where a shared shift is `down`.
     fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice;
 
-    /// What a group costs at least at three neighbouring scales, with a shared shift up and down; the same twice where
-    /// none is shared.
-    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2];
+    /// What a group costs at three neighbouring scales, where no shift is shared: codes for all of them may be sought
+    /// together, so that a little less than the best is found.
+    #[inline(always)]
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [f32; 3] {
+        let mut costs = [0.0; 3];
+        for k in 0..3 {
+            costs[k] = Self::choose(simd, x, w, scales[k], false).cost;
+        }
+        costs
+    }
 }
 
 /// What neighbouring groups share.

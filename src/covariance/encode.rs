@@ -1,6 +1,6 @@
 //! Encodes a matrix with error feedback from block to block, from left to right.
 
-use dense_kernels::{Accum, Dense, Rows, Strips, View, one_thread, with_panels};
+use dense_kernels::{Accum, Dense, Strips, View, one_thread, with_panels};
 use quant_kernels::{Feed, Format, LARGEST};
 use rayon::iter::IndexedParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
@@ -69,28 +69,36 @@ fn segment(
 ) {
     let rows = weights.rows();
     let mut errors = Strips::new(rows, weights.columns());
+    let [mut x, mut e] = [(); 2].map(|()| Dense::zeros(rows, metric.sketch.columns()));
     for step in &metric.steps {
         let original = weights.some_columns(step.columns.clone());
         let moved = moved(original, &errors, step);
         let from = format.row_bytes(step.columns.start as u64) as usize;
         let bytes = from..from + format.row_bytes(step.columns.len() as u64) as usize;
         let mut blocks = blocks.iter_mut().map(|row| &mut row[bytes.clone()]).collect::<Vec<_>>();
-        let own = encode_step(format, original, moved, step, &mut blocks);
-        errors.put(step.columns.start, own.view());
+        let found = encode_step(format, original, moved, step, &mut blocks);
+        errors.put(step.columns.start, found.all.view());
+        // The errors that are the weights' own are e R over R's diagonal.
+        for (row, own) in found.own.values().chunks_exact(step.columns.len()).enumerate() {
+            let of_column = step.signs.iter().zip(&step.diagonal).zip(own);
+            e.row_mut(row).iter_mut().zip(of_column).for_each(|(e, ((sign, d), own))| *e += sign * d * own);
+        }
     }
-    let sketches = |of: &dyn Fn(Rows<'_>)| {
-        let mut out = Dense::zeros(rows, metric.sketch.columns());
-        of(out.view_mut());
-        out
-    };
-    let x = sketches(&|out| with_panels(out, Accum::Replace, weights, &metric.sketch));
-    let e = sketches(&|out| errors.times(out, Accum::Replace, &metric.sketch));
+    with_panels(x.view_mut(), Accum::Replace, weights, &metric.sketch);
     for (row, [xx, xe]) in sums.iter_mut().enumerate() {
         for (x, e) in x.row(row).iter().zip(e.row(row)) {
             *xx += f64::from(*x) * f64::from(*x);
             *xe += f64::from(*x) * f64::from(*e);
         }
     }
+}
+
+/// Errors of the columns of a step.
+struct Errors {
+    /// What is wrong with the decoded weights.
+    all: Dense,
+    /// What each weight had become, moved by all errors before, less the decoded one.
+    own: Dense,
 }
 
 /// The weights of a step, moved by the errors of all columns left of it.
@@ -109,17 +117,17 @@ fn moved(original: View<'_>, errors: &Strips, step: &Step) -> Dense {
     moved
 }
 
-/// Encodes a step block after block, each moved by the errors of those before. Returns what is wrong with the decoded weights.
+/// Encodes a step block after block, each moved by the errors of those before.
 fn encode_step(
     format: Format,
     original: View<'_>,
     mut moved: Dense,
     step: &Step,
     blocks: &mut [&mut [u8]],
-) -> Dense {
+) -> Errors {
     let (rows, width) = (moved.rows(), moved.columns());
     let (n, bytes) = (format.block_len(), format.block_bytes());
-    let mut errors = Dense::zeros(rows, width);
+    let mut errors = Errors { all: Dense::zeros(rows, width), own: Dense::zeros(rows, width) };
     let (mut now, mut own) = (Dense::zeros(rows, n), Dense::zeros(rows, n));
     let mut encoded = vec![0; rows * bytes];
     for (place, start) in (0..width).step_by(n).enumerate() {
@@ -138,9 +146,10 @@ fn encode_step(
         quant_kernels::dequantize(format, &encoded, now.values_mut());
         for (row, encoded) in encoded.chunks_exact(bytes).enumerate() {
             blocks[row][place * bytes..][..bytes].copy_from_slice(encoded);
-            let errors = &mut errors.row_mut(row)[block.clone()];
+            errors.own.row_mut(row)[block.clone()].copy_from_slice(own.row(row));
+            let all = &mut errors.all.row_mut(row)[block.clone()];
             let both = original.row(row)[block.clone()].iter().zip(now.row(row));
-            errors.iter_mut().zip(both).for_each(|(error, (x, y))| *error = x - y);
+            all.iter_mut().zip(both).for_each(|(error, (x, y))| *error = x - y);
         }
         if block.end < width {
             let mut rest = Dense::zeros(rows, width - block.end);

@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use dense_kernels::{
-    Accum, Dense, Panels, Strips, View, gram, one_thread, upper_factor, upper_inverse, with_panels,
-};
+use dense_kernels::{Accum, Dense, Panels, Strips, View, gram, upper_factor, upper_inverse, with_panels};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
@@ -25,10 +23,6 @@ const SEGMENT: usize = 8192;
 
 /// Columns that are encoded together; segments begin where they do.
 const STEP: usize = Strips::COLUMNS;
-
-/// Columns of a [sketch](Metric::sketch): a row's gain is known to a few hundredths of its error, so that the square of what is
-/// wrong with it is the thousandth part.
-const SKETCH: usize = 64;
 
 /// Rows that a thread takes at a time for a few operations each.
 const ROWS: usize = 64;
@@ -135,8 +129,11 @@ pub struct Metric {
     pub steps: Vec<Step>,
     /// The diagonal of H, damped: the variance of every column.
     pub variances: Vec<f32>,
-    /// U, columns x 64, with which x H y is nearly (x U) (y U)^T / 64: R times signs drawn by chance, so that every product
-    /// x H y comes out right in the mean over the draws. One draw serves all rows.
+    /// U, with which x H y is nearly (x U) (y U)^T: sums of every 256th column of R with the [`Step::signs`].
+    ///
+    /// In x R R^T y each column of R is multiplied by itself alone; in (x U) (y U)^T those of a sum by one another too, but
+    /// with signs that chance gives, so that nothing comes of it in the mean over the draws (a count sketch: Charikar, Chen,
+    /// Farach-Colton 2002). One draw serves all rows.
     pub sketch: Panels,
 }
 
@@ -157,6 +154,8 @@ pub struct Step {
     pub moving: Panels,
     /// R_jj^2 of each column: the cost of an error there that columns to its right cannot take up.
     pub importance: Vec<f32>,
+    /// With what sign each column of R is in its sum: 1 or -1.
+    pub signs: Vec<f32>,
 }
 
 impl Metric {
@@ -167,7 +166,6 @@ impl Metric {
     pub fn new(covariance: Dense) -> Result<Self> {
         let (r, variances) = damped_factor(covariance)?;
         let n = r.columns();
-        let signs = signs(n);
         let step = |start: usize| {
             let columns = start..n.min(start + STEP);
             let width = columns.len();
@@ -181,45 +179,47 @@ impl Metric {
                 over.iter_mut().zip(&row[i..]).zip(&diagonal[i..]).for_each(|((over, r), d)| *over = r / d);
             }
             let inverse = upper_inverse(over.view());
-            // What of U comes of these rows.
-            let mut sketch = Dense::zeros(width, SKETCH);
-            one_thread(
-                sketch.view_mut(),
-                Accum::Replace,
-                corner.view(),
-                signs.view().some_rows(columns.clone()),
-            );
-            let right = r.view().part(columns.clone(), columns.end..n);
-            one_thread(sketch.view_mut(), Accum::Add, right, signs.view().some_rows(columns.end..n));
-            let step = Step {
+            Step {
                 above: Panels::new(r.view().part(0..start, columns.clone())),
                 corner: Panels::new(corner.view()),
                 moving: Panels::new(inverse.view()),
                 inverse,
                 importance: diagonal.iter().map(|d| d * d).collect(),
                 diagonal,
+                signs: columns.clone().map(sign).collect(),
                 columns,
-            };
-            (step, sketch)
+            }
         };
         let starts: Vec<usize> = (0..n).step_by(STEP).collect();
-        let (steps, sketch): (_, Vec<Dense>) =
-            threads::map("steps of a factor", starts, step).into_iter().unzip();
-        let sketch: Vec<f32> = sketch.iter().flat_map(Dense::values).copied().collect();
-        Ok(Self { steps, variances, sketch: Panels::new(View::new(SKETCH, &sketch)) })
+        let steps = threads::map("steps of a factor", starts, step);
+        Ok(Self { sketch: sketch(&r, &steps), steps, variances })
     }
 }
-/// Signs drawn by chance, the same ones every time.
-fn signs(rows: usize) -> Dense {
-    let of_row = |row: usize| {
-        // SplitMix64 (Steele, Lea, Flood 2014): a good 64 bits for every number.
-        let mut bits = (row as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        (0..SKETCH).map(move |column| if bits >> column & 1 == 1 { 1.0 } else { -1.0 })
-    };
-    Dense::new(SKETCH, (0..rows).flat_map(of_row).collect())
+
+/// The sums of columns of R with their signs.
+fn sketch(r: &Dense, steps: &[Step]) -> Panels {
+    let mut sums = Dense::zeros(r.columns(), r.columns().min(STEP));
+    let width = sums.columns();
+    threads::each_rows("sketch", sums.values_mut(), width, |first, sums| {
+        for (i, sums) in (first..).zip(sums.chunks_exact_mut(width)) {
+            for Step { columns, signs, .. } in &steps[i / STEP..] {
+                // What is left of the diagonal is no part of R.
+                let own = i.saturating_sub(columns.start);
+                let values = signs[own..].iter().zip(&r.row(i)[columns.start + own..columns.end]);
+                sums[own..].iter_mut().zip(values).for_each(|(sum, (sign, r))| *sum += sign * r);
+            }
+        }
+    });
+    Panels::new(sums.view())
+}
+
+/// A sign drawn by chance for a column, the same one every time.
+fn sign(column: usize) -> f32 {
+    // SplitMix64 (Steele, Lea, Flood 2014): good bits for every number.
+    let mut bits = (column as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    if (bits ^ bits >> 31) & 1 == 1 { 1.0 } else { -1.0 }
 }
 
 /// The metrics of a covariance's segments.

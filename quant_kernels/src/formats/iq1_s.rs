@@ -115,9 +115,4 @@ impl VectorBlock for IQ1_S {
     fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice {
         one_group::shifted(simd, x, w, scale, down)
     }
-
-    #[inline(always)]
-    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
-        one_group::shifted_costs(simd, x, w, scales)
-    }
 }

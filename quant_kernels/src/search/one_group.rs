@@ -41,42 +41,26 @@ pub(crate) fn shifted<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, 
     Choice { cost: cost(energy(x, w), &taken, scale), group: Group::shifted(taken.entry, down) }
 }
 
-/// The least costs of a group at three scales, for which entries are sought together: shifted up, and down.
-#[inline(always)]
-pub(crate) fn shifted_costs<S: Simd>(
-    simd: S,
-    x: &[f32; 8],
-    w: &[f32; 8],
-    scales: &[f32; 3],
-) -> [[f32; 3]; 2] {
-    let found = neighbours::IQ1.search(simd, &ternary::ROUNDING, &ternary::LEVELS, x, w, scales);
-    let energy = energy(x, w);
-    let mut costs = [[0.0; 3]; 2];
-    for (costs, found) in costs.iter_mut().zip(&found) {
-        for k in 0..3 {
-            costs[k] = energy - scales[k] * (2.0 * found.p[k] - scales[k] * found.q[k]);
-        }
-    }
-    costs
-}
-
-/// The same where the group has the shift that costs less.
+/// The costs of a group at three scales with the shift that costs less, of entries that are sought together.
 #[inline(always)]
 pub(crate) fn either_shift_costs<S: Simd>(
     simd: S,
     x: &[f32; 8],
     w: &[f32; 8],
     scales: &[f32; 3],
-) -> [[f32; 3]; 2] {
-    let [up, down] = shifted_costs(simd, x, w, scales);
-    let mut less = up;
-    for k in 0..3 {
-        less[k] = up[k].min(down[k]);
+) -> [f32; 3] {
+    let found = neighbours::IQ1.search(simd, &ternary::ROUNDING, &ternary::LEVELS, x, w, scales);
+    let energy = energy(x, w);
+    let mut costs = [f32::INFINITY; 3];
+    for found in &found {
+        for k in 0..3 {
+            costs[k] = costs[k].min(energy - scales[k] * (2.0 * found.p[k] - scales[k] * found.q[k]));
+        }
     }
-    [less; 2]
+    costs
 }
 
-/// The costs of the best of the kept entries at three scales.
+/// The costs of the best of the entries that were sought, at three scales.
 #[inline(always)]
 fn costs_at<S: Simd>(simd: S, entries: &Entries, energy: f32, scales: &[f32; 3]) -> [f32; 3] {
     let mut costs = [0.0; 3];
@@ -87,21 +71,16 @@ fn costs_at<S: Simd>(simd: S, entries: &Entries, energy: f32, scales: &[f32; 3])
     costs
 }
 
-/// The least costs at three scales with free signs.
+/// The same with free signs.
 #[inline(always)]
-pub(crate) fn free_signs_costs<S: Simd>(
-    simd: S,
-    x: &[f32; 8],
-    w: &[f32; 8],
-    scales: &[f32; 3],
-) -> [[f32; 3]; 2] {
+pub(crate) fn free_signs_costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [f32; 3] {
     let magnitudes = magnitudes(x);
     let [entries] =
         neighbours::IQ2_S.search(simd, &eights::LEVELS[0], &eights::LEVELS, &magnitudes, w, scales);
-    [costs_at(simd, &entries, energy(x, w), scales); 2]
+    costs_at(simd, &entries, energy(x, w), scales)
 }
 
-/// The least costs at three scales with an even number of minus signs.
+/// The same with an even number of minus signs.
 #[inline(always)]
 pub(crate) fn even_signs_costs<S: Simd>(
     simd: S,
@@ -109,13 +88,13 @@ pub(crate) fn even_signs_costs<S: Simd>(
     x: &[f32; 8],
     w: &[f32; 8],
     scales: &[f32; 3],
-) -> [[f32; 3]; 2] {
+) -> [f32; 3] {
     let odd = signs(simd, x).count_ones() % 2 == 1;
     let entries = every_entry::search(simd, book, &Target::magnitudes(x, w), odd, scales[1]);
-    [costs_at(simd, &entries, energy(x, w), scales); 2]
+    costs_at(simd, &entries, energy(x, w), scales)
 }
 
-/// The least costs of two entries of four magnitudes at three scales.
+/// The same of two entries of four magnitudes.
 #[inline(always)]
 pub(crate) fn two_fours_costs<S: Simd>(
     simd: S,
@@ -124,18 +103,18 @@ pub(crate) fn two_fours_costs<S: Simd>(
     x: &[f32; 8],
     w: &[f32; 8],
     scales: &[f32; 3],
-) -> [[f32; 3]; 2] {
+) -> [f32; 3] {
     let odd = even && signs(simd, x).count_ones() % 2 == 1;
     let (xs, _) = x.as_chunks::<4>();
     let (ws, _) = w.as_chunks::<4>();
-    let mut costs = [[0.0; 3]; 2];
+    let mut costs = [energy(x, w); 3];
     // Of both halves together the one that pays less for turning a sign turns it.
     let mut more = [f32::INFINITY; 3];
     for half in 0..2 {
         let target = Magnitudes::new(&xs[half], &ws[half]);
         let kept = costs_at(simd, &near.search(simd, &target, false, scales[1]), 0.0, scales);
         for k in 0..3 {
-            costs[0][k] += kept[k];
+            costs[k] += kept[k];
         }
         if odd {
             let turned = costs_at(simd, &near.search(simd, &target, true, scales[1]), 0.0, scales);
@@ -144,11 +123,10 @@ pub(crate) fn two_fours_costs<S: Simd>(
             }
         }
     }
-    let energy = energy(x, w);
     for k in 0..3 {
-        costs[0][k] += energy + if odd { more[k] } else { 0.0 };
+        costs[k] += if odd { more[k] } else { 0.0 };
     }
-    [costs[0]; 2]
+    costs
 }
 
 /// A ternary entry with the shift that costs less; up if both cost the same.
