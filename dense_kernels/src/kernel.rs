@@ -5,7 +5,7 @@ use fearless_simd::{Level, Simd, SimdBase, SimdFloat, dispatch, f32x16};
 /// Columns of a panel: the lanes of a vector.
 pub const LANES: usize = 16;
 
-/// Rows of a strip: as many sums as AVX-512 has registers to hurry with; the others take them in two halves.
+/// Rows of a strip: with two panels as many sums as AVX-512 has registers; the others take one panel in two halves.
 pub const ROWS: usize = 12;
 
 /// Sums of a strip and a panel.
@@ -20,32 +20,56 @@ pub fn multiply(
     panels: &[&[[f32; LANES]]],
     tiles: &mut [Tile],
 ) {
+    let height = strips.len() / depth;
     dispatch!(level, simd => {
-        for (panel, tiles) in panels.iter().zip(tiles.chunks_exact_mut(strips.len() / depth)) {
-            for (strip, tile) in strips.chunks_exact(depth).zip(tiles) {
-                if holds_a_strip(simd.level()) {
-                    add::<_, ROWS>(simd, 0, strip, panel, tile);
+        let together = if holds_two_strips(simd.level()) { 2 } else { 1 };
+        for (panels, tiles) in panels.chunks(together).zip(tiles.chunks_mut(together * height)) {
+            let (tiles, others) = tiles.split_at_mut(height);
+            for (at, strip) in strips.chunks_exact(depth).enumerate() {
+                if let [panel, other] = panels {
+                    add_two(simd, strip, [*panel, *other], [&mut tiles[at], &mut others[at]]);
                 } else {
-                    add::<_, { ROWS / 2 }>(simd, 0, strip, panel, tile);
-                    add::<_, { ROWS / 2 }>(simd, ROWS / 2, strip, panel, tile);
+                    add::<_, { ROWS / 2 }>(simd, 0, strip, panels[0], &mut tiles[at]);
+                    add::<_, { ROWS / 2 }>(simd, ROWS / 2, strip, panels[0], &mut tiles[at]);
                 }
             }
         }
     });
 }
 
-/// Whether the sums of a whole strip have registers.
+/// Whether the sums of a strip and two panels have registers.
 #[inline(always)]
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-fn holds_a_strip(level: Level) -> bool {
+fn holds_two_strips(level: Level) -> bool {
     level.as_avx512().is_some()
 }
 
-/// Whether the sums of a whole strip have registers: not on NEON, where a vector takes four of its 32.
+/// Whether the sums of a strip and two panels have registers: not on NEON, where a vector takes four of its 32.
 #[inline(always)]
 #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
-fn holds_a_strip(_: Level) -> bool {
+fn holds_two_strips(_: Level) -> bool {
     false
+}
+
+/// A strip and two panels, so that each value of the strip is loaded once for both.
+#[inline(always)]
+fn add_two<S: Simd>(simd: S, strip: &[[f32; ROWS]], panels: [&[[f32; LANES]]; 2], tiles: [&mut Tile; 2]) {
+    let zero = f32x16::splat(simd, 0.0);
+    let mut sums = [[zero; 2]; ROWS];
+    for r in 0..ROWS {
+        sums[r] = [f32x16::load_array_ref(simd, &tiles[0][r]), f32x16::load_array_ref(simd, &tiles[1][r])];
+    }
+    for ((a, b), c) in strip.iter().zip(panels[0]).zip(panels[1]) {
+        let (b, c) = (f32x16::load_array_ref(simd, b), f32x16::load_array_ref(simd, c));
+        for r in 0..ROWS {
+            let a = f32x16::splat(simd, a[r]);
+            sums[r] = [b.mul_add_precise(a, sums[r][0]), c.mul_add_precise(a, sums[r][1])];
+        }
+    }
+    for r in 0..ROWS {
+        sums[r][0].store_array(&mut tiles[0][r]);
+        sums[r][1].store_array(&mut tiles[1][r]);
+    }
 }
 
 /// R rows of a tile from `first` on.

@@ -70,16 +70,20 @@ fn segment(
     let rows = weights.rows();
     let mut errors = Strips::new(rows, weights.columns());
     let [mut x, mut e] = [(); 2].map(|()| Dense::zeros(rows, metric.sketch.columns()));
+    let mut now = Now::new(format, rows, metric.sketch.columns());
     for step in &metric.steps {
         let original = weights.some_columns(step.columns.clone());
-        let moved = moved(original, &errors, step);
+        if now.moved.columns() != step.columns.len() {
+            now = Now::new(format, rows, step.columns.len());
+        }
         let from = format.row_bytes(step.columns.start as u64) as usize;
         let bytes = from..from + format.row_bytes(step.columns.len() as u64) as usize;
         let mut blocks = blocks.iter_mut().map(|row| &mut row[bytes.clone()]).collect::<Vec<_>>();
-        let found = encode_step(format, original, moved, step, &mut blocks);
-        errors.put(step.columns.start, found.all.view());
+        now.moved_by(&errors, step, original);
+        now.encode(format, step, original, &mut blocks);
+        errors.put(step.columns.start, now.errors.view());
         // The errors that are the weights' own are e R over R's diagonal.
-        for (row, own) in found.own.values().chunks_exact(step.columns.len()).enumerate() {
+        for (row, own) in now.own.values().chunks_exact(step.columns.len()).enumerate() {
             let of_column = step.signs.iter().zip(&step.diagonal).zip(own);
             e.row_mut(row).iter_mut().zip(of_column).for_each(|(e, ((sign, d), own))| *e += sign * d * own);
         }
@@ -93,75 +97,80 @@ fn segment(
     }
 }
 
-/// Errors of the columns of a step.
-struct Errors {
+/// The columns of a step, rows after rows, on their way; memory that serves one step after the other.
+struct Now {
+    /// What the errors of all columns to the left have left there.
+    left: Dense,
+    /// The weights, moved by the errors so far.
+    moved: Dense,
     /// What is wrong with the decoded weights.
-    all: Dense,
+    errors: Dense,
     /// What each weight had become, moved by all errors before, less the decoded one.
     own: Dense,
+    /// Of one block a row: the weights before, decoded ones after, and the own errors.
+    block: [Dense; 2],
+    /// The same blocks encoded.
+    encoded: Vec<u8>,
 }
 
-/// The weights of a step, moved by the errors of all columns left of it.
-fn moved(original: View<'_>, errors: &Strips, step: &Step) -> Dense {
-    let (rows, width) = (original.rows(), original.columns());
-    let mut left = Dense::zeros(rows, width);
-    errors.times(left.view_mut(), Accum::Replace, &step.above);
-    for row in left.values_mut().chunks_exact_mut(width) {
-        row.iter_mut().zip(&step.diagonal).for_each(|(left, diagonal)| *left /= diagonal);
+impl Now {
+    fn new(format: Format, rows: usize, width: usize) -> Self {
+        let [left, moved, errors, own] = [(); 4].map(|()| Dense::zeros(rows, width));
+        let block = [(); 2].map(|()| Dense::zeros(rows, format.block_len()));
+        Self { left, moved, errors, own, block, encoded: vec![0; rows * format.block_bytes()] }
     }
-    let mut moved = Dense::zeros(rows, width);
-    with_panels(moved.view_mut(), Accum::Replace, left.view(), &step.moving);
-    for (row, moved) in moved.values_mut().chunks_exact_mut(width).enumerate() {
-        moved.iter_mut().zip(original.row(row)).for_each(|(moved, x)| *moved += x);
-    }
-    moved
-}
 
-/// Encodes a step block after block, each moved by the errors of those before.
-fn encode_step(
-    format: Format,
-    original: View<'_>,
-    mut moved: Dense,
-    step: &Step,
-    blocks: &mut [&mut [u8]],
-) -> Errors {
-    let (rows, width) = (moved.rows(), moved.columns());
-    let (n, bytes) = (format.block_len(), format.block_bytes());
-    let mut errors = Errors { all: Dense::zeros(rows, width), own: Dense::zeros(rows, width) };
-    let (mut now, mut own) = (Dense::zeros(rows, n), Dense::zeros(rows, n));
-    let mut encoded = vec![0; rows * bytes];
-    for (place, start) in (0..width).step_by(n).enumerate() {
-        let block = start..start + n;
-        for (row, now) in now.values_mut().chunks_exact_mut(n).enumerate() {
-            // The kernels know no larger weights.
-            let moved = moved.row(row)[block.clone()].iter().map(|x| x.clamp(-LARGEST, LARGEST));
-            now.iter_mut().zip(moved).for_each(|(now, x)| *now = x);
+    /// Takes the weights of a step, moved by the errors of all columns left of it.
+    fn moved_by(&mut self, errors: &Strips, step: &Step, original: View<'_>) {
+        let Self { left, moved, .. } = self;
+        errors.times(left.view_mut(), Accum::Replace, &step.above);
+        for row in left.values_mut().chunks_exact_mut(step.diagonal.len()) {
+            row.iter_mut().zip(&step.diagonal).for_each(|(left, diagonal)| *left /= diagonal);
         }
-        let importance = &step.importance[block.clone()];
-        let t: Vec<f32> = block.clone().flat_map(|i| &step.inverse.row(i)[block.clone()]).copied().collect();
-        quant_kernels::quantize(format, now.values(), n, Some(importance), &mut encoded);
-        let feed = Feed { moved: now.values(), t: &t, importance, errors: own.values_mut() };
-        quant_kernels::feed(format, &mut encoded, feed);
-        // From here on what they are decoded to.
-        quant_kernels::dequantize(format, &encoded, now.values_mut());
-        for (row, encoded) in encoded.chunks_exact(bytes).enumerate() {
-            blocks[row][place * bytes..][..bytes].copy_from_slice(encoded);
-            errors.own.row_mut(row)[block.clone()].copy_from_slice(own.row(row));
-            let all = &mut errors.all.row_mut(row)[block.clone()];
-            let both = original.row(row)[block.clone()].iter().zip(now.row(row));
-            all.iter_mut().zip(both).for_each(|(error, (x, y))| *error = x - y);
+        with_panels(moved.view_mut(), Accum::Replace, left.view(), &step.moving);
+        for row in 0..original.rows() {
+            let moved = moved.row_mut(row).iter_mut();
+            moved.zip(original.row(row)).for_each(|(moved, x)| *moved += x);
         }
-        if block.end < width {
-            let mut rest = Dense::zeros(rows, width - block.end);
-            let right = step.inverse.view().part(block.clone(), block.end..width);
-            one_thread(rest.view_mut(), Accum::Replace, own.view(), right);
-            for row in 0..rows {
-                let moved = &mut moved.row_mut(row)[block.end..];
-                moved.iter_mut().zip(rest.row(row)).for_each(|(weight, rest)| *weight -= rest);
+    }
+
+    /// Encodes the step block after block, each moved by the errors of those before.
+    fn encode(&mut self, format: Format, step: &Step, original: View<'_>, blocks: &mut [&mut [u8]]) {
+        let Self { moved, errors, own, block: [values, of_block], encoded, .. } = self;
+        let (rows, width) = (moved.rows(), moved.columns());
+        let (n, bytes) = (format.block_len(), format.block_bytes());
+        for (place, start) in (0..width).step_by(n).enumerate() {
+            let block = start..start + n;
+            for (row, values) in values.values_mut().chunks_exact_mut(n).enumerate() {
+                // The kernels know no larger weights.
+                let moved = moved.row(row)[block.clone()].iter().map(|x| x.clamp(-LARGEST, LARGEST));
+                values.iter_mut().zip(moved).for_each(|(value, x)| *value = x);
+            }
+            let importance = &step.importance[block.clone()];
+            let t: Vec<f32> =
+                block.clone().flat_map(|i| &step.inverse.row(i)[block.clone()]).copied().collect();
+            quant_kernels::quantize(format, values.values(), n, Some(importance), encoded);
+            let feed = Feed { moved: values.values(), t: &t, importance, errors: of_block.values_mut() };
+            quant_kernels::feed(format, encoded, feed);
+            quant_kernels::dequantize(format, encoded, values.values_mut());
+            for (row, encoded) in encoded.chunks_exact(bytes).enumerate() {
+                blocks[row][place * bytes..][..bytes].copy_from_slice(encoded);
+                own.row_mut(row)[block.clone()].copy_from_slice(of_block.row(row));
+                let errors = &mut errors.row_mut(row)[block.clone()];
+                let both = original.row(row)[block.clone()].iter().zip(values.row(row));
+                errors.iter_mut().zip(both).for_each(|(error, (x, y))| *error = x - y);
+            }
+            if block.end < width {
+                let mut rest = Dense::zeros(rows, width - block.end);
+                let right = step.inverse.view().part(block.clone(), block.end..width);
+                one_thread(rest.view_mut(), Accum::Replace, of_block.view(), right);
+                for row in 0..rows {
+                    let moved = &mut moved.row_mut(row)[block.end..];
+                    moved.iter_mut().zip(rest.row(row)).for_each(|(weight, rest)| *weight -= rest);
+                }
             }
         }
     }
-    errors
 }
 
 #[cfg(test)]
