@@ -286,6 +286,7 @@ fn layers(
         calibration.keeping.map_or(Ok(()), |keeping| keeping.pass(layer, &mut pass))?;
         prober.layer(&mut pass, layer, &collector)?;
         let mut files = vec![sums(layer)];
+        work_trace::step("keep states");
         if prober.keep(&folder.file(&probed(layer)))? {
             files.push(probed(layer));
         }

@@ -4,17 +4,22 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dense_kernels::Dense;
+use rayon::iter::IndexedParallelIterator;
+use rayon::slice::ParallelSliceMut;
 
 use super::milestones::Milestones;
 use super::routed::{Open, Routed};
-use super::states::States;
+use super::states::{States, copy};
 use crate::error::Result;
 use crate::model::layer::{Chunks, Ffn, Form, Observer, OpenGated, Show, Turns, normalise};
 use crate::model::{Description, EMBEDDING, Half, ROPE_DIVISORS, Weights};
-use crate::threads::{both, combine};
+use crate::threads::{self, both, combine};
 
 /// Tokens that go through a block together, rounded to whole chunks. Fixed, so that no result depends on the machine.
 const BATCH: usize = 2048;
+
+/// Tokens whose embeddings are read before they are kept.
+const EMBEDDED: usize = 1024;
 
 /// The forward pass of a text: its hidden states, and how far they have come.
 #[derive(Debug)]
@@ -46,10 +51,15 @@ impl Pass {
         assert!(tokens.len().is_multiple_of(context), "{} tokens in chunks of {context}", tokens.len());
         weights.check(EMBEDDING, 0, [model.vocabulary as usize, model.hidden as usize])?;
         let mut pass = Self::resume(model, tokens.len(), context, memory)?;
-        let mut row = vec![0.0; model.hidden as usize];
-        for (place, &token) in tokens.iter().enumerate() {
-            weights.read(EMBEDDING, 0, token as usize..token as usize + 1, &mut row)?;
-            pass.states.write(place, &row)?;
+        let hidden = model.hidden as usize;
+        for (part, tokens) in tokens.chunks(EMBEDDED).enumerate() {
+            let mut rows = Dense::zeros(tokens.len(), hidden);
+            threads::try_map(
+                "embed",
+                rows.values_mut().par_chunks_mut(hidden).zip(tokens),
+                |(row, &token)| weights.read(EMBEDDING, 0, token as usize..token as usize + 1, row),
+            )?;
+            pass.states.write(part * EMBEDDED, rows.values())?;
         }
         Ok(pass)
     }
@@ -129,12 +139,12 @@ impl Pass {
             let attention = kinds.attention.open(weights, &model, layer)?;
             let (length, turns) = (self.context, self.turns(weights)?);
             let text = Chunks { length, turns: &turns };
-            return self.each(|_, states| attention.apply(states.clone(), &text, show));
+            return self.each(|_, states| attention.apply(copied(states), &text, show));
         }
         work_trace::step("FFN");
         let norm = Ffn::norm(weights, &model, layer)?;
         let normed = |states: &Dense| {
-            let mut inputs = states.clone();
+            let mut inputs = copied(states);
             normalise(&mut inputs, norm.values(), model.eps);
             inputs
         };
@@ -201,4 +211,11 @@ impl Pass {
         let tokens = self.states.rows();
         (0..tokens).step_by(step).map(|start| start..tokens.min(start + step)).collect()
     }
+}
+
+/// The same values once more.
+fn copied(states: &Dense) -> Dense {
+    let mut out = Dense::zeros(states.rows(), states.columns());
+    copy(out.values_mut(), states.values(), states.columns());
+    out
 }

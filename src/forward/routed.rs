@@ -78,7 +78,10 @@ impl Routed {
             let outputs: Vec<Vec<Sum>> =
                 threads::try_map("expert", &group, |&expert| self.expert(experts, expert, normed, show))?;
             if let Some(states) = &mut states {
-                states.add(&outputs.into_iter().flatten().collect::<Vec<Sum>>())?;
+                let sums: Vec<Sum> = outputs.into_iter().flatten().collect();
+                states.add(&sums)?;
+                // To give back so much memory takes time, too.
+                threads::each("drop", sums, drop);
             }
         }
         Ok(())

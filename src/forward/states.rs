@@ -56,6 +56,10 @@ impl States {
     /// If there is no room for it, or the temporary file cannot be read.
     pub fn copy(&self, memory: u64) -> Result<Self> {
         let mut copy = Self::new(self.rows, self.columns, memory)?;
+        if let Place::Memory(all) = &self.place {
+            copy.write(0, all)?;
+            return Ok(copy);
+        }
         for start in (0..self.rows).step_by(COPIED) {
             let rows = self.read(start..self.rows.min(start + COPIED))?;
             copy.write(start, rows.values())?;
@@ -110,7 +114,7 @@ impl States {
     pub fn write(&mut self, first: usize, values: &[f32]) -> Result<()> {
         let start = first * self.columns;
         match &mut self.place {
-            Place::Memory(all) => all[start..start + values.len()].copy_from_slice(values),
+            Place::Memory(all) => copy(&mut all[start..start + values.len()], values, self.columns),
             Place::Disk(file) => {
                 let bytes: &[u8] = bytemuck::cast_slice(values);
                 disk::write_all_at(file, start as u64 * 4, bytes).map_err(io("write"))?;
@@ -153,7 +157,10 @@ impl States {
     fn read_into(&self, first: usize, out: &mut [f32]) -> Result<()> {
         let start = first * self.columns;
         match &self.place {
-            Place::Memory(all) => out.copy_from_slice(&all[start..start + out.len()]),
+            Place::Memory(all) => {
+                let values = &all[start..start + out.len()];
+                copy(out, values, self.columns);
+            }
             Place::Disk(file) => {
                 let bytes: &mut [u8] = bytemuck::cast_slice_mut(out);
                 disk::read_exact_at(file, start as u64 * 4, bytes).map_err(io("read"))?;
@@ -161,6 +168,14 @@ impl States {
         }
         Ok(())
     }
+}
+
+/// Copies rows of so many columns, on all threads of the pool if there are enough of them: memory that is touched for the
+/// first time costs more than the copy.
+pub fn copy(to: &mut [f32], from: &[f32], columns: usize) {
+    each_rows("copy", to, columns, |first, to| {
+        to.copy_from_slice(&from[first * columns..][..to.len()]);
+    });
 }
 
 /// What is added to some rows of [`States`].

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::hash::Hasher;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use twox_hash::XxHash3_64;
 use super::states::States;
 use crate::disk::{self, Create, Replacement};
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// Tokens whose states are copied at a time.
 const BATCH: usize = 256;
@@ -52,20 +53,32 @@ impl Sum {
 /// If the disk is full, say.
 pub fn write(path: &Path, states: &mut States) -> Result<Sum> {
     let io = |e| Error::io("write", path, e);
+    let states = &*states;
     let replacement = Replacement::create(path).map_err(io)?;
-    let mut file = BufWriter::new(replacement.file());
-    let (mut digest, mut bytes) = (XxHash3_64::new(), 0);
-    for start in (0..states.rows()).step_by(BATCH) {
-        let rows = states.read(start..states.rows().min(start + BATCH))?;
-        let rows: &[u8] = bytemuck::cast_slice(rows.values());
-        digest.write(rows);
-        bytes += rows.len() as u64;
-        file.write_all(rows).map_err(io)?;
-    }
-    file.flush().map_err(io)?;
-    drop(file);
+    let rows = |&start: &usize| states.read(start..states.rows().min(start + BATCH));
+    let starts: Vec<usize> = (0..states.rows()).step_by(BATCH).collect();
+    // The checksum goes from the first to the last, the parts of the file in any order.
+    let sum = || -> Result<Sum> {
+        let (mut digest, mut bytes) = (XxHash3_64::new(), 0);
+        for start in &starts {
+            let rows = rows(start)?;
+            let rows: &[u8] = bytemuck::cast_slice(rows.values());
+            digest.write(rows);
+            bytes += rows.len() as u64;
+        }
+        Ok(Sum { bytes, xxh3: digest.finish() })
+    };
+    let file = || {
+        threads::try_map("write states", &starts, |start| {
+            let place = (start * states.columns() * size_of::<f32>()) as u64;
+            disk::write_all_at(replacement.file(), place, bytemuck::cast_slice(rows(start)?.values()))
+                .map_err(io)
+        })
+    };
+    let (sum, written) = threads::both("keep states", sum, file);
+    written?;
     replacement.finish(true).map_err(io)?;
-    Ok(Sum { bytes, xxh3: digest.finish() })
+    sum
 }
 
 /// Reads them into `states`, which has as many.
