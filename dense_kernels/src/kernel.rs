@@ -22,7 +22,7 @@ pub fn multiply(
 ) {
     let height = strips.len() / depth;
     dispatch!(level, simd => {
-        let together = if holds_two_strips(simd.level()) { 2 } else { 1 };
+        let together = if holds_two_panels(simd.level()) { 2 } else { 1 };
         for (panels, tiles) in panels.chunks(together).zip(tiles.chunks_mut(together * height)) {
             let (tiles, others) = tiles.split_at_mut(height);
             for (at, strip) in strips.chunks_exact(depth).enumerate() {
@@ -40,14 +40,14 @@ pub fn multiply(
 /// Whether the sums of a strip and two panels have registers.
 #[inline(always)]
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-fn holds_two_strips(level: Level) -> bool {
+fn holds_two_panels(level: Level) -> bool {
     level.as_avx512().is_some()
 }
 
 /// Whether the sums of a strip and two panels have registers: not on NEON, where a vector takes four of its 32.
 #[inline(always)]
 #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
-fn holds_two_strips(_: Level) -> bool {
+fn holds_two_panels(_: Level) -> bool {
     false
 }
 
