@@ -5,6 +5,8 @@ use std::hash::Hasher;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use rayon::iter::IndexedParallelIterator;
+use rayon::slice::ParallelSlice;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
@@ -14,9 +16,9 @@ use crate::error::{Error, Result};
 use crate::threads;
 
 /// Tokens whose states are copied at a time.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 
-/// Bytes that are read at a time for checksums.
+/// Bytes that are read at a time for checksums, and that a thread writes at a time.
 const CHUNK: usize = 1 << 20;
 
 /// Size and XXH3 of a file.
@@ -51,34 +53,24 @@ impl Sum {
 ///
 /// # Errors
 /// If the disk is full, say.
-pub fn write(path: &Path, states: &mut States) -> Result<Sum> {
+pub fn write(path: &Path, states: &States) -> Result<Sum> {
     let io = |e| Error::io("write", path, e);
-    let states = &*states;
     let replacement = Replacement::create(path).map_err(io)?;
-    let rows = |&start: &usize| states.read(start..states.rows().min(start + BATCH));
-    let starts: Vec<usize> = (0..states.rows()).step_by(BATCH).collect();
-    // The checksum goes from the first to the last, the parts of the file in any order.
-    let sum = || -> Result<Sum> {
-        let (mut digest, mut bytes) = (XxHash3_64::new(), 0);
-        for start in &starts {
-            let rows = rows(start)?;
-            let rows: &[u8] = bytemuck::cast_slice(rows.values());
-            digest.write(rows);
-            bytes += rows.len() as u64;
-        }
-        Ok(Sum { bytes, xxh3: digest.finish() })
-    };
-    let file = || {
-        threads::try_map("write states", &starts, |start| {
-            let place = (start * states.columns() * size_of::<f32>()) as u64;
-            disk::write_all_at(replacement.file(), place, bytemuck::cast_slice(rows(start)?.values()))
-                .map_err(io)
-        })
-    };
-    let (sum, written) = threads::both("keep states", sum, file);
-    written?;
+    let (mut digest, mut bytes) = (XxHash3_64::new(), 0);
+    for start in (0..states.rows()).step_by(BATCH) {
+        let rows = states.read(start..states.rows().min(start + BATCH))?;
+        let rows: &[u8] = bytemuck::cast_slice(rows.values());
+        let part = |(number, part): (usize, &[u8])| {
+            disk::write_all_at(replacement.file(), bytes + (number * CHUNK) as u64, part).map_err(io)
+        };
+        let file = || threads::try_map("write states", rows.par_chunks(CHUNK).enumerate(), part);
+        // One chain, beside the parts of the file, which come in any order.
+        let ((), written) = threads::both("keep states", || digest.write(rows), file);
+        written?;
+        bytes += rows.len() as u64;
+    }
     replacement.finish(true).map_err(io)?;
-    sum
+    Ok(Sum { bytes, xxh3: digest.finish() })
 }
 
 /// Reads them into `states`, which has as many.

@@ -191,9 +191,14 @@ impl OnCard {
     pub fn times_into(&self, b: &Self, out: &Self) -> Result<(), Fault> {
         assert_eq!(self.columns(), b.rows(), "columns on the left, rows on the right");
         assert_eq!((out.rows, out.columns, out.turned), (self.rows(), b.columns(), false), "the result");
+        self.start(b, out)
+    }
+
+    /// Starts the product of as many of the first columns as b has rows, times b.
+    fn start(&self, b: &Self, out: &Self) -> Result<(), Fault> {
         out.put(Product {
             at: [0, 0],
-            sizes: [out.rows, out.columns, self.columns()],
+            sizes: [out.rows, out.columns, b.rows()],
             a: self.side(0, 0),
             b: Side { next: b.turned, ..b.side(0, 0) },
             own: None,
@@ -228,14 +233,7 @@ impl OnCard {
     pub(super) fn first_columns_times(&self, b: &Self) -> Result<Self, Declined> {
         assert!(b.rows() <= self.columns && !self.turned, "{} of {} columns", b.rows(), self.columns);
         let out = Self::new(&self.memory.card, self.rows, b.columns(), Use::Work)?;
-        out.put(Product {
-            at: [0, 0],
-            sizes: [out.rows, out.columns, b.rows()],
-            a: self.side(0, 0),
-            b: Side { next: b.turned, ..b.side(0, 0) },
-            own: None,
-            upper: false,
-        })?;
+        self.start(b, &out)?;
         Ok(out)
     }
 

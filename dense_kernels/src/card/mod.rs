@@ -170,6 +170,13 @@ fn put(accum: Accum, out: &mut [f32], values: &[f32]) {
     }
 }
 
+/// Puts rows where they belong.
+fn put_rows(accum: Accum, out: &mut [&mut [f32]], values: &Dense) {
+    for (out, values) in out.iter_mut().zip(values.values().chunks_exact(values.columns())) {
+        put(accum, out, values);
+    }
+}
+
 /// A left side of products whose columns become known from left to right, on the card.
 #[derive(Debug)]
 pub(crate) struct KeptLeft {
@@ -209,10 +216,7 @@ pub(crate) fn on_kept(
     let (steps, columns) = (b.0.rows(), b.0.columns());
     let faster = || worth(2.0 * (rows * steps * columns) as f64, rows * columns, 1);
     on_card(faster, |_| {
-        let values = a.matrix.first_columns_times(&b.0)?.values()?;
-        out.0.iter_mut().zip(values.values().chunks_exact(columns)).for_each(|(out, values)| {
-            put(accum, out, values);
-        });
+        put_rows(accum, &mut out.0, &a.matrix.first_columns_times(&b.0)?.values()?);
         Ok(())
     })
 }
@@ -309,13 +313,8 @@ impl Card {
         let band = |first: usize, rows: usize| -> Result<Dense, Declined> {
             Ok(OnCard::of(self, a.some_rows(first..first + rows))?.times(b)?.values()?)
         };
-        let put_all = |out: &mut [&mut [f32]], values: &Dense| {
-            for (out, values) in out.iter_mut().zip(values.values().chunks_exact(b.columns())) {
-                put(accum, out, values);
-            }
-        };
         if threads == 1 {
-            put_all(&mut out.0, &band(0, a.rows())?);
+            put_rows(accum, &mut out.0, &band(0, a.rows())?);
             return Ok(());
         }
         // Nothing is put where it belongs before all is there.
@@ -323,7 +322,7 @@ impl Card {
         let bands = out.0.par_chunks_mut(height).enumerate();
         let bands: Vec<Dense> =
             bands.map(|(i, out)| band(i * height, out.len())).collect::<Result<_, _>>()?;
-        out.0.par_chunks_mut(height).zip(bands).for_each(|(out, values)| put_all(out, &values));
+        out.0.par_chunks_mut(height).zip(bands).for_each(|(out, values)| put_rows(accum, out, &values));
         Ok(())
     }
 
