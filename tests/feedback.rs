@@ -9,17 +9,9 @@ use tempfile::TempDir;
 
 #[cfg(unix)]
 use crate::support::interrupted::killed_at;
-use crate::support::{assert_golden, fail, fixture, quantize_fixture, succeed, tensor_hashes, text};
-
-/// Mean KL divergence on text from another seed than the calibration's.
-fn divergence(file: &Path) -> f64 {
-    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/evaluation.txt"));
-    let arguments = ["evaluate", text(&checkpoint), text(file), "--text", text(&words)];
-    let found =
-        succeed(&[&arguments[..], &["--context", "256", "--chunks", "12", "--quiet", "--json"]].concat());
-    let found: Value = serde_json::from_str(&found).expect("JSON");
-    found["kl_mean"].as_f64().expect("a number")
-}
+use crate::support::{
+    assert_golden, divergence, fail, fixture, quantize_fixture, succeed, tensor_hashes, text,
+};
 
 fn with_feedback(folder: &Path, name: &str, extra: &[&str]) -> PathBuf {
     let words = fixture("tiny-r1/calibration.txt");

@@ -19,6 +19,7 @@ mod forward;
 mod full_size;
 mod fused;
 mod gguf_source;
+mod gradients;
 mod hostile;
 mod importances;
 mod kept;

@@ -229,6 +229,7 @@ fn sensitivity(folder: &Path) -> String {
             name: tensor.name.clone(),
             energy: Some(random.between(10, 1000) as f64),
             alignment: None,
+            gradient: None,
             errors: formats.map(|format| (format.to_string(), error(format))).collect(),
             with_feedback: BTreeMap::new(),
         }

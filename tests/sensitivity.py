@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The damage that a plan expects beside the divergence that real llama.cpp measures, one class of tensors at a time.
 
-Outside of the test run: target/tmp/python/bin/python tests/sensitivity.py [--type iq2_xxs] [--text] [REGEX...]
-With --text the expectation is calibrate --sensitivity's, on the fixture's calibration text. Each class of tensors alone is quantized strongly, all others stay at 16 bits. The last column is the ratio of the two,
+Outside of the test run: target/tmp/python/bin/python tests/sensitivity.py [--type iq2_xxs] [--text] [--gradients] [REGEX...]
+With --text the expectation is calibrate --sensitivity's, on the fixture's calibration text, and with --gradients that of
+calibrate --gradients besides. Each class of tensors alone is quantized strongly, all others stay at 16 bits. The last column is the ratio of the two,
 divided by the mean ratio.
 """
 
@@ -38,7 +39,7 @@ def measure(model, reference):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def expected(folder, kind, text):
+def expected(folder, kind, text, gradients):
     """{tensor: expected damage} with every tensor at one type, from the reasons of a saved recipe."""
     recipe, saved = folder / "open.toml", folder / "saved.toml"
     recipe.write_text("name = 'open'\nfile_type = 0\nrule = [{ type = 'auto', reason = 'all' }]\n")
@@ -46,6 +47,7 @@ def expected(folder, kind, text):
     if text:
         matrix, table = folder / "imatrix.gguf", folder / "sensitivity.json"
         command = [PROGRAM, "calibrate", FIXTURE, "-o", matrix, "--text", FIXTURE / "calibration.txt", "--quiet"]
+        command += ["--gradients", folder / "gradients"] if gradients else []
         subprocess.run([*command, "--sensitivity", table, "--types", kind], check=True, capture_output=True)
         given = ["--imatrix", matrix, "--sensitivity", table]
     command = [PROGRAM, "plan", FIXTURE, *given, "-r", recipe, "--types", kind]
@@ -61,11 +63,12 @@ def main():
     parser.add_argument("classes", nargs="*", default=CLASSES)
     parser.add_argument("--type", default="iq2_xxs")
     parser.add_argument("--text", action="store_true")
+    parser.add_argument("--gradients", action="store_true", help="with --text: by calibrate --gradients besides")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        damage = expected(folder, options.type, options.text)
+        damage = expected(folder, options.type, options.text, options.gradients)
         make = lambda file, *more: subprocess.run(
             [PROGRAM, "quantize", FIXTURE, "-o", file, "-r", "bf16", "-q", "--imatrix", FIXTURE / "imatrix.gguf", *more],
             check=True)

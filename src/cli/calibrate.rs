@@ -16,7 +16,7 @@ use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, Keeping, LEAST_TOKENS, Probing, Step, run};
 use crate::checkpoint::{Checkpoint, Fingerprint, hex};
 use crate::error::Error;
-use crate::forward::{Milestones, NOTE, file_name};
+use crate::forward::{GradientFolder, Milestones, NOTE, Turned, file_name};
 use crate::identity::Identity;
 use crate::log;
 use crate::model::{Chunking, Model, Options, Weights};
@@ -66,6 +66,15 @@ pub struct Calibrate {
     /// says which a division needs
     #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "states", value_parser = layer)]
     at: Vec<usize>,
+
+    /// Keep besides, in this folder, how the model's answers change with what each half of each layer adds, for the first
+    /// chunks of the text: quantize --feedback --gradients weighs errors by it
+    #[arg(long, value_name = "DIR")]
+    gradients: Option<PathBuf>,
+
+    /// Chunks for --gradients. For each token the folder has two hidden states a layer
+    #[arg(long, value_name = "N", requires = "gradients", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    gradient_chunks: u32,
 
     /// llama.cpp's name of the pre-tokenizer, if it is not recognised
     #[arg(long)]
@@ -122,8 +131,16 @@ impl Calibrate {
             }
             None => None,
         };
+        let gradients = match &self.gradients {
+            Some(folder) => {
+                let some = tokens.len().min(self.gradient_chunks as usize * context);
+                let source = Fingerprint::of(&checkpoint)?;
+                Some(GradientFolder::new(folder, &source, description, &tokens[..some], context))
+            }
+            None => None,
+        };
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
-        let done = |probed| self.save_sensitivity(&checkpoint, &model, types, probed);
+        let done = |probed| self.save_sensitivity(&checkpoint, &model, types, probed, gradients.as_ref());
         let probing = Probing { model: &model, types, made: has_table, done: &done };
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let calibration = Calibration {
@@ -151,8 +168,22 @@ impl Calibrate {
             }
         };
         let weights = Weights::new(&checkpoint, &model.tensors[..]);
-        let found =
-            self.text.compute(quiet, || run(&weights, description, &calibration, &self.output, &told))??;
+        let found = self.text.compute(quiet, || {
+            // First, since the table of sensitivities has something of them.
+            if let Some(gradients) = &gradients
+                && !gradients.is_made(layers)?
+            {
+                let start = Instant::now();
+                let told = |turned: Turned| {
+                    if !quiet {
+                        tell_turned(turned, start);
+                    }
+                };
+                let weights = weights.clone().until(interrupt::flag());
+                gradients.make(&weights, description, memory, &told)?;
+            }
+            run(&weights, description, &calibration, &self.output, &told)
+        })??;
         if self.json {
             let mut value = serde_json::to_value(&found)?;
             value["output"] = json!(plain::path(&self.output));
@@ -188,6 +219,9 @@ impl Calibrate {
         let kept: Vec<PathBuf> =
             kept.flat_map(|folder| self.at.iter().map(|&layer| folder.join(file_name(layer)))).collect();
         kept.iter().for_each(|path| files.write("--states", Some(path), &[NOTE], Existing::Known));
+        let kept = self.gradients.iter().filter(|folder| folder.is_dir());
+        let kept: Vec<PathBuf> = kept.map(|folder| folder.join(GradientFolder::NOTE)).collect();
+        kept.iter().for_each(|path| files.write("--gradients", Some(path), &[], Existing::Known));
         files.check(self.force)
     }
 
@@ -219,6 +253,7 @@ impl Calibrate {
         model: &Model,
         types: &[Format],
         probed: Probed,
+        gradients: Option<&GradientFolder>,
     ) -> Result<(), Error> {
         let Some(path) = &self.sensitivity else { return Ok(()) };
         let (imatrix, source) = (Imatrix::open(&self.output)?, Fingerprint::of(checkpoint)?);
@@ -227,7 +262,12 @@ impl Calibrate {
             Sampling { store: checkpoint, model, source: &source, imatrix: Some(&imatrix), types, stop };
         let (table, warnings) = measure(&sampling)?;
         warnings.iter().filter(|_| !self.quiet).for_each(log::warn);
-        table.with(probed).save(path, self.force)
+        let table = table.with(probed);
+        let table = match gradients {
+            Some(gradients) => table.with_gradients(&gradients.outputs()?),
+            None => table,
+        };
+        table.save(path, self.force)
     }
 }
 
@@ -268,6 +308,13 @@ fn tell(step: Step, start: Instant) {
         "layer {done:3} of {all}: {seconds:.1} s, {} left",
         about(each * (all - done) as f64)
     ));
+}
+
+fn tell_turned(Turned { done, layers }: Turned, start: Instant) {
+    let way = if done <= layers / 2 { "there" } else { "back" };
+    let layer = if done <= layers / 2 { done } else { layers - done + 1 };
+    let seconds = start.elapsed().as_secs_f64();
+    log::say(format_args!("gradients, {way}: layer {layer:3} of {}: {seconds:.1} s", layers / 2));
 }
 
 fn warn(found: &Found, cover: bool) {

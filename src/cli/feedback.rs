@@ -11,13 +11,23 @@ use super::planning::Planned;
 use super::print;
 use super::progress::Style;
 use super::size;
+use crate::checkpoint::hex;
 use crate::error::Error;
 use crate::feedback::{Feedback, Step, TOKENS_PER_COLUMN, widest_input};
-use crate::forward::Milestones;
+use crate::forward::{GradientFolder, Milestones};
 use crate::log;
 use crate::model::{Chunking, Text};
 use crate::pipeline::{Job, Made};
 use crate::report::about;
+
+/// Folders of what `calibrate` has kept of the original model.
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    /// Hidden states, from which a part of a split may begin.
+    pub states: Option<&'a Path>,
+    /// Gradients.
+    pub gradients: Option<&'a Path>,
+}
 
 #[derive(Debug, Args)]
 pub struct FeedbackArgs {
@@ -50,24 +60,28 @@ impl FeedbackArgs {
         Text { files: &self.texts, chunks: self.chunks, context: self.context }
     }
 
-    /// The digest of the text and of how it is cut, if feedback is asked for; without a text one that takes the same
-    /// bytes.
-    pub fn digest(&self) -> Result<Option<String>, Error> {
+    /// The digest of the text and of how it is cut, and of the gradients in a folder, if feedback is asked for; without a
+    /// text one that takes the same bytes.
+    pub fn digest(&self, gradients: Option<&Path>) -> Result<Option<String>, Error> {
         if !self.feedback {
             return Ok(None);
         }
         if self.texts.is_empty() {
             return Ok(Some("0".repeat(64)));
         }
-        self.text().digest().map(Some)
+        let text = self.text().digest()?;
+        Ok(Some(match gradients {
+            Some(folder) => hex(format!("{text} {}", GradientFolder::note(folder)?).as_bytes()),
+            None => text,
+        }))
     }
 
-    /// Does a job with feedback; a part of a split may begin from the hidden states in the folder `states`.
+    /// Does a job with feedback.
     pub fn run(
         &self,
         planned: &Planned,
         job: &Job,
-        states: Option<&Path>,
+        kept: Kept<'_>,
         memory: Option<u64>,
         style: Style,
     ) -> Result<Made, Error> {
@@ -95,10 +109,19 @@ impl FeedbackArgs {
         };
         let memory = memory.unwrap_or(Feedback::MEMORY);
         let context = self.context as usize;
-        let milestones =
-            states.map(|folder| Milestones::new(folder, &planned.plan.source, model, &tokens, context));
-        let feedback =
-            Feedback { tokens: &tokens, context, memory, milestones: milestones.as_ref(), told: &told };
+        let source = &planned.plan.source;
+        let milestones = kept.states.map(|folder| Milestones::new(folder, source, model, &tokens, context));
+        let gradients =
+            kept.gradients.map(|folder| GradientFolder::open(folder, source, model, &tokens, context));
+        let gradients = gradients.transpose()?;
+        let feedback = Feedback {
+            tokens: &tokens,
+            context,
+            memory,
+            milestones: milestones.as_ref(),
+            gradients: gradients.as_ref(),
+            told: &told,
+        };
         feedback.run(job)
     }
 }

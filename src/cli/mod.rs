@@ -74,7 +74,7 @@ unfinished file of other work; 3 a damaged checkpoint, importance matrix or GGUF
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Quantize(quantize::Quantize),
+    Quantize(Box<quantize::Quantize>),
     Plan(plan::Plan),
     Calibrate(calibrate::Calibrate),
     Evaluate(evaluate::Evaluate),

@@ -80,7 +80,7 @@ impl Plan {
         files.read("--text", self.feedback.texts());
         files.check(self.force)?;
         // The program ends behind this. To take hundreds of thousands of names apart would be a tenth of its time.
-        let planned = ManuallyDrop::new(self.planning.plan(threads, self.feedback.digest()?)?);
+        let planned = ManuallyDrop::new(self.planning.plan(threads, self.feedback.digest(None)?)?);
         planned.save_recipe(self.force)?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
         summary.estimate(&rates(&planned.plan)?, threads);

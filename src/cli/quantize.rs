@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::device::DeviceArgs;
-use super::feedback::FeedbackArgs;
+use super::feedback::{FeedbackArgs, Kept};
 use super::outputs::Existing;
 use super::planning::{Planned, Planning};
 use super::progress::{Progress, Style};
@@ -46,6 +46,11 @@ pub struct Quantize {
     /// and without goes through the checkpoint's layers before its own
     #[arg(long, value_name = "DIR", requires_all = ["texts", "part"], conflicts_with = "split")]
     states: Option<PathBuf>,
+
+    /// Gradients that calibrate --gradients has kept of the first chunks of the same text: with --feedback, the errors of
+    /// an output are taken up by the outputs after it as well, by what they do to the model's answers
+    #[arg(long, value_name = "DIR", requires = "texts")]
+    gradients: Option<PathBuf>,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -119,7 +124,7 @@ impl Quantize {
         let ends: &[&str] = if self.planning.is_split() { &[".journal", ".feedback"] } else { BESIDE };
         before.write("-o", Some(&output), ends, Existing::Known);
         before.check(self.force)?;
-        let feedback = self.feedback.digest()?;
+        let feedback = self.feedback.digest(self.gradients.as_deref())?;
         let place = target.as_ref().map(|(target, _)| self.release.open(target)).transpose()?;
         let planned = self.planning.plan(threads, feedback)?;
         // The names of split files depend on how many there are.
@@ -166,7 +171,10 @@ impl Quantize {
             self.device.choose(matches!(style, Style::Json | Style::Quiet))?;
         }
         let make = |job: &Job| match planned.plan.feedback {
-            Some(_) => self.feedback.run(&planned, job, self.states.as_deref(), self.memory, style),
+            Some(_) => {
+                let kept = Kept { states: self.states.as_deref(), gradients: self.gradients.as_deref() };
+                self.feedback.run(&planned, job, kept, self.memory, style)
+            }
             None => run(job),
         };
         if let Some(((target, _), place)) = target.as_ref().zip(place.as_deref()) {

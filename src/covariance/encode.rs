@@ -6,6 +6,7 @@ use rayon::iter::IndexedParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::metric::{Metric, Step};
+use super::outputs::Coupling;
 use crate::threads;
 
 /// Rows that a thread encodes at a time, so that panels are loaded into its caches once for all of them: whole strips of the
@@ -29,6 +30,34 @@ pub fn encode(format: Format, weights: &Dense, metrics: &[Metric]) -> Vec<u8> {
     let bands = weights.values().par_chunks(BAND * columns).zip(blocks.par_chunks_mut(BAND * row_bytes));
     threads::each("encode", bands.with_max_len(1), |(weights, blocks)| {
         band(format, weights, columns, metrics, blocks);
+    });
+    blocks
+}
+
+/// The same, each row taking up besides what errors of the rows before it leave for it.
+///
+/// # Panics
+/// As [`encode`], and if there are not as many rows as the coupling has.
+pub fn encode_coupled(format: Format, weights: &Dense, metrics: &[Metric], coupling: &Coupling) -> Vec<u8> {
+    let columns = weights.columns();
+    let row_bytes = format.row_bytes(columns as u64) as usize;
+    let mut blocks = vec![0; weights.rows() * row_bytes];
+    let mut rest = &mut blocks[..];
+    let mut segments = Vec::new();
+    for (number, rows) in coupling.segments().enumerate() {
+        let (own, later) = rest.split_at_mut(rows.len() * row_bytes);
+        segments.push((number, rows, own));
+        rest = later;
+    }
+    assert!(rest.is_empty(), "the rows of all segments");
+    threads::each("encode coupled rows", segments, |(number, rows, blocks)| {
+        coupling.each_group(number, weights.view().some_rows(rows), |first, targets| {
+            let blocks = &mut blocks[first * row_bytes..][..targets.rows() * row_bytes];
+            band(format, targets.values(), columns, metrics, blocks);
+            let mut decoded = Dense::zeros(targets.rows(), columns);
+            quant_kernels::dequantize(format, blocks, decoded.values_mut());
+            decoded
+        });
     });
     blocks
 }
@@ -187,7 +216,7 @@ mod tests {
                 h.row_mut(i)[j] = 0.95f32.powi(i.abs_diff(j) as i32);
             }
         }
-        let metrics = [Metric::new(h.clone()).expect("positive")];
+        let metrics = [Metric::new(h.clone(), super::super::DAMPING).expect("positive")];
         let number = |i: usize| ((i * 7919) % 1013 + (i * 104_729) % 997) as f32 / 1005.0 - 1.0;
         let weights = Dense::new(columns, (0..rows * columns).map(number).collect());
         let form = |a: &[f32], b: &[f32]| -> f64 {

@@ -11,7 +11,7 @@ use crate::threads;
 
 /// What is added to the diagonal, relative to its mean (GPTQ's own default). Without it, weights of inputs that never
 /// vary could become anything.
-const DAMPING: f32 = 0.01;
+pub const DAMPING: f32 = 0.01;
 
 /// Where that is not enough for a factor to exist, because a few inputs are far larger than the others, ten times as
 /// much is added, and so on up to this.
@@ -36,7 +36,12 @@ pub struct Covariance {
 
 /// The widths of the segments that columns are divided into: as few as can be, as equal as can be.
 fn segments(columns: usize) -> Vec<usize> {
-    let width = columns.div_ceil(columns.div_ceil(SEGMENT)).next_multiple_of(STEP);
+    divided(columns, SEGMENT, STEP)
+}
+
+/// Widths of at most `most`, which all but the last are multiples of `step`.
+fn divided(columns: usize, most: usize, step: usize) -> Vec<usize> {
+    let width = columns.div_ceil(columns.div_ceil(most)).next_multiple_of(step);
     (0..columns).step_by(width).map(|start| width.min(columns - start)).collect()
 }
 
@@ -49,10 +54,13 @@ pub fn working_bytes(columns: usize) -> u64 {
 impl Covariance {
     /// An empty covariance of so many columns.
     pub fn new(columns: usize) -> Self {
-        Self {
-            sums: segments(columns).into_iter().map(|width| Dense::zeros(width, width)).collect(),
-            count: 0,
-        }
+        Self::in_segments(columns, SEGMENT, STEP)
+    }
+
+    /// One in segments of at most so many columns, which begin at multiples of `step`.
+    pub fn in_segments(columns: usize, most: usize, step: usize) -> Self {
+        let widths = divided(columns, most, step);
+        Self { sums: widths.into_iter().map(|width| Dense::zeros(width, width)).collect(), count: 0 }
     }
 
     /// Adds rows.
@@ -159,12 +167,13 @@ pub struct Step {
 }
 
 impl Metric {
-    /// Of a covariance of which only what is on and above the diagonal is there.
+    /// Of a covariance of which only what is on and above the diagonal is there; what is added to that is `damping` times
+    /// its mean.
     ///
     /// # Errors
     /// If it has no factor, for inputs that are not finite.
-    pub fn new(covariance: Dense) -> Result<Self> {
-        let (r, variances) = damped_factor(covariance)?;
+    pub fn new(covariance: Dense, damping: f32) -> Result<Self> {
+        let (r, variances) = damped_factor(covariance, damping)?;
         let n = r.columns();
         let step = |start: usize| {
             let columns = start..n.min(start + STEP);
@@ -226,8 +235,8 @@ fn sign(column: usize) -> f32 {
 ///
 /// # Errors
 /// As [`Metric::new`].
-pub fn metrics(covariance: Vec<Dense>) -> Result<Vec<Metric>> {
-    covariance.into_iter().map(Metric::new).collect()
+pub fn metrics(covariance: Vec<Dense>, damping: f32) -> Result<Vec<Metric>> {
+    covariance.into_iter().map(|segment| Metric::new(segment, damping)).collect()
 }
 
 /// w H w^T of every row w: the mean square of what it gives, segments being independent of one another.
@@ -255,8 +264,8 @@ pub fn energies(rows: &Dense, metrics: &[Metric]) -> Vec<f64> {
 }
 
 /// R, upper triangular, with H = R R^T, of H = `covariance` with its damped diagonal, and that diagonal. What is left of R's
-/// diagonal is of no meaning.
-fn damped_factor(mut covariance: Dense) -> Result<(Dense, Vec<f32>)> {
+/// diagonal is of no meaning. `damping` times the mean of the diagonal is added to it, or more where that is not enough.
+pub fn damped_factor(mut covariance: Dense, mut damping: f32) -> Result<(Dense, Vec<f32>)> {
     let n = covariance.columns();
     let diagonal: Vec<f32> = (0..n).map(|i| covariance.row(i)[i]).collect();
     // The factor takes the place of what is right of the diagonal, which another try needs again.
@@ -264,7 +273,6 @@ fn damped_factor(mut covariance: Dense) -> Result<(Dense, Vec<f32>)> {
     let before: Vec<Vec<f32>> = rows.map(|i| covariance.row(i)[i + 1..].to_vec()).collect();
     let mean = diagonal.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
     let unit = if mean > 0.0 { mean as f32 } else { 1.0 };
-    let mut damping = DAMPING;
     loop {
         let damped: Vec<f32> = diagonal.iter().map(|variance| variance + damping * unit).collect();
         damped.iter().enumerate().for_each(|(i, &variance)| covariance.row_mut(i)[i] = variance);
@@ -293,8 +301,8 @@ mod tests {
         covariance.add(rows.view());
         let h = covariance.mean().remove(0);
         let mean = (0..n).map(|i| h.row(i)[i]).sum::<f32>() / n as f32;
-        let (r, variances) = damped_factor(h.clone()).expect("positive");
-        let metric = Metric::new(h.clone()).expect("positive");
+        let (r, variances) = damped_factor(h.clone(), DAMPING).expect("positive");
+        let metric = Metric::new(h.clone(), DAMPING).expect("positive");
         assert_eq!(metric.steps.len(), 2);
         let Step { columns, above, corner, inverse, importance, .. } = &metric.steps[1];
         assert_eq!((columns.clone(), above.rows(), corner.rows()), (256..300, 256, 44));
@@ -343,11 +351,11 @@ mod tests {
         let mut covariance = Dense::zeros(64, 64);
         (0..64).for_each(|i| covariance.row_mut(i)[i] = 1e-6);
         (covariance.row_mut(0)[0], covariance.row_mut(1)[1], covariance.row_mut(0)[1]) = (1.0, 1.0, 1.05);
-        let (r, _) = damped_factor(covariance).expect("damped");
+        let (r, _) = damped_factor(covariance, DAMPING).expect("damped");
         let first = r.row(0)[0] * r.row(0)[0] + r.row(0)[1] * r.row(0)[1];
         assert!(first > 1.03, "{first}");
         let mut broken = Dense::zeros(2, 2);
         broken.row_mut(0)[0] = f32::NAN;
-        assert!(damped_factor(broken).is_err());
+        assert!(damped_factor(broken, DAMPING).is_err());
     }
 }

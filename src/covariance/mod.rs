@@ -7,8 +7,10 @@
 
 mod encode;
 mod metric;
+mod outputs;
 mod watcher;
 
-pub use encode::encode;
-pub use metric::{Covariance, Metric, energies, metrics};
+pub use encode::{encode, encode_coupled};
+pub use metric::{Covariance, DAMPING, Metric, energies, metrics};
+pub use outputs::Coupling;
 pub use watcher::{Known, Taker, Watcher};

@@ -1,10 +1,12 @@
 //! An observer that sums the covariances of a block's inputs, factors them, and hands the factors out slice by slice.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use super::metric::{Covariance, Metric, metrics, working_bytes};
+use super::metric::{Covariance, DAMPING, Metric, metrics, working_bytes};
+use super::outputs::{self, Coupling};
 use crate::error::Result;
-use crate::forward::{Inputs, Observer};
+use crate::forward::{Gradients, Inputs, Observer};
 use crate::model::{Input, Part, Role, Slices, TensorPlan};
 use crate::threads;
 
@@ -22,12 +24,17 @@ pub struct Known<'a> {
     pub tokens: usize,
     /// The factored covariances of its inputs, one for each segment of the columns.
     pub metrics: &'a [Metric],
+    /// How its rows' errors are weighed against one another, if gradients at its outputs were shown.
+    pub coupling: Option<&'a Coupling>,
 }
 
 /// Uses the factored covariances of slices: to encode them, or to measure errors.
 pub trait Taker: Sync {
     /// Whether the covariance of a slice's inputs is needed.
     fn wants(&self, tensor: usize, slice: usize) -> bool;
+
+    /// Bits of a weight of the tensor's type, if it is to have one.
+    fn bits(&self, tensor: usize) -> Option<f64>;
 
     /// Takes slices that share their inputs, among them some that it does not want; others are taken at the same time,
     /// on other threads.
@@ -59,12 +66,41 @@ pub struct Watcher<'a, T> {
     seen: Mutex<Vec<Arc<Seen>>>,
     /// The covariance of all inputs of the layer's experts.
     layer: RwLock<Option<Covariance>>,
+    /// Gradients at the outputs of a tensor's slice.
+    gradients: Mutex<HashMap<(usize, usize), Covariance>>,
+    /// Gradients at the states to which the half adds, and the couplings that follow from them, by bits of a weight.
+    written: RwLock<Option<Covariance>>,
+    couplings: Mutex<HashMap<u64, Arc<Coupling>>>,
+}
+
+/// What is added to the diagonals of moments, relative to their mean, before errors are fed back in a type of so many bits a
+/// weight.
+///
+/// What is fed back is encoded as well, and so costs errors of its own: of a rate of b bits, 4^-b of its square at least
+/// (Shannon's bound for numbers from a normal distribution). So errors cost as much more, and the moments whose errors are
+/// least are those with as much on their diagonals.
+fn damping(bits: Option<f64>) -> f32 {
+    bits.map_or(DAMPING, |bits| DAMPING.max(libm::exp2(-2.0 * bits) as f32))
+}
+
+/// The same for moments of gradients. Besides, these are noisier, and change as the model is quantized.
+fn damping_of_outputs(bits: Option<f64>) -> f32 {
+    6.0 * damping(bits)
 }
 
 impl<'a, T: Taker> Watcher<'a, T> {
     /// Without inputs yet; `memory` bounds how many bytes of covariances are worked on at once.
     pub fn new(model: &'a [TensorPlan], taker: T, memory: u64) -> Self {
-        Self { model, taker, memory, seen: Mutex::default(), layer: RwLock::default() }
+        Self {
+            model,
+            taker,
+            memory,
+            seen: Mutex::default(),
+            layer: RwLock::default(),
+            gradients: Mutex::default(),
+            written: RwLock::default(),
+            couplings: Mutex::default(),
+        }
     }
 
     /// Factors a covariance and hands it out. Those of experts are blended with the layer's first.
@@ -83,10 +119,48 @@ impl<'a, T: Taker> Watcher<'a, T> {
             _ => covariance.mean(),
         };
         work_trace::step("factor");
-        let metrics = &metrics(mean)?[..];
+        // Those that share their inputs share the factor: the coarsest decides.
+        let bits = tensors.iter().filter_map(|&tensor| self.taker.bits(tensor)).min_by(f64::total_cmp);
+        let metrics = &metrics(mean, damping(bits))?[..];
+        let couplings: Vec<Option<Arc<Coupling>>> =
+            threads::try_map("couplings", &tensors, |&tensor| self.coupling(tensor, slice))?;
         work_trace::step("take");
-        let known = |&tensor| Known { tensor, slice, tokens, metrics };
-        self.taker.take(&tensors.iter().map(known).collect::<Vec<Known>>())
+        let known = tensors.iter().zip(&couplings).map(|(&tensor, coupling)| Known {
+            tensor,
+            slice,
+            tokens,
+            metrics,
+            coupling: coupling.as_deref(),
+        });
+        let known: Vec<Known> = known.collect();
+        self.taker.take(&known)
+    }
+
+    /// How the errors of a slice's rows are weighed against one another, if gradients were shown.
+    fn coupling(&self, tensor: usize, slice: usize) -> Result<Option<Arc<Coupling>>> {
+        if !self.taker.wants(tensor, slice) {
+            return Ok(None);
+        }
+        let bits = self.taker.bits(tensor);
+        if !self.model[tensor].part.writes_stream {
+            let gradients =
+                self.gradients.lock().expect("no thread panics while it adds").remove(&(tensor, slice));
+            return match gradients {
+                Some(gradients) => Coupling::new(gradients, damping_of_outputs(bits)).map(Arc::new).map(Some),
+                None => Ok(None),
+            };
+        }
+        // Whoever adds to the states has the same gradients, but for the experts' weights. The lock is not held while
+        // threads of the pool work: they may take up others that wait for it.
+        let couplings = || self.couplings.lock().expect("no thread panics while it has the list");
+        let key = bits.map_or(0, f64::to_bits);
+        if let Some(known) = couplings().get(&key) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let written = self.written.read().expect("no thread panics while it adds").clone();
+        let Some(written) = written else { return Ok(None) };
+        let coupling = Arc::new(Coupling::new(written, damping_of_outputs(bits))?);
+        Ok(Some(Arc::clone(couplings().entry(key).or_insert(coupling))))
     }
 
     /// Hands out some of what was collected.
@@ -139,8 +213,34 @@ impl<T: Taker> Observer for Watcher<'_, T> {
         Ok(())
     }
 
+    fn see_gradients(&self, gradients: Gradients<'_>) -> Result<()> {
+        self.taker.go_on()?;
+        let Gradients { tensors, slice, rows } = gradients;
+        let new = || outputs::moments(rows.columns());
+        if tensors.iter().any(|&tensor| self.model[tensor].part.writes_stream) {
+            let mut written = self.written.write().expect("no thread panics while it adds");
+            written.get_or_insert_with(new).add(rows);
+            return Ok(());
+        }
+        for &tensor in tensors.iter().filter(|&&tensor| self.taker.wants(tensor, slice)) {
+            let mut list = self.gradients.lock().expect("no thread panics while it adds");
+            let mut moments = list.remove(&(tensor, slice)).unwrap_or_else(new);
+            drop(list);
+            // One thread shows all rows of a slice.
+            moments.add(rows);
+            list = self.gradients.lock().expect("no thread panics while it adds");
+            list.insert((tensor, slice), moments);
+        }
+        Ok(())
+    }
+
     fn bytes_of_expert(&self, columns: [usize; 2]) -> u64 {
-        columns.map(working_bytes).iter().sum()
+        let [_, width] = columns;
+        let of_outputs = match *self.written.read().expect("no thread panics while it adds") {
+            Some(_) => 2 * outputs::working_bytes(width),
+            None => 0,
+        };
+        columns.map(working_bytes).iter().sum::<u64>() + of_outputs
     }
 
     fn seen_expert(&self, expert: usize) -> Result<()> {

@@ -8,7 +8,7 @@ use rayon::iter::IndexedParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::ledger::Ledger;
-use crate::covariance::{Known, Metric, Taker, Watcher, encode};
+use crate::covariance::{Coupling, Known, Metric, Taker, Watcher, encode, encode_coupled};
 use crate::error::Result;
 use crate::model::{TensorPlan, Weights};
 use crate::recipe::{Importances, Plan};
@@ -50,13 +50,42 @@ impl<'a> Press<'a> {
     /// Quantizes with feedback those of the slices that are not written yet.
     pub fn with_feedback(&self, ledger: &Ledger, slices: &[Known]) -> Result<()> {
         let mut bands = Vec::new();
-        for &Known { tensor, slice, metrics, .. } in slices {
-            bands.extend(self.open_bands(ledger, tensor, slice, metrics));
+        let mut coupled = Vec::new();
+        for &Known { tensor, slice, metrics, coupling, .. } in slices {
+            let open = self.open_bands(ledger, tensor, slice, metrics);
+            match coupling {
+                Some(coupling) if !open.is_empty() => coupled.push((open, coupling)),
+                _ => bands.extend(open),
+            }
+        }
+        let bytes = |(bands, _): &(Vec<Band>, &Coupling)| {
+            let tensor = &self.plan.model.tensors[bands[0].tensor];
+            tensor.rows() * tensor.columns() * 9
+        };
+        for together in threads::groups(coupled, self.memory, bytes) {
+            threads::try_map("quantize", together, |(bands, coupling)| {
+                self.coupled(ledger, &bands, coupling)
+            })?;
         }
         self.each(&bands, |band| {
             let weights = self.band(band)?;
             let blocks = encode(self.plan.format(band.tensor), &weights, band.metrics);
             ledger.put(band.tensor, band.slice, &band.rows, &weights, &blocks)
+        })
+    }
+
+    /// Quantizes a slice of which these bands are open, and whose rows depend on one another.
+    fn coupled(&self, ledger: &Ledger, bands: &[Band], coupling: &Coupling) -> Result<()> {
+        let Band { tensor, slice, metrics, .. } = bands[0];
+        let all = Band { tensor, slice, rows: 0..self.plan.model.tensors[tensor].rows(), metrics };
+        let (weights, format) = (self.band(&all)?, self.plan.format(tensor));
+        let blocks = encode_coupled(format, &weights, metrics, coupling);
+        let columns = weights.columns();
+        let row_bytes = format.row_bytes(columns as u64) as usize;
+        bands.iter().try_for_each(|Band { rows, .. }| {
+            let of = rows.start as usize..rows.end as usize;
+            let some = Dense::new(columns, weights.values()[of.start * columns..of.end * columns].to_vec());
+            ledger.put(tensor, slice, rows, &some, &blocks[of.start * row_bytes..of.end * row_bytes])
         })
     }
 
@@ -132,6 +161,10 @@ pub struct Pressing<'a, 'b> {
 impl Taker for Pressing<'_, '_> {
     fn wants(&self, tensor: usize, slice: usize) -> bool {
         self.ledger.is_open(tensor, slice)
+    }
+
+    fn bits(&self, tensor: usize) -> Option<f64> {
+        Some(self.press.plan.format(tensor).bits_per_weight())
     }
 
     fn take(&self, known: &[Known]) -> Result<()> {

@@ -7,9 +7,9 @@ use super::stretches::{Stretch, stretches};
 use super::walk::Walk;
 use super::written::Written;
 use crate::checkpoint::Seen;
-use crate::covariance::{Covariance, Known, metrics};
+use crate::covariance::{Covariance, DAMPING, Known, metrics};
 use crate::error::Result;
-use crate::forward::{Milestones, Saved, Weights};
+use crate::forward::{GradientFolder, Milestones, Saved, Weights};
 use crate::gguf::beside;
 use crate::identity::Identity;
 use crate::model::{Description, Input, Role, Slices, TensorPlan};
@@ -27,6 +27,8 @@ pub struct Feedback<'a> {
     pub memory: u64,
     /// Hidden states of the original model that a part may begin from.
     pub milestones: Option<&'a Milestones>,
+    /// Gradients of the original model at its hidden states, by which the errors of rows are weighed against one another.
+    pub gradients: Option<&'a GradientFolder>,
     /// Hears of layers that the pass has gone through.
     pub told: &'a (dyn Fn(Step) + Sync),
 }
@@ -136,6 +138,6 @@ fn embedding(press: &Press, model: &Description, ledger: &Ledger) -> Result<()> 
         }
         sum.add(matrix.view());
     }
-    let (tokens, metrics) = (0, &metrics(sum.mean())?[..]);
-    press.with_feedback(ledger, &[Known { tensor: embedding, slice: 0, tokens, metrics }])
+    let (tokens, metrics) = (0, &metrics(sum.mean(), DAMPING)?[..]);
+    press.with_feedback(ledger, &[Known { tensor: embedding, slice: 0, tokens, metrics, coupling: None }])
 }

@@ -8,7 +8,7 @@ use super::press::Press;
 use super::run::{Feedback, Step};
 use super::stretches::Stretch;
 use crate::error::Result;
-use crate::forward::{Head, Inputs, Observer, Pass, Saved, Weights};
+use crate::forward::{Behind, GradientFolder, Head, Inputs, Observer, Pass, Saved, States, Weights};
 use crate::log;
 use crate::model::{Half, Role, TensorPlan};
 
@@ -93,7 +93,10 @@ impl<'a> Walk<'a> {
                 |tensor: &TensorPlan| tensor.layer == Some(layer as u32) && tensor.part.half == Some(half);
             if ledger.any_open(of_half) {
                 let watcher = press.watcher(ledger);
-                pass.half(half, &press.original, layer, &watcher, false)?;
+                let gradients = self.gradients(pass, layer, half)?;
+                let behind = gradients.as_ref().map(Behind::shown);
+                pass.half_and_back(half, &press.original, layer, &watcher, false, behind)?;
+                drop(gradients);
                 work_trace::step("covariances");
                 watcher.finish()?;
                 press.plainly(ledger, |tensor, _| of_half(tensor))?;
@@ -101,6 +104,13 @@ impl<'a> Walk<'a> {
             pass.half(half, quantized, layer, &Passer(ledger), true)?;
         }
         Ok(())
+    }
+
+    /// The original model's gradients at the states behind a half, if they are known.
+    fn gradients(&self, pass: &mut Pass, layer: usize, half: Half) -> Result<Option<States>> {
+        let columns = pass.states().columns();
+        let read = |folder: &GradientFolder| folder.behind(layer, half, columns, self.feedback.memory / 4);
+        self.feedback.gradients.map(read).transpose()
     }
 
     /// The hidden states from which a stretch is gone through, and the number of layers behind them: those of an

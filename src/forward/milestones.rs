@@ -33,6 +33,8 @@ const MAX_NOTE: u64 = 1 << 20;
 pub struct Milestones {
     folder: PathBuf,
     identity: Identity,
+    /// The option that names the folder.
+    option: &'static str,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,7 +60,13 @@ impl Milestones {
             ("the text's tokens", of_tokens(tokens)),
         ];
         let identity = Identity::new(source.parts().into_iter().chain(parts));
-        Self { folder: folder.to_owned(), identity }
+        Self { folder: folder.to_owned(), identity, option: "--states" }
+    }
+
+    /// The same, of a folder that another option names.
+    #[must_use]
+    pub fn of_option(self, option: &'static str) -> Self {
+        Self { option, ..self }
     }
 
     /// Whether the states before a layer are there.
@@ -66,7 +74,15 @@ impl Milestones {
     /// # Errors
     /// If there are states of something else, or the folder cannot be read.
     pub fn has(&self, layer: usize) -> Result<bool> {
-        self.note(layer).map(|note| note.is_some())
+        self.has_file(&file_name(layer))
+    }
+
+    /// Whether a file is there, of states or of gradients at them.
+    ///
+    /// # Errors
+    /// As [`has`](Self::has).
+    pub fn has_file(&self, name: &str) -> Result<bool> {
+        self.note(name).map(|note| note.is_some())
     }
 
     /// The last layer up to this one before which the states are there.
@@ -87,15 +103,39 @@ impl Milestones {
     /// # Errors
     /// If there are states of something else, or the system cannot.
     pub fn keep(&self, layer: usize, states: &mut States) -> Result<()> {
-        if self.has(layer)? {
+        self.keep_file(&file_name(layer), states)
+    }
+
+    /// Keeps states, or gradients at them, in a file of this name.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub fn keep_file(&self, name: &str, states: &States) -> Result<()> {
+        if self.has_file(name)? {
             return Ok(());
         }
         fs::create_dir_all(&self.folder).map_err(|e| Error::io("create", &self.folder, e))?;
-        let file = states_file::write(&self.file(layer), states)?;
+        let path = self.folder.join(name);
+        let file = states_file::write(&path, states)?;
         let note = Note { identity: self.identity.clone(), file };
         let json = serde_json::to_vec(&note).expect("names and numbers are JSON");
-        let path = self.note_path(layer);
+        let path = beside(&path, NOTE);
         disk::write_whole(&path, &json).map_err(|e| Error::io("write", &path, e))
+    }
+
+    /// Removes a file that is not needed any more, its note first.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    pub fn remove_file(&self, name: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        for path in [beside(&path, NOTE), path] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Reads the states before a layer.
@@ -103,9 +143,17 @@ impl Milestones {
     /// # Errors
     /// If they are not there as they were written.
     pub fn restore(&self, layer: usize, states: &mut States) -> Result<()> {
-        let path = self.file(layer);
+        self.restore_file(&file_name(layer), states)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn restore_file(&self, name: &str, states: &mut States) -> Result<()> {
+        let path = self.folder.join(name);
         let found = Sum::of(&path).map_err(|e| Error::io("read", &path, e))?;
-        if self.note(layer)?.is_none_or(|note| note.file != found) {
+        if self.note(name)?.is_none_or(|note| note.file != found) {
             return Err(
                 self.fault(&path, "is not as it was written; remove it, and calibrate makes it again")
             );
@@ -113,8 +161,8 @@ impl Milestones {
         states_file::read(&path, states)
     }
 
-    fn note(&self, layer: usize) -> Result<Option<Note>> {
-        let path = self.note_path(layer);
+    fn note(&self, name: &str) -> Result<Option<Note>> {
+        let path = beside(&self.folder.join(name), NOTE);
         let fault = |problem: String| Error::io("read", &path, std::io::Error::other(problem));
         let bytes = match whole::read(&path, MAX_NOTE, fault) {
             Ok(bytes) => bytes,
@@ -131,15 +179,7 @@ impl Milestones {
     }
 
     fn fault(&self, path: &Path, problem: &str) -> Error {
-        Error::Argument(format!("--states: {} {problem}", path.display()))
-    }
-
-    fn file(&self, layer: usize) -> PathBuf {
-        self.folder.join(file_name(layer))
-    }
-
-    fn note_path(&self, layer: usize) -> PathBuf {
-        beside(&self.file(layer), NOTE)
+        Error::Argument(format!("{}: {} {problem}", self.option, path.display()))
     }
 }
 

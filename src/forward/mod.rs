@@ -10,6 +10,8 @@
 //! memory allowed: work is split by sizes of the model and the text alone, and what one piece adds up, one thread
 //! adds up in order.
 
+mod back;
+mod gradients;
 mod head;
 mod milestones;
 mod pass;
@@ -18,6 +20,8 @@ mod saved;
 mod states;
 mod states_file;
 
+pub use back::Behind;
+pub use gradients::{GradientFolder, Squares, Turned};
 pub use head::Head;
 pub use milestones::{Milestones, NOTE, file_name};
 pub use pass::Pass;
@@ -25,4 +29,4 @@ pub use saved::{MANIFEST, Saved};
 pub use states::States;
 
 pub use crate::model::Weights;
-pub use crate::model::layer::{Ignore, Inputs, Observer, apply};
+pub use crate::model::layer::{Gradients, Ignore, Inputs, Observer, apply};

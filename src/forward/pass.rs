@@ -7,12 +7,15 @@ use dense_kernels::Dense;
 use rayon::iter::IndexedParallelIterator;
 use rayon::slice::ParallelSliceMut;
 
+use super::back::Behind;
 use super::milestones::Milestones;
 use super::routed::{Open, Routed};
 use super::states::{States, copy};
 use crate::error::Result;
-use crate::model::layer::{Chunks, Ffn, Form, Observer, OpenGated, Show, Turns, normalise};
-use crate::model::{Description, EMBEDDING, Half, ROPE_DIVISORS, Weights};
+use crate::model::layer::{
+    Chunks, Ffn, Form, Gradients, Observer, OpenGated, Show, Turns, normalise, normalise_back,
+};
+use crate::model::{Description, EMBEDDING, Half, ROPE_DIVISORS, TensorPlan, Weights};
 use crate::threads::{self, both, combine};
 
 /// Tokens that go through a block together, rounded to whole chunks. Fixed, so that no result depends on the machine.
@@ -130,6 +133,22 @@ impl Pass {
         observer: &dyn Observer,
         keep: bool,
     ) -> Result<()> {
+        self.half_and_back(half, weights, layer, observer, keep, None)
+    }
+
+    /// The same; and back again, if gradients behind the half are known.
+    ///
+    /// # Errors
+    /// As [`layer`](Self::layer), and that there is no way back through the kind of the layer.
+    pub fn half_and_back(
+        &mut self,
+        half: Half,
+        weights: &Weights,
+        layer: usize,
+        observer: &dyn Observer,
+        keep: bool,
+        mut behind: Option<Behind<'_>>,
+    ) -> Result<()> {
         let model = self.model.clone();
         let kinds = &model.layers[layer];
         let show = Show { observer, outputs: keep };
@@ -139,7 +158,17 @@ impl Pass {
             let attention = kinds.attention.open(weights, &model, layer)?;
             let (length, turns) = (self.context, self.turns(weights)?);
             let text = Chunks { length, turns: &turns };
-            return self.each(|_, states| attention.apply(copied(states), &text, show));
+            return self.each(|first, states| {
+                if let Some(behind) = &mut behind
+                    && let Some(gradients) = behind.batch(&(first..first + states.rows()))?
+                {
+                    let states = first_rows(states, gradients.rows());
+                    let back = attention.back(states, &gradients, &text, behind.show(observer))?;
+                    back.map_or(Ok(()), |back| behind.add(first, back))?;
+                    show_written(observer, weights, layer, half, &gradients)?;
+                }
+                attention.apply(copied(states), &text, show)
+            });
         }
         work_trace::step("FFN");
         let norm = Ffn::norm(weights, &model, layer)?;
@@ -152,11 +181,30 @@ impl Pass {
             Ffn::Dense { width, biases } => {
                 let form = Form { biases: *biases, ..Form::default() };
                 let ffn = OpenGated::open(weights, [model.hidden, *width], layer, "", 0, form)?;
-                self.each(|_, states| ffn.apply(&normed(states), show))
+                self.each(|first, states| {
+                    let inputs = normed(states);
+                    if let Some(behind) = &mut behind
+                        && let Some(gradients) = behind.batch(&(first..first + states.rows()))?
+                    {
+                        let rows = gradients.rows();
+                        let inputs = first_rows(&inputs, rows);
+                        let back = ffn.back(&inputs, &gradients, &vec![1.0; rows], behind.show(observer))?;
+                        if let Some((mut back, _)) = back {
+                            normalise_back(&mut back, &first_rows(states, rows), norm.values(), model.eps);
+                            behind.add(first, back)?;
+                        }
+                        show_written(observer, weights, layer, half, &gradients)?;
+                    }
+                    ffn.apply(&inputs, show)
+                })
             }
             Ffn::Experts(experts) => {
                 let mut inputs = States::new(self.states.rows(), self.states.columns(), self.memory / 4)?;
                 let mut routed = Routed::new(experts.count, observer.least_tokens());
+                let mut inner = match &behind {
+                    Some(behind) => Some(behind.inner(experts.count as usize, self.memory / 4)?),
+                    None => None,
+                };
                 let open = experts.open(weights, &model, layer)?;
                 self.each(|first, states| {
                     let normed = normed(states);
@@ -167,13 +215,38 @@ impl Pass {
                         || open.shared(&normed, show),
                     );
                     routed.add(first, routes?);
+                    if let (Some(behind), Some(inner)) = (&behind, &mut inner)
+                        && let Some(gradients) = behind.batch(&(first..first + states.rows()))?
+                    {
+                        let inputs = first_rows(&normed, gradients.rows());
+                        let back = open.shared_back(&inputs, &gradients, behind.show(observer))?;
+                        back.map_or(Ok(()), |back| inner.put(first, &back))?;
+                        show_written(observer, weights, layer, half, &gradients)?;
+                    }
                     shared
                 })?;
-                drop(open);
+                // Nothing more is needed of router and shared experts, unless gradients go back through them.
+                let open = inner.as_ref().filter(|inner| inner.is_wanted()).map(|_| open);
                 work_trace::step("experts");
                 let states = keep.then_some(&mut self.states);
-                let open = Open { experts, weights, model: &model, layer };
-                routed.apply(&open, &inputs, states, observer, self.memory)
+                let all = Open { experts, weights, model: &model, layer };
+                routed.apply(&all, &inputs, states, inner.as_mut(), observer, self.memory)?;
+                let (Some(open), Some(inner), Some(behind)) = (open, inner, &mut behind) else {
+                    return Ok(());
+                };
+                assert!(!keep, "the states before the half are needed");
+                work_trace::step("norm and router back");
+                self.each(|first, states| {
+                    let Some((mut back, of_weights)) = inner.sums(first..first + states.rows())? else {
+                        return Ok(None);
+                    };
+                    let rows = first..first + back.rows();
+                    let of_router = open.route_back(&inputs.read(rows.clone())?, &of_weights);
+                    combine("add", &mut back, &of_router, |sum, x| sum + x);
+                    normalise_back(&mut back, &first_rows(states, rows.len()), norm.values(), model.eps);
+                    behind.add(first, back)?;
+                    Ok(None)
+                })
             }
         }
     }
@@ -211,6 +284,30 @@ impl Pass {
         let tokens = self.states.rows();
         (0..tokens).step_by(step).map(|start| start..tokens.min(start + step)).collect()
     }
+}
+
+/// Shows gradients behind a half as those at the outputs of all that adds to the states there.
+fn show_written(
+    observer: &dyn Observer,
+    weights: &Weights,
+    layer: usize,
+    half: Half,
+    gradients: &Dense,
+) -> Result<()> {
+    let writes = |tensor: &TensorPlan| {
+        let part = tensor.part;
+        tensor.layer == Some(layer as u32) && part.half == Some(half) && part.writes_stream
+    };
+    let tensors = weights.tensors().iter().enumerate();
+    let places: Vec<usize> = tensors.filter(|(_, tensor)| writes(tensor)).map(|(place, _)| place).collect();
+    observer.see_gradients(Gradients { tensors: &places, slice: 0, rows: gradients.view() })
+}
+
+/// The first rows once more.
+fn first_rows(of: &Dense, rows: usize) -> Dense {
+    let mut out = Dense::zeros(rows, of.columns());
+    copy(out.values_mut(), &of.values()[..rows * of.columns()], of.columns());
+    out
 }
 
 /// The same values once more.

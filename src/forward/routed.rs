@@ -1,6 +1,7 @@
 //! Runs the tokens of a text through routed experts, as many at the same time as memory has room for; an expert that
 //! no token chose is not read.
 
+use super::back::{Inner, OfExpert};
 use super::states::{States, Sum};
 use crate::error::Result;
 use crate::model::layer::{Experts, Inputs, Observer, OpenGated, Route, Show};
@@ -60,8 +61,9 @@ impl Routed {
         }
     }
 
-    /// Sends the tokens through their experts, and adds the weighted outputs to `states`, in the experts' order.
-    /// Experts that need more than `memory` bytes together are not computed at the same time.
+    /// Sends the tokens through their experts, and adds the weighted outputs to `states`, in the experts' order; goes back
+    /// through each expert besides, if gradients behind them are known. Experts that need more than `memory` bytes together
+    /// are not computed at the same time.
     ///
     /// # Errors
     /// If an expert or the states cannot be read, and those of the observer.
@@ -70,18 +72,25 @@ impl Routed {
         experts: &Open<'_>,
         normed: &States,
         mut states: Option<&mut States>,
+        mut inner: Option<&mut Inner<'_>>,
         observer: &dyn Observer,
         memory: u64,
     ) -> Result<()> {
         let show = Show { observer, outputs: states.is_some() };
         for group in self.groups(experts.sizes(), show, memory) {
-            let outputs: Vec<Vec<Sum>> =
-                threads::try_map("expert", &group, |&expert| self.expert(experts, expert, normed, show))?;
+            let known = inner.as_deref();
+            let made: Vec<(Vec<Sum>, Vec<OfExpert>)> = threads::try_map("expert", &group, |&expert| {
+                self.expert(experts, expert, normed, known, show)
+            })?;
+            let (outputs, back): (Vec<Vec<Sum>>, Vec<Vec<OfExpert>>) = made.into_iter().unzip();
             if let Some(states) = &mut states {
                 let sums: Vec<Sum> = outputs.into_iter().flatten().collect();
                 states.add(&sums)?;
                 // To give back so much memory takes time, too.
                 threads::each("drop", sums, drop);
+            }
+            if let Some(inner) = &mut inner {
+                inner.add(back.into_iter().flatten().collect())?;
             }
         }
         Ok(())
@@ -101,8 +110,16 @@ impl Routed {
         threads::groups(seeing, memory, bytes)
     }
 
-    /// Sends its tokens through an expert; what it adds to their states, if that is wanted.
-    fn expert(&self, experts: &Open<'_>, expert: usize, normed: &States, show: Show<'_>) -> Result<Vec<Sum>> {
+    /// Sends its tokens through an expert; what it adds to their states, if that is wanted, and to the gradients at its
+    /// inputs, if those are.
+    fn expert(
+        &self,
+        experts: &Open<'_>,
+        expert: usize,
+        normed: &States,
+        inner: Option<&Inner<'_>>,
+        show: Show<'_>,
+    ) -> Result<(Vec<Sum>, Vec<OfExpert>)> {
         let ffn = experts.read(expert)?;
         let mut outputs = Vec::new();
         for part in self.chosen[expert].chunks(BATCH) {
@@ -114,9 +131,18 @@ impl Routed {
             let extra = Extra(show.observer);
             ffn.apply(&normed.gather(part)?, Show { observer: &extra, outputs: false })?;
         }
+        let mut back = Vec::new();
+        if let Some(inner) = inner {
+            let chosen = &self.chosen[expert];
+            let known = chosen.partition_point(|&(token, _)| token < inner.tokens());
+            for part in chosen[..known].chunks(BATCH) {
+                let (rows, factors): (Vec<usize>, Vec<f32>) = part.iter().copied().unzip();
+                back.extend(inner.expert(&ffn, expert, rows, &factors, normed, show.observer)?);
+            }
+        }
         drop(ffn);
         show.observer.seen_expert(expert)?;
-        Ok(outputs)
+        Ok((outputs, back))
     }
 
     /// The tokens that an expert with fewer than the least is shown besides, those of most merit first.

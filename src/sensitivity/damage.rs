@@ -1,6 +1,7 @@
 //! From errors of tensors to expected damage of the model, comparable across tensors. Pure; docs/damage.md derives
 //! the formulas.
 
+use super::answers::Answers;
 use super::estimated::Estimated;
 use super::seen::Seen;
 use super::{Measured, Table};
@@ -11,14 +12,17 @@ use crate::model::{Half, Model, TensorPlan};
 pub fn coefficients(model: &Model, table: &Table) -> Vec<f64> {
     let entries: Vec<Entry> =
         model.tensors.iter().filter_map(|tensor| Some((tensor, table.get(&tensor.name)?))).collect();
+    let answers = Answers::new(model.description.as_ref(), &entries);
     let (seen, estimated) = (Seen::new(table, &entries), Estimated::new(&entries));
     let mut entries = entries.iter().peekable();
-    let coefficient =
-        |tensor: &TensorPlan| match (entries.next_if(|(known, _)| known.name == tensor.name), &seen) {
-            (None, _) => 0.0,
-            (Some((_, entry)), Some(seen)) => seen.coefficient(tensor, entry),
-            (Some((_, entry)), None) => estimated.coefficient(tensor, entry),
-        };
+    let coefficient = |tensor: &TensorPlan| {
+        let Some((_, entry)) = entries.next_if(|(known, _)| known.name == tensor.name) else { return 0.0 };
+        match (&answers, &seen) {
+            (Some(answers), _) => answers.coefficient(tensor, entry),
+            (None, Some(seen)) => seen.coefficient(tensor, entry),
+            (None, None) => estimated.coefficient(tensor, entry),
+        }
+    };
     model.tensors.iter().map(coefficient).collect()
 }
 

@@ -153,6 +153,7 @@ impl Job<'_> {
             name: tensor.name.clone(),
             energy: known.then_some(energy),
             alignment: None,
+            gradient: None,
             errors,
             with_feedback: BTreeMap::new(),
         };

@@ -2,6 +2,7 @@
 //! choice of types under a budget.
 
 mod alignment;
+mod answers;
 mod choice;
 mod damage;
 mod estimated;

@@ -142,6 +142,11 @@ impl Taker for &Probe<'_> {
         self.samples.contains_key(&(tensor, slice))
     }
 
+    fn bits(&self, _tensor: usize) -> Option<f64> {
+        // Several types are tried with one factor.
+        None
+    }
+
     fn take(&self, known: &[Known]) -> Result<()> {
         let sampled: Vec<(&Known, &Sample)> = known
             .iter()

@@ -102,6 +102,7 @@ mod tests {
             energy: Some(*energy),
             alignment: *alignment,
             errors: BTreeMap::new(),
+            gradient: None,
             with_feedback: BTreeMap::new(),
         };
         let source = Fingerprint { settings: String::new(), tensors: String::new(), sample: String::new() };

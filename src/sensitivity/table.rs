@@ -71,6 +71,10 @@ pub struct Measured {
     /// The energy of the real output over `energy`: from the covariance of the inputs, or estimated from the
     /// importances of the matrix that follows.
     pub alignment: Option<f64>,
+    /// Mean square of the gradients at one output, of the surprise at a token that is drawn from the model's answers; None
+    /// if none were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient: Option<f64>,
     /// Error of that output in each type, squared and relative to the energy.
     pub errors: BTreeMap<String, f64>,
     /// The same for rows encoded with feedback; empty if no text was run.
@@ -118,6 +122,15 @@ impl Table {
         self.as_read()
     }
 
+    /// The table with mean squares of gradients.
+    #[must_use]
+    pub fn with_gradients(mut self, squares: &BTreeMap<String, f64>) -> Self {
+        for tensor in &mut self.tensors {
+            tensor.gradient = squares.get(&tensor.name).copied();
+        }
+        self.as_read()
+    }
+
     /// Reads a table; None if the file is not there.
     ///
     /// # Errors
@@ -142,7 +155,7 @@ impl Table {
         }
         for tensor in &table.tensors {
             let errors = tensor.errors.values().chain(tensor.with_feedback.values());
-            let numbers = errors.chain(&tensor.energy).chain(&tensor.alignment);
+            let numbers = errors.chain(&tensor.energy).chain(&tensor.alignment).chain(&tensor.gradient);
             if let Some(wrong) = numbers.into_iter().find(|x| !possible(x)) {
                 return Err(fault(format!("tensor \"{}\" has {wrong}; expected 0 or more", tensor.name)));
             }

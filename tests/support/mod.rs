@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use quantpress::gguf::Contents;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// A recipe whose types take no time to encode, where a test is not about types.
@@ -123,4 +124,14 @@ pub fn assert_golden(output: &str, bytes: &[u8]) {
     let golden = std::fs::read_to_string(fixture("outputs.sha256")).expect("read");
     let digest = golden.lines().find_map(|line| line.strip_prefix(output)?.strip_prefix(' '));
     assert_eq!(Some(&*hex(bytes)), digest, "the bytes of {output}, beside fixtures/outputs.sha256");
+}
+
+/// Mean KL divergence on text from another seed than the calibration's.
+pub fn divergence(file: &Path) -> f64 {
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/evaluation.txt"));
+    let arguments = ["evaluate", text(&checkpoint), text(file), "--text", text(&words)];
+    let found =
+        succeed(&[&arguments[..], &["--context", "256", "--chunks", "12", "--quiet", "--json"]].concat());
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    found["kl_mean"].as_f64().expect("a number")
 }

@@ -13,7 +13,7 @@ use dense_kernels::{Dense, View};
 use super::exp::exp;
 use super::norm::{normalise, sigmoid, softplus};
 use super::{ATTENTION_NORM, Attend, Chunks, Inputs, Show, apply, by_heads};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
 use crate::model::spec::{Source, Spec};
@@ -146,6 +146,11 @@ impl Delta {
     }
 }
 
+/// What is said of gradients.
+pub fn no_way_back() -> Error {
+    Error::Unsupported("there is no way back through a gated delta net, so no --gradients".to_owned())
+}
+
 /// The weights of one layer's net.
 pub struct OpenDelta<'a> {
     sizes: &'a Delta,
@@ -172,6 +177,10 @@ impl Attend for OpenDelta<'_> {
         let (seen, outputs) = both("delta net", see, || self.outputs(states.view(), text));
         seen?;
         show.last(&[output], 0, &outputs, |outputs| apply(&self.output, outputs))
+    }
+
+    fn back(&self, _: Dense, _: &Dense, _: &Chunks, _: Show<'_>) -> Result<Option<Dense>> {
+        Err(no_way_back())
     }
 }
 
@@ -347,6 +356,7 @@ mod tests {
             let text = Chunks { length: 6, turns: &turns };
             let show = Show { observer: &Ignore, outputs: true };
             let states_of_all = Dense::new(hidden, states.clone());
+            assert!(open.back(states_of_all.clone(), &states_of_all, &text, show).is_err(), "no way back");
             let found = open.apply(states_of_all, &text, show).expect("computed").expect("wanted");
             for (chunk, found) in states.chunks(6 * hidden).zip(found.values().chunks(6 * hidden)) {
                 let rows: Vec<Vec<f64>> =

@@ -5,9 +5,9 @@ use dense_kernels::Dense;
 use rayon::slice::ParallelSlice;
 
 use super::compressed::by_id;
-use super::exp::exp;
 use super::gated::{Form, OpenGated, THREE, placed, shape, specs};
-use super::{FFN_NORM, Inputs, Observer, Router, Show, apply, biased};
+use super::norm::sigmoid;
+use super::{FFN_NORM, Inputs, Observer, Router, Show, apply, biased, through};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::{Description, in_layer};
@@ -187,8 +187,7 @@ impl OpenExperts<'_> {
     /// Those of the observer.
     pub fn route(&self, inputs: &Dense, observer: &dyn Observer) -> Result<Vec<Route>> {
         let see = || observer.see(Inputs { tensors: &[self.place], slice: 0, inputs: inputs.view() });
-        let logits = || biased(apply(&self.gate, inputs.view()), self.logit_bias.as_ref());
-        let (seen, logits) = threads::both("router", see, logits);
+        let (seen, logits) = threads::both("router", see, || self.logits(inputs));
         seen?;
         let bias = self.bias.as_ref().map(Dense::values);
         let route = |logits: &[f32]| {
@@ -212,14 +211,57 @@ impl OpenExperts<'_> {
     pub fn shared(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
         let Some(shared) = &self.shared else { return Ok(None) };
         let Some(mut outputs) = shared.apply(inputs, show)? else { return Ok(None) };
-        if let Some(gate) = &self.shared_gate {
-            let factors = apply(gate, inputs.view());
-            for (row, factor) in factors.values().iter().enumerate() {
-                let factor = 1.0 / (1.0 + exp(-factor));
+        if let Some(factors) = self.shared_factors(inputs) {
+            for (row, factor) in factors.into_iter().enumerate() {
                 outputs.row_mut(row).iter_mut().for_each(|x| *x *= factor);
             }
         }
         Ok(Some(outputs))
+    }
+
+    /// From gradients at the outputs of the shared experts to those at the normalised states, if there are some; None if
+    /// they are only shown.
+    ///
+    /// # Errors
+    /// Those of the observer.
+    pub fn shared_back(&self, inputs: &Dense, gradients: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        let factors = self.shared_factors(inputs).unwrap_or_else(|| vec![1.0; inputs.rows()]);
+        let Some((mut sum, of_factors)) = shared.back(inputs, gradients, &factors, show)? else {
+            return Ok(None);
+        };
+        if let Some(gate) = &self.shared_gate {
+            for (row, (factor, d)) in factors.iter().zip(of_factors).enumerate() {
+                let slope = d * factor * (1.0 - factor);
+                sum.row_mut(row).iter_mut().zip(gate.values()).for_each(|(sum, gate)| *sum += slope * gate);
+            }
+        }
+        Ok(Some(sum))
+    }
+
+    /// From gradients at the weights of the experts (all of them, of which those of the chosen count), a row for each token,
+    /// to those at its normalised states.
+    pub fn route_back(&self, inputs: &Dense, gradients: &Dense) -> Dense {
+        let logits = self.logits(inputs);
+        let mut back = Dense::zeros(logits.rows(), logits.columns());
+        for row in 0..gradients.rows() {
+            let (logits, gradients) = (logits.row(row), gradients.row(row));
+            let scores = self.router.scores(logits);
+            let chosen = self.router.choose(&scores, self.bias.as_ref().map(Dense::values));
+            let gradients: Vec<f32> = chosen.iter().map(|&(expert, _)| gradients[expert]).collect();
+            back.row_mut(row).copy_from_slice(&self.router.back(&scores, logits, &chosen, &gradients));
+        }
+        through(&self.gate, back.view())
+    }
+
+    fn logits(&self, inputs: &Dense) -> Dense {
+        biased(apply(&self.gate, inputs.view()), self.logit_bias.as_ref())
+    }
+
+    /// What the shared experts' outputs are multiplied by, token by token, if that is not 1.
+    fn shared_factors(&self, inputs: &Dense) -> Option<Vec<f32>> {
+        let products = apply(self.shared_gate.as_ref()?, inputs.view());
+        Some(products.values().iter().map(|product| sigmoid(*product)).collect())
     }
 }
 

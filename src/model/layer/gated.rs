@@ -1,16 +1,21 @@
 //! A gated FFN, down(silu(gate(x)) * up(x)): of a dense layer, of shared experts or of one routed expert.
 
-use dense_kernels::Dense;
+use dense_kernels::{Accum, Dense, product};
+use rayon::iter::IndexedParallelIterator;
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::norm::{gate, gate_clamped, gate_limited};
-use super::{FFN_NORM, Inputs, Show, apply, biased};
+use super::norm::{ALPHA, CLAMP, gate, gate_clamped, gate_limited, sigmoid};
+use super::{FFN_NORM, Gradients, Inputs, Show, apply, biased, through};
 use crate::error::Result;
 use crate::model::Weights;
 use crate::model::description::in_layer;
 use crate::model::part::Gated;
 use crate::model::spec::Spec;
 use crate::model::tensor::Role;
-use crate::threads::both;
+use crate::threads::{self, both};
+
+/// Rows that a thread takes at a time for a few operations each.
+const ROWS: usize = 16;
 
 /// The names of the three matrices, in GGUF and in a checkpoint.
 pub(super) const THREE: [(Gated, &str, &str); 3] =
@@ -71,6 +76,37 @@ pub enum Activation {
     Clamped,
     /// Gate at most this and up between minus this and this, then silu(gate) * up.
     Limited(f32),
+}
+
+impl Activation {
+    /// What becomes of the products of gate and up, and its slopes by the one and by the other.
+    fn slopes(self, gate: f32, up: f32) -> (f32, [f32; 2]) {
+        // What is limited does not change beyond its limits.
+        let inside = |open: bool, slope: f32| if open { slope } else { 0.0 };
+        // x sigmoid(factor x), and its slope.
+        let swish = |x: f32, factor: f32| {
+            let s = sigmoid(factor * x);
+            [x * s, s * (1.0 + factor * x * (1.0 - s))]
+        };
+        match self {
+            Self::Silu => {
+                let [silu, slope] = swish(gate, 1.0);
+                (silu * up, [slope * up, silu])
+            }
+            Self::Clamped => {
+                let (x, bounded) = (gate.min(CLAMP), up.clamp(-CLAMP, CLAMP));
+                let [value, slope] = swish(x, ALPHA);
+                let slopes = [inside(gate < CLAMP, slope * (bounded + 1.0)), inside(up.abs() < CLAMP, value)];
+                (value * (bounded + 1.0), slopes)
+            }
+            Self::Limited(limit) => {
+                let [silu, slope] = swish(gate.min(limit), 1.0);
+                let bounded = up.clamp(-limit, limit);
+                let slopes = [inside(gate < limit, slope * bounded), inside(up.abs() < limit, silu)];
+                (silu * bounded, slopes)
+            }
+        }
+    }
 }
 
 /// The three matrices in memory.
@@ -147,13 +183,58 @@ impl OpenGated {
         outputs
     }
 
-    fn outputs(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
-        let [gate_bias, up_bias, down_bias] = match &self.biases {
-            Some(biases) => biases.each_ref().map(Some),
-            None => [None; 3],
-        };
+    /// From gradients at the outputs for rows of normalised states, each output times its factor, to those at these states
+    /// and at the factors; None if they are only shown.
+    ///
+    /// # Errors
+    /// Those of the observer.
+    pub fn back(
+        &self,
+        inputs: &Dense,
+        gradients: &Dense,
+        factors: &[f32],
+        show: Show<'_>,
+    ) -> Result<Option<(Dense, Vec<f32>)>> {
+        let inner = || through(&self.down, gradients.view());
+        let ([mut gate, mut up], inner) = both("FFN back", || self.gate_and_up(inputs), inner);
+        let (columns, down_bias) = (gate.columns(), self.biases.as_ref().map(|biases| &biases[2]));
+        let rows = gate.values_mut().par_chunks_mut(columns).zip(up.values_mut().par_chunks_mut(columns));
+        let rows = rows.zip(inner.values().par_chunks(columns)).zip(factors).enumerate().with_min_len(ROWS);
+        // An output is what down makes of `value`, so its product with its gradient is that of `value` and `inner`.
+        let of_factors = threads::map("gate back", rows, |(row, (((gate, up), inner), factor))| {
+            let bias = down_bias.map_or(&[][..], Dense::values);
+            let mut along: f32 = bias.iter().zip(gradients.row(row)).map(|(bias, d)| bias * d).sum();
+            for ((gate, up), inner) in gate.iter_mut().zip(up).zip(inner) {
+                let (value, [of_gate, of_up]) = self.activation.slopes(*gate, *up);
+                along += value * inner;
+                (*gate, *up) = (of_gate * inner * factor, of_up * inner * factor);
+            }
+            along
+        });
+        for (place, rows) in self.inner.into_iter().zip([&gate, &up]) {
+            let gradients = Gradients { tensors: &[place], slice: self.slice, rows: rows.view() };
+            show.observer.see_gradients(gradients)?;
+        }
+        if !show.outputs {
+            return Ok(None);
+        }
+        let mut sum = through(&self.gate, gate.view());
+        product(sum.view_mut(), Accum::Add, up.view(), self.up.view());
+        Ok(Some((sum, of_factors)))
+    }
+
+    /// The products of gate and up with rows of normalised states.
+    fn gate_and_up(&self, inputs: &Dense) -> [Dense; 2] {
+        let biases = self.biases.as_ref();
         let of = |matrix, bias| biased(apply(matrix, inputs.view()), bias);
-        let (mut gated, up) = both("gate and up", || of(&self.gate, gate_bias), || of(&self.up, up_bias));
+        let gate = || of(&self.gate, biases.map(|biases| &biases[0]));
+        let (gate, up) = both("gate and up", gate, || of(&self.up, biases.map(|biases| &biases[1])));
+        [gate, up]
+    }
+
+    fn outputs(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
+        let down_bias = self.biases.as_ref().map(|biases| &biases[2]);
+        let [mut gated, up] = self.gate_and_up(inputs);
         match self.activation {
             Activation::Silu => gate(&mut gated, &up),
             Activation::Clamped => gate_clamped(&mut gated, &up),
@@ -166,5 +247,38 @@ impl OpenGated {
     /// Bytes of the three matrices, and of what a token needs on its way through them.
     pub fn bytes([hidden, width]: [usize; 2]) -> [u64; 2] {
         [12 * hidden as u64 * width as u64, 8 * (hidden as u64 + width as u64)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes_are_those_of_the_formulas() {
+        type Formula = fn(f64, f64) -> f64;
+        let formulas: [(Activation, Formula); 3] = [
+            (Activation::Silu, |g, u| g / (1.0 + (-g).exp()) * u),
+            (Activation::Clamped, |g, u| {
+                let (g, u) = (g.min(7.0), u.clamp(-7.0, 7.0));
+                g / (1.0 + (-1.702 * g).exp()) * (u + 1.0)
+            }),
+            (Activation::Limited(2.0), |g, u| {
+                let (g, u) = (g.min(2.0), u.clamp(-2.0, 2.0));
+                g / (1.0 + (-g).exp()) * u
+            }),
+        ];
+        for (activation, formula) in formulas {
+            for (gate, up) in [(0.7, -0.4), (-1.5, 1.1), (1.9, 3.0), (9.0, 0.5), (0.2, -8.0)] {
+                let slope = |g: f64, u: f64| {
+                    (formula(gate + g, up + u) - formula(gate - g, up - u)) / (2.0 * (g + u))
+                };
+                let (value, found) = activation.slopes(gate as f32, up as f32);
+                assert!((f64::from(value) - formula(gate, up)).abs() < 1e-4, "{activation:?} {gate} {up}");
+                for (found, expected) in found.iter().zip([slope(1e-5, 0.0), slope(0.0, 1e-5)]) {
+                    assert!((f64::from(*found) - expected).abs() < 1e-4, "{activation:?} {gate} {up}");
+                }
+            }
+        }
     }
 }

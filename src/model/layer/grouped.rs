@@ -7,6 +7,10 @@
 //! output = W_o (softmax(scores) v) (+ bias)     with a gate: W_o (softmax(scores) v * sigmoid(g)); W_q makes q and g
 //! ```
 
+mod back;
+
+use std::ops::Range;
+
 use dense_kernels::{Accum, Dense, View, one_thread};
 
 use super::norm::{normalise, sigmoid, softmax};
@@ -223,6 +227,10 @@ impl Attend for OpenGrouped<'_> {
         seen?;
         show.last(&[self.output.place], 0, &mixed, |mixed| self.output.apply(mixed))
     }
+
+    fn back(&self, states: Dense, gradients: &Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>> {
+        self.go_back(&states, gradients, text, show)
+    }
 }
 
 impl OpenGrouped<'_> {
@@ -241,34 +249,47 @@ impl OpenGrouped<'_> {
 
     /// What the heads make of normalised states: for each token the mixed values of all heads.
     fn mixed(&self, states: View<'_>, text: &Chunks) -> Dense {
+        let (queries, gates, keys, values) = self.projected(states, text);
+        let mut mixed = self.ungated([&queries, &keys, &values], text);
+        if let Some(gates) = &gates {
+            combine("gate", &mut mixed, gates, |x, gate| x * sigmoid(gate));
+        }
+        mixed
+    }
+
+    /// Queries, their gates if there are some, keys and values of all heads.
+    fn projected(&self, states: View<'_>, text: &Chunks) -> (Dense, Option<Dense>, Dense, Dense) {
         let [queries, keys, values] = &self.projections;
         let queries = || {
             let (queries, gates) = self.parted(queries.apply(states));
             let mut queries = self.positioned(queries, self.norms[0].as_ref(), text);
-            if let Some(temperature) = self.sizes.temperature {
-                let all = queries.columns();
-                for (token, row) in queries.values_mut().chunks_exact_mut(all).enumerate() {
-                    let factor = temperature.at(token % text.length);
-                    row.iter_mut().for_each(|x| *x *= factor);
-                }
-            }
+            self.heat(&mut queries, text);
             (queries, gates)
         };
         let keys = || self.positioned(keys.apply(states), self.norms[1].as_ref(), text);
         let values = || values.apply(states);
         let ((queries, gates), (keys, values)) =
             both("queries", queries, || both("keys and values", keys, values));
-        let (tokens, heads) = (states.rows(), self.sizes.heads as usize);
-        let width = self.sizes.width as usize;
-        let mut mixed = by_heads(tokens, text, [heads, width], |head, rows| {
-            let [queries, keys, values] =
-                [&queries, &keys, &values].map(|rows_of| rows_of.view().some_rows(rows.clone()));
+        (queries, gates, keys, values)
+    }
+
+    /// What the heads make of queries, keys and values, before it is gated.
+    fn ungated(&self, of_tokens: [&Dense; 3], text: &Chunks) -> Dense {
+        let sizes = [self.sizes.heads, self.sizes.width].map(|n| n as usize);
+        by_heads(of_tokens[0].rows(), text, sizes, |head, rows| {
+            let [queries, keys, values] = of_tokens.map(|of| of.view().some_rows(rows.clone()));
             self.head(head, queries, keys, values)
-        });
-        if let Some(gates) = &gates {
-            combine("gate", &mut mixed, gates, |x, gate| x * sigmoid(gate));
+        })
+    }
+
+    /// Multiplies queries, or gradients at what becomes of them, by the factors of their positions, if there are some.
+    fn heat(&self, queries: &mut Dense, text: &Chunks) {
+        let Some(temperature) = self.sizes.temperature else { return };
+        let all = queries.columns();
+        for (token, row) in queries.values_mut().chunks_exact_mut(all).enumerate() {
+            let factor = temperature.at(token % text.length);
+            row.iter_mut().for_each(|x| *x *= factor);
         }
-        mixed
     }
 
     /// Queries or keys of all heads, normalised and rotated.
@@ -294,33 +315,52 @@ impl OpenGrouped<'_> {
 
     /// The output of one head for a chunk: a row for each token.
     fn head(&self, head: usize, queries: View<'_>, keys: View<'_>, values: View<'_>) -> Dense {
-        let sizes = self.sizes;
-        let (length, width) = (queries.rows(), sizes.width as usize);
-        let kv_head = head * sizes.kv_heads as usize / sizes.heads as usize;
-        let of = |head: usize| head * width..(head + 1) * width;
-        let queries = queries.some_columns(of(head));
-        let [keys, values] = [keys, values].map(|rows| rows.some_columns(of(kv_head)));
-        let scale = 1.0 / (width as f32).sqrt();
-        let sink = self.sinks.as_ref().map(|sinks| sinks.values()[head]);
+        let (length, width) = (queries.rows(), self.sizes.width as usize);
         let mut mixed = Dense::zeros(length, width);
+        let [queries, keys, values] = self.of_head(head, [queries, keys, values]);
         for first in (0..length).step_by(QUERIES) {
-            let rows = QUERIES.min(length - first);
-            let until = first + rows;
-            let mut scores = Dense::zeros(rows, until);
-            let keys = keys.some_rows(0..until).transposed();
-            one_thread(scores.view_mut(), Accum::Replace, queries.some_rows(first..until), keys);
-            for (row, scores) in scores.values_mut().chunks_exact_mut(until).enumerate() {
-                let (open, later) = scores.split_at_mut(first + row + 1);
-                later.fill(0.0);
-                let hidden = sizes.window.map_or(0, |window| open.len().saturating_sub(window as usize));
-                let (earlier, open) = open.split_at_mut(hidden);
-                earlier.fill(0.0);
-                softmax(open, scale, sink);
-            }
+            let until = length.min(first + QUERIES);
+            let shares = self.shares(head, queries, keys, first..until);
             let mixed = mixed.part_mut(first..until, 0..width);
-            one_thread(mixed, Accum::Replace, scores.view(), values.some_rows(0..until));
+            one_thread(mixed, Accum::Replace, shares.view(), values.some_rows(0..until));
         }
         mixed
+    }
+
+    /// The columns of a head's queries, keys and values.
+    fn of_head<'a>(&self, head: usize, [queries, keys, values]: [View<'a>; 3]) -> [View<'a>; 3] {
+        let of = |head: usize| head * self.sizes.width as usize..(head + 1) * self.sizes.width as usize;
+        let kv = of(self.kv_head(head));
+        [queries.some_columns(of(head)), keys.some_columns(kv.clone()), values.some_columns(kv)]
+    }
+
+    /// The keys and values that a head has.
+    fn kv_head(&self, head: usize) -> usize {
+        head * self.sizes.kv_heads as usize / self.sizes.heads as usize
+    }
+
+    /// What products of queries and keys are multiplied by.
+    fn scale(&self) -> f32 {
+        1.0 / (self.sizes.width as f32).sqrt()
+    }
+
+    /// The shares with which some of a head's queries attend to the keys up to the last of them.
+    fn shares(&self, head: usize, queries: View<'_>, keys: View<'_>, some: Range<usize>) -> Dense {
+        let until = some.end;
+        let sink = self.sinks.as_ref().map(|sinks| sinks.values()[head]);
+        let mut scores = Dense::zeros(some.len(), until);
+        let keys = keys.some_rows(0..until).transposed();
+        one_thread(scores.view_mut(), Accum::Replace, queries.some_rows(some.clone()), keys);
+        for (query, scores) in some.zip(scores.values_mut().chunks_exact_mut(until)) {
+            let (open, later) = scores.split_at_mut(query + 1);
+            later.fill(0.0);
+            let window = self.sizes.window;
+            let hidden = window.map_or(0, |window| open.len().saturating_sub(window as usize));
+            let (earlier, open) = open.split_at_mut(hidden);
+            earlier.fill(0.0);
+            softmax(open, self.scale(), sink);
+        }
+        scores
     }
 }
 

@@ -1,6 +1,10 @@
 //! Latent attention (MLA), as llama.cpp computes it: queries are carried into the latent's space, where one key and one
 //! value serve all heads.
 
+mod back;
+
+use std::ops::Range;
+
 use dense_kernels::{Accum, Dense, View, one_thread};
 
 use super::norm::{normalise, softmax};
@@ -98,7 +102,7 @@ impl Latent {
             ],
             None => vec![matrix(Q, "q_proj", [queries, hidden]).reads_stream(ATTENTION_NORM)],
         };
-        let heads = |name: &str, rows: std::ops::Range<u32>, transposed| {
+        let heads = |name: &str, rows: Range<u32>, transposed| {
             let source = Source::Heads {
                 name: "self_attn.kv_b_proj.weight".to_owned(),
                 heads: self.heads,
@@ -279,6 +283,10 @@ impl Attend for OpenLatent {
         let values = values?;
         show.last(&self.places[2..], 0, &values, |values| apply(&self.output, values))
     }
+
+    fn back(&self, states: Dense, gradients: &Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>> {
+        self.go_back(&states, gradients, text, show)
+    }
 }
 
 impl OpenLatent {
@@ -354,7 +362,27 @@ impl OpenLatent {
 
     fn head(&self, head: usize, queries: View<'_>, chunk: &Chunk, turns: &Turns, keep: bool) -> HeadOutput {
         let sizes = self.sizes;
-        let [key, value] = &self.heads[head];
+        let [_, value] = &self.heads[head];
+        let Chunk { start, length, .. } = *chunk;
+        let [carried, rotated] = self.query(head, queries, chunk, turns);
+        let latents = chunk.latents.view().some_rows(start..start + length);
+        let keys = chunk.keys.view().some_rows(start..start + length);
+        let mut mixed = Dense::zeros(length, sizes.kv_rank);
+        for first in (0..length).step_by(QUERIES) {
+            let seen = length.min(first + QUERIES);
+            let shares = self.shares([&carried, &rotated], [latents, keys], first..seen);
+            let mixed = mixed.part_mut(first..seen, 0..sizes.kv_rank);
+            one_thread(mixed, Accum::Replace, shares.view(), latents.some_rows(0..seen));
+        }
+        let mut values = Dense::zeros(length, sizes.value);
+        one_thread(values.view_mut(), Accum::Replace, mixed.view(), value.view().transposed());
+        HeadOutput { mixed: keep.then_some(mixed), values }
+    }
+
+    /// The queries of a head in a chunk: carried into the latent's space, and the rotated part.
+    fn query(&self, head: usize, queries: View<'_>, chunk: &Chunk, turns: &Turns) -> [Dense; 2] {
+        let sizes = self.sizes;
+        let [key, _] = &self.heads[head];
         let Chunk { start, length, .. } = *chunk;
         let width = sizes.nope + sizes.rope;
         let queries = queries.part(start..start + length, head * width..(head + 1) * width);
@@ -366,29 +394,28 @@ impl OpenLatent {
         for (position, row) in rotated.values_mut().chunks_exact_mut(sizes.rope).enumerate() {
             turns.rotate(position, row);
         }
+        [carried, rotated]
+    }
 
-        let latents = chunk.latents.view().some_rows(start..start + length);
-        let keys = chunk.keys.view().some_rows(start..start + length);
-        let mut mixed = Dense::zeros(length, sizes.kv_rank);
-        for first in (0..length).step_by(QUERIES) {
-            let rows = QUERIES.min(length - first);
-            let seen = first + rows;
-            let mut scores = Dense::zeros(rows, seen);
-            let carried = carried.view().some_rows(first..seen);
-            one_thread(scores.view_mut(), Accum::Replace, carried, latents.some_rows(0..seen).transposed());
-            let rotated = rotated.view().some_rows(first..seen);
-            one_thread(scores.view_mut(), Accum::Add, rotated, keys.some_rows(0..seen).transposed());
-            for (row, scores) in scores.values_mut().chunks_exact_mut(seen).enumerate() {
-                let (open, later) = scores.split_at_mut(first + row + 1);
-                softmax(open, sizes.scale, None);
-                later.fill(0.0);
-            }
-            let mixed = mixed.part_mut(first..seen, 0..sizes.kv_rank);
-            one_thread(mixed, Accum::Replace, scores.view(), latents.some_rows(0..seen));
+    /// The shares with which some queries of a chunk attend to the latents and keys up to the last of them.
+    fn shares(
+        &self,
+        [carried, rotated]: [&Dense; 2],
+        [latents, keys]: [View<'_>; 2],
+        some: Range<usize>,
+    ) -> Dense {
+        let seen = some.end;
+        let mut scores = Dense::zeros(some.len(), seen);
+        let carried = carried.view().some_rows(some.clone());
+        one_thread(scores.view_mut(), Accum::Replace, carried, latents.some_rows(0..seen).transposed());
+        let rotated = rotated.view().some_rows(some.clone());
+        one_thread(scores.view_mut(), Accum::Add, rotated, keys.some_rows(0..seen).transposed());
+        for (query, scores) in some.zip(scores.values_mut().chunks_exact_mut(seen)) {
+            let (open, later) = scores.split_at_mut(query + 1);
+            softmax(open, self.sizes.scale, None);
+            later.fill(0.0);
         }
-        let mut values = Dense::zeros(length, sizes.value);
-        one_thread(values.view_mut(), Accum::Replace, mixed.view(), value.view().transposed());
-        HeadOutput { mixed: keep.then_some(mixed), values }
+        scores
     }
 }
 

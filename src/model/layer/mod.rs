@@ -29,13 +29,13 @@ use std::ops::Range;
 use dense_kernels::{Accum, Dense, View, product};
 
 pub use compressed::{Compressed, Streams};
-pub use delta::Delta;
+pub use delta::{Delta, no_way_back};
 pub use experts::{Experts, OpenExperts, Route, Shared};
 pub use gated::{Activation, Form, OpenGated};
 pub use grouped::{Grouped, QkNorm, Temperature};
 pub use latent::{Indexer, Latent};
-pub use norm::normalise;
-pub use observer::{Ignore, Inputs, Observer};
+pub use norm::{normalise, normalise_back};
+pub use observer::{Gradients, Ignore, Inputs, Observer};
 pub use rope::{Pairing, Rope, Turns, Yarn};
 pub use router::{Gating, Groups, Router};
 
@@ -91,6 +91,13 @@ pub trait Attend {
     /// # Errors
     /// Those of the observer.
     fn apply(&self, states: Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>>;
+
+    /// From gradients at the output to those at the hidden states of whole chunks, as [`apply`](Self::apply) has them;
+    /// None if they are only shown.
+    ///
+    /// # Errors
+    /// Those of the observer, and that the kind cannot.
+    fn back(&self, states: Dense, gradients: &Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>>;
 }
 
 /// What becomes of the inputs and outputs of a half of a layer.
@@ -183,6 +190,11 @@ impl Attention {
         !matches!(self, Self::Compressed(_))
     }
 
+    /// Whether gradients can go back through it.
+    pub fn goes_back(&self) -> bool {
+        matches!(self, Self::Latent(_) | Self::Grouped(_))
+    }
+
     /// Numbers of llama.cpp's buffers for a token that it computes.
     pub fn scratch_per_token(&self, hidden: u32, rope: &Rope) -> u64 {
         match self {
@@ -270,6 +282,13 @@ pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
     out
 }
 
+/// From gradients at what weights, a row for each output, make of rows of inputs, to those at the inputs.
+pub fn through(weights: &Dense, gradients: View<'_>) -> Dense {
+    let mut out = Dense::zeros(gradients.rows(), weights.columns());
+    product(out.view_mut(), Accum::Replace, gradients, weights.view());
+    out
+}
+
 /// What each of `heads` makes of the tokens of each chunk, `width` numbers a token: for each token those of all heads.
 fn by_heads(
     tokens: usize,
@@ -317,8 +336,9 @@ fn biased(mut rows: Dense, bias: Option<&Dense>) -> Dense {
     rows
 }
 
+/// A model of one layer for the tests of layers and passes.
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::model::{Layer, TensorPlan};
     use crate::store::InMemory;
@@ -327,6 +347,7 @@ mod tests {
     pub struct Random(pub u64);
 
     impl Random {
+        /// The next numbers.
         pub fn values(&mut self, count: usize, bound: f32) -> Vec<f32> {
             let mut value = || {
                 self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -362,9 +383,15 @@ mod tests {
     pub fn tensors(specs: &[Spec], seed: u64) -> (InMemory, Vec<TensorPlan>) {
         let (mut store, mut random) = (InMemory::default(), Random(seed));
         let tensor = |spec: &Spec| {
-            let [rows, columns] = spec.shape.map(u64::from);
+            let [mut rows, mut columns] = spec.shape.map(u64::from);
             let slices = match &spec.source {
                 crate::model::Source::Experts { count, .. } => u64::from(*count),
+                crate::model::Source::Heads { heads, transposed, .. } => {
+                    if *transposed {
+                        std::mem::swap(&mut rows, &mut columns);
+                    }
+                    u64::from(*heads)
+                }
                 _ => 1,
             };
             let name = spec.full_name(Some(0));

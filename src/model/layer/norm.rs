@@ -5,6 +5,12 @@ use dense_kernels::Dense;
 use super::exp::exp;
 use crate::threads::{combine, each_rows};
 
+/// Where gpt-oss's gate is clamped.
+pub const CLAMP: f32 = 7.0;
+
+/// What its gate is multiplied by in the sigmoid.
+pub const ALPHA: f32 = 1.702;
+
 /// Divides each row by its root mean square and multiplies it by the gains.
 ///
 /// # Panics
@@ -19,6 +25,28 @@ pub fn normalise(x: &mut Dense, gains: &[f32], eps: f32) {
             for (x, gain) in row.iter_mut().zip(gains) {
                 *x = *x * scale * gain;
             }
+        }
+    });
+}
+
+/// From gradients at what [`normalise`] gives to those at its rows `x`, in place.
+///
+/// With s = 1 / sqrt(mean x^2 + eps) and d the gradients times the gains, they are s d - x s^3 (x d) / n.
+///
+/// # Panics
+/// If there is not one gain for each column, or not one row of gradients for each of `x`.
+pub fn normalise_back(gradients: &mut Dense, x: &Dense, gains: &[f32], eps: f32) {
+    assert_eq!([x.columns(), x.rows()], [gains.len(), gradients.rows()], "gains, and rows of gradients");
+    let columns = x.columns();
+    each_rows("normalise back", gradients.values_mut(), columns, |first, rows| {
+        for (row, gradients) in (first..).zip(rows.chunks_exact_mut(columns)) {
+            let x = x.row(row);
+            let sum: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            let scale = 1.0 / ((sum / columns as f64) as f32 + eps).sqrt();
+            gradients.iter_mut().zip(gains).for_each(|(d, gain)| *d *= gain);
+            let along: f64 = x.iter().zip(&*gradients).map(|(&x, &d)| f64::from(x) * f64::from(d)).sum();
+            let share = (along / columns as f64) as f32 * scale * scale;
+            gradients.iter_mut().zip(x).for_each(|(d, x)| *d = scale * (*d - share * x));
         }
     });
 }
@@ -40,10 +68,8 @@ pub fn gate(gate: &mut Dense, up: &Dense) {
 
 /// gpt-oss's gate, in place of the gate: both are clamped, the gate from above only.
 pub fn gate_clamped(gate: &mut Dense, up: &Dense) {
-    const LIMIT: f32 = 7.0;
-    const ALPHA: f32 = 1.702;
     combine("gate", gate, up, |gate, up| {
-        let (x, up) = (gate.min(LIMIT), up.clamp(-LIMIT, LIMIT));
+        let (x, up) = (gate.min(CLAMP), up.clamp(-CLAMP, CLAMP));
         x / (1.0 + exp(-ALPHA * x)) * (up + 1.0)
     });
 }
@@ -74,6 +100,12 @@ pub fn softmax(scores: &mut [f32], scale: f32, sink: Option<f32>) {
     }
 }
 
+/// From gradients at what [`softmax`] gives, in place, to those at its scores. A sink changes nothing: it has no value.
+pub fn softmax_back(gradients: &mut [f32], shares: &[f32], scale: f32) {
+    let mean: f32 = gradients.iter().zip(shares).map(|(d, share)| d * share).sum();
+    gradients.iter_mut().zip(shares).for_each(|(d, share)| *d = share * (*d - mean) * scale);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +116,26 @@ mod tests {
         normalise(&mut x, &[1.0, 2.0], 0.0001);
         let scale = 1.0 / 12.5001f32.sqrt();
         assert_eq!(x.values(), [3.0 * scale, 8.0 * scale, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn gradients_before_a_norm_are_the_slopes() {
+        let (gains, eps) = ([0.5, -1.0, 2.0], 0.01);
+        let loss = |x: &[f32; 3]| -> f64 {
+            let mut y = Dense::new(3, x.to_vec());
+            normalise(&mut y, &gains, eps);
+            y.values().iter().zip([1.0, 2.0, -0.5]).map(|(y, d)| f64::from(*y) * d).sum()
+        };
+        let x = [0.3, -1.2, 0.8];
+        let mut found = Dense::new(3, vec![1.0, 2.0, -0.5]);
+        normalise_back(&mut found, &Dense::new(3, x.to_vec()), &gains, eps);
+        for i in 0..3 {
+            let [mut up, mut down] = [x; 2];
+            up[i] += 1e-2;
+            down[i] -= 1e-2;
+            let slope = (loss(&up) - loss(&down)) / f64::from(up[i] - down[i]);
+            assert!((f64::from(found.values()[i]) - slope).abs() < 1e-3, "{i}: {found:?} {slope}");
+        }
     }
 
     #[test]

@@ -15,6 +15,17 @@ pub struct Inputs<'a> {
     pub inputs: View<'a>,
 }
 
+/// How the loss changes with what some tensors give: rows of gradients at their outputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Gradients<'a> {
+    /// Places of the tensors among those of the weights; more than one where they give to the same sum.
+    pub tensors: &'a [usize],
+    /// Expert or head.
+    pub slice: usize,
+    /// A row for each token.
+    pub rows: View<'a>,
+}
+
 /// Is shown the inputs of every matrix: those of one slice in the order of the tokens, different slices at the same time
 /// on different threads.
 pub trait Observer: Sync {
@@ -23,6 +34,14 @@ pub trait Observer: Sync {
     /// # Errors
     /// Ends the pass.
     fn see(&self, input: Inputs<'_>) -> Result<()>;
+
+    /// Takes some rows of gradients, when a pass goes back.
+    ///
+    /// # Errors
+    /// Ends the pass.
+    fn see_gradients(&self, _gradients: Gradients<'_>) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether inputs are wanted that are made only to be shown: those of a head's values in latent attention.
     fn wants_mixed(&self) -> bool {

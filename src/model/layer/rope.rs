@@ -144,8 +144,16 @@ impl Turns {
 
     /// Rotates the first columns of a row that stands at the position; the others stay.
     pub fn rotate(&self, position: usize, row: &mut [f32]) {
+        self.each_pair(position, row, |[a, b], [cos, sin]| [a * cos - b * sin, a * sin + b * cos]);
+    }
+
+    /// From gradients at what [`rotate`](Self::rotate) gives to those at its row, in place.
+    pub fn rotate_back(&self, position: usize, row: &mut [f32]) {
+        self.each_pair(position, row, |[a, b], [cos, sin]| [a * cos + b * sin, b * cos - a * sin]);
+    }
+
+    fn each_pair(&self, position: usize, row: &mut [f32], turned: impl Fn([f32; 2], &[f32; 2]) -> [f32; 2]) {
         let turns = &self.turns[position * self.pairs..(position + 1) * self.pairs];
-        let turned = |[a, b]: [f32; 2], [cos, sin]: &[f32; 2]| [a * cos - b * sin, a * sin + b * cos];
         match self.pairing {
             Pairing::Neighbours => {
                 for (pair, turn) in row.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
@@ -199,6 +207,8 @@ mod tests {
         turns.rotate(3, &mut row);
         assert!((row[0] - 3f32.cos()).abs() < 1e-6 && (row[1] - 3f32.sin()).abs() < 1e-6);
         assert!((row[2] + 2.0 * 0.03f32.sin()).abs() < 1e-6 && (row[3] - 2.0 * 0.03f32.cos()).abs() < 1e-6);
+        turns.rotate_back(3, &mut row);
+        assert!(row.iter().zip([1.0, 0.0, 0.0, 2.0]).all(|(found, before)| (found - before).abs() < 1e-6));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The router: which experts a token uses and with which weights. Pure: logits in, choice out.
 
 use super::exp::exp;
-use super::norm::softplus;
+use super::norm::{sigmoid, softmax_back, softplus};
 
 /// The routing of a layer's experts: one formula with switches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,6 +103,47 @@ impl Router {
     }
 }
 
+impl Router {
+    /// From gradients at the weights of the chosen experts to those at all logits. Which ones are chosen is taken as given.
+    pub fn back(
+        &self,
+        scores: &[f32],
+        logits: &[f32],
+        chosen: &[(usize, f32)],
+        gradients: &[f32],
+    ) -> Vec<f32> {
+        let mut back = vec![0.0; scores.len()];
+        // Each weight is `scale` times its share, or times its score.
+        let mean = |part: &dyn Fn(f32) -> f32| -> f32 {
+            chosen.iter().zip(gradients).map(|((_, weight), d)| d * part(weight / self.scale)).sum()
+        };
+        if self.gating == Gating::SoftmaxOfChosen {
+            let mean = mean(&|share| share);
+            for ((expert, weight), d) in chosen.iter().zip(gradients) {
+                back[*expert] = weight * (d - mean);
+            }
+            return back;
+        }
+        let sum: f32 = chosen.iter().map(|&(expert, _)| scores[expert]).sum();
+        let [divisor, mean] = match self.normalised && sum > LEAST_SUM {
+            true => [sum, mean(&|share| share)],
+            false => [if self.normalised { LEAST_SUM } else { 1.0 }, 0.0],
+        };
+        for (&(expert, _), d) in chosen.iter().zip(gradients) {
+            let of_score = self.scale / divisor * (d - mean);
+            back[expert] = match self.gating {
+                Gating::Sigmoid => of_score * scores[expert] * (1.0 - scores[expert]),
+                Gating::RootOfSoftplus => of_score * sigmoid(logits[expert]) / (2.0 * scores[expert]),
+                Gating::Softmax | Gating::SoftmaxOfChosen => of_score,
+            };
+        }
+        if self.gating == Gating::Softmax {
+            softmax_back(&mut back, scores, 1.0);
+        }
+        back
+    }
+}
+
 fn softmax(logits: &[f32]) -> Vec<f32> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f32> = logits.iter().map(|x| exp(x - largest)).collect();
@@ -149,6 +190,30 @@ mod tests {
         assert_eq!(greedy.choose(&[0.2, 0.4, 0.4, 0.0], None), [(1, 0.4), (2, 0.4)]);
         let scores = v2.scores(&[0.0, 1.0, 2.0]);
         assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6 && scores[2] > scores[1]);
+    }
+
+    #[test]
+    fn gradients_at_logits_are_the_slopes() {
+        let logits = [0.3, -0.8, 1.2, 0.1, 0.9, -0.2];
+        for gating in [Gating::Softmax, Gating::Sigmoid, Gating::SoftmaxOfChosen, Gating::RootOfSoftplus] {
+            for normalised in [false, true] {
+                let router = Router { gating, normalised, groups: None, ..V3 };
+                let d = [0.7, -1.1];
+                let chosen = router.choose(&router.scores(&logits), None);
+                let loss = |logits: &[f32]| -> f32 {
+                    let weights = router.choose(&router.scores(logits), None);
+                    weights.iter().zip(d).map(|((_, weight), d)| weight * d).sum()
+                };
+                let found = router.back(&router.scores(&logits), &logits, &chosen, &d);
+                for (i, found) in found.iter().enumerate() {
+                    let [mut up, mut down] = [logits; 2];
+                    up[i] += 2e-3;
+                    down[i] -= 2e-3;
+                    let slope = (loss(&up) - loss(&down)) / (up[i] - down[i]);
+                    assert!((found - slope).abs() < 2e-3, "{gating:?} {normalised} {i}: {found} {slope}");
+                }
+            }
+        }
     }
 
     #[test]
