@@ -70,7 +70,7 @@ def main():
         folder = pathlib.Path(folder)
         damage = expected(folder, options.type, options.text, options.gradients)
         make = lambda file, *more: subprocess.run(
-            [PROGRAM, "quantize", FIXTURE, "-o", file, "-r", "bf16", "-q", "--imatrix", FIXTURE / "imatrix.gguf", *more],
+            [PROGRAM, "quantize", FIXTURE, "-o", file, "-r", "bf16", "-q", "--force", "--imatrix", FIXTURE / "imatrix.gguf", *more],
             check=True)
         reference, file = folder / "bf16.gguf", folder / "one.gguf"
         make(reference)

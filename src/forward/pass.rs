@@ -140,6 +140,9 @@ impl Pass {
     ///
     /// # Errors
     /// As [`layer`](Self::layer), and that there is no way back through the kind of the layer.
+    ///
+    /// # Panics
+    /// If what a half with routed experts adds is to be kept, and gradients before it as well.
     pub fn half_and_back(
         &mut self,
         half: Half,
