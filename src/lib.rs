@@ -81,6 +81,7 @@
 //!
 //! `cli` (default) is the program, with the dependencies that only it has. A library wants `default-features = false`.
 
+mod chance;
 mod deviation;
 mod disk;
 #[doc(hidden)] // The tests name these moments.

@@ -140,12 +140,6 @@ fn gradients_of_something_else_or_damaged_are_refused() {
     let mut bytes = fs::read(&kept).expect("read");
     bytes[100] ^= 1;
     fs::write(&kept, bytes).expect("written");
-    let (checkpoint, output) = (fixture("tiny-r1"), folder.path().join("a.gguf"));
-    let start = ["quantize", text(&checkpoint), "-o", text(&output), "--feedback", "--text", text(&words)];
-    let damaged = fail(
-        &[&start[..], &["--context", "256", "--chunks", "3", "--gradients", text(&gradients)]].concat(),
-        2,
-    );
+    let damaged = refused(&words, "3");
     assert!(damaged.contains("gradient-2-ffn.f32 is not as it was written"), "{damaged}");
-    assert!(!output.exists());
 }

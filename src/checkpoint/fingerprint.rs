@@ -9,6 +9,7 @@ use super::{
     CHAT_TEMPLATE, CHAT_TEMPLATES, Checkpoint, GENERATION_CONFIG, HF_QUANT_CONFIG, MAX_JSON, by_name, exists,
     read_file,
 };
+use crate::chance::number;
 use crate::error::{Error, Result};
 
 /// Samples of the weights, spread over all of them.
@@ -137,16 +138,8 @@ fn places(total: u64) -> impl Iterator<Item = u64> {
     let part = move |index: u64| (u128::from(total) * u128::from(index) / u128::from(SAMPLES)) as u64;
     (0..SAMPLES).filter_map(move |index| {
         let (start, end) = (part(index), part(index + 1));
-        (end > start).then(|| start + mixed(index) % (end - start))
+        (end > start).then(|| start + number(index) % (end - start))
     })
-}
-
-/// The index-th number of the SplitMix64 sequence.
-fn mixed(index: u64) -> u64 {
-    let z = (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -162,6 +155,6 @@ mod tests {
         }
         assert_eq!(places(0).count(), 0);
         // SplitMix64 from seed 0.
-        assert_eq!(mixed(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(number(0), 0xe220_a839_7b1d_cdaf);
     }
 }

@@ -6,6 +6,7 @@ use dense_kernels::{Accum, Dense, Panels, Strips, View, gram, upper_factor, uppe
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
+use crate::chance;
 use crate::error::{Error, Result};
 use crate::threads;
 
@@ -224,11 +225,7 @@ fn sketch(r: &Dense, steps: &[Step]) -> Panels {
 
 /// A sign drawn by chance for a column, the same one every time.
 fn sign(column: usize) -> f32 {
-    // SplitMix64 (Steele, Lea, Flood 2014): good bits for every number.
-    let mut bits = (column as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    if (bits ^ bits >> 31) & 1 == 1 { 1.0 } else { -1.0 }
+    if chance::number(column as u64) & 1 == 1 { 1.0 } else { -1.0 }
 }
 
 /// The metrics of a covariance's segments.

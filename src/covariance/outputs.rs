@@ -53,27 +53,21 @@ impl Coupling {
     /// If gradients are not finite.
     pub fn new(gradients: Covariance, damping: f32) -> Result<Self> {
         let of_segment = |moments: Dense| {
-            let (r, _) = damped_factor(moments, damping)?;
-            let n = r.columns();
+            let (mut v, _) = damped_factor(moments, damping)?;
+            let n = v.columns();
+            let diagonal: Vec<f32> = (0..n).map(|j| v.row(j)[j]).collect();
+            for i in 0..n {
+                let (left, right) = v.row_mut(i).split_at_mut(i);
+                // What is left of the factor's diagonal is of no meaning.
+                left.fill(0.0);
+                right.iter_mut().zip(&diagonal[i..]).for_each(|(r, d)| *r /= d);
+            }
             let mut coupling = Dense::zeros(n, n);
             for start in (GROUP..n).step_by(GROUP) {
                 let group = start..n.min(start + GROUP);
-                let mut corner = Dense::zeros(group.len(), group.len());
-                let mut above = Dense::zeros(start, group.len());
-                for i in 0..group.len() {
-                    corner.row_mut(i)[i..].copy_from_slice(&r.row(start + i)[start + i..group.end]);
-                }
-                // The inverse of a triangle of units: rows over their diagonal elements.
-                let diagonal: Vec<f32> = (0..group.len()).map(|i| corner.row(i)[i]).collect();
-                for (i, d) in diagonal.iter().enumerate() {
-                    corner.row_mut(i).iter_mut().for_each(|x| *x /= d);
-                }
-                let mut inverse = upper_inverse(corner.view());
-                for row in 0..group.len() {
-                    inverse.row_mut(row).iter_mut().zip(&diagonal).for_each(|(x, d)| *x /= d);
-                }
-                above.view_mut().copy_from(r.view().part(0..start, group.clone()));
-                product(coupling.part_mut(0..start, group), Accum::Replace, above.view(), inverse.view());
+                let above = v.view().part(0..start, group.clone());
+                let inverse = upper_inverse(v.view().part(group.clone(), group.clone()));
+                product(coupling.part_mut(0..start, group), Accum::Replace, above, inverse.view());
             }
             Ok(coupling)
         };

@@ -155,7 +155,7 @@ mod tests {
 
     use super::super::pass::Pass;
     use super::*;
-    use crate::model::layer::tests::{Random, model, tensors};
+    use crate::model::layer::tests::{GROUPED, Random, model, tensors};
     use crate::model::layer::{
         Activation, Attention, Experts, Ffn, Form, Gating, Gradients, Grouped, Groups, Ignore, Inputs,
         Latent, Pairing, QkNorm, Rope, Router, Shared, Temperature,
@@ -300,19 +300,8 @@ mod tests {
         Attention::Latent(Latent { heads: 3, q_rank, kv_rank: 7, nope: 4, value: 5, indexer: None })
     }
 
-    const GROUPED: Grouped = Grouped {
-        heads: 4,
-        kv_heads: 2,
-        width: 6,
-        qk_norm: None,
-        biases: false,
-        output_bias: false,
-        window: None,
-        sinks: false,
-        rotated: true,
-        gated: false,
-        temperature: None,
-    };
+    /// Two heads share keys and values.
+    const SHARED: Grouped = Grouped { kv_heads: 2, ..GROUPED };
 
     fn attention(attention: Attention, rope: Rope, least: usize) {
         let ffn = Ffn::Dense { width: 8, biases: false };
@@ -320,7 +309,7 @@ mod tests {
     }
 
     fn ffn(ffn: Ffn, least: usize) {
-        let layer = Layer { attention: Attention::Grouped(GROUPED), ffn };
+        let layer = Layer { attention: Attention::Grouped(SHARED), ffn };
         goes_back(layer, Rope::new(6, 100.0, Pairing::Halves), Half::Ffn, least);
     }
 
@@ -336,11 +325,11 @@ mod tests {
     fn attention_with_groups_of_heads_goes_back() {
         let rope = Rope::new(4, 100.0, Pairing::Halves);
         let kinds = [
-            GROUPED,
-            Grouped { qk_norm: Some(QkNorm::Head), biases: true, output_bias: true, ..GROUPED },
-            Grouped { qk_norm: Some(QkNorm::All), window: Some(3), sinks: true, ..GROUPED },
-            Grouped { gated: true, qk_norm: Some(QkNorm::Head), ..GROUPED },
-            Grouped { rotated: false, temperature: Some(Temperature { every: 2, growth: 0.5 }), ..GROUPED },
+            SHARED,
+            Grouped { qk_norm: Some(QkNorm::Head), biases: true, output_bias: true, ..SHARED },
+            Grouped { qk_norm: Some(QkNorm::All), window: Some(3), sinks: true, ..SHARED },
+            Grouped { gated: true, qk_norm: Some(QkNorm::Head), ..SHARED },
+            Grouped { rotated: false, temperature: Some(Temperature { every: 2, growth: 0.5 }), ..SHARED },
         ];
         kinds.into_iter().for_each(|grouped| attention(Attention::Grouped(grouped), rope, 4));
     }

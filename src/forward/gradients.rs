@@ -162,15 +162,13 @@ impl GradientFolder {
         }
         let tell = |done| told(Turned { done, layers: 2 * layers });
         let kept = |layer, half| self.files.has_file(&name(layer, half));
-        let mut first = None;
-        for layer in (0..layers).rev() {
-            if kept(layer, Half::Ffn)? {
-                first = Some(layer);
-            }
+        let mut last = 0;
+        while last < layers && !kept(last, Half::Ffn)? {
+            last += 1;
         }
-        let mut layer = match first {
-            Some(layer) => layer,
-            None => {
+        let last = match last < layers {
+            true => last,
+            false => {
                 let nearest = self.nearest(layers)?;
                 let mut pass = self.before(nearest, weights, model, memory)?;
                 for layer in nearest..layers {
@@ -188,7 +186,7 @@ impl GradientFolder {
                 layers - 1
             }
         };
-        loop {
+        for layer in (0..=last).rev() {
             let mut pass = self.before(layer, weights, model, memory)?;
             if !kept(layer, Half::Attention)? {
                 pass.half(Half::Attention, weights, layer, &Ignore, true)?;
@@ -212,10 +210,6 @@ impl GradientFolder {
             moment::pass("gradients");
             self.files.remove_file(&file_name(layer))?;
             tell(2 * layers - layer);
-            match layer.checked_sub(1) {
-                Some(next) => layer = next,
-                None => break,
-            }
         }
         // What a run that was killed has not removed.
         (1..layers).try_for_each(|layer| self.files.remove_file(&file_name(layer)))?;

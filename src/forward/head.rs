@@ -8,6 +8,7 @@ use rayon::slice::ParallelSliceMut;
 
 use super::pass::Pass;
 use super::states::States;
+use crate::chance;
 use crate::error::{Error, Result};
 use crate::model::layer::{Inputs, Observer, apply, normalise, normalise_back};
 use crate::model::{Description, EMBEDDING, FINAL_NORM, HEAD, Weights};
@@ -103,7 +104,7 @@ impl Head {
         }
         // What is left of the sum until the drawn token comes.
         let mut left: Vec<f64> =
-            sums.iter().enumerate().map(|(row, (_, sum))| chance(first + row) * sum).collect();
+            sums.iter().enumerate().map(|(row, (_, sum))| share(first + row) * sum).collect();
         let mut back = Dense::zeros(inputs.rows(), self.hidden);
         let mut squares = 0.0;
         for ids in self.stretches(STRETCH) {
@@ -148,10 +149,6 @@ impl Head {
 }
 
 /// A number from 0 to 1 for the token at a place of the text, drawn by chance, the same one every time.
-fn chance(place: usize) -> f64 {
-    // SplitMix64 (Steele, Lea, Flood 2014).
-    let mut bits = (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((bits ^ bits >> 31) >> 11) as f64 / (1u64 << 53) as f64
+fn share(place: usize) -> f64 {
+    (chance::number(place as u64) >> 11) as f64 / (1u64 << 53) as f64
 }

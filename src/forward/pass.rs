@@ -166,7 +166,7 @@ impl Pass {
                     && let Some(gradients) = behind.batch(&(first..first + states.rows()))?
                 {
                     let states = first_rows(states, gradients.rows());
-                    let back = attention.back(states, &gradients, &text, behind.show(observer))?;
+                    let back = attention.back(&states, &gradients, &text, behind.show(observer))?;
                     back.map_or(Ok(()), |back| behind.add(first, back))?;
                     show_written(observer, weights, layer, half, &gradients)?;
                 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::chance::after;
 use crate::model::TensorPlan;
 
 /// Weights of a tensor that are measured, unless it has fewer, or its many slices need more.
@@ -42,10 +43,10 @@ fn rows_of(tensor: &TensorPlan, most: u64, weights: u64) -> Vec<Sample> {
     let slices = tensor.slices.len() as u64;
     let taken = slices.min(most);
     let rows = weights.div_ceil(tensor.columns() * taken).max(ROWS).min(tensor.rows());
-    let seed = tensor.name.bytes().fold(0, |seed, byte| mixed(seed ^ u64::from(byte)));
+    let seed = tensor.name.bytes().fold(0, |seed, byte| after(seed ^ u64::from(byte)));
     let slice = |index: u64| {
         let slice = place(index, taken, slices, seed);
-        let seed = mixed(seed ^ (slice + 1));
+        let seed = after(seed ^ (slice + 1));
         Sample {
             slice: slice as usize,
             rows: (0..rows).map(|n| place(n, rows, tensor.rows(), seed)).collect(),
@@ -57,15 +58,7 @@ fn rows_of(tensor: &TensorPlan, most: u64, weights: u64) -> Vec<Sample> {
 /// Somewhere in the index-th of `parts` equal parts of `total`.
 fn place(index: u64, parts: u64, total: u64, seed: u64) -> u64 {
     let Range { start, end } = index * total / parts..(index + 1) * total / parts;
-    start + mixed(seed.wrapping_add(index)) % (end - start)
-}
-
-/// SplitMix64's output for a state.
-fn mixed(state: u64) -> u64 {
-    let z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    start + after(seed.wrapping_add(index)) % (end - start)
 }
 
 #[cfg(test)]

@@ -179,7 +179,7 @@ impl Attend for OpenDelta<'_> {
         show.last(&[output], 0, &outputs, |outputs| apply(&self.output, outputs))
     }
 
-    fn back(&self, _: Dense, _: &Dense, _: &Chunks, _: Show<'_>) -> Result<Option<Dense>> {
+    fn back(&self, _: &Dense, _: &Dense, _: &Chunks, _: Show<'_>) -> Result<Option<Dense>> {
         Err(no_way_back())
     }
 }
@@ -356,7 +356,7 @@ mod tests {
             let text = Chunks { length: 6, turns: &turns };
             let show = Show { observer: &Ignore, outputs: true };
             let states_of_all = Dense::new(hidden, states.clone());
-            assert!(open.back(states_of_all.clone(), &states_of_all, &text, show).is_err(), "no way back");
+            assert!(open.back(&states_of_all, &states_of_all, &text, show).is_err(), "no way back");
             let found = open.apply(states_of_all, &text, show).expect("computed").expect("wanted");
             for (chunk, found) in states.chunks(6 * hidden).zip(found.values().chunks(6 * hidden)) {
                 let rows: Vec<Vec<f64>> =

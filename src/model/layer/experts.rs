@@ -267,8 +267,8 @@ impl OpenExperts<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Random, model, near, tensors};
-    use super::super::{Attention, Ffn, Gating, Grouped, Ignore, Pairing, Rope};
+    use super::super::tests::{GROUPED, Random, model, near, tensors};
+    use super::super::{Attention, Ffn, Gating, Ignore, Pairing, Rope};
     use super::*;
     use crate::model::Layer;
 
@@ -285,20 +285,7 @@ mod tests {
         let none = Experts { count: 3, width: 4, router, shared: None, form: Form::default(), by_id: None };
         let plain = Experts { shared: Some(Shared { count: 1, width: 6, gated: false }), ..none.clone() };
         let gated = Experts { shared: Some(Shared { count: 1, width: 6, gated: true }), ..none.clone() };
-        let grouped = Grouped {
-            heads: 1,
-            kv_heads: 1,
-            width: 2,
-            qk_norm: None,
-            biases: false,
-            output_bias: false,
-            window: None,
-            sinks: false,
-            rotated: false,
-            gated: false,
-            temperature: None,
-        };
-        let attention = Attention::Grouped(grouped);
+        let attention = Attention::Grouped(GROUPED);
         let rope = Rope::new(2, 10.0, Pairing::Halves);
         let model = model(rope, Layer { attention, ffn: Ffn::Experts(gated.clone()) });
         let (store, tensors) = tensors(&Ffn::Experts(gated.clone()).specs(model.hidden), 5);

@@ -228,8 +228,14 @@ impl Attend for OpenGrouped<'_> {
         show.last(&[self.output.place], 0, &mixed, |mixed| self.output.apply(mixed))
     }
 
-    fn back(&self, states: Dense, gradients: &Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>> {
-        self.go_back(&states, gradients, text, show)
+    fn back(
+        &self,
+        states: &Dense,
+        gradients: &Dense,
+        text: &Chunks,
+        show: Show<'_>,
+    ) -> Result<Option<Dense>> {
+        self.go_back(states, gradients, text, show)
     }
 }
 
@@ -366,26 +372,12 @@ impl OpenGrouped<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Random, model, near, tensors};
+    use super::super::tests::{GROUPED, Random, model, near, tensors};
     use super::super::{Attention, Ignore, Pairing, Rope};
     use super::*;
     use crate::model::Layer;
     use crate::model::layer::Ffn;
     use crate::store::InMemory;
-
-    const PLAIN: Grouped = Grouped {
-        heads: 4,
-        kv_heads: 4,
-        width: 6,
-        qk_norm: None,
-        biases: false,
-        output_bias: false,
-        window: None,
-        sinks: false,
-        rotated: true,
-        gated: false,
-        temperature: None,
-    };
 
     /// The formulas, an output at a time.
     fn definition(
@@ -484,7 +476,7 @@ mod tests {
 
     #[test]
     fn every_field_is_what_the_formulas_say() {
-        let group = Grouped { kv_heads: 2, qk_norm: Some(QkNorm::Head), ..PLAIN };
+        let group = Grouped { kv_heads: 2, qk_norm: Some(QkNorm::Head), ..GROUPED };
         let all = Grouped {
             qk_norm: Some(QkNorm::All),
             biases: true,
@@ -496,7 +488,7 @@ mod tests {
         let halves = |columns| Rope::new(columns, 100.0, Pairing::Halves);
         let neighbours = Rope { pairing: Pairing::Neighbours, ..halves(6) };
         for (grouped, rope) in [
-            (PLAIN, neighbours),
+            (GROUPED, neighbours),
             (group.clone(), halves(6)),
             (Grouped { rotated: false, ..group.clone() }, halves(6)),
             (Grouped { gated: true, ..group.clone() }, halves(4)),

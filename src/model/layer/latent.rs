@@ -175,17 +175,16 @@ impl Latent {
         let queries = sizes.heads * (sizes.nope + sizes.rope);
         let own = self.own_indexer().is_some();
         let indexer = |tensor: &str| own.then(|| place(tensor)).transpose();
-        let (q_a, query) = match self.q_rank.map(|rank| rank as usize) {
+        let (q_a, low, query) = match self.q_rank.map(|rank| rank as usize) {
             Some(rank) => {
-                let query = Query::Low {
+                let low = Low {
                     a: matrix(Q_A, [rank, sizes.hidden])?,
                     norm: weights.vector(&name(Q_A_NORM), rank)?,
-                    b: matrix(Q_B, [queries, rank])?,
-                    b_places: [Some(place(Q_B)?), indexer(INDEXER_Q)?].into_iter().flatten().collect(),
+                    places: [Some(place(Q_B)?), indexer(INDEXER_Q)?].into_iter().flatten().collect(),
                 };
-                (Q_A, query)
+                (Q_A, Some(low), matrix(Q_B, [queries, rank])?)
             }
-            None => (Q, Query::Full(matrix(Q, [queries, sizes.hidden])?)),
+            None => (Q, None, matrix(Q, [queries, sizes.hidden])?),
         };
         let head = |head: usize| {
             let key = weights.matrix(&name(K_B), head, [sizes.kv_rank, sizes.nope])?;
@@ -193,6 +192,7 @@ impl Latent {
         };
         Ok(OpenLatent {
             norm: weights.vector(&name(ATTENTION_NORM), sizes.hidden)?,
+            low,
             query,
             kv_a: matrix(KV_A, [sizes.kv_rank + sizes.rope, sizes.hidden])?,
             kv_a_norm: weights.vector(&name(KV_A_NORM), sizes.kv_rank)?,
@@ -243,7 +243,9 @@ impl Sizes {
 pub struct OpenLatent {
     sizes: Sizes,
     norm: Dense,
-    query: Query,
+    /// What is before the queries' matrix, if that is of low rank.
+    low: Option<Low>,
+    query: Dense,
     kv_a: Dense,
     kv_a_norm: Dense,
     /// For each head the matrix from query to latent, and from latent to value.
@@ -255,16 +257,12 @@ pub struct OpenLatent {
     places: [usize; 3],
 }
 
-enum Query {
-    /// Two matrices of low rank, with a norm between.
-    Low {
-        a: Dense,
-        norm: Dense,
-        b: Dense,
-        /// Places of those that the normalised rows between the two are the inputs of.
-        b_places: Vec<usize>,
-    },
-    Full(Dense),
+/// The first of two matrices of low rank, and the norm between them.
+struct Low {
+    a: Dense,
+    norm: Dense,
+    /// Places of those that the normalised rows between the two are the inputs of.
+    places: Vec<usize>,
 }
 
 /// The output of one head for one chunk.
@@ -284,8 +282,14 @@ impl Attend for OpenLatent {
         show.last(&self.places[2..], 0, &values, |values| apply(&self.output, values))
     }
 
-    fn back(&self, states: Dense, gradients: &Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>> {
-        self.go_back(&states, gradients, text, show)
+    fn back(
+        &self,
+        states: &Dense,
+        gradients: &Dense,
+        text: &Chunks,
+        show: Show<'_>,
+    ) -> Result<Option<Dense>> {
+        self.go_back(states, gradients, text, show)
     }
 }
 
@@ -293,15 +297,13 @@ impl OpenLatent {
     /// What the heads make of normalised states: for each token the values of all heads.
     fn values(&self, states: View<'_>, text: &Chunks, observer: &dyn Observer) -> Result<Dense> {
         let sizes = self.sizes;
-        let queries = || match &self.query {
-            Query::Full(query) => Ok(apply(query, states)),
-            Query::Low { a, norm, b, b_places } => {
-                let mut low = apply(a, states);
-                normalise(&mut low, norm.values(), sizes.eps);
-                let see = || observer.see(Inputs { tensors: b_places, slice: 0, inputs: low.view() });
-                let (seen, queries) = both("queries", see, || apply(b, low.view()));
-                seen.map(|()| queries)
-            }
+        let queries = || {
+            let Some(Low { a, norm, places }) = &self.low else { return Ok(apply(&self.query, states)) };
+            let mut low = apply(a, states);
+            normalise(&mut low, norm.values(), sizes.eps);
+            let see = || observer.see(Inputs { tensors: places, slice: 0, inputs: low.view() });
+            let (seen, queries) = both("queries", see, || apply(&self.query, low.view()));
+            seen.map(|()| queries)
         };
         let (queries, latents) = both("queries and latents", queries, || self.latents(states, text));
         let (queries, [latents, keys]) = (queries?, latents);

@@ -97,7 +97,8 @@ pub trait Attend {
     ///
     /// # Errors
     /// Those of the observer, and that the kind cannot.
-    fn back(&self, states: Dense, gradients: &Dense, text: &Chunks, show: Show<'_>) -> Result<Option<Dense>>;
+    fn back(&self, states: &Dense, gradients: &Dense, text: &Chunks, show: Show<'_>)
+    -> Result<Option<Dense>>;
 }
 
 /// What becomes of the inputs and outputs of a half of a layer.
@@ -342,6 +343,21 @@ pub mod tests {
     use super::*;
     use crate::model::{Layer, TensorPlan};
     use crate::store::InMemory;
+
+    /// Attention with four heads of their own.
+    pub const GROUPED: Grouped = Grouped {
+        heads: 4,
+        kv_heads: 4,
+        width: 6,
+        qk_norm: None,
+        biases: false,
+        output_bias: false,
+        window: None,
+        sinks: false,
+        rotated: true,
+        gated: false,
+        temperature: None,
+    };
 
     /// SplitMix64, as numbers between plus and minus a bound.
     pub struct Random(pub u64);

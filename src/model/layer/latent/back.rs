@@ -35,18 +35,15 @@ impl OpenLatent {
         };
         let mut normed = states.clone();
         normalise(&mut normed, self.norm.values(), sizes.eps);
-        let low = match &self.query {
-            Query::Full(_) => None,
-            Query::Low { a, .. } => Some(apply(a, normed.view())),
-        };
-        let queries = match (&self.query, &low) {
-            (Query::Low { norm, b, .. }, Some(low)) => {
-                let mut low = low.clone();
+        // Of a query of low rank with what was before its norm.
+        let low = self.low.as_ref().map(|low| (low, apply(&low.a, normed.view())));
+        let queries = match &low {
+            Some((Low { norm, .. }, before)) => {
+                let mut low = before.clone();
                 normalise(&mut low, norm.values(), sizes.eps);
-                apply(b, low.view())
+                apply(&self.query, low.view())
             }
-            (Query::Full(query), _) => apply(query, normed.view()),
-            (Query::Low { .. }, None) => unreachable!("they are made above"),
+            None => apply(&self.query, normed.view()),
         };
         let [latents, keys] = self.latents(normed.view(), text);
         let values = through(&self.output, gradients.view());
@@ -86,19 +83,18 @@ impl OpenLatent {
         let (q, kv_a) = (self.first[0], self.first[1]);
         see(&[kv_a], 0, kv.view())?;
         let mut sum = through(&self.kv_a, kv.view());
-        match (&self.query, low) {
-            (Query::Low { a, norm, b, b_places }, Some(low)) => {
-                see(&b_places[..1], 0, of_queries.view())?;
-                let mut of_low = through(b, of_queries.view());
-                normalise_back(&mut of_low, &low, norm.values(), sizes.eps);
+        match low {
+            Some((Low { a, norm, places }, before)) => {
+                see(&places[..1], 0, of_queries.view())?;
+                let mut of_low = through(&self.query, of_queries.view());
+                normalise_back(&mut of_low, &before, norm.values(), sizes.eps);
                 see(&[q], 0, of_low.view())?;
                 product(sum.view_mut(), Accum::Add, of_low.view(), a.view());
             }
-            (Query::Full(query), _) => {
+            None => {
                 see(&[q], 0, of_queries.view())?;
-                product(sum.view_mut(), Accum::Add, of_queries.view(), query.view());
+                product(sum.view_mut(), Accum::Add, of_queries.view(), self.query.view());
             }
-            (Query::Low { .. }, None) => unreachable!("they are made above"),
         }
         if !show.outputs {
             return Ok(None);
