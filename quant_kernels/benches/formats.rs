@@ -50,8 +50,13 @@ fn formats(criterion: &mut Criterion) {
         if feeds(format) {
             group.bench_function(BenchmarkId::new("feed", format), |bencher| {
                 bencher.iter(|| {
-                    let weights =
-                        Feed { moved: part, t: &t, importance: &importance[..n], errors: &mut errors };
+                    let weights = Feed {
+                        moved: part,
+                        t: &t,
+                        importance: &importance[..n],
+                        before: None,
+                        errors: &mut errors,
+                    };
                     feed(format, &mut blocks[..FED * bytes], weights);
                 });
             });

@@ -52,8 +52,8 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// The weights that a reader of GGUF sees, equal to ggml's to the bit.
     fn dequantize<S: Simd>(&self, simd: S, y: &mut [f32; N]);
 
-    /// Whether [`feed`](Self::feed) chooses other codes.
-    const FEEDS: bool = false;
+    /// How many weights share a code that [`feed`](Self::feed) chooses; none if it chooses no other codes.
+    const GROUP: Option<usize> = None;
 
     /// Chooses the codes of the weights anew, with error feedback, in one block of each of at most sixteen rows; the
     /// scales of the super-blocks stay. By default the codes stay as well, and only their errors are noted.

@@ -33,7 +33,7 @@ mod scale;
 mod search;
 
 pub use fearless_simd::Level;
-pub use feedback::{Feed, feed, feed_at, feeds, rescale};
+pub use feedback::{Feed, feed, feed_at, feeds, group, rescale};
 pub use finite::first_not_finite;
 pub use format::{ErrorCeilings, Format, UnknownFormat};
 

@@ -1,17 +1,23 @@
 //! Encodes a matrix with error feedback from block to block, from left to right.
 
+use std::ops::Range;
+
 use dense_kernels::{Accum, Dense, Strips, View, one_thread, with_panels};
 use quant_kernels::{Feed, Format, LARGEST};
 use rayon::iter::IndexedParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::metric::{Metric, Step};
+use super::metric::Metric;
 use super::outputs::Coupling;
 use crate::threads;
 
 /// Rows that a thread encodes at a time, so that panels are loaded into its caches once for all of them: whole strips of the
 /// products' kernels, and whole vectors of those that feed errors back. A row's blocks do not depend on the other rows.
 const BAND: usize = 240;
+
+/// How often, after all codes were chosen from left to right, each is chosen again with all others as they are. The first
+/// time brings most; each costs about as much as the errors' way to the right twice over (docs/records/2026-11-descent.md).
+const SWEEPS: usize = 1;
 
 /// Encodes `weights`, whose inputs have these metrics, one for each segment of the columns. Returns the blocks, row
 /// after row.
@@ -29,12 +35,12 @@ pub fn encode(format: Format, weights: &Dense, metrics: &[Metric]) -> Vec<u8> {
     assert_eq!(known.sum::<usize>(), columns, "the columns of all segments");
     let bands = weights.values().par_chunks(BAND * columns).zip(blocks.par_chunks_mut(BAND * row_bytes));
     threads::each("encode", bands.with_max_len(1), |(weights, blocks)| {
-        band(format, weights, columns, metrics, blocks);
+        band(format, View::new(columns, weights), metrics, blocks, Codes::Open);
     });
     blocks
 }
 
-/// The same, each row taking up besides what errors of the rows before it leave for it.
+/// The same, each row taking up besides what errors of the other rows leave for it.
 ///
 /// # Panics
 /// As [`encode`], and if there are not as many rows as the coupling has.
@@ -51,33 +57,86 @@ pub fn encode_coupled(format: Format, weights: &Dense, metrics: &[Metric], coupl
     }
     assert!(rest.is_empty(), "the rows of all segments");
     threads::each("encode coupled rows", segments, |(number, rows, blocks)| {
-        coupling.each_group(number, weights.view().some_rows(rows), |first, targets| {
-            let blocks = &mut blocks[first * row_bytes..][..targets.rows() * row_bytes];
-            band(format, targets.values(), columns, metrics, blocks);
-            let mut decoded = Dense::zeros(targets.rows(), columns);
+        let decoded = |blocks: &[u8]| {
+            let mut decoded = Dense::zeros(blocks.len() / row_bytes, columns);
             quant_kernels::dequantize(format, blocks, decoded.values_mut());
             decoded
+        };
+        coupling.each_group(number, weights.view().some_rows(rows), |first, targets, corner| {
+            let blocks = &mut blocks[first * row_bytes..][..targets.rows() * row_bytes];
+            let Some(corner) = corner else {
+                band(format, targets.view(), metrics, blocks, Codes::Open);
+                return decoded(blocks);
+            };
+            let (old, before) = (blocks.to_vec(), decoded(blocks));
+            band(format, targets.view(), metrics, blocks, Codes::Chosen);
+            let after = decoded(blocks);
+            // The rows of a group were encoded as if they were independent.
+            if cost(targets, &after, corner, metrics) < cost(targets, &before, corner, metrics) {
+                return after;
+            }
+            blocks.copy_from_slice(&old);
+            before
         });
     });
     blocks
 }
 
+/// tr(G E H E^T) of what is wrong with decoded rows, nearly: by the metrics' sketches.
+fn cost(targets: &Dense, decoded: &Dense, g: &Dense, metrics: &[Metric]) -> f64 {
+    let mut errors = targets.clone();
+    errors.values_mut().iter_mut().zip(decoded.values()).for_each(|(x, y)| *x -= y);
+    let mut first = 0;
+    let mut cost = 0.0;
+    for Metric { sketch, variances, .. } in metrics {
+        let columns = first..first + variances.len();
+        first = columns.end;
+        let mut along = Dense::zeros(errors.rows(), sketch.columns());
+        with_panels(along.view_mut(), Accum::Replace, errors.view().some_columns(columns), sketch);
+        for i in 0..errors.rows() {
+            for j in 0..errors.rows() {
+                let both = along.row(i).iter().zip(along.row(j));
+                let product: f64 = both.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                cost += f64::from(g.row(i)[j]) * product;
+            }
+        }
+    }
+    cost
+}
+
+/// What is in the blocks before they are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Codes {
+    /// Nothing yet.
+    Open,
+    /// Codes of targets that were a little different.
+    Chosen,
+}
+
 /// Encodes some rows.
-fn band(format: Format, weights: &[f32], columns: usize, metrics: &[Metric], blocks: &mut [u8]) {
-    let rows = weights.len() / columns;
+fn band(format: Format, weights: View<'_>, metrics: &[Metric], blocks: &mut [u8], codes: Codes) {
+    let rows = weights.rows();
     let row_bytes = blocks.len() / rows;
-    let weights = View::new(columns, weights);
+    let bytes = |columns: usize| format.row_bytes(columns as u64) as usize;
     // For each row x H x and x H e.
     let mut sums = vec![[0.0; 2]; rows];
     let mut first = 0;
     for metric in metrics {
-        let of_segment = first..first + metric.variances.len();
-        let bytes = |columns: usize| format.row_bytes(columns as u64) as usize;
-        let of_blocks = bytes(of_segment.start)..bytes(of_segment.end);
-        let mut blocks: Vec<&mut [u8]> =
-            blocks.chunks_exact_mut(row_bytes).map(|row| &mut row[of_blocks.clone()]).collect();
-        segment(format, weights.some_columns(of_segment.clone()), metric, &mut blocks, &mut sums);
-        first = of_segment.end;
+        let columns = first..first + metric.variances.len();
+        first = columns.end;
+        let of_blocks = bytes(columns.start)..bytes(columns.end);
+        let blocks = blocks.chunks_exact_mut(row_bytes).map(|row| &mut row[of_blocks.clone()]).collect();
+        let weights = weights.some_columns(columns.clone());
+        let errors = Strips::new(rows, columns.len());
+        let mut segment = Segment { format, weights, metric, blocks, errors };
+        match codes {
+            Codes::Open => segment.feed(),
+            Codes::Chosen => segment.take(),
+        }
+        if quant_kernels::feeds(format) {
+            (0..SWEEPS).for_each(|_| segment.sweep());
+        }
+        segment.add_to(&mut sums);
     }
     for (blocks, [xx, xe]) in blocks.chunks_exact_mut(row_bytes).zip(sums) {
         let xy = xx - xe;
@@ -88,116 +147,234 @@ fn band(format: Format, weights: &[f32], columns: usize, metrics: &[Metric], blo
     }
 }
 
-/// Encodes a segment of some rows, step after step, and adds up for each row what it was and what is wrong with it.
-fn segment(
+/// A segment of the columns of some rows, on its way.
+struct Segment<'a> {
     format: Format,
-    weights: View<'_>,
-    metric: &Metric,
-    blocks: &mut [&mut [u8]],
-    sums: &mut [[f64; 2]],
-) {
-    let rows = weights.rows();
-    let mut errors = Strips::new(rows, weights.columns());
-    let [mut x, mut e] = [(); 2].map(|()| Dense::zeros(rows, metric.sketch.columns()));
-    let mut now = Now::new(format, rows, metric.sketch.columns());
-    for step in &metric.steps {
-        let original = weights.some_columns(step.columns.clone());
-        if now.moved.columns() != step.columns.len() {
-            now = Now::new(format, rows, step.columns.len());
-        }
-        let from = format.row_bytes(step.columns.start as u64) as usize;
-        let bytes = from..from + format.row_bytes(step.columns.len() as u64) as usize;
-        let mut blocks = blocks.iter_mut().map(|row| &mut row[bytes.clone()]).collect::<Vec<_>>();
-        now.moved_by(&errors, step, original);
-        now.encode(format, step, original, &mut blocks);
-        errors.put(step.columns.start, now.errors.view());
-        // The errors that are the weights' own are e R over R's diagonal.
-        for (row, own) in now.own.values().chunks_exact(step.columns.len()).enumerate() {
-            let of_column = step.signs.iter().zip(&step.diagonal).zip(own);
-            e.row_mut(row).iter_mut().zip(of_column).for_each(|(e, ((sign, d), own))| *e += sign * d * own);
-        }
-    }
-    with_panels(x.view_mut(), Accum::Replace, weights, &metric.sketch);
-    for (row, [xx, xe]) in sums.iter_mut().enumerate() {
-        for (x, e) in x.row(row).iter().zip(e.row(row)) {
-            *xx += f64::from(*x) * f64::from(*x);
-            *xe += f64::from(*x) * f64::from(*e);
-        }
-    }
+    weights: View<'a>,
+    metric: &'a Metric,
+    /// Of each row those of the segment.
+    blocks: Vec<&'a mut [u8]>,
+    /// What is wrong with the decoded weights, as far as they are encoded.
+    errors: Strips,
 }
 
-/// The columns of a step, rows after rows, on their way; memory that serves one step after the other.
-struct Now {
-    /// What the errors of all columns to the left have left there.
-    left: Dense,
-    /// The weights, moved by the errors so far.
-    moved: Dense,
-    /// What is wrong with the decoded weights.
-    errors: Dense,
-    /// What each weight had become, moved by all errors before, less the decoded one.
-    own: Dense,
-    /// Of one block a row: the weights before, decoded ones after, and the own errors.
-    block: [Dense; 2],
-    /// The same blocks encoded.
-    encoded: Vec<u8>,
+/// How codes of a step are chosen.
+struct Choice<'a> {
+    /// What moves the weights to the right of a settled one.
+    t: &'a Dense,
+    /// What an error of each weight costs.
+    importance: &'a [f32],
+    codes: Codes,
 }
 
-impl Now {
-    fn new(format: Format, rows: usize, width: usize) -> Self {
-        let [left, moved, errors, own] = [(); 4].map(|()| Dense::zeros(rows, width));
-        let block = [(); 2].map(|()| Dense::zeros(rows, format.block_len()));
-        Self { left, moved, errors, own, block, encoded: vec![0; rows * format.block_bytes()] }
+impl Segment<'_> {
+    /// Chooses all codes from left to right, each for weights that the errors of those before have moved.
+    fn feed(&mut self) {
+        let mut now = Now::new(self.format, self.weights.rows());
+        for step in &self.metric.steps {
+            now.widen(step.columns.len());
+            let Now { left, moved, .. } = &mut now;
+            // What the errors of all columns to the left have left there.
+            self.errors.times(left.view_mut(), Accum::Replace, &step.above);
+            for row in left.values_mut().chunks_exact_mut(step.diagonal.len()) {
+                row.iter_mut().zip(&step.diagonal).for_each(|(left, diagonal)| *left /= diagonal);
+            }
+            with_panels(moved.view_mut(), Accum::Replace, left.view(), &step.moving);
+            for row in 0..moved.rows() {
+                let original = &self.weights.row(row)[step.columns.clone()];
+                moved.row_mut(row).iter_mut().zip(original).for_each(|(moved, x)| *moved += x);
+            }
+            let choice = Choice { t: &step.inverse, importance: &step.importance, codes: Codes::Open };
+            self.encode(&mut now, step.columns.clone(), &choice);
+            self.errors.put(step.columns.start, now.errors.view());
+        }
     }
 
-    /// Takes the weights of a step, moved by the errors of all columns left of it.
-    fn moved_by(&mut self, errors: &Strips, step: &Step, original: View<'_>) {
-        let Self { left, moved, .. } = self;
-        errors.times(left.view_mut(), Accum::Replace, &step.above);
-        for row in left.values_mut().chunks_exact_mut(step.diagonal.len()) {
-            row.iter_mut().zip(&step.diagonal).for_each(|(left, diagonal)| *left /= diagonal);
-        }
-        with_panels(moved.view_mut(), Accum::Replace, left.view(), &step.moving);
-        for row in 0..original.rows() {
-            let moved = moved.row_mut(row).iter_mut();
-            moved.zip(original.row(row)).for_each(|(moved, x)| *moved += x);
+    /// Chooses all codes again, from left to right, each group's for its best place with all others as they are.
+    fn sweep(&mut self) {
+        let size = quant_kernels::group(self.format).expect("a format whose codes are chosen");
+        let mut now = Now::new(self.format, self.weights.rows());
+        for (step, around) in self.metric.steps.iter().zip(&self.metric.around) {
+            let groups = around.groups(size);
+            now.widen(step.columns.len());
+            self.decode(&mut now, step.columns.clone());
+            let Now { left, moved, before, .. } = &mut now;
+            self.errors.times(left.view_mut(), Accum::Replace, &around.columns);
+            moved.values_mut().copy_from_slice(before.values());
+            for row in 0..moved.rows() {
+                let of_groups =
+                    moved.row_mut(row).chunks_exact_mut(size).zip(left.row(row).chunks_exact(size));
+                for (group, (moved, left)) in of_groups.enumerate() {
+                    for (k, left) in left.iter().enumerate() {
+                        let inverse = groups.inverses.row(group * size + k);
+                        moved.iter_mut().zip(inverse).for_each(|(moved, inverse)| *moved += left * inverse);
+                    }
+                }
+            }
+            let choice = Choice { t: &groups.moving, importance: &around.importance, codes: Codes::Chosen };
+            let bytes = self.bytes(&step.columns);
+            let old: Vec<Vec<u8>> = self.blocks.iter().map(|row| row[bytes.clone()].to_vec()).collect();
+            self.encode(&mut now, step.columns.clone(), &choice);
+            for row in self.worse(&mut now, step.columns.clone(), &around.corner) {
+                self.blocks[row][bytes.clone()].copy_from_slice(&old[row]);
+            }
+            self.errors.put(step.columns.start, now.errors.view());
         }
     }
 
-    /// Encodes the step block after block, each moved by the errors of those before.
-    fn encode(&mut self, format: Format, step: &Step, original: View<'_>, blocks: &mut [&mut [u8]]) {
-        let Self { moved, errors, own, block: [values, of_block], encoded, .. } = self;
+    /// The rows whose error is not less with the new codes of a step, which get their old errors back. Few are: where
+    /// neighbours in a group say much of one another, which the choice of a code takes for independent.
+    fn worse(&self, now: &mut Now, columns: Range<usize>, corner: &Dense) -> Vec<usize> {
+        let Now { left, moved, before, errors, .. } = now;
+        // What the new codes add to the errors, and what they cost: 2 (e H) d + d H d.
+        let change = moved;
+        for row in 0..change.rows() {
+            let original = self.weights.row(row)[columns.clone()].iter();
+            let old = original.zip(before.row(row)).map(|(x, y)| x - y);
+            let both = errors.row(row).iter().zip(old);
+            change.row_mut(row).iter_mut().zip(both).for_each(|(change, (new, old))| *change = new - old);
+        }
+        let mut own = Dense::zeros(change.rows(), change.columns());
+        one_thread(own.view_mut(), Accum::Replace, change.view(), corner.view());
+        let is_worse = |&row: &usize| {
+            let costs = left.row(row).iter().zip(own.row(row)).zip(change.row(row));
+            costs.map(|((left, own), d)| f64::from((2.0 * left + own) * d)).sum::<f64>() > 0.0
+        };
+        let worse: Vec<usize> = (0..change.rows()).filter(is_worse).collect();
+        for &row in &worse {
+            let old = errors.row_mut(row).iter_mut().zip(change.row(row));
+            old.for_each(|(error, change)| *error -= change);
+        }
+        worse
+    }
+
+    /// Takes the errors of the blocks as they are.
+    fn take(&mut self) {
+        let mut now = Now::new(self.format, self.weights.rows());
+        for step in &self.metric.steps {
+            now.widen(step.columns.len());
+            self.decode(&mut now, step.columns.clone());
+            let Now { before, errors, .. } = &mut now;
+            for row in 0..errors.rows() {
+                let both = self.weights.row(row)[step.columns.clone()].iter().zip(before.row(row));
+                errors.row_mut(row).iter_mut().zip(both).for_each(|(error, (x, y))| *error = x - y);
+            }
+            self.errors.put(step.columns.start, errors.view());
+        }
+    }
+
+    /// What the blocks of a step are decoded to.
+    fn decode(&self, now: &mut Now, columns: Range<usize>) {
+        let bytes = self.bytes(&columns);
+        for (row, blocks) in self.blocks.iter().enumerate() {
+            quant_kernels::dequantize(self.format, &blocks[bytes.clone()], now.before.row_mut(row));
+        }
+    }
+
+    fn bytes(&self, columns: &Range<usize>) -> Range<usize> {
+        let bytes = |columns: usize| self.format.row_bytes(columns as u64) as usize;
+        bytes(columns.start)..bytes(columns.end)
+    }
+
+    /// Encodes a step block after block, each moved by what happened in those before.
+    fn encode(&mut self, now: &mut Now, columns: Range<usize>, choice: &Choice) {
+        let bytes = self.bytes(&columns);
+        let (format, weights) = (self.format, self.weights.some_columns(columns.clone()));
+        let Now { moved, errors, before, block: [values, old, of_block], encoded, .. } = now;
         let (rows, width) = (moved.rows(), moved.columns());
-        let (n, bytes) = (format.block_len(), format.block_bytes());
+        let (n, block_bytes) = (format.block_len(), format.block_bytes());
         for (place, start) in (0..width).step_by(n).enumerate() {
             let block = start..start + n;
+            let of_row = bytes.start + place * block_bytes..bytes.start + (place + 1) * block_bytes;
             for (row, values) in values.values_mut().chunks_exact_mut(n).enumerate() {
                 // The kernels know no larger weights.
                 let moved = moved.row(row)[block.clone()].iter().map(|x| x.clamp(-LARGEST, LARGEST));
                 values.iter_mut().zip(moved).for_each(|(value, x)| *value = x);
             }
-            let importance = &step.importance[block.clone()];
-            let t: Vec<f32> =
-                block.clone().flat_map(|i| &step.inverse.row(i)[block.clone()]).copied().collect();
-            quant_kernels::quantize(format, values.values(), n, Some(importance), encoded);
-            let feed = Feed { moved: values.values(), t: &t, importance, errors: of_block.values_mut() };
+            let importance = &choice.importance[block.clone()];
+            let t: Vec<f32> = block.clone().flat_map(|i| &choice.t.row(i)[block.clone()]).copied().collect();
+            let before = match choice.codes {
+                Codes::Open => {
+                    quant_kernels::quantize(format, values.values(), n, Some(importance), encoded);
+                    None
+                }
+                Codes::Chosen => {
+                    for row in 0..rows {
+                        old.row_mut(row).copy_from_slice(&before.row(row)[block.clone()]);
+                        let encoded = &mut encoded[row * block_bytes..][..block_bytes];
+                        encoded.copy_from_slice(&self.blocks[row][of_row.clone()]);
+                    }
+                    Some(old.values())
+                }
+            };
+            let feed =
+                Feed { moved: values.values(), t: &t, importance, before, errors: of_block.values_mut() };
             quant_kernels::feed(format, encoded, feed);
             quant_kernels::dequantize(format, encoded, values.values_mut());
-            for (row, encoded) in encoded.chunks_exact(bytes).enumerate() {
-                blocks[row][place * bytes..][..bytes].copy_from_slice(encoded);
-                own.row_mut(row)[block.clone()].copy_from_slice(of_block.row(row));
+            for (row, encoded) in encoded.chunks_exact(block_bytes).enumerate() {
+                self.blocks[row][of_row.clone()].copy_from_slice(encoded);
                 let errors = &mut errors.row_mut(row)[block.clone()];
-                let both = original.row(row)[block.clone()].iter().zip(values.row(row));
+                let both = weights.row(row)[block.clone()].iter().zip(values.row(row));
                 errors.iter_mut().zip(both).for_each(|(error, (x, y))| *error = x - y);
             }
             if block.end < width {
                 let mut rest = Dense::zeros(rows, width - block.end);
-                let right = step.inverse.view().part(block.clone(), block.end..width);
+                let right = choice.t.view().part(block.clone(), block.end..width);
                 one_thread(rest.view_mut(), Accum::Replace, of_block.view(), right);
                 for row in 0..rows {
                     let moved = &mut moved.row_mut(row)[block.end..];
                     moved.iter_mut().zip(rest.row(row)).for_each(|(weight, rest)| *weight -= rest);
                 }
             }
+        }
+    }
+
+    /// Adds, for each row, what it was and what is wrong with it.
+    fn add_to(&self, sums: &mut [[f64; 2]]) {
+        let sketch = &self.metric.sketch;
+        let [mut x, mut e] = [(); 2].map(|()| Dense::zeros(self.weights.rows(), sketch.columns()));
+        with_panels(x.view_mut(), Accum::Replace, self.weights, sketch);
+        self.errors.times(e.view_mut(), Accum::Replace, sketch);
+        for (row, [xx, xe]) in sums.iter_mut().enumerate() {
+            for (x, e) in x.row(row).iter().zip(e.row(row)) {
+                *xx += f64::from(*x) * f64::from(*x);
+                *xe += f64::from(*x) * f64::from(*e);
+            }
+        }
+    }
+}
+
+/// The columns of a step, rows after rows, on their way; memory that serves one step after the other.
+struct Now {
+    format: Format,
+    rows: usize,
+    /// What the errors of other columns come to there.
+    left: Dense,
+    /// The weights, moved by that.
+    moved: Dense,
+    /// What the blocks were decoded to before.
+    before: Dense,
+    /// What is wrong with the decoded weights.
+    errors: Dense,
+    /// Of one block a row: the weights, those decoded before, and what moves those to the right.
+    block: [Dense; 3],
+    /// The same blocks encoded.
+    encoded: Vec<u8>,
+}
+
+impl Now {
+    fn new(format: Format, rows: usize) -> Self {
+        let [left, moved, before, errors] = [(); 4].map(|()| Dense::zeros(rows, 0));
+        let block = [(); 3].map(|()| Dense::zeros(rows, format.block_len()));
+        let encoded = vec![0; rows * format.block_bytes()];
+        Self { format, rows, left, moved, before, errors, block, encoded }
+    }
+
+    /// For a step of so many columns.
+    fn widen(&mut self, width: usize) {
+        if self.moved.columns() != width {
+            let [left, moved, before, errors] = [(); 4].map(|()| Dense::zeros(self.rows, width));
+            *self = Self { left, moved, before, errors, ..Self::new(self.format, self.rows) };
         }
     }
 }

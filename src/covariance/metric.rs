@@ -6,6 +6,7 @@ use dense_kernels::{Accum, Dense, Panels, Strips, View, gram, upper_factor, uppe
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
+use super::around::Around;
 use crate::chance;
 use crate::error::{Error, Result};
 use crate::threads;
@@ -46,10 +47,10 @@ fn divided(columns: usize, most: usize, step: usize) -> Vec<usize> {
     (0..columns).step_by(width).map(|start| width.min(columns - start)).collect()
 }
 
-/// Bytes to factor a covariance of so many columns in: the sums, whose place the factor takes, and the half of it that
-/// is kept in panels.
+/// Bytes to factor a covariance of so many columns in: the sums, whose place the factor takes, half of them once more, and
+/// the half of the factor that is kept in panels; then the factor gives way to panels of the covariance.
 pub fn working_bytes(columns: usize) -> u64 {
-    segments(columns).into_iter().map(|width| width as u64 * width as u64 * 6).sum()
+    segments(columns).into_iter().map(|width| width as u64 * width as u64 * 8).sum()
 }
 
 impl Covariance {
@@ -144,6 +145,8 @@ pub struct Metric {
     /// with signs that chance gives, so that nothing comes of it in the mean over the draws (a count sketch: Charikar, Chen,
     /// Farach-Colton 2002). One draw serves all rows.
     pub sketch: Panels,
+    /// The same columns of H as those of each step.
+    pub around: Vec<Around>,
 }
 
 /// Some columns of R.
@@ -164,7 +167,7 @@ pub struct Step {
     /// R_jj^2 of each column: the cost of an error there that columns to its right cannot take up.
     pub importance: Vec<f32>,
     /// With what sign each column of R is in its sum: 1 or -1.
-    pub signs: Vec<f32>,
+    signs: Vec<f32>,
 }
 
 impl Metric {
@@ -174,7 +177,7 @@ impl Metric {
     /// # Errors
     /// If it has no factor, for inputs that are not finite.
     pub fn new(covariance: Dense, damping: f32) -> Result<Self> {
-        let (r, variances) = damped_factor(covariance, damping)?;
+        let Damped { r, h } = damped_factor(covariance, damping)?;
         let n = r.columns();
         let step = |start: usize| {
             let columns = start..n.min(start + STEP);
@@ -201,8 +204,13 @@ impl Metric {
             }
         };
         let starts: Vec<usize> = (0..n).step_by(STEP).collect();
-        let steps = threads::map("steps of a factor", starts, step);
-        Ok(Self { sketch: sketch(&r, &steps), steps, variances })
+        let steps = threads::map("steps of a factor", &starts, |&start| step(start));
+        let sketch = sketch(&r, &steps);
+        // As large as what comes now.
+        drop(r);
+        let around = |&start: &usize| Around::new(&h.columns(start..n.min(start + STEP)), start);
+        let around = threads::map("columns of a covariance", &starts, around);
+        Ok(Self { sketch, steps, around, variances: h.diagonal })
     }
 }
 
@@ -260,21 +268,60 @@ pub fn energies(rows: &Dense, metrics: &[Metric]) -> Vec<f64> {
     energies
 }
 
-/// R, upper triangular, with H = R R^T, of H = `covariance` with its damped diagonal, and that diagonal. What is left of R's
-/// diagonal is of no meaning. `damping` times the mean of the diagonal is added to it, or more where that is not enough.
-pub fn damped_factor(mut covariance: Dense, mut damping: f32) -> Result<(Dense, Vec<f32>)> {
+/// A symmetric matrix.
+#[derive(Debug)]
+pub struct Symmetric {
+    pub diagonal: Vec<f32>,
+    /// Of each row what is right of the diagonal.
+    right: Vec<Vec<f32>>,
+}
+
+impl Symmetric {
+    /// Some of its columns, all rows of them.
+    pub fn columns(&self, columns: Range<usize>) -> Dense {
+        let n = self.diagonal.len();
+        let mut out = Dense::zeros(n, columns.len());
+        for i in 0..n {
+            let first = columns.start.max(i + 1);
+            if first < columns.end {
+                let right = &self.right[i][first - i - 1..columns.end - i - 1];
+                out.row_mut(i)[first - columns.start..].copy_from_slice(right);
+            }
+            if columns.contains(&i) {
+                let place = i - columns.start;
+                out.row_mut(i)[place] = self.diagonal[i];
+                for j in i + 1..n {
+                    out.row_mut(j)[place] = self.right[i][j - i - 1];
+                }
+            }
+        }
+        out
+    }
+}
+
+/// A matrix with what was added to its diagonal, and its factor.
+#[derive(Debug)]
+pub struct Damped {
+    /// Upper triangular, with H = R R^T; what is left of the diagonal is of no meaning.
+    pub r: Dense,
+    pub h: Symmetric,
+}
+
+/// The factor of `covariance` with its damped diagonal. `damping` times the mean of the diagonal is added to it, or more
+/// where that is not enough.
+pub fn damped_factor(mut covariance: Dense, mut damping: f32) -> Result<Damped> {
     let n = covariance.columns();
     let diagonal: Vec<f32> = (0..n).map(|i| covariance.row(i)[i]).collect();
-    // The factor takes the place of what is right of the diagonal, which another try needs again.
+    // The factor takes the place of what is right of the diagonal, which is needed again.
     let rows = (0..n).into_par_iter().with_min_len(ROWS);
-    let before: Vec<Vec<f32>> = rows.map(|i| covariance.row(i)[i + 1..].to_vec()).collect();
+    let right: Vec<Vec<f32>> = rows.map(|i| covariance.row(i)[i + 1..].to_vec()).collect();
     let mean = diagonal.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
     let unit = if mean > 0.0 { mean as f32 } else { 1.0 };
     loop {
         let damped: Vec<f32> = diagonal.iter().map(|variance| variance + damping * unit).collect();
         damped.iter().enumerate().for_each(|(i, &variance)| covariance.row_mut(i)[i] = variance);
         match upper_factor(&mut covariance) {
-            Ok(()) => return Ok((covariance, damped)),
+            Ok(()) => return Ok(Damped { r: covariance, h: Symmetric { diagonal: damped, right } }),
             Err(_) if damping < MOST_DAMPING && mean.is_finite() => damping *= 10.0,
             Err(at) => {
                 let problem =
@@ -282,7 +329,7 @@ pub fn damped_factor(mut covariance: Dense, mut damping: f32) -> Result<(Dense, 
                 return Err(Error::Unsupported(problem));
             }
         }
-        each_upper(&mut covariance, |i, row| row[1..].copy_from_slice(&before[i]));
+        each_upper(&mut covariance, |i, row| row[1..].copy_from_slice(&right[i]));
     }
 }
 
@@ -298,7 +345,7 @@ mod tests {
         covariance.add(rows.view());
         let h = covariance.mean().remove(0);
         let mean = (0..n).map(|i| h.row(i)[i]).sum::<f32>() / n as f32;
-        let (r, variances) = damped_factor(h.clone(), DAMPING).expect("positive");
+        let Damped { r, h: damped } = damped_factor(h.clone(), DAMPING).expect("positive");
         let metric = Metric::new(h.clone(), DAMPING).expect("positive");
         assert_eq!(metric.steps.len(), 2);
         let Step { columns, above, corner, inverse, importance, .. } = &metric.steps[1];
@@ -310,11 +357,12 @@ mod tests {
         assert!((importance[43] / last - 1.0).abs() < 1e-5, "{} {last}", importance[43]);
 
         // Of a row with two weights in different steps.
-        assert_eq!(metric.variances, variances);
+        assert_eq!(metric.variances, damped.diagonal);
+        let variances = &metric.variances;
         let mut row = Dense::zeros(1, n);
         (row.row_mut(0)[7], row.row_mut(0)[290]) = (2.0, -3.0);
         let expected = 4.0 * variances[7] - 12.0 * h.row(7)[290] + 9.0 * variances[290];
-        let found = energies(&row, &[metric])[0];
+        let found = energies(&row, std::slice::from_ref(&metric))[0];
         assert!((found / f64::from(expected) - 1.0).abs() < 1e-5, "{found} {expected}");
     }
 
@@ -348,7 +396,7 @@ mod tests {
         let mut covariance = Dense::zeros(64, 64);
         (0..64).for_each(|i| covariance.row_mut(i)[i] = 1e-6);
         (covariance.row_mut(0)[0], covariance.row_mut(1)[1], covariance.row_mut(0)[1]) = (1.0, 1.0, 1.05);
-        let (r, _) = damped_factor(covariance, DAMPING).expect("damped");
+        let Damped { r, .. } = damped_factor(covariance, DAMPING).expect("damped");
         let first = r.row(0)[0] * r.row(0)[0] + r.row(0)[1] * r.row(0)[1];
         assert!(first > 1.03, "{first}");
         let mut broken = Dense::zeros(2, 2);

@@ -5,6 +5,7 @@
 //! Watcher collects them during a forward pass, for a Taker
 //! ```
 
+mod around;
 mod encode;
 mod metric;
 mod outputs;

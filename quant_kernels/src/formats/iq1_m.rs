@@ -54,7 +54,7 @@ impl Block<256> for IQ1_M {
     const TEMPER: Option<Temper> = Some(Temper::Fourth(0.03));
     const COHERENCE: Option<f64> = Some(10.0);
     const SHRINKS: bool = true;
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(8);
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

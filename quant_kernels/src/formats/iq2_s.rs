@@ -37,7 +37,7 @@ pub struct IQ2_S {
 impl Block<256> for IQ2_S {
     const TEMPER: Option<Temper> = Some(Temper::Square(2.0));
     const SHRINKS: bool = true;
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(8);
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

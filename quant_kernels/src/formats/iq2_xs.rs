@@ -33,7 +33,7 @@ pub struct IQ2_XS {
 impl Block<256> for IQ2_XS {
     const TEMPER: Option<Temper> = Some(Temper::Square(3.0));
     const SHRINKS: bool = true;
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(8);
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

@@ -40,7 +40,7 @@ struct Groups {
 impl Block<256> for IQ2_XXS {
     const TEMPER: Option<Temper> = Some(Temper::Square(8.0));
     const SHRINKS: bool = true;
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(8);
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

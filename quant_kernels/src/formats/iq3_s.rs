@@ -40,7 +40,7 @@ const SHAPE: Shape = Shape::new(16, 1.0, 0.15);
 impl Block<256> for IQ3_S {
     const TEMPER: Option<Temper> = Some(Temper::Square(3.0));
     const SHRINKS: bool = true;
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(8);
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

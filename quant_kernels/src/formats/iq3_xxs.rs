@@ -38,7 +38,7 @@ const SHAPE: Shape = Shape::new(16, 0.25, 0.036);
 impl Block<256> for IQ3_XXS {
     const TEMPER: Option<Temper> = Some(Temper::Square(8.0));
     const SHRINKS: bool = true;
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(8);
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {

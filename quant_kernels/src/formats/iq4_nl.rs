@@ -55,7 +55,7 @@ impl Block<32> for IQ4_NL {
         self.d = change(self.d);
     }
 
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(1);
 
     #[inline(always)]
     fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {

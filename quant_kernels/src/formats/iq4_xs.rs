@@ -74,7 +74,7 @@ impl Block<256> for IQ4_XS {
         self.d = change(self.d);
     }
 
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(1);
 
     #[inline(always)]
     fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {

@@ -93,12 +93,12 @@ pub(crate) fn rescale(format: Format, blocks: &mut [u8], factor: f32) {
     for_block!(format, rescale(blocks, factor))
 }
 
-/// Whether feedback chooses the codes of this format anew.
-pub(crate) fn feeds(format: Format) -> bool {
-    fn feeds<const N: usize, B: Block<N>>() -> bool {
-        B::FEEDS
+/// How many weights share a code that feedback chooses anew.
+pub(crate) fn group(format: Format) -> Option<usize> {
+    fn group<const N: usize, B: Block<N>>() -> Option<usize> {
+        B::GROUP
     }
-    for_block!(format, feeds())
+    for_block!(format, group())
 }
 
 /// Chooses the codes of one block of each of at most sixteen rows anew, with error feedback.

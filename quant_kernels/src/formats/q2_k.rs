@@ -82,7 +82,7 @@ impl Block<256> for Q2_K {
         self.dmin = change(self.dmin);
     }
 
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(1);
 
     #[inline(always)]
     fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {

@@ -61,7 +61,7 @@ impl Block<32> for Q5_0 {
         self.d = change(self.d);
     }
 
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(1);
 
     #[inline(always)]
     fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {

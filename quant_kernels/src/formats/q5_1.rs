@@ -67,7 +67,7 @@ impl Block<32> for Q5_1 {
         self.m = change(self.m);
     }
 
-    const FEEDS: bool = true;
+    const GROUP: Option<usize> = Some(1);
 
     #[inline(always)]
     fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {

@@ -52,7 +52,8 @@ fn everything(format: Format) -> String {
         let x = &row[..n];
         let mut block = encode(level, format, x, n, Some(&importance[..n]));
         let mut errors = vec![0.0; n];
-        let weights = Feed { moved: x, t: &t, importance: &importance[..n], errors: &mut errors };
+        let weights =
+            Feed { moved: x, t: &t, importance: &importance[..n], before: None, errors: &mut errors };
         feed_at(level, format, &mut block, weights);
         digest.update(&block);
         errors.iter().for_each(|error| digest.update(error.to_le_bytes()));

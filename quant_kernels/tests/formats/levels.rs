@@ -34,7 +34,8 @@ fn every_level_gives_the_same_bytes_with_feedback() {
         let fed = |level| {
             let mut block = encode(level, format, &before, n, Some(&importance));
             let mut errors = vec![0.0; n];
-            let weights = Feed { moved: &before, t: &t, importance: &importance, errors: &mut errors };
+            let weights =
+                Feed { moved: &before, t: &t, importance: &importance, before: None, errors: &mut errors };
             feed_at(level, format, &mut block, weights);
             (block, errors)
         };
