@@ -159,6 +159,18 @@ impl Error {
         causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
+    /// The file that is to blame, and the tensor in it, where there are such.
+    pub fn place(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Checkpoint { file, tensor, .. } | Self::Imatrix { file, tensor, .. } => {
+                Some((file, tensor.as_deref()))
+            }
+            Self::Gguf { file, .. } => Some((file, None)),
+            Self::Unfinished { cause, .. } => cause.place(),
+            _ => None,
+        }
+    }
+
     /// The exit code of the program; README lists them.
     pub fn exit_code(&self) -> u8 {
         match self {

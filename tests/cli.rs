@@ -5,7 +5,8 @@ use std::fs;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{fail, fixture, quantize_fixture, quantpress, succeed, text};
+use crate::support::checkpoint::Copy;
+use crate::support::{FAST, fail, fixture, quantize_fixture, quantpress, succeed, text};
 
 #[test]
 fn help_is_the_golden_text() {
@@ -295,4 +296,33 @@ fn verbose_says_what_is_decided_and_twice_every_piece() {
     assert_eq!(nothing, "");
     assert!(some.contains("checkpoint shards=4") && !some.contains("piece tensor"), "{some}");
     assert!(all.contains("piece tensor=\"output.weight\""), "{all}");
+}
+
+#[test]
+fn with_json_an_error_is_the_last_event() {
+    let copy = Copy::new();
+    let expert = "model.layers.2.mlp.experts.5.up_proj.weight";
+    // No number in E4M3.
+    copy.edit_shard(expert, |shard| shard.tensor(expert)[7] = 0x7f);
+    let output = copy.file("out.gguf");
+    let run = quantpress(&["quantize", text(copy.path()), "-o", text(&output), "-r", FAST, "--json"]);
+    assert_eq!(run.status.code(), Some(3));
+    let stdout = String::from_utf8(run.stdout).expect("UTF-8");
+    let events: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect();
+    assert_eq!((&events[0]["event"], &events[0]["schema"]), (&"planned".into(), &1.into()));
+    let error = events.last().expect("events");
+    assert_eq!(
+        (&error["event"], &error["schema"], &error["exit_code"]),
+        (&"error".into(), &1.into(), &3.into())
+    );
+    assert_eq!(
+        (error["file"].as_str(), error["tensor"].as_str()),
+        (Some(&*copy.shard_of(expert)), Some(expert))
+    );
+    assert!(error["message"].as_str().is_some_and(|message| message.contains(expert)), "{error}");
+    // Of commands that print one object, too.
+    let run = quantpress(&["plan", text(&copy.file("elsewhere")), "--json"]);
+    let error: Value = serde_json::from_slice(&run.stdout).expect("JSON");
+    assert_eq!((&error["event"], &error["exit_code"]), (&"error".into(), &2.into()));
 }

@@ -144,6 +144,40 @@ fn a_text_runs_through_it() {
 }
 
 #[test]
+fn with_a_cache_blocks_come_once() {
+    let bench = Bench::serving(&fixture("tiny-r1"));
+    let cache = bench.at("cache");
+    let sent_for = |name: &str, more: &[&str]| {
+        let before = bench.hub.state.sent.load(Ordering::Relaxed);
+        assert!(bench.quantize(name, more) == bench.expected());
+        bench.hub.state.sent.load(Ordering::Relaxed) - before
+    };
+    let with_cache = ["--cache", text(&cache)];
+    let [first, again] = ["a.gguf", "b.gguf"].map(|name| sent_for(name, &with_cache));
+    // Headers and norms are asked for anew.
+    assert!(again < first / 5, "{again} after {first}");
+    let kept = || -> u64 {
+        let files = fs::read_dir(&cache).expect("a folder");
+        files.map(|file| file.expect("a file").metadata().expect("there").len()).sum()
+    };
+    assert!(kept() > first / 2 && kept() < first + (1 << 20), "{} of {first}", kept());
+    // A block that rots on the disk is asked for again.
+    for file in fs::read_dir(&cache).expect("a folder") {
+        let path = file.expect("a file").path();
+        let mut bytes = fs::read(&path).expect("read");
+        bytes[0] ^= 1;
+        fs::write(path, bytes).expect("written");
+    }
+    assert!(sent_for("c.gguf", &with_cache) > first / 2);
+    // Room for less than a block.
+    let none = bench.at("none");
+    sent_for("d.gguf", &["--cache", text(&none), "--cache-size", "1MB"]);
+    assert_eq!(fs::read_dir(&none).expect("a folder").count(), 1, "but for the tag");
+    let file = bench.at("a.gguf");
+    failed(&bench.run(&["plan", ADDRESS, "--cache", text(&file)]), 1, &["--cache", text(&file)]);
+}
+
+#[test]
 fn a_folder_of_a_web_server_is_read_as_well() {
     let bench = Bench::serving(&fixture("tiny-r1"));
     let address = web(&fixture("tiny-r1"));

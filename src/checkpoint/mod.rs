@@ -22,7 +22,7 @@ mod stored;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -107,6 +107,24 @@ pub struct Shard {
     pub header_sha256: String,
 }
 
+/// How a remote checkpoint is read.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// Ends waiting when it becomes true.
+    pub stop: &'static AtomicBool,
+    /// Where what was read is kept, if anywhere.
+    pub cache: Option<Room>,
+}
+
+/// Room on this machine's disk.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// The folder, which need not be there yet.
+    pub folder: PathBuf,
+    /// The most that it may have.
+    pub bytes: u64,
+}
+
 /// What is meant by the name of a folder that is not there.
 #[cfg(feature = "remote")]
 fn hint(folder: &Path) -> String {
@@ -131,23 +149,23 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open_folder`] and [`Checkpoint::open_gguf`]; if a remote place does not answer.
     pub fn open_path(path: &Path) -> Result<Self> {
-        Self::open_until(path, stop::never())
+        Self::open_with(path, Reach { stop: stop::never(), cache: None })
     }
 
-    /// The same; reading from a remote place, which may take patience, ends when `stop` becomes true.
+    /// The same; reading from a remote place, which may take patience, ends when the user wishes it.
     ///
     /// # Errors
-    /// As [`Checkpoint::open_path`], and [`Error::Interrupted`].
-    pub fn open_until(path: &Path, stop: &'static AtomicBool) -> Result<Self> {
+    /// As [`Checkpoint::open_path`], [`Error::Interrupted`], and if the cache's folder cannot be used.
+    pub fn open_with(path: &Path, reach: Reach) -> Result<Self> {
         #[cfg(feature = "remote")]
         if let Some((address, file)) = Address::of(path)? {
-            let source = remote::open(&address, stop)?;
+            let source = remote::open(&address, reach)?;
             return match file {
                 Some(file) => Self::of_gguf(gguf::find_in(source, &file)?),
                 None => Self::open(source),
             };
         }
-        let _ = stop;
+        let _ = reach;
         if path.is_file() { Self::open_gguf(path) } else { Self::open_folder(path) }
     }
 

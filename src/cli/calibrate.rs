@@ -11,6 +11,7 @@ use quant_kernels::Format;
 use serde_json::json;
 
 use super::outputs::{Existing, Files};
+use super::remote::RemoteArgs;
 use super::text::{Beginning, TextArguments};
 use super::{interrupt, print};
 use crate::calibrate::{Calibration, Found, Keeping, LEAST_TOKENS, Probing, Step, run};
@@ -92,6 +93,9 @@ pub struct Calibrate {
     #[arg(short, long)]
     quiet: bool,
 
+    #[command(flatten)]
+    remote: RemoteArgs,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -109,7 +113,7 @@ impl Calibrate {
         interrupt::flag();
         let memory = self.text.memory();
         self.check_files()?;
-        let checkpoint = Checkpoint::open_until(&self.checkpoint, interrupt::flag())?;
+        let checkpoint = self.remote.open(&self.checkpoint)?;
         let has_table = self.has_table(&checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let description = model.describe()?;

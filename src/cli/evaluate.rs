@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::outputs::{self, Existing, Files};
+use super::remote::RemoteArgs;
 use super::size::Part;
 use super::text::{Beginning, TextArguments};
 use super::{interrupt, print};
@@ -57,6 +58,9 @@ pub struct Evaluate {
     #[arg(long)]
     pre: Option<String>,
 
+    #[command(flatten)]
+    remote: RemoteArgs,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -80,7 +84,7 @@ impl Evaluate {
         };
         self.check_files(checkpoint, file)?;
         let made = ModelFile::open(file)?;
-        let checkpoint = Checkpoint::open_until(checkpoint, interrupt::flag())?;
+        let checkpoint = self.remote.open(checkpoint)?;
         let of_file = Some(made.description.arch).filter(|arch| Model::can_be(&checkpoint, arch));
         let arch = of_file.map(str::to_owned);
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), arch, ..Options::default() })?;

@@ -14,6 +14,7 @@ mod planning;
 mod progress;
 mod quantize;
 mod release;
+mod remote;
 mod report;
 mod shell;
 mod size;
@@ -30,7 +31,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde_json::json;
 
 use crate::error::Error;
 use crate::{limits, log};
@@ -51,20 +53,42 @@ struct Cli {
 /// The program: parses the command line, runs it, tells of an error, and chooses the exit code.
 pub fn main() -> ExitCode {
     limits::raise_open_files();
-    let cli = match Cli::of_arguments() {
-        Ok(cli) => cli,
+    let (cli, json) = match Cli::of_arguments() {
+        Ok(found) => found,
         Err(code) => return code,
     };
     log::listen(cli.verbose);
     let interrupted = cli.after_interruption();
     let Err(error) = cli.run() else { return ExitCode::SUCCESS };
     let blame = error.downcast_ref::<Error>();
+    if json {
+        // That stdout is closed is no error besides.
+        let _ = print(event_of(&error, blame));
+    }
     match blame {
         Some(Error::Interrupted) => log::say(format_args!("quantpress: interrupted; {interrupted}")),
         Some(error) => log::say(format_args!("quantpress: {}", told(error))),
         None => log::say(format_args!("quantpress: {error:#}")),
     }
     ExitCode::from(blame.map_or(1, Error::exit_code))
+}
+
+/// The version of what is printed as JSON: another one if a key that was there is gone or has another meaning.
+const SCHEMA: u32 = 1;
+
+/// An error as the last line of what is printed as JSON.
+fn event_of(error: &anyhow::Error, blame: Option<&Error>) -> serde_json::Value {
+    let mut event = json!({
+        "event": "error",
+        "schema": SCHEMA,
+        "exit_code": blame.map_or(1, Error::exit_code),
+        "message": blame.map_or_else(|| format!("{error:#}"), told),
+    });
+    if let Some((file, tensor)) = blame.and_then(Error::place) {
+        event["file"] = file.into();
+        event["tensor"] = tensor.into();
+    }
+    event
 }
 
 const EXIT_CODES: &str = "\
@@ -87,13 +111,19 @@ enum Command {
 }
 
 impl Cli {
-    /// The command that the program's arguments ask for. What they ask for besides, help or the version, is printed.
+    /// The command that the program's arguments ask for, and whether it prints JSON. What they ask for besides, help or the
+    /// version, is printed.
     ///
     /// # Errors
     /// The exit code, if they ask for no command; what is wrong with them is said.
-    fn of_arguments() -> Result<Self, ExitCode> {
-        let error = match Self::try_parse() {
-            Ok(cli) => return Ok(cli),
+    fn of_arguments() -> Result<(Self, bool), ExitCode> {
+        let parsed = Self::command().try_get_matches().and_then(|matches| {
+            let command = matches.subcommand().map(|(_, arguments)| arguments);
+            let json = command.and_then(|arguments| arguments.try_get_one::<bool>("json").ok().flatten());
+            Ok((Self::from_arg_matches(&matches)?, json.is_some_and(|json| *json)))
+        });
+        let error = match parsed {
+            Ok(found) => return Ok(found),
             Err(error) => tips::with_tip(error),
         };
         let printed = error.print().and_then(|()| io::stdout().flush());

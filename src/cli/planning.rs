@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use regex::Regex;
 
-use super::interrupt;
 use super::machine::MachineArguments;
 use super::outputs::{self, Files};
+use super::remote::RemoteArgs;
 use super::size::{self, Part};
 use super::sizing::Sizing;
 use crate::checkpoint::{Address, Checkpoint, Fingerprint};
@@ -96,6 +96,9 @@ pub struct Planning {
     /// Only this file of a split into COUNT, as in 2/8, for jobs on several machines: the same bytes as with --split 8
     #[arg(long, value_name = "NUMBER/COUNT", conflicts_with = "split")]
     part: Option<Part>,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 /// The plan, with the checkpoint and the importances that it was made from.
@@ -155,7 +158,7 @@ impl Planning {
             return Err(Error::Recipe { recipe: recipe.name, problem: problem.into() });
         }
         let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
-        let mut checkpoint = Checkpoint::open_until(&self.checkpoint, interrupt::flag())?;
+        let mut checkpoint = self.remote.open(&self.checkpoint)?;
         let overrides: Vec<Override> = self.keep.into_iter().chain(self.overrides).collect();
         let options = Options {
             keep_mtp: self.keep_mtp,

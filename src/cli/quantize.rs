@@ -17,7 +17,7 @@ use super::release::ReleaseArgs;
 use super::size;
 use super::threads::{thread_count, threads};
 use super::trace::TraceArgs;
-use super::{columns, interrupt, print};
+use super::{SCHEMA, columns, interrupt, print};
 use crate::error::Warning;
 use crate::gguf::beside;
 use crate::log;
@@ -141,6 +141,7 @@ impl Quantize {
             Style::Json => {
                 let mut plan = serde_json::to_value(&summary)?;
                 plan["event"] = "planned".into();
+                plan["schema"] = SCHEMA.into();
                 print(plan)?;
             }
             Style::Quiet => {}
@@ -212,6 +213,9 @@ impl Quantize {
                 log::say(format_args!("{stages}{sealing:.1} s to read the file back for its digests"));
                 if let (None, Some(first)) = (planned.part, files.first()) {
                     log::say(format_args!("run it with llama.cpp: llama-cli -m {}", first.display()));
+                }
+                if let Some(better) = &summary.better {
+                    log::say(better);
                 }
                 match &files[..] {
                     [file] => print(format_args!(

@@ -7,9 +7,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::remote::RemoteArgs;
 use super::threads::{thread_count, threads};
 use super::{interrupt, print};
-use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Warning};
 use crate::gguf::Parts;
 use crate::log;
@@ -53,6 +53,9 @@ pub struct Verify {
     /// Refuse what is only suspicious: matrices of zeros
     #[arg(long)]
     strict: bool,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 impl Verify {
@@ -65,7 +68,7 @@ impl Verify {
         let mut checked = check(&self.file, threads, stop)?;
         let mut compared = None;
         if let Some(folder) = &self.against {
-            let checkpoint = Checkpoint::open_until(folder, stop)?;
+            let checkpoint = self.remote.open(folder)?;
             let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
             log::begin(format_args!("every tensor is compared with {}", folder.display()));
             let compare = Compare { checkpoint: &checkpoint, imatrix: imatrix.as_ref(), threads, stop };

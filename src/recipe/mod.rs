@@ -29,7 +29,8 @@ pub use overrides::Override;
 pub use pattern::pattern;
 pub use plan::{Fed, Plan, Tradeoff, Wishes};
 pub use presets::{
-    AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, DENSE as DENSE_PRESET, file_types, names as preset_names,
+    AUTO as AUTO_PRESET, DEFAULT as DEFAULT_PRESET, DENSE as DENSE_PRESET, file_types, is_of_fixed_types,
+    names as preset_names,
 };
 pub use resolved::resolved;
 pub use rule::{Presence, Recipe, Rule, Wanted};
@@ -58,6 +59,8 @@ pub enum Decision {
     Open {
         /// No type of fewer bits per weight.
         min: Option<Format>,
+        /// The same where what types cost is not measured by gradients.
+        min_unmeasured: Option<Format>,
         /// No type of more bits per weight.
         max: Option<Format>,
         /// Why these bounds.
@@ -118,7 +121,10 @@ pub fn decide(
                 Wanted::Fixed(format) => Decision::Fixed(fitted(tensor, format, reason)),
                 Wanted::Source => Decision::Fixed(as_source(tensor, reason)),
                 Wanted::Copy => Decision::Fixed(as_stored(tensor, reason)?),
-                Wanted::Auto => Decision::Open { min: rule.min, max: rule.max, reason },
+                Wanted::Auto => {
+                    let Rule { min, min_unmeasured, max, .. } = *rule;
+                    Decision::Open { min, min_unmeasured, max, reason }
+                }
             }
         });
     }

@@ -41,6 +41,11 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|preset| preset.0)
 }
 
+/// Whether a recipe of this name comes with the program and gives each tensor a type of so many bits, whatever that costs.
+pub fn is_of_fixed_types(name: &str) -> bool {
+    name.starts_with("ud-") || file_types().any(|file_type| file_type == name)
+}
+
 /// The TOML of a preset, by its name in any case.
 pub fn text(name: &str) -> Option<&'static str> {
     PRESETS.iter().find(|preset| preset.0.eq_ignore_ascii_case(name)).map(|preset| preset.1)

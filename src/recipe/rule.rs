@@ -73,6 +73,9 @@ pub struct Rule {
     /// Where the type is open: none of fewer bits per weight than this.
     #[serde(default, deserialize_with = "bound")]
     pub min: Option<Format>,
+    /// The same where what a type costs is only estimated, and not measured by gradients.
+    #[serde(default, deserialize_with = "bound")]
+    pub min_unmeasured: Option<Format>,
     /// Where the type is open: none of more bits per weight than this.
     #[serde(default, deserialize_with = "bound")]
     pub max: Option<Format>,
@@ -177,14 +180,20 @@ impl Recipe {
         let recipe: Self = toml::from_str(text).map_err(|e| fault(e.to_string().trim_end().to_owned()))?;
         for (number, rule) in (1..).zip(&recipe.rules) {
             let bits = |bound: Option<Format>| bound.map(Format::bits_per_weight);
-            if rule.wanted != Wanted::Auto && (rule.min.is_some() || rule.max.is_some()) {
+            let least = [("min", rule.min), ("min_unmeasured", rule.min_unmeasured)];
+            if rule.wanted != Wanted::Auto
+                && (least.iter().any(|(_, min)| min.is_some()) || rule.max.is_some())
+            {
                 let problem = format!("rule {number} has min or max; they go with type = \"auto\"");
                 return Err(fault(problem));
             }
-            if let (Some(min), Some(max)) = (rule.min, rule.max)
-                && bits(rule.min) > bits(rule.max)
-            {
-                return Err(fault(format!("rule {number} has min = {min}, which is above max = {max}")));
+            for (name, min) in least {
+                if let (Some(min), Some(max)) = (min, rule.max)
+                    && bits(Some(min)) > bits(rule.max)
+                {
+                    let problem = format!("rule {number} has {name} = {min}, which is above max = {max}");
+                    return Err(fault(problem));
+                }
             }
         }
         Ok(recipe)

@@ -13,6 +13,6 @@ mod width;
 pub use crate::size::{Size, grouped};
 pub use html::page;
 pub use memory::peak_memory;
-pub use summary::{Estimate, Fallback, Group, PlannedFile, Resident, Summary, fallbacks};
+pub use summary::{Better, Estimate, Fallback, Group, PlannedFile, Resident, Summary, fallbacks};
 pub use terminal::Sketch;
 pub use time::{Time, about};

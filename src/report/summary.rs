@@ -19,7 +19,7 @@ use crate::machine::{Fit, Needs};
 use crate::model::Role;
 use crate::pipeline::Rate;
 use crate::plain::plain;
-use crate::recipe::{Importances, Plan, Tradeoff};
+use crate::recipe::{AUTO_PRESET, Importances, Plan, Tradeoff, is_of_fixed_types};
 
 /// All that `plan` reports.
 #[derive(Debug, Serialize)]
@@ -40,6 +40,9 @@ pub struct Summary {
     pub file_bytes: u64,
     /// SHA-256 of the header of each file: metadata, names, types and places of all tensors.
     pub headers_sha256: Vec<String>,
+    /// What makes a better file of as many bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub better: Option<Better>,
     /// The files of a split.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PlannedFile>,
@@ -65,6 +68,15 @@ pub struct Summary {
     /// How long it takes, if it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
+}
+
+/// A recipe that makes a better file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Better {
+    /// Its name.
+    pub recipe: &'static str,
+    /// The size to name: the bytes of the whole file.
+    pub size: u64,
 }
 
 /// One file of a split.
@@ -182,6 +194,7 @@ impl Summary {
             tensor_bytes: plan.tensor_bytes(),
             headers_sha256: plan.files.iter().map(|file| hex(&file.layout.header)).collect(),
             file_bytes: plan.file_bytes(),
+            better: Better::than(plan),
             files: planned_files(plan),
             types,
             groups: groups.into_values().collect(),
@@ -208,6 +221,29 @@ impl Summary {
             seconds: rates.iter().map(Rate::seconds).sum::<f64>() / threads as f64,
             mw_per_s: rates.iter().map(|r| (r.format.to_string(), r.weights_per_second / 1e6)).collect(),
         });
+    }
+}
+
+impl Better {
+    /// From so many bits a weight on, what types cost differs too little to choose by it.
+    const ENOUGH_BITS: f64 = 5.0;
+
+    /// None if the types are chosen by what they cost already, or by the user.
+    pub fn than(plan: &Plan) -> Option<Self> {
+        let is_fixed =
+            plan.tradeoff.is_none() && plan.overrides.is_empty() && is_of_fixed_types(&plan.recipe);
+        (is_fixed && plan.bits_per_weight() < Self::ENOUGH_BITS)
+            .then(|| Self { recipe: AUTO_PRESET, size: plan.file_bytes() })
+    }
+}
+
+impl fmt::Display for Better {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { recipe, size } = self;
+        write!(
+            f,
+            "--recipe {recipe} --size {size}B makes a better file of these bytes: it chooses types by what they cost"
+        )
     }
 }
 
@@ -323,6 +359,9 @@ impl Summary {
             grouped(self.file_bytes),
             self.bits_per_weight
         )?;
+        if let Some(better) = &self.better {
+            writeln!(f, "better    {better}")?;
+        }
         for PlannedFile { name, bytes, tensors, between: [first, last] } in &self.files {
             writeln!(f, "split     {name}  {}, {tensors} tensors, {first} to {last}", Size(*bytes))?;
         }

@@ -2,6 +2,7 @@
 
 use quant_kernels::Format::{self, *};
 
+use super::damage::Coefficients;
 use super::{Table, coefficients, measure};
 use crate::error::{Error, Result};
 use crate::gguf::ALIGNMENT;
@@ -57,14 +58,18 @@ impl<'a> Choices<'a> {
         types: &[Format],
         feedback: bool,
     ) -> Result<Self> {
-        let coefficients = coefficients(model, table);
+        let Coefficients { of_tensors: coefficients, are_measured } = coefficients(model, table);
         let mut choices = Self { model, table, coefficients, decisions, feedback, open: Vec::new() };
         let mut last: Option<((Option<u32>, Role), usize)> = None;
         for (index, tensor) in model.tensors.iter().enumerate() {
-            let Decision::Open { min, max, .. } = &decisions[index] else { continue };
-            let formats = formats(tensor, *min, *max, types);
+            let &Decision::Open { min, min_unmeasured, max, .. } = &decisions[index] else { continue };
+            let min = [min, min_unmeasured.filter(|_| !are_measured)]
+                .into_iter()
+                .flatten()
+                .max_by(|a, b| a.bits_per_weight().total_cmp(&b.bits_per_weight()));
+            let formats = formats(tensor, min, max, types);
             if formats.is_empty() {
-                let bound = |name: &str, bound: &Option<Format>| {
+                let bound = |name: &str, bound: Option<Format>| {
                     bound.map_or(String::new(), |f| format!(", {name} {f}"))
                 };
                 return Err(Error::Argument(format!(

@@ -7,9 +7,17 @@ use super::seen::Seen;
 use super::{Measured, Table};
 use crate::model::{Half, Model, TensorPlan};
 
-/// The factors from relative errors of tensors to expected damage, in the model's order; 0 for tensors that the table
-/// does not have.
-pub fn coefficients(model: &Model, table: &Table) -> Vec<f64> {
+/// The factors from relative errors of tensors to expected damage.
+#[derive(Debug)]
+pub struct Coefficients {
+    /// In the model's order; 0 for tensors that the table does not have.
+    pub of_tensors: Vec<f64>,
+    /// Whether they are measured, by gradients, and not estimated.
+    pub are_measured: bool,
+}
+
+/// The factors for a model, as well as the table allows.
+pub fn coefficients(model: &Model, table: &Table) -> Coefficients {
     let entries: Vec<Entry> =
         model.tensors.iter().filter_map(|tensor| Some((tensor, table.get(&tensor.name)?))).collect();
     let answers = Answers::new(model.description.as_ref(), &entries);
@@ -23,7 +31,10 @@ pub fn coefficients(model: &Model, table: &Table) -> Vec<f64> {
             (None, None) => estimated.coefficient(tensor, entry),
         }
     };
-    model.tensors.iter().map(coefficient).collect()
+    Coefficients {
+        of_tensors: model.tensors.iter().map(coefficient).collect(),
+        are_measured: answers.is_some(),
+    }
 }
 
 /// A tensor and what was measured of it.

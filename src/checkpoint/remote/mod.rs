@@ -1,8 +1,10 @@
 //! Checkpoints that are not on this machine: a repository of the Hugging Face hub, a prefix of a bucket of S3, or a folder
-//! of a web server. Files are read where they lie, in ranges, and nothing is written to this machine's disk.
+//! of a web server. Files are read where they lie, in ranges, and nothing is written to this machine's disk, unless a folder is
+//! given for it.
 
 mod address;
 mod blocks;
+mod cache;
 mod hub;
 mod s3;
 mod web;
@@ -11,16 +13,17 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 
 pub use address::{Address, is_bucket, is_repository};
 use blocks::{Blocks, Fetch, Shape};
+use cache::{Cache, Of};
 use hub::Hub;
 use s3::S3;
 use web::Web;
 
 use super::source::{Folder, Source, Wanted};
+use super::{Reach, Room};
 use crate::error::{Error, Result};
 use crate::http::Client;
 use crate::http::hub::is_offline;
@@ -46,25 +49,53 @@ impl Fetch for Site {
     }
 }
 
-/// A remote checkpoint's files.
+impl Site {
+    /// Size and version of a file.
+    fn find(&self, file: &str) -> io::Result<(u64, String)> {
+        let found = match self {
+            Self::Hub(hub) => hub.files().get(file).map(|found| (found.size, found.oid.clone())),
+            Self::S3(s3) => s3.files().get(file).map(|found| (found.size, found.etag.clone())),
+            Self::Web(web) => web.file(file)?.map(|found| (found.size, found.version)),
+        };
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// A place whose blocks are kept on this machine, if a folder is given for them.
 #[derive(Debug)]
-pub struct Remote {
-    site: Arc<Site>,
-    blocks: Blocks<Site>,
-    /// Files of the same commit that the hub's own programs have downloaded.
-    cache: Option<Folder>,
-    /// How messages name it: `hf://org/name@commit`.
+struct Kept {
+    site: Site,
+    cache: Option<Cache>,
+    /// How messages name the place: `hf://org/name@commit`.
     name: String,
 }
 
+impl Fetch for Kept {
+    fn fetch(&self, file: &str, range: Range<u64>, room: Vec<u8>) -> io::Result<Vec<u8>> {
+        let Some(cache) = &self.cache else { return self.site.fetch(file, range, room) };
+        let (_, version) = self.site.find(file)?;
+        let of = Of { place: &self.name, file, version: &version };
+        cache.get(of, range.clone(), room, |room| self.site.fetch(file, range, room))
+    }
+}
+
+/// A remote checkpoint's files.
+#[derive(Debug)]
+pub struct Remote {
+    kept: Arc<Kept>,
+    blocks: Blocks<Kept>,
+    /// Files of the same commit that the hub's own programs have downloaded.
+    downloaded: Option<Folder>,
+}
+
 /// Opens a remote checkpoint's files: of a repository at the commit that its revision is now. What the hub's own
-/// programs have in their cache is read there, and all of it if HF_HUB_OFFLINE is set. `stop` ends waiting.
+/// programs have in their cache is read there, and all of it if HF_HUB_OFFLINE is set.
 ///
 /// # Errors
-/// If the place does not answer, or has no such repository for this user.
-pub fn open(address: &Address, stop: &'static AtomicBool) -> Result<Box<dyn Source>> {
+/// If the place does not answer, or has no such repository for this user; if the folder for a cache cannot be used.
+pub fn open(address: &Address, Reach { stop, cache }: Reach) -> Result<Box<dyn Source>> {
     let client = Client::new(stop);
-    let (site, cache, name) = match address {
+    let (site, downloaded, name) = match address {
         Address::Web(url) => (Site::Web(Web::new(client, url.clone())), None, url.clone()),
         Address::S3 { bucket, prefix } => {
             let name = format!("s3://{bucket}/{prefix}");
@@ -86,42 +117,37 @@ pub fn open(address: &Address, stop: &'static AtomicBool) -> Result<Box<dyn Sour
             }
             let hub = Hub::open(client, repository, revision).map_err(|e| Error::io("read", &named, e))?;
             let snapshot = cached.map(|folder| folder.join("snapshots").join(hub.commit()));
-            let cache = snapshot.filter(|snapshot| snapshot.is_dir()).map(|snapshot| Folder::new(&snapshot));
+            let downloaded =
+                snapshot.filter(|snapshot| snapshot.is_dir()).map(|snapshot| Folder::new(&snapshot));
             let name = format!("hf://{repository}@{}", hub.commit());
-            (Site::Hub(hub), cache, name)
+            (Site::Hub(hub), downloaded, name)
         }
     };
-    let site = Arc::new(site);
-    let blocks = Blocks::new(Arc::clone(&site), Shape::USUAL);
-    Ok(Box::new(Remote { site, blocks, cache, name }))
+    let open = |Room { folder, bytes }: &Room| {
+        Cache::open(folder, *bytes).map_err(|e| Error::io("use as --cache", folder, e))
+    };
+    let cache = cache.as_ref().map(open).transpose()?;
+    let kept = Arc::new(Kept { site, cache, name });
+    let blocks = Blocks::new(Arc::clone(&kept), Shape::USUAL);
+    Ok(Box::new(Remote { kept, blocks, downloaded }))
 }
 
 impl Remote {
-    /// Size and version of a file.
-    fn find(&self, file: &str) -> io::Result<(u64, String)> {
-        let found = match &*self.site {
-            Site::Hub(hub) => hub.files().get(file).map(|found| (found.size, found.oid.clone())),
-            Site::S3(s3) => s3.files().get(file).map(|found| (found.size, found.etag.clone())),
-            Site::Web(web) => web.file(file)?.map(|found| (found.size, found.version)),
-        };
-        found.ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    /// The cache, if it has the whole file.
-    fn cached(&self, file: &str, size: u64) -> Option<&Folder> {
-        self.cache.as_ref().filter(|cache| cache.size(file).is_ok_and(|found| found == size))
+    /// The hub's own cache, if it has the whole file.
+    fn downloaded(&self, file: &str, size: u64) -> Option<&Folder> {
+        self.downloaded.as_ref().filter(|cache| cache.size(file).is_ok_and(|found| found == size))
     }
 }
 
 impl Source for Remote {
     fn size(&self, file: &str) -> io::Result<u64> {
-        self.find(file).map(|(size, _)| size)
+        self.kept.site.find(file).map(|(size, _)| size)
     }
 
     fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let size = self.size(file)?;
-        match self.cached(file, size) {
-            Some(cache) => cache.read_at(file, offset, buffer),
+        match self.downloaded(file, size) {
+            Some(folder) => folder.read_at(file, offset, buffer),
             None => self.blocks.read_at(file, size, offset, buffer),
         }
     }
@@ -146,7 +172,7 @@ impl Source for Remote {
     }
 
     fn files(&self, folder: &str) -> io::Result<Vec<String>> {
-        let files: Vec<&String> = match &*self.site {
+        let files: Vec<&String> = match &self.kept.site {
             Site::Hub(hub) => hub.files().keys().collect(),
             Site::S3(s3) => s3.files().keys().collect(),
             // It cannot be listed.
@@ -160,7 +186,7 @@ impl Source for Remote {
     }
 
     fn version(&self, file: &str) -> io::Result<Option<String>> {
-        self.find(file).map(|(_, version)| Some(version))
+        self.kept.site.find(file).map(|(_, version)| Some(version))
     }
 
     fn buffers(&self) -> u64 {
@@ -168,6 +194,6 @@ impl Source for Remote {
     }
 
     fn path(&self, file: &str) -> PathBuf {
-        format!("{}/{file}", self.name.trim_end_matches('/')).into()
+        format!("{}/{file}", self.kept.name.trim_end_matches('/')).into()
     }
 }

@@ -1,0 +1,33 @@
+//! The checkpoint argument's options, for those that are not on this machine.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{interrupt, size};
+use crate::checkpoint::{Checkpoint, Reach, Room};
+use crate::error::Result;
+
+#[derive(Debug, Args)]
+pub struct RemoteArgs {
+    /// A folder for what is read of a remote checkpoint: calibrate, evaluate and --feedback read it more than once, and
+    /// later commands read the same. Without it nothing is kept
+    #[arg(long, value_name = "DIR", env = "QUANTPRESS_CACHE", hide_env_values = true)]
+    cache: Option<PathBuf>,
+
+    /// The most that --cache takes on the disk. When it is full, what was not read for longest makes room, but nothing
+    /// that this command has read
+    #[arg(long, value_name = "SIZE", default_value = "100GB", value_parser = size::bytes, env = "QUANTPRESS_CACHE_SIZE", hide_env_values = true)]
+    cache_size: u64,
+}
+
+impl RemoteArgs {
+    /// Opens a checkpoint, wherever it is.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_with`].
+    pub fn open(&self, checkpoint: &Path) -> Result<Checkpoint> {
+        let cache = self.cache.clone().map(|folder| Room { folder, bytes: self.cache_size });
+        Checkpoint::open_with(checkpoint, Reach { stop: interrupt::flag(), cache })
+    }
+}
