@@ -247,7 +247,8 @@ fn table(certificate: &Certificate) -> Result<()> {
     ))?;
     print(format_args!("perplexity, checkpoint {:.4}", s.perplexity_reference))?;
     print(format_args!("perplexity, file       {:.4}", s.perplexity))?;
-    print(format_args!("KL divergence, mean    {:.6}", s.kl_mean))?;
+    let error = s.kl_mean_error.map_or(String::new(), |error| format!(" +- {error:.6}"));
+    print(format_args!("KL divergence, mean    {:.6}{error}", s.kl_mean))?;
     print(format_args!("KL divergence, median  {:.6}", s.kl_median))?;
     print(format_args!("KL divergence, 99 %    {:.6}", s.kl_p99))?;
     print(format_args!("same top token         {:.2} %", 100.0 * s.same_top))?;

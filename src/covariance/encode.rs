@@ -15,9 +15,16 @@ use crate::threads;
 /// products' kernels, and whole vectors of those that feed errors back. A row's blocks do not depend on the other rows.
 const BAND: usize = 240;
 
-/// How often, after all codes were chosen from left to right, each is chosen again with all others as they are. The first
-/// time brings most; each costs about as much as the errors' way to the right twice over (docs/records/2026-11-descent.md).
-const SWEEPS: usize = 1;
+/// How often, after all codes were chosen from left to right, each is chosen again with all others as they are. The first time
+/// brings most. Each costs as many multiply-adds a weight as there are columns, twice what it costs to move the errors to the right,
+/// and the choice of the codes; where rows are short it is the latter alone that counts. And each follows the covariance more
+/// closely, its chance too, of which there is the more the fewer tokens it is of (docs/records/2026-11-descent.md).
+fn sweeps(metric: &Metric) -> usize {
+    const SHORT: usize = 1024;
+    const TOKENS_PER_COLUMN: usize = 16;
+    let columns = metric.variances.len();
+    if columns <= SHORT && metric.tokens >= TOKENS_PER_COLUMN * columns { 3 } else { 1 }
+}
 
 /// Encodes `weights`, whose inputs have these metrics, one for each segment of the columns. Returns the blocks, row
 /// after row.
@@ -62,22 +69,28 @@ pub fn encode_coupled(format: Format, weights: &Dense, metrics: &[Metric], coupl
             quant_kernels::dequantize(format, blocks, decoded.values_mut());
             decoded
         };
-        coupling.each_group(number, weights.view().some_rows(rows), |first, targets, corner| {
-            let blocks = &mut blocks[first * row_bytes..][..targets.rows() * row_bytes];
-            let Some(corner) = corner else {
-                band(format, targets.view(), metrics, blocks, Codes::Open);
-                return decoded(blocks);
-            };
-            let (old, before) = (blocks.to_vec(), decoded(blocks));
-            band(format, targets.view(), metrics, blocks, Codes::Chosen);
-            let after = decoded(blocks);
-            // The rows of a group were encoded as if they were independent.
-            if cost(targets, &after, corner, metrics) < cost(targets, &before, corner, metrics) {
-                return after;
-            }
-            blocks.copy_from_slice(&old);
-            before
-        });
+        let rows = weights.view().some_rows(rows);
+        coupling.each_group(
+            number,
+            rows,
+            metrics.iter().map(sweeps).max().unwrap_or(1),
+            |first, targets, corner| {
+                let blocks = &mut blocks[first * row_bytes..][..targets.rows() * row_bytes];
+                let Some(corner) = corner else {
+                    band(format, targets.view(), metrics, blocks, Codes::Open);
+                    return decoded(blocks);
+                };
+                let (old, before) = (blocks.to_vec(), decoded(blocks));
+                band(format, targets.view(), metrics, blocks, Codes::Chosen);
+                let after = decoded(blocks);
+                // The rows of a group were encoded as if they were independent.
+                if cost(targets, &after, corner, metrics) < cost(targets, &before, corner, metrics) {
+                    return after;
+                }
+                blocks.copy_from_slice(&old);
+                before
+            },
+        );
     });
     blocks
 }
@@ -129,12 +142,18 @@ fn band(format: Format, weights: View<'_>, metrics: &[Metric], blocks: &mut [u8]
         let weights = weights.some_columns(columns.clone());
         let errors = Strips::new(rows, columns.len());
         let mut segment = Segment { format, weights, metric, blocks, errors };
-        match codes {
-            Codes::Open => segment.feed(),
-            Codes::Chosen => segment.take(),
-        }
+        let sweeps = match codes {
+            Codes::Open => {
+                segment.feed();
+                sweeps(metric)
+            }
+            Codes::Chosen => {
+                segment.take();
+                1
+            }
+        };
         if quant_kernels::feeds(format) {
-            (0..SWEEPS).for_each(|_| segment.sweep());
+            (0..sweeps).for_each(|_| segment.sweep());
         }
         segment.add_to(&mut sums);
     }

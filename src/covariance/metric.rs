@@ -147,6 +147,8 @@ pub struct Metric {
     pub sketch: Panels,
     /// The same columns of H as those of each step.
     pub around: Vec<Around>,
+    /// Tokens whose inputs are in the covariance; 0 if it is of something else.
+    pub tokens: usize,
 }
 
 /// Some columns of R.
@@ -210,7 +212,7 @@ impl Metric {
         drop(r);
         let around = |&start: &usize| Around::new(&h.columns(start..n.min(start + STEP)), start);
         let around = threads::map("columns of a covariance", &starts, around);
-        Ok(Self { sketch, steps, around, variances: h.diagonal })
+        Ok(Self { sketch, steps, around, variances: h.diagonal, tokens: 0 })
     }
 }
 
@@ -236,12 +238,13 @@ fn sign(column: usize) -> f32 {
     if chance::number(column as u64) & 1 == 1 { 1.0 } else { -1.0 }
 }
 
-/// The metrics of a covariance's segments.
+/// The metrics of the segments of a covariance of so many tokens.
 ///
 /// # Errors
 /// As [`Metric::new`].
-pub fn metrics(covariance: Vec<Dense>, damping: f32) -> Result<Vec<Metric>> {
-    covariance.into_iter().map(|segment| Metric::new(segment, damping)).collect()
+pub fn metrics(covariance: Vec<Dense>, damping: f32, tokens: usize) -> Result<Vec<Metric>> {
+    let of_segment = |segment| Ok(Metric { tokens, ..Metric::new(segment, damping)? });
+    covariance.into_iter().map(of_segment).collect()
 }
 
 /// w H w^T of every row w: the mean square of what it gives, segments being independent of one another.

@@ -26,9 +26,6 @@ const PANEL: usize = 256;
 /// The most rows that are weighed against one another: memory grows with the square of it and time with its cube.
 const SEGMENT: usize = 2048;
 
-/// How often rows are encoded again, with the errors of all others known.
-const SWEEPS: usize = 1;
-
 /// The tokens at which what they say of two outputs together counts half.
 const STRENGTH: f32 = 128.0;
 
@@ -111,7 +108,7 @@ impl Coupling {
     }
 
     /// Has rows of weights of one segment encoded group after group, each moved by the errors of the rows before it, and then
-    /// again, moved by those of all others. `encode` takes the first row of a group, its targets, G of the
+    /// again, `sweeps` times, moved by those of all others. `encode` takes the first row of a group, its targets, G of the
     /// group if it has codes already, and gives the decoded rows.
     ///
     /// # Panics
@@ -120,13 +117,14 @@ impl Coupling {
         &self,
         segment: usize,
         weights: View<'_>,
+        sweeps: usize,
         mut encode: impl FnMut(usize, &Dense, Option<&Dense>) -> Dense,
     ) {
         let Segment { first, again, corners } = &self.segments[segment];
         let (rows, columns) = (weights.rows(), weights.columns());
         assert_eq!(rows, first.rows(), "the rows of a segment");
         let mut errors = Dense::zeros(rows, columns);
-        let passes = std::iter::once((first, false)).chain((0..SWEEPS).map(|_| (again, true)));
+        let passes = std::iter::once((first, false)).chain((0..sweeps).map(|_| (again, true)));
         for (coupling, is_again) in passes {
             for panel in (0..rows).step_by(PANEL) {
                 let panel = panel..rows.min(panel + PANEL);
@@ -211,7 +209,7 @@ mod tests {
         };
         let mut coupled = Dense::zeros(rows, columns);
         let mut once = None;
-        coupling.each_group(0, weights.view(), |start, target, g| {
+        coupling.each_group(0, weights.view(), 1, |start, target, g| {
             let mut decoded = rounded(target);
             if let Some(g) = g {
                 once.get_or_insert_with(|| coupled.clone());

@@ -121,7 +121,7 @@ impl<'a, T: Taker> Watcher<'a, T> {
         work_trace::step("factor");
         // Those that share their inputs share the factor: the coarsest decides.
         let bits = tensors.iter().filter_map(|&tensor| self.taker.bits(tensor)).min_by(f64::total_cmp);
-        let metrics = &metrics(mean, damping(bits))?[..];
+        let metrics = &metrics(mean, damping(bits), tokens)?[..];
         let couplings: Vec<Option<Arc<Coupling>>> =
             threads::try_map("couplings", &tensors, |&tensor| self.coupling(tensor, slice))?;
         work_trace::step("take");

@@ -71,7 +71,7 @@ impl Scores {
     /// # Errors
     /// If they are no numbers.
     pub fn certificate(&self) -> Result<Certificate> {
-        let statistics = Statistics::new(&self.scored);
+        let statistics = Statistics::new(&self.scored, self.context - self.context / 2);
         if !statistics.is_finite() {
             return Err(Error::Unsupported(
                 "the logits of the file or the checkpoint are no finite numbers".into(),

@@ -15,6 +15,10 @@ pub struct Statistics {
     pub perplexity: f64,
     /// Kullback-Leibler divergence of the file from the checkpoint, in nats: mean.
     pub kl_mean: f64,
+    /// Standard error of that mean, from the means of the chunks: what other chunks of the same kind would make of it. None of a
+    /// single chunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_mean_error: Option<f64>,
     /// Median of the divergence.
     pub kl_median: f64,
     /// 99th percentile of the divergence.
@@ -24,17 +28,22 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// The figures of at least one token.
-    pub(super) fn new(scored: &[Scored]) -> Self {
+    /// The figures of at least one token; as many are scored in each chunk.
+    pub(super) fn new(scored: &[Scored], of_chunk: usize) -> Self {
         let mean =
             |value: &dyn Fn(&Scored) -> f64| scored.iter().map(value).sum::<f64>() / scored.len() as f64;
         let mut divergences: Vec<f64> = scored.iter().map(|s| s.divergence).collect();
+        let chunks: Vec<f64> = divergences
+            .chunks(of_chunk)
+            .map(|chunk| chunk.iter().sum::<f64>() / chunk.len() as f64)
+            .collect();
         divergences.sort_by(f64::total_cmp);
         Self {
             tokens: scored.len(),
             perplexity_reference: perplexity(mean(&|s| s.surprise[0])),
             perplexity: perplexity(mean(&|s| s.surprise[1])),
             kl_mean: mean(&|s| s.divergence),
+            kl_mean_error: standard_error(&chunks),
             kl_median: quantile(&divergences, 0.5),
             kl_p99: quantile(&divergences, 0.99),
             same_top: mean(&|s| f64::from(u8::from(s.same_top))),
@@ -53,6 +62,14 @@ impl Statistics {
 fn perplexity(surprise: f64) -> f64 {
     // Not min(), which would make a number of NaN.
     surprise.clamp(f64::MIN, f64::MAX.ln()).exp()
+}
+
+/// How far the mean of so many values is off, from how they differ.
+fn standard_error(values: &[f64]) -> Option<f64> {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+    (values.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt())
 }
 
 /// The quantile of sorted values, linear between neighbours.
@@ -74,6 +91,14 @@ mod tests {
         assert!(perplexity(1e6).is_finite() && perplexity(1e6) > 1e308);
         assert_eq!(perplexity(0.0), 1.0);
         assert!(perplexity(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn the_error_of_a_mean_is_that_of_few_values() {
+        assert_eq!(standard_error(&[3.0]), None);
+        // Off by 1 each, of two.
+        assert_eq!(standard_error(&[1.0, 3.0]), Some(1.0));
+        assert_eq!(standard_error(&[5.0; 4]), Some(0.0));
     }
 
     #[test]

@@ -138,6 +138,6 @@ fn embedding(press: &Press, model: &Description, ledger: &Ledger) -> Result<()> 
         }
         sum.add(matrix.view());
     }
-    let (tokens, metrics) = (0, &metrics(sum.mean(), DAMPING)?[..]);
+    let (tokens, metrics) = (0, &metrics(sum.mean(), DAMPING, 0)?[..]);
     press.with_feedback(ledger, &[Known { tensor: embedding, slice: 0, tokens, metrics, coupling: None }])
 }

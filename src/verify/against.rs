@@ -133,7 +133,7 @@ pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Ve
             part: &parts.files[file],
             entry,
             importance: importance.as_deref(),
-            bounds: Bounds::of(entry.format, weighted),
+            bounds: Bounds::of(entry.format, weighted, origin.feedback),
             stop: compare.stop,
         };
         beside.judge()
@@ -144,7 +144,7 @@ pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Ve
     for tensor in &common.tensors {
         let judged: Vec<Judged> = judged.by_ref().take(tensor.slices.len()).collect();
         let entry = of(tensor).1;
-        let bounds = Bounds::of(entry.format, weighted);
+        let bounds = Bounds::of(entry.format, weighted, origin.feedback);
         let tensor = Compared::new(tensor, entry, &judged, bounds);
         problems.extend(
             tensor

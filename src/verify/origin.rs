@@ -18,7 +18,7 @@ pub struct Origin {
     arch: Option<String>,
     /// SHA-256 of the importance matrix.
     imatrix: Option<String>,
-    feedback: bool,
+    pub feedback: bool,
     /// Whether this program made it.
     ours: bool,
 }

@@ -26,7 +26,13 @@ pub fn section(subject: &Subject) -> String {
         ),
         (
             "KL divergence",
-            format!("mean {:.5}, median {:.5}, 99th percentile {:.4}", s.kl_mean, s.kl_median, s.kl_p99),
+            format!(
+                "mean {:.5}{}, median {:.5}, 99th percentile {:.4}",
+                s.kl_mean,
+                s.kl_mean_error.map_or(String::new(), |error| format!(" \u{b1} {error:.5}")),
+                s.kl_median,
+                s.kl_p99
+            ),
         ),
         ("same likeliest token", format!("{:.2} %", 100.0 * s.same_top)),
     ];

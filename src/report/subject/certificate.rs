@@ -48,6 +48,7 @@ fn is_possible(certificate: &Certificate) -> bool {
     let layers = &certificate.layers;
     figures.iter().all(|&figure| figure >= -1e-3 && figure.is_finite())
         && s.kl_mean.is_finite()
+        && s.kl_mean_error.is_none_or(|error| (0.0..1e30).contains(&error))
         && (0.0..=1.0).contains(&s.same_top)
         && layers.len() <= MAX_LAYERS
         && layers.iter().zip(0..).all(|(l, place)| l.layer == place && (0.0..1e30).contains(&l.error))
