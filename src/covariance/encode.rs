@@ -241,7 +241,7 @@ impl Segment<'_> {
         }
     }
 
-    /// The rows whose error is not less with the new codes of a step, which get their old errors back. Few are: where
+    /// The rows whose error is more with the new codes of a step, which get their old errors back. Few are: where
     /// neighbours in a group say much of one another, which the choice of a code takes for independent.
     fn worse(&self, now: &mut Now, columns: Range<usize>, corner: &Dense) -> Vec<usize> {
         let Now { left, moved, before, errors, .. } = now;

@@ -225,7 +225,7 @@ impl Summary {
 }
 
 impl Better {
-    /// From so many bits a weight on, what types cost differs too little to choose by it.
+    /// The largest files that it was measured on had fewer bits a weight (docs/records/2026-11-sizes.md).
     const ENOUGH_BITS: f64 = 5.0;
 
     /// None if the types are chosen by what they cost already, or by the user.
