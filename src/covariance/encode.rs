@@ -97,8 +97,8 @@ pub fn encode_coupled(format: Format, weights: &Dense, metrics: &[Metric], coupl
 
 /// tr(G E H E^T) of what is wrong with decoded rows, nearly: by the metrics' sketches.
 fn cost(targets: &Dense, decoded: &Dense, g: &Dense, metrics: &[Metric]) -> f64 {
-    let mut errors = targets.clone();
-    errors.values_mut().iter_mut().zip(decoded.values()).for_each(|(x, y)| *x -= y);
+    let mut errors = Dense::zeros(targets.rows(), targets.columns());
+    difference(errors.values_mut(), targets.values(), decoded.values());
     let mut first = 0;
     let mut cost = 0.0;
     for Metric { sketch, variances, .. } in metrics {
@@ -115,6 +115,11 @@ fn cost(targets: &Dense, decoded: &Dense, g: &Dense, metrics: &[Metric]) -> f64 
         }
     }
     cost
+}
+
+/// `out` = x - y.
+pub fn difference(out: &mut [f32], x: &[f32], y: &[f32]) {
+    out.iter_mut().zip(x.iter().zip(y)).for_each(|(out, (x, y))| *out = x - y);
 }
 
 /// What is in the blocks before they are encoded.
@@ -248,10 +253,9 @@ impl Segment<'_> {
         // What the new codes add to the errors, and what they cost: 2 (e H) d + d H d.
         let change = moved;
         for row in 0..change.rows() {
-            let original = self.weights.row(row)[columns.clone()].iter();
-            let old = original.zip(before.row(row)).map(|(x, y)| x - y);
-            let both = errors.row(row).iter().zip(old);
-            change.row_mut(row).iter_mut().zip(both).for_each(|(change, (new, old))| *change = new - old);
+            let change = change.row_mut(row);
+            difference(change, &self.weights.row(row)[columns.clone()], before.row(row));
+            change.iter_mut().zip(errors.row(row)).for_each(|(change, new)| *change = new - *change);
         }
         let mut own = Dense::zeros(change.rows(), change.columns());
         one_thread(own.view_mut(), Accum::Replace, change.view(), corner.view());
@@ -275,8 +279,8 @@ impl Segment<'_> {
             self.decode(&mut now, step.columns.clone());
             let Now { before, errors, .. } = &mut now;
             for row in 0..errors.rows() {
-                let both = self.weights.row(row)[step.columns.clone()].iter().zip(before.row(row));
-                errors.row_mut(row).iter_mut().zip(both).for_each(|(error, (x, y))| *error = x - y);
+                let original = &self.weights.row(row)[step.columns.clone()];
+                difference(errors.row_mut(row), original, before.row(row));
             }
             self.errors.put(step.columns.start, errors.view());
         }
@@ -333,8 +337,7 @@ impl Segment<'_> {
             for (row, encoded) in encoded.chunks_exact(block_bytes).enumerate() {
                 self.blocks[row][of_row.clone()].copy_from_slice(encoded);
                 let errors = &mut errors.row_mut(row)[block.clone()];
-                let both = weights.row(row)[block.clone()].iter().zip(values.row(row));
-                errors.iter_mut().zip(both).for_each(|(error, (x, y))| *error = x - y);
+                difference(errors, &weights.row(row)[block.clone()], values.row(row));
             }
             if block.end < width {
                 let mut rest = Dense::zeros(rows, width - block.end);

@@ -13,6 +13,7 @@ use std::ops::Range;
 use dense_kernels::{Accum, Dense, View, product, upper_inverse};
 
 use super::around::inverse;
+use super::encode::difference;
 use super::metric::{Covariance, Damped, damped_factor};
 use crate::error::Result;
 use crate::threads;
@@ -140,8 +141,7 @@ impl Coupling {
                         moved(targets.view().some_rows(of_panel), coupling, &errors, group.clone(), [others]);
                     let decoded = encode(start, &target, is_again.then(|| &corners[start / GROUP]));
                     for row in group {
-                        let both = weights.row(row).iter().zip(decoded.row(row - start));
-                        errors.row_mut(row).iter_mut().zip(both).for_each(|(e, (x, y))| *e = x - y);
+                        difference(errors.row_mut(row), weights.row(row), decoded.row(row - start));
                     }
                 }
             }
