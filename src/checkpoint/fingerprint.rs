@@ -41,7 +41,7 @@ pub struct Fingerprint {
     pub settings: String,
     /// Names, dtypes and shapes of all tensors.
     pub tensors: String,
-    /// 1024 samples of 4 KiB of the weights.
+    /// 1024 samples of 4 KiB of the weights; empty without a look at them.
     pub sample: String,
 }
 
@@ -51,45 +51,9 @@ impl Fingerprint {
     /// # Errors
     /// If it cannot be read.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        let mut settings = Sha256::new();
-        if let Some(metadata) = checkpoint.metadata() {
-            // However it is split.
-            for (key, value) in metadata.iter().filter(|(key, _)| !key.starts_with("split.")) {
-                let mut bytes = Vec::new();
-                value.write(&mut bytes);
-                settings.update(format!("{key:?} {}\n", bytes.len()));
-                settings.update(bytes);
-            }
-            return Self::with_settings(checkpoint, settings);
-        }
-        let source = checkpoint.source();
-        let more =
-            source.files(CHAT_TEMPLATES).map_err(|e| Error::io("list", source.path(CHAT_TEMPLATES), e))?;
-        let more = more.into_iter().map(|file| format!("{CHAT_TEMPLATES}/{file}"));
-        for file in SETTINGS.map(str::to_owned).into_iter().chain(more) {
-            if exists(source, &file)? {
-                let bytes = read_file(source, &file, MAX_JSON)?;
-                // Lengths keep one file's end apart from the next one's beginning.
-                settings.update(format!("{file} {}\n", bytes.len()));
-                settings.update(bytes);
-            }
-        }
-
-        Self::with_settings(checkpoint, settings)
-    }
-
-    /// The digests of tensors and weights beside that of the settings.
-    fn with_settings(checkpoint: &Checkpoint, settings: Sha256) -> Result<Self> {
+        let mut found = Self::unsampled(checkpoint)?;
         let mut list: Vec<_> = checkpoint.tensors().collect();
         by_name(&mut list);
-        let mut tensors = Sha256::new();
-        let mut line = String::new();
-        for tensor in &list {
-            line.clear();
-            let _ = writeln!(line, "{:?} {:?} {:?}", tensor.name, tensor.dtype, tensor.shape);
-            tensors.update(&line);
-        }
-
         let mut sampled = Vec::new();
         let total = list.iter().map(|tensor| tensor.bytes).sum();
         let (mut next, mut first) = (0, 0);
@@ -106,7 +70,54 @@ impl Fingerprint {
         for bytes in checkpoint.read_all(&sampled)? {
             sample.update(bytes);
         }
-        Ok(Self { settings: text(settings), tensors: text(tensors), sample: text(sample) })
+        found.sample = text(sample);
+        Ok(found)
+    }
+
+    /// The same without a look at the weights, for what tells no checkpoint from another: the sample is empty.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn unsampled(checkpoint: &Checkpoint) -> Result<Self> {
+        let mut settings = Sha256::new();
+        if let Some(metadata) = checkpoint.metadata() {
+            // However it is split.
+            for (key, value) in metadata.iter().filter(|(key, _)| !key.starts_with("split.")) {
+                let mut bytes = Vec::new();
+                value.write(&mut bytes);
+                settings.update(format!("{key:?} {}\n", bytes.len()));
+                settings.update(bytes);
+            }
+            return Ok(Self::with_settings(checkpoint, settings));
+        }
+        let source = checkpoint.source();
+        let more =
+            source.files(CHAT_TEMPLATES).map_err(|e| Error::io("list", source.path(CHAT_TEMPLATES), e))?;
+        let more = more.into_iter().map(|file| format!("{CHAT_TEMPLATES}/{file}"));
+        for file in SETTINGS.map(str::to_owned).into_iter().chain(more) {
+            if exists(source, &file)? {
+                let bytes = read_file(source, &file, MAX_JSON)?;
+                // Lengths keep one file's end apart from the next one's beginning.
+                settings.update(format!("{file} {}\n", bytes.len()));
+                settings.update(bytes);
+            }
+        }
+
+        Ok(Self::with_settings(checkpoint, settings))
+    }
+
+    /// The digest of the tensors beside that of the settings.
+    fn with_settings(checkpoint: &Checkpoint, settings: Sha256) -> Self {
+        let mut list: Vec<_> = checkpoint.tensors().collect();
+        by_name(&mut list);
+        let mut tensors = Sha256::new();
+        let mut line = String::new();
+        for tensor in &list {
+            line.clear();
+            let _ = writeln!(line, "{:?} {:?} {:?}", tensor.name, tensor.dtype, tensor.shape);
+            tensors.update(&line);
+        }
+        Self { settings: text(settings), tensors: text(tensors), sample: String::new() }
     }
 
     /// The parts of a work's identity that come from the checkpoint.

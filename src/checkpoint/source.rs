@@ -27,6 +27,16 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// `UnexpectedEof` if the file ends before.
     fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
+    /// Reads a small file of `size` bytes whole.
+    ///
+    /// # Errors
+    /// As [`Source::read_at`].
+    fn read_whole(&self, file: &str, size: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; size as usize];
+        self.read_at(file, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Names of the files directly in a folder of the checkpoint ("" is its own), sorted; none if there is no such
     /// folder.
     ///
@@ -86,8 +96,7 @@ pub fn read_file(source: &dyn Source, file: &str, limit: u64) -> Result<Vec<u8>>
     if size > limit {
         return Err(Error::file(file, format!("has {size} bytes; at most {limit} are expected")));
     }
-    let mut bytes = vec![0; size as usize];
-    source.read_at(file, 0, &mut bytes).map_err(|e| Error::io("read", source.path(file), e))?;
+    let bytes = source.read_whole(file, size).map_err(|e| Error::io("read", source.path(file), e))?;
     refuse_stand_in(file, &bytes)?;
     Ok(bytes)
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::feedback::FeedbackArgs;
-use super::planning::{Planned, Planning};
+use super::planning::{Planned, Planning, Purpose};
 use super::threads::{thread_count, threads};
 use super::{columns, print, print_block};
 use crate::feedback::starts;
@@ -80,7 +80,8 @@ impl Plan {
         files.read("--text", self.feedback.texts());
         files.check(self.force)?;
         // The program ends behind this. To take hundreds of thousands of names apart would be a tenth of its time.
-        let planned = ManuallyDrop::new(self.planning.plan(threads, self.feedback.digest(None)?)?);
+        let planned =
+            ManuallyDrop::new(self.planning.plan(threads, self.feedback.digest(None)?, Purpose::Show)?);
         planned.save_recipe(self.force)?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
         summary.estimate(&rates(&planned.plan)?, threads);

@@ -118,6 +118,15 @@ pub struct Planned {
     saved: Option<(PathBuf, String)>,
 }
 
+/// What a plan is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be shown: weights are not looked at, unless a size is measured on them.
+    Show,
+    /// To be followed: a sample of the weights tells their checkpoint from others.
+    Write,
+}
+
 impl Planning {
     /// Checks that a machine is given only with `--size auto`.
     ///
@@ -150,7 +159,7 @@ impl Planning {
 
     /// Reads headers, configuration and tokenizer, and decides. What a size needs is measured on so many threads;
     /// `feedback` is the digest of its text.
-    pub fn plan(self, threads: usize, feedback: Option<String>) -> Result<Planned> {
+    pub fn plan(self, threads: usize, feedback: Option<String>, purpose: Purpose) -> Result<Planned> {
         let default = if self.sizing.is_given() { AUTO_PRESET } else { DEFAULT_PRESET };
         let mut recipe = Recipe::load(self.recipe.as_deref().unwrap_or(default))?;
         if recipe.is_open() && !self.sizing.is_given() {
@@ -183,7 +192,11 @@ impl Planning {
             (_, Some(part)) => Split::Count(part.of),
             (split, None) => split.unwrap_or(Split::Whole),
         };
-        let source = Fingerprint::of(&checkpoint)?;
+        let source = match purpose {
+            // A table of measured damage is held against it.
+            Purpose::Show if !self.sizing.is_given() => Fingerprint::unsampled(&checkpoint)?,
+            _ => Fingerprint::of(&checkpoint)?,
+        };
         let wishes = Wishes {
             recipe: &recipe,
             overrides: &overrides,

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::device::DeviceArgs;
 use super::feedback::{FeedbackArgs, Kept};
 use super::outputs::Existing;
-use super::planning::{Planned, Planning};
+use super::planning::{Planned, Planning, Purpose};
 use super::progress::{Progress, Style};
 use super::release::ReleaseArgs;
 use super::size;
@@ -126,7 +126,7 @@ impl Quantize {
         before.check(self.force)?;
         let feedback = self.feedback.digest(self.gradients.as_deref())?;
         let place = target.as_ref().map(|(target, _)| self.release.open(target)).transpose()?;
-        let planned = self.planning.plan(threads, feedback)?;
+        let planned = self.planning.plan(threads, feedback, Purpose::Write)?;
         // The names of split files depend on how many there are.
         files.now_written();
         for name in names(&planned, &output) {

@@ -27,6 +27,9 @@ pub const REDIRECTIONS: usize = 5;
 /// A whole file that a server sends in place of a range is read up to the range if no more bytes come before it.
 const SKIPPED: u64 = 8 << 20;
 
+/// Connections that are kept open for the next requests: as many as are made at once, to a hub and to the host of its bytes.
+const KEPT: usize = 32;
+
 /// How often the wish to stop is looked at while a request waits for its next try.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -62,6 +65,8 @@ impl Client {
             .user_agent(concat!("quantpress/", env!("CARGO_PKG_VERSION")))
             // Bytes as they lie, so that ranges are what they say.
             .accept_encoding("identity")
+            .max_idle_connections(KEPT)
+            .max_idle_connections_per_host(KEPT)
             .timeout_connect(Some(STALLED))
             .timeout_recv_response(Some(STALLED))
             .timeout_per_read(Some(STALLED))
@@ -75,6 +80,15 @@ impl Client {
         if let Some(Range { start, end }) = range {
             request = request.header("Range", format!("bytes={start}-{}", end - 1));
         }
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        told("GET", url, request.call())
+    }
+
+    /// One GET of a whole file, which the server may pack on the way.
+    pub fn get_packed(&self, url: &str, token: Option<&str>) -> Attempt<Response<Body>> {
+        let mut request = self.agent.get(url).header("Accept-Encoding", "gzip");
         if let Some(token) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }

@@ -1,6 +1,8 @@
 //! The importances of every slice: measured ones, the layer's mean for experts without data, or the squared gains of
 //! the norm.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::{Choice, Imatrix};
@@ -65,6 +67,8 @@ impl<'a> Importances<'a> {
         imatrix: Option<&'a Imatrix>,
     ) -> Result<Self> {
         let even = || Tensor { origin: Origin::Even, fallback: None };
+        // Several matrices read what one norm gives.
+        let mut gains: HashMap<&str, Arc<[f32]>> = HashMap::new();
         let tensors = model.tensors.iter().zip(needed).map(|(tensor, needed)| {
             if !needed {
                 return Ok(even());
@@ -77,8 +81,11 @@ impl<'a> Importances<'a> {
             }
             match &tensor.input_norm {
                 Some(norm) => {
-                    let fallback = Some(squared_gains(store, norm)?);
-                    Ok(Tensor { origin: Origin::Norm, fallback })
+                    let gains = match gains.entry(norm) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(place) => place.insert(squared_gains(store, norm)?),
+                    };
+                    Ok(Tensor { origin: Origin::Norm, fallback: Some(Arc::clone(gains)) })
                 }
                 None => Ok(even()),
             }

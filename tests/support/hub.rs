@@ -13,6 +13,8 @@ use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -62,6 +64,8 @@ pub struct State {
     pub leaked: AtomicBool,
     /// Whether nobody may write.
     pub read_only: AtomicBool,
+    /// Whether tokenizer.json is kept with the large files, as those beyond 10 MB are.
+    pub large_tokenizer: AtomicBool,
     /// Bytes of a part of an upload; 0 for uploads in one piece.
     pub part: AtomicU64,
     /// A folder of the uploader's, and the most files that lay there when bytes came.
@@ -104,6 +108,7 @@ impl Hub {
             sent: AtomicU64::new(0),
             leaked: AtomicBool::new(false),
             read_only: AtomicBool::new(false),
+            large_tokenizer: AtomicBool::new(true),
             part: AtomicU64::new(0),
             watched: Mutex::default(),
             most: AtomicUsize::new(0),
@@ -149,7 +154,7 @@ impl Hub {
         let folder_of =
             |commit: &str| commits.iter().find(|known| known.0 == commit).map(|known| known.1.clone());
         if let Some(folder) = path.strip_prefix(&format!("{api}tree/")).and_then(folder_of) {
-            return Self::list(&folder, path, query, &request.headers["host"]);
+            return Self::list(state, &folder, path, query, &request.headers["host"]);
         }
         let file = path.strip_prefix(&format!("/{}/resolve/", state.repository)).and_then(|rest| {
             let (commit, file) = rest.split_once('/')?;
@@ -161,8 +166,8 @@ impl Hub {
         if !folder.join(&file).is_file() {
             return Answer::status("404 Not Found").header("X-Error-Code", "EntryNotFound");
         }
-        if !is_large(&file) {
-            return Answer::file(&folder.join(&file), request);
+        if !state.is_large(&file) {
+            return Answer::packed(&folder.join(&file), request);
         }
         let mut signed = state.signed.lock().expect("sound");
         let signature = format!("{}", signed.len());
@@ -188,7 +193,7 @@ impl Hub {
             let wanted = files.iter().map(|file| {
                 let path = file["path"].as_str().expect("a path");
                 assert!(file["sample"].is_string() && file["size"].is_u64());
-                let mode = if is_large(path) { "lfs" } else { "regular" };
+                let mode = if state.is_large(path) { "lfs" } else { "regular" };
                 json!({"path": path, "uploadMode": mode, "shouldIgnore": false})
             });
             return Answer::json(&json!({"files": wanted.collect::<Vec<_>>()}));
@@ -293,7 +298,7 @@ impl Hub {
         Answer::status("200 OK").header("ETag", &hex(&request.body))
     }
 
-    fn list(folder: &Path, path: &str, query: &str, host: &str) -> Answer {
+    fn list(state: &State, folder: &Path, path: &str, query: &str, host: &str) -> Answer {
         let mut files = files(folder);
         files.sort();
         let first = query.split('&').find_map(|part| part.strip_prefix("cursor=")?.parse().ok()).unwrap_or(0);
@@ -301,7 +306,7 @@ impl Hub {
             let name = file.strip_prefix(folder).expect("it is in it").to_string_lossy().into_owned();
             let size = fs::metadata(file).expect("it is there").len();
             let mut entry = json!({"type": "file", "path": name, "size": size, "oid": "gitdigest"});
-            if is_large(&name) {
+            if state.is_large(&name) {
                 // A sparse file of a test is large, and its digest is not looked at.
                 let digest =
                     if size > 1 << 26 { "0".repeat(64) } else { hex(&fs::read(file).expect("read")) };
@@ -352,8 +357,11 @@ pub fn web(folder: &Path) -> String {
     format!("{}/models", listen(hub.state, served))
 }
 
-fn is_large(file: &str) -> bool {
-    file.ends_with(".safetensors") || file.ends_with(".gguf") || file == "tokenizer.json"
+impl State {
+    fn is_large(&self, file: &str) -> bool {
+        let tokenizer = self.large_tokenizer.load(Ordering::Relaxed);
+        file.ends_with(".safetensors") || file.ends_with(".gguf") || (file == "tokenizer.json" && tokenizer)
+    }
 }
 
 /// All files below a folder.
@@ -413,6 +421,16 @@ impl Answer {
         Self { body: value.to_string().into_bytes(), ..Self::status("200 OK") }
     }
 
+    /// A whole file is packed for those who take it so.
+    fn packed(path: &Path, request: &Request) -> Self {
+        let wanted = request.headers.get("accept-encoding").is_some_and(|wanted| wanted.contains("gzip"));
+        if !wanted || request.headers.contains_key("range") {
+            return Self::file(path, request);
+        }
+        let body = gzip(&fs::read(path).expect("read"));
+        Self { body, ..Self::status("200 OK").header("Content-Encoding", "gzip") }
+    }
+
     fn file(path: &Path, request: &Request) -> Self {
         let size = fs::metadata(path).expect("it is there").len();
         let range = request.headers.get("range").map(|range| {
@@ -429,6 +447,13 @@ impl Answer {
             Some(_) => Self::status("416 Range Not Satisfiable"),
         }
     }
+}
+
+/// Bytes packed as a whole answer may be.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(bytes).expect("in memory");
+    packed.finish().expect("in memory")
 }
 
 /// Starts a server; its address.

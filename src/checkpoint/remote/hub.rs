@@ -12,7 +12,7 @@ use ureq::http::Response;
 
 use super::blocks::Fetch;
 use crate::http::hub::{Api, File, cache};
-use crate::http::{Attempt, Client, Failure, REDIRECTIONS, encoded, origin, redirection};
+use crate::http::{Attempt, Client, Failure, REDIRECTIONS, encoded, origin, redirection, whole};
 
 /// A repository, pinned.
 #[derive(Debug)]
@@ -47,6 +47,35 @@ impl Hub {
         &self.files
     }
 
+    /// A small file whole, packed on the way if the hub does that; None for a large one, which is elsewhere.
+    ///
+    /// # Errors
+    /// If it cannot be had, or has another size.
+    pub fn packed(&self, file: &str, size: u64) -> io::Result<Option<Vec<u8>>> {
+        let Self { api, repository, commit, .. } = self;
+        let first = format!("{}/{repository}/resolve/{commit}/{}", api.endpoint, encoded(file));
+        let found = api.client.patiently(|| {
+            let mut url = first.clone();
+            for _ in 0..REDIRECTIONS {
+                let answer = api.client.get_packed(&url, api.token_for(&url))?;
+                match redirection(&url, &answer)? {
+                    None => return whole(answer).map(Some),
+                    Some(next) if is_same(&next, api) => url = next,
+                    Some(_) => return Ok(None),
+                }
+            }
+            Err(in_a_circle(file))
+        });
+        let found = found.map_err(|error| api.explained(error))?;
+        match found {
+            Some(bytes) if bytes.len() as u64 != size => {
+                let problem = format!("{file}: the hub sends {} bytes, and lists {size}", bytes.len());
+                Err(io::Error::other(problem))
+            }
+            found => Ok(found),
+        }
+    }
+
     /// One request for a range of a file.
     fn range(&self, file: &str, missing: Range<u64>) -> Attempt<Response<Body>> {
         let Self { api, repository, commit, .. } = self;
@@ -65,20 +94,28 @@ impl Hub {
         for _ in 0..REDIRECTIONS {
             let answer = api.client.get(&url, Some(missing.clone()), api.token_for(&url))?;
             let Some(next) = redirection(&url, &answer)? else { return Ok(answer) };
-            // A repository that was renamed is at another path of the hub; a file's bytes are at a signed address.
-            if origin(&next) == origin(&api.endpoint) && next.contains("/resolve/") {
+            if is_same(&next, api) {
                 url = next;
                 continue;
             }
             self.signed().insert(file.to_owned(), next);
             return self.range(file, missing);
         }
-        Err(Failure::Lasting(io::Error::other(format!("{file}: the hub redirects in a circle"))))
+        Err(in_a_circle(file))
     }
 
     fn signed(&self) -> MutexGuard<'_, HashMap<String, String>> {
         self.signed.lock().expect("no thread panics while it holds the addresses")
     }
+}
+
+/// A repository that was renamed is at another path of the hub; a large file's bytes are at a signed address.
+fn is_same(next: &str, api: &Api) -> bool {
+    origin(next) == origin(&api.endpoint) && next.contains("/resolve/")
+}
+
+fn in_a_circle(file: &str) -> Failure {
+    Failure::Lasting(io::Error::other(format!("{file}: the hub redirects in a circle")))
 }
 
 impl Fetch for Hub {
