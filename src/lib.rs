@@ -34,7 +34,7 @@
 //!     assert_eq!((made.bytes, done.load(Ordering::Relaxed)), (plan.file_bytes(), plan.model.weights()));
 //!
 //!     // Structure, scales, and the hashes of the manifest beside it.
-//!     let checked = verify::check(output, job.threads, &AtomicBool::new(false))?;
+//!     let checked = verify::check(output, job.threads, &AtomicBool::new(false), &|_, _| ())?;
 //!     assert!(checked.problems.is_empty());
 //!     Ok(())
 //! }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use quantpress::Error;
@@ -578,12 +579,37 @@ fn a_run_that_is_to_stop_stops() {
     let folder = TempDir::new().expect("a temporary folder");
     let path = quantize_fixture(folder.path(), "out.gguf", &[]);
     let (now, never) = (AtomicBool::new(true), AtomicBool::new(false));
-    assert!(matches!(check(&path, 2, &now), Err(Error::Interrupted)));
-    let checked = check(&path, 2, &never).expect("sound");
+    let nobody = |_, _| ();
+    assert!(matches!(check(&path, 2, &now, &nobody), Err(Error::Interrupted)));
+    let checked = check(&path, 2, &never, &nobody).expect("sound");
     let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("sound");
     let compare = Compare { checkpoint: &checkpoint, imatrix: None, threads: 2, stop: &now };
-    assert!(matches!(against(&checked, compare), Err(Error::Interrupted)));
+    assert!(matches!(against(&checked, compare, &nobody), Err(Error::Interrupted)));
     assert_eq!(Error::Interrupted.exit_code(), 130);
+}
+
+#[test]
+fn all_bytes_are_told_of_once() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = quantize_fixture(folder.path(), "out.gguf", &[]);
+    let (never, bytes) = (AtomicBool::new(false), path.metadata().expect("it is there").len());
+    let told = Mutex::new(Vec::new());
+    let tell = |bytes: u64, all: u64| told.lock().expect("sound").push((bytes, all));
+    let sum = || {
+        let told = std::mem::take(&mut *told.lock().expect("sound"));
+        let all = told[0].1;
+        assert!(told.iter().all(|&(bytes, of)| bytes > 0 && of == all));
+        assert_eq!(told.iter().map(|&(bytes, _)| bytes).sum::<u64>(), all);
+        all
+    };
+    let checked = check(&path, 2, &never, &tell).expect("sound");
+    // Every tensor, and the whole file for its digest.
+    let data: u64 = checked.parts.tensors().map(|(_, entry)| entry.bytes).sum();
+    assert_eq!(sum(), data + bytes);
+    let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("sound");
+    let compare = Compare { checkpoint: &checkpoint, imatrix: None, threads: 2, stop: &never };
+    against(&checked, compare, &tell).expect("sound");
+    assert_eq!(sum(), data);
 }
 
 /// Experts that are hard to encode, in every matrix of experts: sparse, with one giant, and too faint for a scale in

@@ -236,7 +236,7 @@ fn identity(checkpoint: &Checkpoint, file: &Path, tokens: &[u32], context: usize
 
 /// SHA-256 of the files, by which a certificate is bound to them.
 fn digests(parts: &Parts, stop: &AtomicBool) -> Result<Vec<String>, Error> {
-    parts.files.iter().map(|part| part.sha256(stop)).collect()
+    parts.files.iter().map(|part| part.sha256(stop, &|_| ())).collect()
 }
 
 fn table(certificate: &Certificate) -> Result<()> {

@@ -1,10 +1,10 @@
 //! Progress of the work: a bar on a terminal, lines elsewhere, JSON events for programs, or nothing.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::log;
@@ -149,7 +149,7 @@ impl Progress {
     }
 
     fn start_bar(&self, weights: u64, done: u64) {
-        self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+        self.bar.set_draw_target(ProgressDrawTarget::stderr());
         self.bar.set_length(weights);
         self.bar.set_position(done);
         self.bar.reset_eta();
@@ -157,6 +157,62 @@ impl Progress {
         if let Ok(style) = style {
             self.bar.set_style(style);
         }
+    }
+}
+
+/// How much of a known number of bytes is done: a bar on a terminal, elsewhere lines at tenths that are far apart.
+#[derive(Debug)]
+pub struct Share {
+    what: &'static str,
+    start: Instant,
+    bar: ProgressBar,
+    /// Bytes that are done, and when a line said so last.
+    done: Mutex<(u64, Instant)>,
+}
+
+/// Between two lines about a share.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Share {
+    /// Nothing is done yet; what will be, as in "10 % checked".
+    pub fn new(what: &'static str) -> Self {
+        let now = Instant::now();
+        let bar = ProgressBar::hidden();
+        if io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{bar:24} {percent:>3} % {msg}  {eta} left");
+            if let Ok(style) = style {
+                bar.set_style(style);
+            }
+        }
+        bar.set_message(what);
+        Self { what, start: now, bar, done: Mutex::new((0, now)) }
+    }
+
+    /// What hears from any thread of so many more bytes, and of how many in all.
+    pub fn told(&self) -> impl Fn(u64, u64) + Sync {
+        |bytes, all| {
+            let Ok(mut state) = self.done.lock() else { return };
+            let (done, said) = &mut *state;
+            let tenth = |done: u64| u128::from(done) * 10 / u128::from(all.max(1));
+            let before = tenth(*done);
+            *done += bytes;
+            if !self.bar.is_hidden() {
+                self.bar.set_length(all);
+                self.bar.set_position(*done);
+            } else if tenth(*done) > before && said.elapsed() >= PATIENCE {
+                *said = Instant::now();
+                let share = *done as f64 / all as f64;
+                let left = self.start.elapsed().mul_f64((1.0 / share - 1.0).max(0.0));
+                log::say(format_args!("{:3.0} % {}, {} left", share * 100.0, self.what, Time(left)));
+            }
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 
@@ -192,5 +248,5 @@ impl State {
 
 /// A line on stdout. That it is closed is no error.
 fn emit(value: &serde_json::Value) {
-    let _ = writeln!(std::io::stdout(), "{value}");
+    let _ = writeln!(io::stdout(), "{value}");
 }

@@ -268,13 +268,16 @@ impl Part {
         Ok(())
     }
 
-    /// SHA-256 of the whole file, in hexadecimal.
+    /// SHA-256 of the whole file, in hexadecimal; `told` hears of every piece how many bytes it has.
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
-    pub fn sha256(&self, stop: &AtomicBool) -> Result<String> {
+    pub fn sha256(&self, stop: &AtomicBool, told: &dyn Fn(u64)) -> Result<String> {
         let mut hash = Sha256::new();
-        self.stream(0, self.contents.file_size, CHUNK, stop, |_, bytes| hash.update(bytes))?;
+        self.stream(0, self.contents.file_size, CHUNK, stop, |_, bytes| {
+            hash.update(bytes);
+            told(bytes.len() as u64);
+        })?;
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 

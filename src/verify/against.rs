@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::deviation::Deviation;
 use super::origin::Origin;
 use super::slice::{Beside, Judged, WORST, sort_worst};
-use super::{Bounds, Checked, Problem};
+use super::{Bounds, Checked, Problem, Told};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::gguf::{Entry, Parts, Value};
@@ -84,7 +84,7 @@ pub struct Row {
 /// # Errors
 /// If the checkpoint or the importance matrix is damaged, the matrix is another than the file says, nothing says how
 /// the file was made, the system cannot read, or the user wants to stop.
-pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Vec<Problem>)> {
+pub fn against(checked: &Checked, compare: Compare, told: Told<'_>) -> Result<(Vec<Compared>, Vec<Problem>)> {
     let parts = &checked.parts;
     let origin = Origin::of(parts, &checked.manifests)?;
     let weighted = origin.weighted(compare.imatrix)?;
@@ -122,6 +122,7 @@ pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Ve
     let slices: Vec<(usize, usize)> = (0..common.tensors.len())
         .flat_map(|tensor| (0..common.tensors[tensor].slices.len()).map(move |slice| (tensor, slice)))
         .collect();
+    let all: u64 = common.tensors.iter().map(|tensor| of(tensor).1.bytes).sum();
     let work = |&(tensor, slice): &(usize, usize)| {
         let plan = &common.tensors[tensor];
         let (file, entry) = of(plan);
@@ -136,7 +137,9 @@ pub fn against(checked: &Checked, compare: Compare) -> Result<(Vec<Compared>, Ve
             bounds: Bounds::of(entry.format, weighted, origin.feedback),
             stop: compare.stop,
         };
-        beside.judge()
+        let judged = beside.judge()?;
+        told(entry.bytes / plan.slices.len() as u64, all);
+        Ok(judged)
     };
     let judged = threads::on(compare.threads, || slices.par_iter().map(work).collect::<Result<Vec<_>>>())??;
     let mut judged = judged.into_iter();

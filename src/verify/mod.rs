@@ -92,6 +92,9 @@ impl Checked {
     }
 }
 
+/// Is told from any thread, again and again, how many more bytes were checked, and of how many in all.
+pub type Told<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
 /// Checks that need no source: structure, every split file that is here, no scale that is NaN or infinite, no matrix
 /// of zeros, and the hashes of the manifests.
 ///
@@ -99,9 +102,9 @@ impl Checked {
 ///
 /// # Errors
 /// If the structure is damaged ([`Parts::read_here`]), the system cannot read, or `stop` became true.
-pub fn check(path: &Path, threads: usize, stop: &AtomicBool) -> Result<Checked> {
+pub fn check(path: &Path, threads: usize, stop: &AtomicBool, told: Told<'_>) -> Result<Checked> {
     let parts = Parts::read_here(path)?;
     let manifests = Manifests::beside(&parts)?;
-    let (problems, warnings) = threads::on(threads, || scan::scan(&parts, &manifests, stop))??;
+    let (problems, warnings) = threads::on(threads, || scan::scan(&parts, &manifests, stop, told))??;
     Ok(Checked { parts, manifests, problems, warnings })
 }

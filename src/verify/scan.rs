@@ -8,7 +8,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use sha2::{Digest, Sha256};
 
 use super::rows::ZeroRows;
-use super::{Manifests, Problem};
+use super::{Manifests, Problem, Told};
 use crate::error::{Result, Warning};
 use crate::gguf::{Entry, Parts};
 
@@ -24,14 +24,23 @@ struct Seen {
 
 /// The problems of all tensors in file order, then those of whole files; and what is suspicious. Runs in the current
 /// pool of threads.
-pub fn scan(parts: &Parts, manifests: &Manifests, stop: &AtomicBool) -> Result<(Vec<Problem>, Vec<Warning>)> {
+pub fn scan(
+    parts: &Parts,
+    manifests: &Manifests,
+    stop: &AtomicBool,
+    told: Told<'_>,
+) -> Result<(Vec<Problem>, Vec<Warning>)> {
+    let of_tensors: u64 = parts.tensors().map(|(_, entry)| entry.bytes).sum();
+    let listed = parts.files.iter().enumerate().filter(|(number, _)| manifests.of_file(*number).is_some());
+    let all = of_tensors + listed.map(|(_, part)| part.contents.file_size).sum::<u64>();
+    let told = |bytes| told(bytes, all);
     let (tensors, files) = rayon::join(
         || {
             let entries: Vec<_> = parts.tensors().collect();
-            let scan = |&(file, entry): &(usize, &Entry)| tensor(parts, file, entry, manifests, stop);
+            let scan = |&(file, entry): &(usize, &Entry)| tensor(parts, file, entry, manifests, stop, &told);
             entries.par_iter().map(scan).collect::<Result<Vec<_>>>()
         },
-        || whole_files(parts, manifests, stop),
+        || whole_files(parts, manifests, stop, &told),
     );
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     for Seen { problem, warning } in tensors? {
@@ -49,6 +58,7 @@ fn tensor(
     entry: &Entry,
     manifests: &Manifests,
     stop: &AtomicBool,
+    told: &(dyn Fn(u64) + Sync),
 ) -> Result<Seen> {
     let (part, format) = (&parts.files[file], entry.format);
     let chunk = CHUNK / format.block_bytes() * format.block_bytes();
@@ -65,6 +75,7 @@ fn tensor(
             infinite = first_not_finite(format, bytes).map(|index| before + index as u64);
         }
         zeros.add(bytes);
+        told(bytes.len() as u64);
     })?;
     let warning = zeros
         .problem()
@@ -81,11 +92,16 @@ fn tensor(
     Ok(Seen { problem: problem.map(|problem| Problem::of(&entry.name, problem)), warning })
 }
 
-fn whole_files(parts: &Parts, manifests: &Manifests, stop: &AtomicBool) -> Result<Vec<Problem>> {
+fn whole_files(
+    parts: &Parts,
+    manifests: &Manifests,
+    stop: &AtomicBool,
+    told: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
     for (number, part) in parts.files.iter().enumerate() {
         let Some(manifest) = manifests.of_file(number) else { continue };
-        let found = part.sha256(stop)?;
+        let found = part.sha256(stop, told)?;
         if found != manifest.sha256 {
             let path = part.path.display();
             let problem = format!("{path}: SHA-256 is {found}; the manifest has {}", manifest.sha256);
