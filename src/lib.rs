@@ -144,7 +144,7 @@ pub use checkpoint::{Checkpoint, Fingerprint};
 pub use error::{Error, Result, Warning};
 pub use feedback::Feedback;
 pub use gguf::Split;
-pub use model::{Chunking, Model, Options, Text};
+pub use model::{Model, Options, Text};
 pub use pipeline::{Event, Job, Made, run};
 pub use quant_kernels::Format;
 pub use recipe::{Imatrix, Importances, Override, Plan, Recipe, Wishes};

@@ -182,6 +182,65 @@ fn the_parts_of_a_text_are_joined_to_the_figures_of_the_whole() {
     assert!(none.contains("3 parts of a text of 2 chunks"), "{none}");
 }
 
+/// Each text is cut by itself, so its figures are those that it has alone, to the last bit.
+#[test]
+fn several_texts_have_figures_of_their_own() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = quantize_fixture(folder.path(), "a.gguf", &["--recipe", "q2_k"]);
+    let words = [fixture("tiny-r1/evaluation.txt"), fixture("tiny-r1/calibration.txt")];
+    let alone = words.each_ref().map(|words| evaluate(&file, words, &["--chunks", "3"]));
+    let both = evaluate(&file, &words[0], &["--chunks", "3", "--text", text(&words[1])]);
+    assert!(alone[0].get("by_text").is_none());
+    assert_eq!((&both["chunks"], &both["tokens"]), (&json!(6), &json!(768)));
+    let by_text = both["by_text"].as_array().expect("two texts");
+    assert_eq!(by_text.len(), 2);
+    for ((alone, of_text), words) in alone.iter().zip(by_text).zip(&words) {
+        assert_eq!(of_text["text"], text(words));
+        for (key, value) in of_text.as_object().expect("figures").iter().filter(|(key, _)| *key != "text") {
+            assert_eq!(alone[key], *value, "{key}");
+        }
+    }
+    let mean = by_text.iter().map(|of_text| number(of_text, "kl_mean")).sum::<f64>() / 2.0;
+    assert!((number(&both, "kl_mean") / mean - 1.0).abs() < 1e-12);
+
+    // Four parts of six chunks: one begins in the first text and ends in the second.
+    let checkpoint = fixture("tiny-r1");
+    let arguments = ["evaluate", text(&checkpoint), text(&file), "--text", text(&words[0]), "--quiet"];
+    let more = ["--text", text(&words[1]), "--context", "256", "--chunks", "3"];
+    let parts = [1, 2, 3, 4].map(|number| {
+        let path = folder.path().join(format!("{number}.json"));
+        let part = format!("{number}/4");
+        succeed(&[&arguments[..], &more, &["--part", &part, "-o", text(&path)]].concat());
+        path
+    });
+    let paths = parts.each_ref().map(|path| text(path));
+    let joined = succeed(&[&["evaluate", "--json", "--join"][..], &paths].concat());
+    let joined: Value = serde_json::from_str(&joined).expect("JSON");
+    assert_eq!(joined["by_text"], both["by_text"]);
+    let table = succeed(&[&["evaluate", "--join"][..], &paths].concat());
+    let row = |words: &Path| {
+        let row = table.lines().find(|line| line.ends_with(text(words)));
+        row.unwrap_or_else(|| panic!("{table}")).to_owned()
+    };
+    assert!(words.iter().all(|words| row(words).trim_start().starts_with("3 ")), "{table}");
+
+    // The report has a line for each.
+    let (certificate, page) = (folder.path().join("both.json"), folder.path().join("page.html"));
+    fs::write(&certificate, both.to_string()).expect("written");
+    let manifest = format!("{}.json", file.display());
+    succeed(&["report", &manifest, "--certificate", text(&certificate), "-o", text(&page)]);
+    let page = fs::read_to_string(&page).expect("a page");
+    assert_eq!(page.matches("<dd>3 chunks, KL divergence mean").count(), 2);
+
+    let short = excerpt(folder.path(), 1);
+    let all = [&arguments[..], &["--text", text(&short), "--context", "256"]].concat();
+    let said = fail(&all, 2);
+    assert!(
+        said.contains(&format!("{}: has ", short.display())) && said.contains("less than a chunk"),
+        "{said}"
+    );
+}
+
 #[test]
 fn hidden_states_of_zeros_have_errors_that_a_report_shows() {
     let (copy, folder) = (Copy::new(), TempDir::new().expect("a temporary folder"));
@@ -248,7 +307,7 @@ fn an_evaluation_that_is_to_stop_stops() {
             }
         };
         let of = (&of_file, &file.description);
-        let ended = run((&weights, description), of, &tokens, 64, 1 << 30, &told, &stop);
+        let ended = run((&weights, description), of, &[&tokens], 64, 1 << 30, &told, &stop);
         assert!(matches!(ended, Err(Error::Interrupted)), "{ended:?}");
         assert!(heard.load(Ordering::Relaxed));
     }

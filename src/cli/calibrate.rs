@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::forward::{GradientFolder, Milestones, NOTE, Turned, file_name};
 use crate::identity::Identity;
 use crate::log;
-use crate::model::{Chunking, Model, Options, Weights};
+use crate::model::{Model, Options, Weights};
 use crate::plain::{self, plain};
 use crate::recipe::format;
 use crate::recipe::imatrix::{Imatrix, Layout};
@@ -118,7 +118,7 @@ impl Calibrate {
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let description = model.describe()?;
         let text = self.text.text();
-        let tokens = text.tokens(&checkpoint, description, Chunking::Imatrix)?;
+        let tokens = text.tokens(&checkpoint, description)?;
         if let Some(warning) = text.beyond_context(description).filter(|_| !self.quiet) {
             log::warn(warning);
         }

@@ -15,17 +15,21 @@ use super::text::{Beginning, TextArguments};
 use super::{interrupt, print};
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Error;
-use crate::evaluate::{self, Certificate, LayerError, Scores};
+use crate::evaluate::{self, Certificate, LayerError, OfText, Scores, Statistics};
 use crate::gguf::Parts;
 use crate::identity::{Identity, TOOL, of_tokens};
 use crate::log;
-use crate::model::{Chunking, Model, ModelFile, Options, Weights};
+use crate::model::{Model, ModelFile, Options, Weights};
 use crate::plain::{self, plain};
 use crate::report::{about, peak_memory};
 
 /// Compare a finished file with its checkpoint on a text: perplexity, KL divergence, error after every layer
 #[derive(Debug, Args)]
-#[command(mut_arg("texts", |argument| argument.required(false).required_unless_present("join")))]
+#[command(mut_arg("texts", |argument| {
+    let help = "Text to run the model over, UTF-8; of several each has figures of its own besides";
+    argument.required(false).required_unless_present("join").help(help)
+}))]
+#[command(mut_arg("chunks", |argument| argument.help("At most so many chunks of each text [default: all]")))]
 pub struct Evaluate {
     /// Folder of the checkpoint, a GGUF file of it, or hf://org/name[@revision]
     #[arg(required_unless_present = "join")]
@@ -90,31 +94,33 @@ impl Evaluate {
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), arch, ..Options::default() })?;
         let description = model.describe()?;
         let text = self.text.text();
-        let mut tokens = text.tokens(&checkpoint, description, Chunking::Scores)?;
+        let tokens = text.tokens_of_each(&checkpoint, description)?;
+        let mut texts: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[..]).collect();
         if let Some(warning) = text.beyond_context(description).filter(|_| !self.quiet) {
             log::warn(warning);
         }
         let context = text.context as usize;
         let mut evaluation = Identity::default();
         if let Some(part) = self.part {
-            evaluation = identity(&checkpoint, file, &tokens, context)?;
+            evaluation = identity(&checkpoint, file, &texts, context)?;
             if self.is_made(&evaluation, part)? {
                 return Ok(());
             }
-            tokens = chunks_of(&tokens, context, part)?.to_vec();
+            texts = part_of(&texts, context, part)?;
         }
         if !self.quiet && !self.json {
             let memory = self.text.memory();
-            log::say(Beginning { what: "comparison", text: &text, tokens: tokens.len(), memory });
+            let tokens = texts.iter().map(|text| text.len()).sum();
+            log::say(Beginning { what: "comparison", text: &text, tokens, memory });
         }
-        let scores = self.scores((&checkpoint, &model), &made, &tokens, start)?;
+        let scores = self.scores((&checkpoint, &model), &made, &texts, start)?;
         let stop = interrupt::flag();
         let digests = || digests(&Parts::read(file)?, stop);
-        let certificate = scores.certificate()?;
+        let names: Vec<String> = text.files.iter().map(|path| plain::path(path)).collect();
+        let certificate = scores.certificate(&names)?;
         if let Some((part, output)) = self.part.zip(self.output.as_deref()) {
             let Part { number, of } = part;
-            let (file, texts) =
-                (plain::path(file), text.files.iter().map(|path| plain::path(path)).collect());
+            let (file, texts) = (plain::path(file), names);
             let files_sha256 = digests()?;
             let measured = scores.scored.len();
             let part = evaluate::Part { evaluation, part: number, of, file, files_sha256, texts, scores };
@@ -126,7 +132,7 @@ impl Evaluate {
             let mut value = serde_json::to_value(&certificate)?;
             value["file"] = json!(plain::path(file));
             value["files_sha256"] = json!(digests()?);
-            value["texts"] = text.files.iter().map(|path| plain::path(path)).collect();
+            value["texts"] = json!(names);
             value["seconds"] = json!(start.elapsed().as_secs_f64());
             value["peak_memory_bytes"] = json!(peak_memory());
             return print(serde_json::to_string_pretty(&value)?);
@@ -139,7 +145,7 @@ impl Evaluate {
         &self,
         (checkpoint, model): (&Checkpoint, &Model),
         made: &ModelFile,
-        tokens: &[u32],
+        texts: &[&[u32]],
         start: Instant,
     ) -> Result<Scores> {
         let description = model.describe()?;
@@ -160,7 +166,7 @@ impl Evaluate {
         let (context, memory) = (self.text.text().context as usize, self.text.memory());
         let scores = self.text.compute(self.quiet, || {
             let (reference, file) = ((&weights, description), (&of_file, &made.description));
-            evaluate::run(reference, file, tokens, context, memory, &told, interrupt::flag())
+            evaluate::run(reference, file, texts, context, memory, &told, interrupt::flag())
         })??;
         Ok(scores)
     }
@@ -169,7 +175,7 @@ impl Evaluate {
     fn joined(&self) -> Result<()> {
         let parts = self.join.iter().map(|path| Ok((evaluate::Part::read(path)?, plain::path(path))));
         let whole = evaluate::join(parts.collect::<Result<_, Error>>()?)?;
-        let certificate = whole.scores.certificate()?;
+        let certificate = whole.scores.certificate(&whole.texts)?;
         if self.json {
             let mut value = serde_json::to_value(&certificate)?;
             value["file"] = json!(whole.file);
@@ -209,27 +215,41 @@ impl Evaluate {
     }
 }
 
-/// The chunks of a part of the text.
+/// What a part of the chunks of all texts has of each.
 ///
 /// # Errors
 /// If it has none.
-fn chunks_of(tokens: &[u32], context: usize, part: Part) -> Result<&[u32], Error> {
-    let chunks = tokens.len() / context;
+fn part_of<'a>(texts: &[&'a [u32]], context: usize, part: Part) -> Result<Vec<&'a [u32]>, Error> {
+    let chunks = texts.iter().map(|text| text.len()).sum::<usize>() / context;
     let border = |number: u16| chunks * usize::from(number) / usize::from(part.of) * context;
-    match &tokens[border(part.number - 1)..border(part.number)] {
-        [] => Err(Error::Argument(format!("--part: {} parts of a text of {chunks} chunks", part.of))),
-        tokens => Ok(tokens),
+    let [start, end] = [part.number - 1, part.number].map(border);
+    if start == end {
+        let of = part.of;
+        return Err(Error::Argument(format!("--part: {of} parts of a text of {chunks} chunks")));
     }
+    let mut first = 0;
+    let of_text = |&text: &&'a [u32]| {
+        let own = [start, end].map(|border| border.saturating_sub(first).min(text.len()));
+        first += text.len();
+        &text[own[0]..own[1]]
+    };
+    Ok(texts.iter().map(of_text).collect())
 }
 
 /// What the parts of an evaluation have in common.
-fn identity(checkpoint: &Checkpoint, file: &Path, tokens: &[u32], context: usize) -> Result<Identity, Error> {
+fn identity(
+    checkpoint: &Checkpoint,
+    file: &Path,
+    texts: &[&[u32]],
+    context: usize,
+) -> Result<Identity, Error> {
     let made = Fingerprint::of(&Checkpoint::open_gguf(file)?)?;
+    let of_texts: Vec<String> = texts.iter().map(|tokens| of_tokens(tokens)).collect();
     let parts = [
         ("the tool", TOOL.to_owned()),
         ("the GGUF file", made.sha256()),
         ("--context", context.to_string()),
-        ("the text's tokens", of_tokens(tokens)),
+        ("the text's tokens", of_texts.join(" ")),
     ];
     Ok(Identity::new(Fingerprint::of(checkpoint)?.parts().into_iter().chain(parts)))
 }
@@ -247,11 +267,24 @@ fn table(certificate: &Certificate) -> Result<()> {
     ))?;
     print(format_args!("perplexity, checkpoint {:.4}", s.perplexity_reference))?;
     print(format_args!("perplexity, file       {:.4}", s.perplexity))?;
-    let error = s.kl_mean_error.map_or(String::new(), |error| format!(" +- {error:.6}"));
-    print(format_args!("KL divergence, mean    {:.6}{error}", s.kl_mean))?;
+    print(format_args!("KL divergence, mean    {}", with_error(s)))?;
     print(format_args!("KL divergence, median  {:.6}", s.kl_median))?;
     print(format_args!("KL divergence, 99 %    {:.6}", s.kl_p99))?;
     print(format_args!("same top token         {:.2} %", 100.0 * s.same_top))?;
+    if !certificate.by_text.is_empty() {
+        print("\nchunks  perplexity, checkpoint and file   KL divergence, mean   same top  text")?;
+    }
+    for OfText { text, chunks, statistics: s } in &certificate.by_text {
+        let perplexities = format!("{:.4}, {:.4}", s.perplexity_reference, s.perplexity);
+        let (divergence, same) = (with_error(s), format!("{:.2} %", 100.0 * s.same_top));
+        print(format_args!("{chunks:6}  {perplexities:32}  {divergence:20}  {same:8}  {}", plain(text)))?;
+    }
     print("\nlayer  error of the hidden states")?;
     certificate.layers.iter().try_for_each(|l| print(format_args!("{:>5}  {:.5}", l.layer, l.error)))
+}
+
+/// The mean divergence with its standard error, if that is known.
+fn with_error(s: &Statistics) -> String {
+    let error = s.kl_mean_error.map_or(String::new(), |error| format!(" +- {error:.6}"));
+    format!("{:.6}{error}", s.kl_mean)
 }

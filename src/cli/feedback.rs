@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::feedback::{Feedback, Step, TOKENS_PER_COLUMN, widest_input};
 use crate::forward::{GradientFolder, Milestones};
 use crate::log;
-use crate::model::{Chunking, Text};
+use crate::model::Text;
 use crate::pipeline::{Job, Made};
 use crate::report::about;
 
@@ -88,7 +88,7 @@ impl FeedbackArgs {
         let start = Instant::now();
         let model = planned.plan.model.describe()?;
         let text = self.text();
-        let tokens = text.tokens(&planned.checkpoint, model, Chunking::Imatrix)?;
+        let tokens = text.tokens(&planned.checkpoint, model)?;
         let widest = widest_input(&planned.plan.model);
         let warnings = [text.beyond_context(model), too_little(tokens.len(), widest)];
         for warning in warnings.into_iter().flatten().filter(|_| style != Style::Quiet) {

@@ -18,6 +18,21 @@ pub struct Certificate {
     pub statistics: Statistics,
     /// The error after every layer.
     pub layers: Vec<LayerError>,
+    /// The figures of each text, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_text: Vec<OfText>,
+}
+
+/// The figures of one of several texts: files differ in what they are good at.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct OfText {
+    /// The text, as it was named.
+    pub text: String,
+    /// Number of its chunks.
+    pub chunks: usize,
+    /// Perplexities and divergence.
+    #[serde(flatten)]
+    pub statistics: Statistics,
 }
 
 /// Distance of the hidden states of the two models after a layer.
@@ -35,6 +50,8 @@ pub struct LayerError {
 pub struct Scores {
     /// Tokens in a chunk.
     pub context: usize,
+    /// Chunks of each text, one text behind the other.
+    pub texts: Vec<usize>,
     /// Every token that was scored, in order.
     pub scored: Vec<Scored>,
     /// For each layer and chunk the sums of the squares of the checkpoint's hidden states, and of the differences.
@@ -54,6 +71,7 @@ impl Scores {
         let numbers = |scored: &Scored| [scored.surprise[0], scored.surprise[1], scored.divergence];
         self.context > 1
             && chunks > 0
+            && self.texts.iter().try_fold(0usize, |sum, &of_text| sum.checked_add(of_text)) == Some(chunks)
             && chunks.checked_mul(of_chunk) == Some(self.scored.len())
             && self.scored.iter().flat_map(numbers).all(f64::is_finite)
             && self.layers.iter().all(|sums| sums.len() == chunks)
@@ -62,16 +80,18 @@ impl Scores {
 
     /// Puts the scores of the text's next chunks behind these.
     pub fn append(&mut self, next: Self) {
+        self.texts.iter_mut().zip(next.texts).for_each(|(chunks, next)| *chunks += next);
         self.scored.extend(next.scored);
         self.layers.iter_mut().zip(next.layers).for_each(|(all, next)| all.extend(next));
     }
 
-    /// The figures.
+    /// The figures of the texts of these names.
     ///
     /// # Errors
     /// If they are no numbers.
-    pub fn certificate(&self) -> Result<Certificate> {
-        let statistics = Statistics::new(&self.scored, self.context - self.context / 2);
+    pub fn certificate(&self, names: &[String]) -> Result<Certificate> {
+        let of_chunk = self.context - self.context / 2;
+        let statistics = Statistics::new(&self.scored, of_chunk);
         if !statistics.is_finite() {
             return Err(Error::Unsupported(
                 "the logits of the file or the checkpoint are no finite numbers".into(),
@@ -79,7 +99,19 @@ impl Scores {
         }
         let layers = self.layers.iter().enumerate();
         let layers = layers.map(|(layer, chunks)| LayerError::new(layer, chunks)).collect();
-        Ok(Certificate { context: self.context, chunks: self.chunks(), statistics, layers })
+        let mut rest = &self.scored[..];
+        let mut of_text = |(&chunks, text): (&usize, &String)| {
+            let (own, behind) = rest.split_at(chunks * of_chunk);
+            rest = behind;
+            OfText { text: text.clone(), chunks, statistics: Statistics::new(own, of_chunk) }
+        };
+        let by_text = match &self.texts[..] {
+            [_] => Vec::new(),
+            // A part of the texts, which has nothing of some.
+            texts if texts.contains(&0) => Vec::new(),
+            texts => texts.iter().zip(names).map(&mut of_text).collect(),
+        };
+        Ok(Certificate { context: self.context, chunks: self.chunks(), statistics, layers, by_text })
     }
 }
 

@@ -8,7 +8,7 @@ mod run;
 mod statistics;
 mod stop;
 
-pub use certificate::{Certificate, LayerError, Scores};
+pub use certificate::{Certificate, LayerError, OfText, Scores};
 pub use divergence::Scored;
 pub use part::{Part, join};
 pub use run::run;

@@ -52,8 +52,9 @@ impl Part {
         let evaluation = self.evaluation.differing(&other.evaluation);
         let count = (self.of != other.of).then(|| format!("{} parts, and {}", self.of, other.of));
         let files = (self.files_sha256 != other.files_sha256).then(|| "the GGUF files' SHA-256".to_owned());
-        let is_alike = |a: &Scores, b: &Scores| (a.context, a.layers.len()) == (b.context, b.layers.len());
-        let layers = (!is_alike(&self.scores, &other.scores)).then(|| "the number of layers".to_owned());
+        let shape = |of: &Scores| (of.context, of.texts.len(), of.layers.len());
+        let layers =
+            (shape(&self.scores) != shape(&other.scores)).then(|| "the number of layers or texts".to_owned());
         evaluation.or(count).or(files).or(layers)
     }
 
@@ -96,7 +97,12 @@ mod tests {
     use crate::evaluate::Scored;
 
     fn part(part: u16, of: u16) -> (Part, String) {
-        let scores = Scores { context: 2, scored: Vec::new(), layers: vec![vec![[f64::from(part), 0.0]]] };
+        let scores = Scores {
+            context: 2,
+            texts: vec![1],
+            scored: Vec::new(),
+            layers: vec![vec![[f64::from(part), 0.0]]],
+        };
         let (evaluation, files_sha256) =
             (Identity::new([("--context", "2".to_owned())]), vec!["0".to_owned()]);
         let (file, texts) = ("a.gguf".to_owned(), Vec::new());
@@ -106,6 +112,7 @@ mod tests {
     #[test]
     fn parts_are_joined_in_the_order_of_the_text() {
         let whole = join(vec![part(3, 3), part(1, 3), part(2, 3)]).expect("all are there");
+        assert_eq!(whole.scores.texts, [3]);
         assert_eq!(whole.scores.layers, [[[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]]);
         let again = serde_json::from_slice::<Part>(&whole.bytes()).expect("as it was written");
         assert_eq!(again, whole);
@@ -114,13 +121,16 @@ mod tests {
     #[test]
     fn scores_that_cannot_be_are_told() {
         let one = Scored { surprise: [1.0, 1.5], divergence: 0.5, same_top: true };
-        let scores = Scores { context: 2, scored: vec![one], layers: vec![vec![[1.0, 0.0]]] };
+        let scores =
+            Scores { context: 2, texts: vec![0, 1], scored: vec![one], layers: vec![vec![[1.0, 0.0]]] };
         assert!(scores.are_possible());
         for change in [
             (|scores| scores.context = 0) as fn(&mut Scores),
             |scores| scores.context = usize::MAX,
             |scores| scores.scored.clear(),
             |scores| scores.scored[0].divergence = f64::NAN,
+            |scores| scores.texts.clear(),
+            |scores| scores.texts[0] = usize::MAX,
             |scores| scores.layers.clear(),
             |scores| scores.layers.push(Vec::new()),
             |scores| scores.layers[0][0][1] = -1.0,

@@ -18,23 +18,24 @@ const BATCH: usize = 1024;
 /// Ids whose logits are computed at a time.
 const STRETCH: usize = 8192;
 
-/// Compares `file` with `reference` on `tokens`, chunks of `context` tokens that begin with BOS; `told` is called
+/// Compares `file` with `reference` on texts, each of chunks of `context` tokens that begin with BOS; `told` is called
 /// after every layer.
 ///
 /// # Errors
 /// If the two are not the same model, weights cannot be read, hidden states are no numbers, or `stop` became true.
 ///
 /// # Panics
-/// If the tokens are not at least one whole chunk of two or more.
+/// If the texts together are not at least one whole chunk of two tokens or more.
 pub fn run(
     reference: (&Weights, &Description),
     file: (&Weights, &Description),
-    tokens: &[u32],
+    texts: &[&[u32]],
     context: usize,
     memory: u64,
     told: &dyn Fn(&LayerError),
     stop: &AtomicBool,
 ) -> Result<Scores> {
+    let tokens = &texts.concat()[..];
     assert!(context > 1 && tokens.len() >= context, "{} tokens in chunks of {context}", tokens.len());
     if reference.1.computed() != file.1.computed() {
         return Err(Error::Argument(format!(
@@ -62,7 +63,8 @@ pub fn run(
     }
     let [a, b] = &mut passes;
     let scored = score(&weights, model, [a.states(), b.states()], tokens, context, stop)?;
-    Ok(Scores { context, scored, layers })
+    let texts = texts.iter().map(|text| text.len() / context).collect();
+    Ok(Scores { context, texts, scored, layers })
 }
 
 /// For each chunk the sums of the squares of the first's states, and of their differences.

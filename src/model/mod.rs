@@ -22,7 +22,7 @@ pub use file::ModelFile;
 pub use part::{Gated, Half, Input, Part, Slices};
 pub use spec::{Source, Spec};
 pub use tensor::{Role, TensorPlan, layer_and_class};
-pub use tokenizer::{Chunking, Cutter, Encoder, TEXT_PIECE, Text};
+pub use tokenizer::{Cutter, Encoder, TEXT_PIECE, Text};
 pub use weights::Weights;
 
 use std::collections::HashMap;

@@ -18,7 +18,7 @@ mod tiktoken;
 pub use encode::Encoder;
 pub use pieces::{Cutter, TEXT_PIECE};
 pub use pre::check as check_pre;
-pub use text::{Chunking, Text};
+pub use text::Text;
 
 use std::collections::HashSet;
 

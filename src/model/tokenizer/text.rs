@@ -23,51 +23,73 @@ pub struct Text<'a> {
     pub context: u32,
 }
 
-/// How the tokens of a text come to lie in chunks; in both each chunk's first token is replaced by BOS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chunking {
-    /// BOS stands before the text, as in llama-imatrix: to calibrate, and for error feedback.
-    Imatrix,
-    /// The text alone, as scores are compared: to evaluate.
-    Scores,
-}
-
 impl Text<'_> {
-    /// The tokens of the whole chunks, one chunk after another, by the checkpoint's own tokenizer. What lies behind the
-    /// last chunk is not read.
+    /// The tokens of the whole chunks, one chunk after another, by the checkpoint's own tokenizer: BOS and all files as one
+    /// text, as llama-imatrix has it, to calibrate and for error feedback. Each chunk's first token is replaced by BOS. What
+    /// lies behind the last chunk is not read.
     ///
     /// # Errors
     /// If there is no tokenizer that reads text ([`Encoder::read`]), a file cannot be read or is not UTF-8, the text is
     /// shorter than a chunk, or chunks are longer than what is computed of the model.
-    pub fn tokens(
-        &self,
-        checkpoint: &Checkpoint,
-        model: &Description,
-        chunking: Chunking,
-    ) -> Result<Vec<u32>> {
-        let context = self.context as usize;
+    pub fn tokens(&self, checkpoint: &Checkpoint, model: &Description) -> Result<Vec<u32>> {
+        let encoder = self.encoder(checkpoint, model)?;
+        let mut ids = Vec::from_iter(model.bos);
+        for path in self.files {
+            encode(path, &encoder, model.vocabulary as usize, self.enough(), &mut ids)?;
+        }
+        let short = |found| format!("the text has {found} tokens, less than a chunk of {}", self.context);
+        self.in_chunks(ids, model, short)
+    }
+
+    /// The tokens of the whole chunks of each file, to evaluate: no chunk has something of two files, nor BOS but in the place
+    /// of its first token. At most so many chunks are taken of each.
+    ///
+    /// # Errors
+    /// As [`tokens`](Self::tokens), of any of the files.
+    pub fn tokens_of_each(&self, checkpoint: &Checkpoint, model: &Description) -> Result<Vec<Vec<u32>>> {
+        let encoder = self.encoder(checkpoint, model)?;
+        let of_file = |path: &PathBuf| {
+            let mut ids = Vec::new();
+            encode(path, &encoder, model.vocabulary as usize, self.enough(), &mut ids)?;
+            let short = |found| {
+                format!("{}: has {found} tokens, less than a chunk of {}", path.display(), self.context)
+            };
+            self.in_chunks(ids, model, short)
+        };
+        self.files.iter().map(of_file).collect()
+    }
+
+    /// The tokenizer, if the model can have such chunks.
+    fn encoder(&self, checkpoint: &Checkpoint, model: &Description) -> Result<Encoder> {
+        let context = self.context;
         if context < 2 {
             return Err(Error::Argument(format!("chunks of {context} tokens; expected 2 or more")));
         }
-        if let Some(most) = model.dense_length().filter(|most| self.context > *most) {
+        if let Some(most) = model.dense_length().filter(|most| context > *most) {
             return Err(Error::Unsupported(format!(
                 "chunks of {context} tokens: in texts of more than {most} this model's attention sees a choice of the tokens \
                  (sparse attention), which is not computed here; chunks may have up to {most}"
             )));
         }
-        let encoder = Encoder::read(checkpoint)?;
-        let mut ids = Vec::new();
-        if let (Chunking::Imatrix, Some(bos)) = (chunking, model.bos) {
-            ids.push(bos);
-        }
-        let enough = self.chunks.map_or(usize::MAX, |most| (most as usize).saturating_mul(context));
-        for path in self.files {
-            encode(path, &encoder, model.vocabulary as usize, enough, &mut ids)?;
-        }
+        Encoder::read(checkpoint)
+    }
+
+    /// Tokens beyond which none are needed.
+    fn enough(&self) -> usize {
+        self.chunks.map_or(usize::MAX, |most| (most as usize).saturating_mul(self.context as usize))
+    }
+
+    /// Whole chunks that begin with BOS; `short` says what is wrong with so many tokens if there is none.
+    fn in_chunks(
+        &self,
+        mut ids: Vec<u32>,
+        model: &Description,
+        short: impl Fn(usize) -> String,
+    ) -> Result<Vec<u32>> {
+        let context = self.context as usize;
         let whole = ids.len() / context;
         if whole == 0 {
-            let problem = format!("the text has {} tokens, less than a chunk of {context}", ids.len());
-            return Err(Error::Argument(problem));
+            return Err(Error::Argument(short(ids.len())));
         }
         ids.truncate(self.chunks.map_or(whole, |most| whole.min(most as usize)) * context);
         if let Some(bos) = model.bos {

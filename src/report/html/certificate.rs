@@ -3,7 +3,7 @@
 use super::axis::{Axis, layer_ticks};
 use super::markup::{Fill, escaped, figure};
 use super::svg::{Anchor, Svg};
-use crate::evaluate::Certificate;
+use crate::evaluate::{Certificate, OfText, Statistics};
 use crate::report::grouped;
 use crate::report::subject::Subject;
 
@@ -18,24 +18,23 @@ const BOTTOM: f64 = 310.0;
 pub fn section(subject: &Subject) -> String {
     let Some(certificate) = &subject.certificate else { return String::new() };
     let s = &certificate.statistics;
-    let facts = [
+    let mean = |s: &Statistics| {
+        let error = s.kl_mean_error.map_or(String::new(), |error| format!(" \u{b1} {error:.5}"));
+        format!("mean {:.5}{error}", s.kl_mean)
+    };
+    let perplexity = |s: &Statistics| {
+        format!("{}; the checkpoint's {}", shown(s.perplexity), shown(s.perplexity_reference))
+    };
+    let mut facts = vec![
         ("text", format!("{} tokens scored, chunks of {}", grouped(s.tokens as u64), certificate.context)),
-        (
-            "perplexity",
-            format!("{}; the checkpoint's {}", shown(s.perplexity), shown(s.perplexity_reference)),
-        ),
-        (
-            "KL divergence",
-            format!(
-                "mean {:.5}{}, median {:.5}, 99th percentile {:.4}",
-                s.kl_mean,
-                s.kl_mean_error.map_or(String::new(), |error| format!(" \u{b1} {error:.5}")),
-                s.kl_median,
-                s.kl_p99
-            ),
-        ),
+        ("perplexity", perplexity(s)),
+        ("KL divergence", format!("{}, median {:.5}, 99th percentile {:.4}", mean(s), s.kl_median, s.kl_p99)),
         ("same likeliest token", format!("{:.2} %", 100.0 * s.same_top)),
     ];
+    for OfText { text, chunks, statistics: s } in &certificate.by_text {
+        let of_text = format!("{chunks} chunks, KL divergence {}, perplexity {}", mean(s), perplexity(s));
+        facts.push((text, of_text));
+    }
     let facts: String = facts
         .iter()
         .map(|(name, value)| format!("<dt>{}</dt><dd>{}</dd>\n", escaped(name), escaped(value)))

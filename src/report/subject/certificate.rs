@@ -7,11 +7,14 @@ use serde::Deserialize;
 use super::Subject;
 use super::bound::bound;
 use crate::error::{Error, Result};
-use crate::evaluate::Certificate;
+use crate::evaluate::{Certificate, Statistics};
 use crate::whole;
 
 /// Larger files are no certificates.
 const MAX_FILE: u64 = 16 << 20;
+
+/// More texts than a reader looks at.
+const MAX_TEXTS: usize = 1024;
 
 /// More layers than a chart can show.
 const MAX_LAYERS: usize = 4096;
@@ -43,13 +46,17 @@ pub fn read_certificate(path: &Path, subject: &Subject) -> Result<Certificate> {
 }
 
 fn is_possible(certificate: &Certificate) -> bool {
-    let s = &certificate.statistics;
-    let figures = [s.perplexity_reference, s.perplexity, s.kl_median, s.kl_p99];
+    let are_possible = |s: &Statistics| {
+        let figures = [s.perplexity_reference, s.perplexity, s.kl_median, s.kl_p99];
+        figures.iter().all(|&figure| figure >= -1e-3 && figure.is_finite())
+            && s.kl_mean.is_finite()
+            && s.kl_mean_error.is_none_or(|error| (0.0..1e30).contains(&error))
+            && (0.0..=1.0).contains(&s.same_top)
+    };
     let layers = &certificate.layers;
-    figures.iter().all(|&figure| figure >= -1e-3 && figure.is_finite())
-        && s.kl_mean.is_finite()
-        && s.kl_mean_error.is_none_or(|error| (0.0..1e30).contains(&error))
-        && (0.0..=1.0).contains(&s.same_top)
+    are_possible(&certificate.statistics)
+        && certificate.by_text.len() <= MAX_TEXTS
+        && certificate.by_text.iter().all(|of_text| are_possible(&of_text.statistics))
         && layers.len() <= MAX_LAYERS
         && layers.iter().zip(0..).all(|(l, place)| l.layer == place && (0.0..1e30).contains(&l.error))
 }
