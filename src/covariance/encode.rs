@@ -18,12 +18,15 @@ const BAND: usize = 240;
 /// How often, after all codes were chosen from left to right, each is chosen again with all others as they are. The first time
 /// brings most. Each costs as many multiply-adds a weight as there are columns, twice what it costs to move the errors to the right,
 /// and the choice of the codes; where rows are short it is the latter alone that counts. And each follows the covariance more
-/// closely, its chance too, of which there is the more the fewer tokens it is of (docs/records/2026-11-descent.md).
+/// closely, its chance too. Of n tokens a direction's variance is off by a share that goes with columns / n; what was added to the
+/// diagonal, which is the more the fewer bits the type has, hides that as long as it is no less than a quarter of it
+/// (docs/records/2026-11-descent.md).
 fn sweeps(metric: &Metric) -> usize {
     const SHORT: usize = 1024;
-    const TOKENS_PER_COLUMN: usize = 16;
+    const HIDDEN: f32 = 4.0;
     let columns = metric.variances.len();
-    if columns <= SHORT && metric.tokens >= TOKENS_PER_COLUMN * columns { 3 } else { 1 }
+    let is_sure = columns as f32 <= HIDDEN * metric.damping * metric.tokens as f32;
+    if columns <= SHORT && is_sure { 3 } else { 1 }
 }
 
 /// Encodes `weights`, whose inputs have these metrics, one for each segment of the columns. Returns the blocks, row
@@ -147,18 +150,12 @@ fn band(format: Format, weights: View<'_>, metrics: &[Metric], blocks: &mut [u8]
         let weights = weights.some_columns(columns.clone());
         let errors = Strips::new(rows, columns.len());
         let mut segment = Segment { format, weights, metric, blocks, errors };
-        let sweeps = match codes {
-            Codes::Open => {
-                segment.feed();
-                sweeps(metric)
-            }
-            Codes::Chosen => {
-                segment.take();
-                1
-            }
-        };
+        match codes {
+            Codes::Open => segment.feed(),
+            Codes::Chosen => segment.take(),
+        }
         if quant_kernels::feeds(format) {
-            (0..sweeps).for_each(|_| segment.sweep());
+            (0..sweeps(metric)).for_each(|_| segment.sweep());
         }
         segment.add_to(&mut sums);
     }

@@ -147,6 +147,8 @@ pub struct Metric {
     pub sketch: Panels,
     /// The same columns of H as those of each step.
     pub around: Vec<Around>,
+    /// What was to be added to the diagonal, relative to its mean.
+    pub damping: f32,
     /// Tokens whose inputs are in the covariance; 0 if it is of something else.
     pub tokens: usize,
 }
@@ -212,7 +214,7 @@ impl Metric {
         drop(r);
         let around = |&start: &usize| Around::new(&h.columns(start..n.min(start + STEP)), start);
         let around = threads::map("columns of a covariance", &starts, around);
-        Ok(Self { sketch, steps, around, variances: h.diagonal, tokens: 0 })
+        Ok(Self { sketch, steps, around, variances: h.diagonal, damping, tokens: 0 })
     }
 }
 
