@@ -15,11 +15,12 @@ use crate::support::s3::S3;
 use crate::support::{fixture, text};
 
 /// What the documents say of R1, and what is as much for a model of 7 MB.
-const SIZES: [(&str, &str); 9] = [
+const SIZES: [(&str, &str); 10] = [
     ("--ctx-size 8192", "--ctx-size 1024"),
     ("--split 48GB", "--split 2500KB"),
     ("--size 131GiB", "--size 8MB"),
     ("--chunks 200", "--chunks 2"),
+    ("--chunks 96", "--chunks 4"),
     ("--chunks 20 ", "--chunks 1 "),
     ("YOUR-NAME/DeepSeek-R1-GGUF", "deepseek-ai/DeepSeek-R1"),
     ("hf://me/DeepSeek-R1-GGUF", "hf://deepseek-ai/DeepSeek-R1"),
@@ -66,6 +67,7 @@ fn smaller(command: &str) -> String {
 fn lay_out(folder: &Path, document: &str) {
     let link = |to: &Path, name: &str| symlink(to, folder.join(name)).expect("linked");
     link(&fixture("tiny-r1"), "DeepSeek-R1");
+    link(&fixture(""), "fixtures");
     for name in ["imatrix.gguf", "R1-imatrix.gguf"] {
         if !document.contains(&format!("-o {name}")) {
             link(&fixture("tiny-r1/imatrix.gguf"), name);

@@ -170,7 +170,7 @@ fn all_commands_work_on_it() {
     assert!(fed_divergence < 0.8 * plain_divergence, "{fed_divergence}, without feedback {plain_divergence}");
     succeed(&["verify", text(&fed), "--against", text(&checkpoint)]);
     let plan = succeed(&["plan", text(&checkpoint), "--ram", "1.1GB", "--ctx-size", "4096"]);
-    assert!(plan.contains("llama-cli"), "{plan}");
+    assert!(plan.contains("llama-server"), "{plan}");
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn r1_on_machines_with_20_gb_and_with_a_graphics_card() {
     let rest = plan.file_bytes() - experts;
     let streamed = rest + cached + 32 * 6_000_000_000;
     assert_eq!(fit.budget, Budget { streamed: Some(streamed), held: Some(rest + cached) });
-    assert_eq!(fit.command, "llama-cli -m MODEL.gguf -c 8192 --no-repack");
+    assert_eq!(fit.command, "llama-server -m MODEL.gguf -c 8192 --no-repack");
     // A slower disk and a user in more of a hurry make it smaller, and this file too large.
     let slow = Fit::new(&needs, &Machine { disk: 500_000_000, slowest: 1.0, ..machine });
     assert_eq!(slow.budget.streamed, Some(rest + cached + 32 * 500_000_000));
@@ -133,7 +133,7 @@ fn r1_on_machines_with_20_gb_and_with_a_graphics_card() {
     assert_eq!(fit.placement.experts_in_memory, (3..=55).collect::<Vec<u32>>());
     let bytes = fit.placement.bytes;
     assert!((20_000_000_000..=23_000_000_000).contains(&bytes), "{bytes}");
-    assert_eq!(fit.command, "llama-cli -m MODEL.gguf -c 8192 -ngl 62 --n-cpu-moe 56 --no-repack");
+    assert_eq!(fit.command, "llama-server -m MODEL.gguf -c 8192 -ngl 62 --n-cpu-moe 56 --no-repack");
     // On a smaller card all experts stay in memory.
     let fit = Fit::new(&needs, &Machine { vram: 8_000_000_000, ..larger });
     assert!(fit.command.contains(" -ngl 36 --cpu-moe"), "{}", fit.command);

@@ -57,7 +57,7 @@ fn a_manifests_page_has_its_figures_and_loads_nothing() {
     let folder = TempDir::new().expect("a temporary folder");
     let imatrix = fixture("tiny-r1/imatrix.gguf");
     let file = quantize_fixture(folder.path(), "a.gguf", &["--imatrix", text(&imatrix)]);
-    let manifest: Value =
+    let mut manifest: Value =
         serde_json::from_slice(&fs::read(beside(&file, ".json")).expect("read")).expect("JSON");
     let page = report(folder.path(), &[text(&beside(&file, ".json"))]);
     loads_nothing(&page);
@@ -71,6 +71,7 @@ fn a_manifests_page_has_its_figures_and_loads_nothing() {
     }
     let wrong = tensors.iter().filter(|tensor| tensor["relative_error"].as_f64() > Some(0.0)).count();
     assert!(wrong > 40 && page.matches(", error ").count() == wrong, "{wrong} tensors with errors");
+    assert!(!page.contains("feedback"));
     // The worst expert of a tensor is in the table with its error.
     let worst = |tensor: &Value| {
         let errors = tensor["expert_errors"].as_array()?;
@@ -83,6 +84,11 @@ fn a_manifests_page_has_its_figures_and_loads_nothing() {
     has(&page, &[&format!("<td class=\"n\">{error:.3e}</td><td class=\"n\">{ratio:.3}</td>")]);
     // Neither a run nor a trade-off was given.
     assert!(!page.contains("Where the time went") && !page.contains("Trade-off"));
+    // What a file with feedback has besides.
+    manifest["feedback"] = json!({"sha256": "ab12"});
+    write(&beside(&file, ".json"), &manifest);
+    let page = report(folder.path(), &[text(&beside(&file, ".json"))]);
+    has(&page, &["<dt>text of the error feedback</dt><dd>SHA-256 ab12</dd>"]);
 }
 
 #[test]
@@ -97,7 +103,7 @@ fn a_plans_page_has_its_estimate_and_warnings() {
     loads_nothing(&page);
     let warning = plan["warnings"][0].as_str().expect("a warning without a matrix");
     has(&page, &[warning, "Where the time will go", "Types by role", "which do not fit"]);
-    has(&page, &["On this machine", "<dt>run</dt><dd><code>llama-cli -m MODEL.gguf -c 1024</code></dd>"]);
+    has(&page, &["On this machine", "<dt>run</dt><dd><code>llama-server -m MODEL.gguf -c 1024</code></dd>"]);
     assert!(!page.contains("Error by tensor") && !page.contains("Trade-off"));
 
     // The curve and the choice are drawn when the plan has them.

@@ -94,7 +94,7 @@ done
 
 # With feedback: states, files by themselves, evaluation by parts.
 mkdir "$work/fed"
-export OUTPUT="$work/fed/tiny-r1.gguf" IMATRIX="$work/fed/imatrix.gguf" STATES="$work/states" PARTS=$parts
+export OUTPUT="$work/fed/tiny-r1.gguf" IMATRIX="$work/fed/imatrix.gguf" STATES="$work/states" PARTS=$parts CHUNKS=20
 export TEXT="$root/fixtures/tiny-r1/calibration.txt" HELD_OUT="$root/fixtures/tiny-r1/evaluation.txt"
 export MADE="$work/fed/tiny-r1-00001-of-0000$parts.gguf" SCORES="$work/fed/scores"
 rm -f "$work"/slurm-*.out

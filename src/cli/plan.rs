@@ -84,7 +84,9 @@ impl Plan {
             ManuallyDrop::new(self.planning.plan(threads, self.feedback.digest(None)?, Purpose::Show)?);
         planned.save_recipe(self.force)?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
-        summary.estimate(&rates(&planned.plan)?, threads);
+        if planned.plan.feedback.is_none() {
+            summary.estimate(&rates(&planned.plan)?, threads);
+        }
         summary.fit = planned.fit.clone();
         let tensors = tensors(&planned);
         let begin = if planned.plan.feedback.is_some() { starts(&planned.plan) } else { Vec::new() };

@@ -42,7 +42,7 @@ pub struct Planning {
     #[arg(long = "override", value_name = "REGEX=TYPE")]
     overrides: Vec<Override>,
 
-    /// Importance matrix of llama-imatrix, .dat or GGUF
+    /// Importance matrix of calibrate or llama-imatrix, .dat or GGUF
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
 

@@ -137,6 +137,8 @@ impl Quantize {
         let importances = planned.importances()?;
         let mut summary = Summary::new(&planned.plan, &importances);
         summary.fit = planned.fit.clone();
+        // Said when the file is made.
+        let mut better = None;
         match style {
             Style::Json => {
                 let mut plan = serde_json::to_value(&summary)?;
@@ -145,7 +147,10 @@ impl Quantize {
                 print(plan)?;
             }
             Style::Quiet => {}
-            _ => log::say(summary.within(columns(&std::io::stderr()))),
+            _ => {
+                better = summary.better.take().filter(|_| planned.part.is_none());
+                log::say(summary.within(columns(&std::io::stderr())));
+            }
         }
 
         let progress = Progress::new(style);
@@ -212,9 +217,12 @@ impl Quantize {
                 let stages = stages.map_or(String::new(), |stages| format!("{stages}; "));
                 log::say(format_args!("{stages}{sealing:.1} s to read the file back for its digests"));
                 if let (None, Some(first)) = (planned.part, files.first()) {
-                    log::say(format_args!("run it with llama.cpp: llama-cli -m {}", first.display()));
+                    // Repacked copies of what could be mapped are memory that cannot be given back.
+                    let repack = if summary.resident.experts > 0 { " --no-repack" } else { "" };
+                    let file = plain(first.display());
+                    log::say(format_args!("run it with llama.cpp: llama-server -m {file} -c 8192{repack}"));
                 }
-                if let Some(better) = &summary.better {
+                if let Some(better) = better {
                     log::say(better);
                 }
                 match &files[..] {

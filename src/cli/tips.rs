@@ -25,8 +25,14 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ),
 ];
 
-/// In `plan` it once was what --ctx-size is now.
-const CONTEXT: &str = "--context is the number of tokens in a chunk of --text; the KV cache is --ctx-size";
+/// What options need, of which one is given where another is missing.
+const NEEDS: &[(&str, &str)] = &[
+    // In `plan` it once was what --ctx-size is now.
+    ("--context", "--context is the number of tokens in a chunk of --text; the KV cache is --ctx-size"),
+    ("--feedback", "--feedback runs the model over a text: name one with --text FILE"),
+    ("--gradients", "--gradients is for --feedback --text FILE, with the text that they are of"),
+    ("--text", "--text is the text of --feedback"),
+];
 
 /// Adds the tip that fits the error.
 pub fn with_tip(mut error: clap::Error) -> clap::Error {
@@ -40,8 +46,12 @@ pub fn with_tip(mut error: clap::Error) -> clap::Error {
             ELSEWHERE.iter().find(|(word, _)| *word == typed).map(|(_, tip)| *tip)
         }
         ErrorKind::MissingRequiredArgument => {
-            let given = std::env::args().any(|word| word == "--context" || word.starts_with("--context="));
-            given.then_some(CONTEXT)
+            let is_given = |option: &str| {
+                std::env::args().any(|word| {
+                    word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+                })
+            };
+            NEEDS.iter().find(|(option, _)| is_given(option)).map(|(_, tip)| *tip)
         }
         _ => None,
     };

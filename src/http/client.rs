@@ -10,7 +10,7 @@ use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
 
 use super::patience::{self, TRIES};
-use crate::moment;
+use crate::{log, moment};
 
 /// A connection that sends nothing for so long is given up.
 const STALLED: Duration = Duration::from_secs(30);
@@ -30,6 +30,9 @@ const SKIPPED: u64 = 8 << 20;
 /// Connections that are kept open for the next requests: as many as are made at once, to a hub and to the host of its bytes.
 const KEPT: usize = 32;
 
+/// A request that has failed so often will take a while.
+const TOLD: u32 = 3;
+
 /// How often the wish to stop is looked at while a request waits for its next try.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -38,6 +41,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Client {
     agent: Agent,
     stop: &'static AtomicBool,
+    /// Whether it was said that requests are tried again: once is enough.
+    told: AtomicBool,
 }
 
 /// Why there is no answer.
@@ -71,7 +76,7 @@ impl Client {
             .timeout_recv_response(Some(STALLED))
             .timeout_per_read(Some(STALLED))
             .build();
-        Self { agent: config.new_agent(), stop }
+        Self { agent: config.new_agent(), stop, told: AtomicBool::new(false) }
     }
 
     /// One GET of an address, of a range if one is given, with the token if one is given; redirections are answers.
@@ -205,6 +210,9 @@ impl Client {
         };
         if *tries >= TRIES {
             return Err(io::Error::new(error.kind(), format!("{error}, after {TRIES} tries")));
+        }
+        if *tries == TOLD && !self.told.swap(true, Ordering::Relaxed) {
+            log::say(format_args!("{error}; tried again, up to {TRIES} times"));
         }
         tracing::debug!(%error, ?wait, tries, "the request is made again");
         moment::pass("waits");

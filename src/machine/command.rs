@@ -4,7 +4,7 @@ use super::{Machine, Needs, Placement};
 
 /// The command; weights are mapped, which is llama.cpp's default.
 pub(super) fn command(needs: &Needs, machine: &Machine, placement: &Placement, streamed: bool) -> String {
-    let mut command = format!("llama-cli -m MODEL.gguf -c {}", machine.context);
+    let mut command = format!("llama-server -m MODEL.gguf -c {}", machine.context);
     if machine.vram > 0 {
         command += &format!(" -ngl {}", placement.layers);
         command += &experts_in_memory(needs, placement);
@@ -51,14 +51,17 @@ mod tests {
             let placement = Placement { layers, experts_in_memory: experts_in_memory.to_vec(), bytes: 0 };
             command(&needs, &machine, &placement, streamed)
         };
-        assert_eq!(of(5, &[1, 2, 3], true), "llama-cli -m MODEL.gguf -c 4096 -ngl 5 --cpu-moe --no-repack");
-        assert_eq!(of(5, &[1, 2], false), "llama-cli -m MODEL.gguf -c 4096 -ngl 5 --n-cpu-moe 3");
-        assert_eq!(of(2, &[], false), "llama-cli -m MODEL.gguf -c 4096 -ngl 2");
+        assert_eq!(
+            of(5, &[1, 2, 3], true),
+            "llama-server -m MODEL.gguf -c 4096 -ngl 5 --cpu-moe --no-repack"
+        );
+        assert_eq!(of(5, &[1, 2], false), "llama-server -m MODEL.gguf -c 4096 -ngl 5 --n-cpu-moe 3");
+        assert_eq!(of(2, &[], false), "llama-server -m MODEL.gguf -c 4096 -ngl 2");
         let without = Machine { vram: 0, ..machine };
         let placement = Placement::default();
         assert_eq!(
             command(&needs, &without, &placement, true),
-            "llama-cli -m MODEL.gguf -c 4096 --no-repack"
+            "llama-server -m MODEL.gguf -c 4096 --no-repack"
         );
     }
 }

@@ -435,7 +435,10 @@ pub fn identity(job: &Job) -> Identity {
         ("--pre", plan.options.pre.clone().unwrap_or_default()),
         ("the division", split),
         (PART, part),
-        ("--feedback's text", plan.feedback.as_ref().map_or("none".into(), |fed| fed.sha256.clone())),
+        (
+            "--feedback's text, chunks, context or gradients",
+            plan.feedback.as_ref().map_or("none".into(), |fed| fed.sha256.clone()),
+        ),
         ("the importance matrix", plan.imatrix.clone().unwrap_or("none".into())),
         settings,
         tensors,

@@ -180,7 +180,7 @@ mod tests {
         );
         for part in [
             "| R1-0.gguf | 1 GB |\n| R1-1.gguf | 1 GB |",
-            "llama-cli -m R1-0.gguf",
+            "llama-server -m R1-0.gguf",
             "the other files",
             "`attn=Q8_0`",
             "on a text, SHA-256 ab",

@@ -62,6 +62,8 @@ struct ManifestFile {
     recipe: Recipe,
     source: Digest,
     imatrix: Option<Digest>,
+    #[serde(default)]
+    feedback: Option<Digest>,
     tensors: Vec<Listed>,
     #[serde(default)]
     tradeoff: Vec<Point>,
@@ -158,6 +160,7 @@ impl ManifestFile {
     fn subject(self) -> Result<Subject, String> {
         let mut digests = vec![("file", self.sha256), ("source", self.source.sha256)];
         digests.extend(self.imatrix.map(|imatrix| ("importance matrix", imatrix.sha256)));
+        digests.extend(self.feedback.map(|feedback| ("text of the error feedback", feedback.sha256)));
         Ok(Subject {
             made: true,
             name: self.file,
