@@ -64,6 +64,9 @@ pub trait Source: Send + Sync + fmt::Debug {
         })
     }
 
+    /// The file will be read from `offset` on, soon: a place far away may begin to send.
+    fn expect(&self, _file: &str, _offset: u64) {}
+
     /// Bytes of memory that it takes for reading ahead.
     fn buffers(&self) -> u64 {
         0

@@ -195,7 +195,15 @@ impl Planning {
         let source = match purpose {
             // A table of measured damage is held against it.
             Purpose::Show if !self.sizing.is_given() => Fingerprint::unsampled(&checkpoint)?,
-            _ => Fingerprint::of(&checkpoint)?,
+            _ => {
+                // While a thousand small samples are on their way, the line has time for more.
+                if let (Purpose::Write, None | Some(Part { number: 1, .. }), Some(first)) =
+                    (purpose, self.part, checkpoint.shards().first())
+                {
+                    checkpoint.source().expect(&first.file, 0);
+                }
+                Fingerprint::of(&checkpoint)?
+            }
         };
         let wishes = Wishes {
             recipe: &recipe,

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Where bytes come from; called from several threads.
 pub trait Fetch: Send + Sync + 'static {
@@ -82,9 +83,39 @@ struct Table {
     spare: Vec<Vec<u8>>,
     /// Short reads of blocks that are not here.
     alone: HashMap<Key, u32>,
+    pace: Pace,
     clock: u64,
     closed: bool,
 }
+
+/// Keeps connections out of step. Those that begin together share the line and so end together, and then it is idle while all
+/// of them wait for the first byte of the next answer.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When the last fetch began.
+    begun: Option<Instant>,
+    /// What a fetch took of late.
+    took: Duration,
+}
+
+impl Pace {
+    /// How long to wait before the next fetch, so that it is no nearer to the last than half of what it would be if so many
+    /// connections were evenly in turn; the turn is taken.
+    fn wait(&mut self, connections: usize, now: Instant) -> Duration {
+        let apart = self.took / (2 * connections as u32);
+        let begin = self.begun.map_or(now, |begun| (begun + apart.min(MOST_APART)).max(now));
+        self.begun = Some(begin);
+        begin - now
+    }
+
+    /// A fetch took so long.
+    fn note(&mut self, took: Duration) {
+        self.took = (3 * self.took + took) / 4;
+    }
+}
+
+/// More is never waited before a fetch.
+const MOST_APART: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 struct Shared {
@@ -147,6 +178,24 @@ impl<F: Fetch> Blocks<F> {
             at += count as u64;
         }
         Ok(())
+    }
+
+    /// Begins to fetch what will be read from `offset` on, as far as it is kept.
+    pub fn expect(&self, file: &str, size: u64, offset: u64) {
+        let Shape { block, blocks, connections } = self.shared.shape;
+        self.start();
+        let mut table = self.shared.table();
+        let (file, first): (Arc<str>, _) = (file.into(), offset / block);
+        for index in (first..size.div_ceil(block)).take(connections) {
+            let (key, range) =
+                (Key { file: Arc::clone(&file), index }, index * block..((index + 1) * block).min(size));
+            if table.slots.len() < blocks && !table.slots.contains_key(&key) {
+                let slot = Slot { state: State::Awaited, used: table.clock, short: false };
+                table.slots.insert(key.clone(), slot);
+                table.queue.push_back((key, range));
+                self.shared.asked.notify_one();
+            }
+        }
     }
 
     /// Whether a short read is made by itself: none of its blocks is here, and few such reads were. (Scales that lie between
@@ -264,9 +313,13 @@ fn serve<F: Fetch>(fetch: &F, shared: &Shared) {
             continue;
         };
         let room = table.spare.pop().unwrap_or_default();
+        let wait = table.pace.wait(shared.shape.connections, Instant::now());
         drop(table);
+        thread::sleep(wait);
+        let start = Instant::now();
         let found = fetch.fetch(&key.file, range, room);
         table = shared.table();
+        table.pace.note(start.elapsed());
         if let Some(slot) = table.slots.get_mut(&key) {
             slot.state = match found {
                 Ok(bytes) => State::Here(Arc::new(bytes)),
@@ -385,6 +438,35 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn what_is_expected_is_fetched_once() {
+        let (fetch, size) = (Arc::new(Counting::default()), (5 << 20) + 7);
+        let blocks = Blocks::new(Arc::clone(&fetch), SHAPE);
+        blocks.expect("a", size, 1 << 20);
+        blocks.expect("a", size, 1 << 20);
+        check(&blocks, size, 1 << 20, 4 << 20);
+        check(&blocks, size, 5 << 20, 7);
+        assert_eq!(fetch.bytes.load(Ordering::Relaxed), (4 << 20) + 7);
+        // Beyond the end nothing is.
+        blocks.expect("a", size, size);
+        assert_eq!(fetch.requests.load(Ordering::Relaxed), 5);
+    }
+
+    #[test]
+    fn fetches_do_not_begin_together() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        assert_eq!(pace.wait(6, start), Duration::ZERO);
+        // As long as nothing is known, and where a fetch takes no time, nobody waits.
+        assert_eq!(pace.wait(6, start), Duration::ZERO);
+        (0..50).for_each(|_| pace.note(Duration::from_millis(240)));
+        let waits: Vec<u128> = (0..3).map(|_| pace.wait(6, start).as_millis()).collect();
+        assert!((19..=20).contains(&waits[0]) && (38..=40).contains(&waits[1]), "{waits:?}");
+        let later = start + Duration::from_secs(1);
+        assert_eq!(pace.wait(6, later), Duration::ZERO);
+        (0..50).for_each(|_| pace.note(Duration::from_secs(60)));
+        assert_eq!(pace.wait(6, later), MOST_APART);
     }
 
     #[test]

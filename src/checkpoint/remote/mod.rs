@@ -203,6 +203,15 @@ impl Source for Remote {
         self.kept.site.find(file).map(|(_, version)| Some(version))
     }
 
+    fn expect(&self, file: &str, offset: u64) {
+        // What is wrong with the file is told by whoever reads it.
+        if let Ok(size) = self.size(file)
+            && self.downloaded(file, size).is_none()
+        {
+            self.blocks.expect(file, size, offset);
+        }
+    }
+
     fn buffers(&self) -> u64 {
         Shape::USUAL.bytes()
     }
