@@ -82,6 +82,8 @@ fn r1_is_planned_from_the_hub_without_its_weights() {
     }
     let [sent, requests] = [&hub.state.sent, &hub.state.requests].map(|count| count.load(Ordering::Relaxed));
     eprintln!("R1 planned from a hub in {} s, by {requests} requests of {sent} bytes", far["seconds"]);
+    // The digest of a sample of the weights is in the file's header, and these are not looked at.
+    assert!(far.get("headers_sha256").is_none() && near["headers_sha256"].is_array());
     // Of headers 12 MB and of norms 2; index and tokenizer come packed.
     assert!(sent < 20_000_000, "{sent} bytes");
     assert!(requests < 900, "{requests} requests");

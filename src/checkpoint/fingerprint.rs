@@ -74,7 +74,8 @@ impl Fingerprint {
         Ok(found)
     }
 
-    /// The same without a look at the weights, for what tells no checkpoint from another: the sample is empty.
+    /// The same without a look at the weights, for a plan of what is far away: the sample is empty, and so the fingerprint is that of
+    /// no file.
     ///
     /// # Errors
     /// If it cannot be read.

@@ -121,7 +121,7 @@ pub struct Planned {
 /// What a plan is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To be shown: weights are not looked at, unless a size is measured on them.
+    /// To be shown: far away the weights are not looked at, unless a size is measured on them.
     Show,
     /// To be followed: a sample of the weights tells their checkpoint from others.
     Write,
@@ -192,9 +192,12 @@ impl Planning {
             (_, Some(part)) => Split::Count(part.of),
             (split, None) => split.unwrap_or(Split::Whole),
         };
+        let address = Address::of(&self.checkpoint)?;
         let source = match purpose {
             // A table of measured damage is held against it.
-            Purpose::Show if !self.sizing.is_given() => Fingerprint::unsampled(&checkpoint)?,
+            Purpose::Show if address.is_some() && !self.sizing.is_given() => {
+                Fingerprint::unsampled(&checkpoint)?
+            }
             _ => {
                 // While a thousand small samples are on their way, the line has time for more.
                 if let (Purpose::Write, None | Some(Part { number: 1, .. }), Some(first)) =
@@ -223,7 +226,7 @@ impl Planning {
         };
         Warning::refuse(&plan.warnings, self.strict)?;
         let fit = self.machine.fit(&plan)?;
-        let repository = match Address::of(&self.checkpoint)? {
+        let repository = match address {
             Some((Address::Hub { repository, .. }, _)) => Some(repository),
             _ => None,
         };

@@ -38,7 +38,9 @@ pub struct Summary {
     pub tensor_bytes: u64,
     /// The whole file, or all files of a split: headers, tokenizer, data, padding.
     pub file_bytes: u64,
-    /// SHA-256 of the header of each file: metadata, names, types and places of all tensors.
+    /// SHA-256 of the header of each file: metadata, names, types and places of all tensors. Not there if the weights were not
+    /// sampled, since the sample's digest is in the header.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers_sha256: Vec<String>,
     /// What makes a better file of as many bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -192,7 +194,10 @@ impl Summary {
             weights: model.weights(),
             bits_per_weight: plan.bits_per_weight(),
             tensor_bytes: plan.tensor_bytes(),
-            headers_sha256: plan.files.iter().map(|file| hex(&file.layout.header)).collect(),
+            headers_sha256: match plan.source.sample.is_empty() {
+                true => Vec::new(),
+                false => plan.files.iter().map(|file| hex(&file.layout.header)).collect(),
+            },
             file_bytes: plan.file_bytes(),
             better: Better::than(plan),
             files: planned_files(plan),
