@@ -49,6 +49,9 @@ const SHORT: usize = 128 << 10;
 /// Blocks of short reads that are kept: scales are in front of a shard, and read again and again between its matrices.
 const OF_SHORT_READS: usize = 2;
 
+/// More is never waited before a fetch.
+const MOST_APART: Duration = Duration::from_millis(50);
+
 /// A block of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -113,9 +116,6 @@ impl Pace {
         self.took = (3 * self.took + took) / 4;
     }
 }
-
-/// More is never waited before a fetch.
-const MOST_APART: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 struct Shared {
