@@ -77,6 +77,8 @@ fn words_of_other_tools_and_slips_are_answered() {
     for (arguments, words) in [
         (&["--dry-run"][..], "quantpress plan shows"),
         (&["--tensor-type", "a=b"], "--override 'REGEX=TYPE'"),
+        (&["--text", "words.txt"], "--text is the text of --feedback"),
+        (&["--context", "4096"], "the KV cache is --ctx-size"),
         (&["--size", "-5MB"], "\"-5MB\" is no size"),
         (&["--recipe", "q6k"], "did you mean q6_k?"),
         (&["--recipe", "ud-iq1s"], "did you mean ud-iq1_s?"),
@@ -279,6 +281,8 @@ fn a_plan_with_feedback_and_no_text_has_the_files_size() {
     let [without, with] = [&without[..], &with].map(|arguments| plan(text(&checkpoint), arguments));
     assert_eq!(without["file_bytes"], with["file_bytes"]);
     assert_eq!(without["types"], with["types"]);
+    // It would be that of plain quantizing.
+    assert!(with.get("estimate").is_none_or(Value::is_null));
     assert_ne!(without["headers_sha256"], with["headers_sha256"]);
     assert!(plan(text(&checkpoint), &[])["file_bytes"].as_u64() < with["file_bytes"].as_u64());
 }

@@ -131,6 +131,32 @@ fn nothing_is_waited_for_after_ctrl_c() {
     assert_eq!(bench.hub.state.requests.load(Ordering::Relaxed), 1);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_hub_that_does_not_answer_is_told_of_before_the_last_try() {
+    let bench = Bench::serving(&fixture("tiny-r1"));
+    bench.hub.state.fails.store(1, Ordering::Relaxed);
+    let mut command = bench.command();
+    command.args(["plan", ADDRESS]);
+    let run = stopped_in(command, "waits", 3).go_on_with("INT").wait_with_output();
+    failed(&run.expect("ended"), 130, &["tried again, up to 8 times", "interrupted"]);
+}
+
+/// Some mirrors redirect nothing, so that files beyond what is read at once come from them as small ones do.
+#[test]
+fn large_files_of_a_mirror_that_redirects_nothing_are_read_in_ranges() {
+    let copy = Copy::new();
+    let mut tokenizer = fs::read(fixture("tiny-r1/tokenizer.json")).expect("read");
+    tokenizer.resize(17 << 20, b' ');
+    copy.write("tokenizer.json", &tokenizer);
+    let bench = Bench::serving(copy.path());
+    bench.hub.state.large_tokenizer.store(false, Ordering::Relaxed);
+    let (far, _) = succeeded(&bench.run(&["plan", ADDRESS, "--json"]));
+    let (near, _) = succeeded(&bench.run(&["plan", text(copy.path()), "--json"]));
+    let [far, near] = [far, near].map(|plan| serde_json::from_str::<Value>(&plan).expect("JSON"));
+    assert_eq!(far["tensor_list"], near["tensor_list"]);
+}
+
 #[test]
 fn a_text_runs_through_it() {
     let bench = Bench::serving(&fixture("tiny-r1"));

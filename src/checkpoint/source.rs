@@ -27,14 +27,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// `UnexpectedEof` if the file ends before.
     fn read_at(&self, file: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// Reads a small file of `size` bytes whole.
+    /// A whole file of `size` bytes, if the place has a shorter way to it than its ranges.
     ///
     /// # Errors
     /// As [`Source::read_at`].
-    fn read_whole(&self, file: &str, size: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; size as usize];
-        self.read_at(file, 0, &mut bytes)?;
-        Ok(bytes)
+    fn packed(&self, _file: &str, _size: u64) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
     }
 
     /// Names of the files directly in a folder of the checkpoint ("" is its own), sorted; none if there is no such
@@ -99,7 +97,14 @@ pub fn read_file(source: &dyn Source, file: &str, limit: u64) -> Result<Vec<u8>>
     if size > limit {
         return Err(Error::file(file, format!("has {size} bytes; at most {limit} are expected")));
     }
-    let bytes = source.read_whole(file, size).map_err(|e| Error::io("read", source.path(file), e))?;
+    let read = || match source.packed(file, size)? {
+        Some(bytes) => Ok(bytes),
+        None => {
+            let mut bytes = vec![0; size as usize];
+            source.read_at(file, 0, &mut bytes).map(|()| bytes)
+        }
+    };
+    let bytes = read().map_err(|e| Error::io("read", source.path(file), e))?;
     refuse_stand_in(file, &bytes)?;
     Ok(bytes)
 }

@@ -403,6 +403,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn short_rows_are_gone_through_often_if_chance_is_hidden() {
+        let of = |columns: usize, damping: f32, tokens: usize| {
+            let mut h = Dense::zeros(columns, columns);
+            (0..columns).for_each(|i| h.row_mut(i)[i] = 1.0);
+            sweeps(&Metric { tokens, ..Metric::new(h, damping).expect("positive") })
+        };
+        // IQ1_S has 0.115, and what has 3.3 bits or more 0.01.
+        assert_eq!([of(512, 0.115, 1114), of(512, 0.115, 1110)], [3, 1]);
+        assert_eq!([of(512, 0.01, 12_900), of(512, 0.01, 12_700)], [3, 1]);
+        assert_eq!([of(1025, 0.115, 1 << 20), of(512, 0.115, 0)], [1, 1]);
+    }
+
+    #[test]
     fn over_several_steps_the_error_is_much_less_and_the_gain_is_one() {
         // Three steps, the last one shorter, of inputs that resemble their neighbours.
         let (rows, columns) = (5, 640);

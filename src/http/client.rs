@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body, SendBody};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 use super::patience::{self, TRIES};
 use crate::{log, moment};
@@ -19,7 +20,7 @@ const STALLED: Duration = Duration::from_secs(30);
 const THINKING: Duration = Duration::from_secs(300);
 
 /// An answer that is read whole is never larger: a page of the hub's list has a thousand files.
-const MAX_ANSWER: u64 = 16 << 20;
+pub const MAX_ANSWER: u64 = 16 << 20;
 
 /// Steps from an address to the one that it redirects to.
 pub const REDIRECTIONS: usize = 5;
@@ -85,28 +86,18 @@ impl Client {
         if let Some(Range { start, end }) = range {
             request = request.header("Range", format!("bytes={start}-{}", end - 1));
         }
-        if let Some(token) = token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        told("GET", url, request.call())
+        told("GET", url, by(token, request).call())
     }
 
     /// One GET of a whole file, which the server may pack on the way.
     pub fn get_packed(&self, url: &str, token: Option<&str>) -> Attempt<Response<Body>> {
-        let mut request = self.agent.get(url).header("Accept-Encoding", "gzip");
-        if let Some(token) = token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        told("GET", url, request.call())
+        let request = self.agent.get(url).header("Accept-Encoding", "gzip");
+        told("GET", url, by(token, request).call())
     }
 
     /// One HEAD of an address, as [`Client::get`].
     pub fn head(&self, url: &str, token: Option<&str>) -> Attempt<Response<Body>> {
-        let mut request = self.agent.head(url);
-        if let Some(token) = token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        told("HEAD", url, request.call())
+        told("HEAD", url, by(token, self.agent.head(url)).call())
     }
 
     /// One POST of a body; redirections are answers.
@@ -227,6 +218,14 @@ impl Client {
             }
             thread::sleep(left.min(LOOK));
         }
+    }
+}
+
+/// A request with the token, if one is given.
+fn by(token: Option<&str>, request: RequestBuilder<WithoutBody>) -> RequestBuilder<WithoutBody> {
+    match token {
+        Some(token) => request.header("Authorization", format!("Bearer {token}")),
+        None => request,
     }
 }
 

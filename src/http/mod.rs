@@ -8,7 +8,7 @@ pub mod s3;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-pub use client::{Attempt, Client, Failure, REDIRECTIONS, origin, redirection, whole};
+pub use client::{Attempt, Client, Failure, MAX_ANSWER, REDIRECTIONS, origin, redirection, whole};
 
 /// What stays as it is in the path of an address.
 const IN_PATHS: &AsciiSet =

@@ -12,7 +12,7 @@ use ureq::http::Response;
 
 use super::blocks::Fetch;
 use crate::http::hub::{Api, File, cache};
-use crate::http::{Attempt, Client, Failure, REDIRECTIONS, encoded, origin, redirection, whole};
+use crate::http::{Attempt, Client, Failure, MAX_ANSWER, REDIRECTIONS, encoded, origin, redirection, whole};
 
 /// A repository, pinned.
 #[derive(Debug)]
@@ -47,11 +47,15 @@ impl Hub {
         &self.files
     }
 
-    /// A small file whole, packed on the way if the hub does that; None for a large one, which is elsewhere.
+    /// A small file whole, packed on the way if the hub does that; None for a large one, which is elsewhere, or, on a mirror,
+    /// of more bytes than are read at once.
     ///
     /// # Errors
     /// If it cannot be had, or has another size.
     pub fn packed(&self, file: &str, size: u64) -> io::Result<Option<Vec<u8>>> {
+        if size > MAX_ANSWER {
+            return Ok(None);
+        }
         let Self { api, repository, commit, .. } = self;
         let first = format!("{}/{repository}/resolve/{commit}/{}", api.endpoint, encoded(file));
         let found = api.client.patiently(|| {

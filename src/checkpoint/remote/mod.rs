@@ -153,17 +153,14 @@ impl Source for Remote {
         }
     }
 
-    fn read_whole(&self, file: &str, size: u64) -> io::Result<Vec<u8>> {
-        if let Site::Hub(hub) = &self.kept.site
-            && self.kept.cache.is_none()
-            && self.downloaded(file, size).is_none()
-            && let Some(bytes) = hub.packed(file, size)?
-        {
-            return Ok(bytes);
+    fn packed(&self, file: &str, size: u64) -> io::Result<Option<Vec<u8>>> {
+        match &self.kept.site {
+            // What a folder has is nearer.
+            Site::Hub(hub) if self.kept.cache.is_none() && self.downloaded(file, size).is_none() => {
+                hub.packed(file, size)
+            }
+            _ => Ok(None),
         }
-        let mut bytes = vec![0; size as usize];
-        self.read_at(file, 0, &mut bytes)?;
-        Ok(bytes)
     }
 
     fn read_all(&self, wanted: &mut [Wanted]) -> Result<(), (usize, io::Error)> {
