@@ -38,7 +38,7 @@ fn unknown(folder: &Path) -> PathBuf {
         ("blk.1.ffn_up_exps.weight", &[96, 8, 4], Format::BF16),
         ("blk.1.ffn_up_exps.bias", &[8, 4], Format::F32),
         ("blk.1.odd_one.weight", &[33, 5], Format::F32),
-        ("blk.1.fours.weight", &[128, 6], Format::NVFP4),
+        ("blk.1.fours.weight", &[128, 6], Format::Q1_0),
     ]
     .map(|(name, shape, format)| TensorInfo { name: name.into(), shape: shape.to_vec(), format })
     .into();
@@ -87,7 +87,7 @@ fn an_unknown_architecture_is_quantized_by_names_and_shapes() {
         ("blk.1.ffn_down_exps.weight", "Q6_K"),
         ("blk.1.ffn_up_exps.bias", "F32"),
         ("blk.1.ffn_up_exps.weight", "Q5_0"),
-        ("blk.1.fours.weight", "NVFP4"),
+        ("blk.1.fours.weight", "Q1_0"),
         ("blk.1.odd_one.weight", "F16"),
     ];
     assert_eq!(types, expected);

@@ -762,3 +762,146 @@ fn kept_codes_are_in_the_order_of_the_family() {
         assert!(made(gpt_oss[0].path(), "f32", name, "F32") == expected, "{name}");
     }
 }
+
+/// ModelOpt's NVFP4 of a matrix, and its numbers.
+fn scaled_fours(random: &mut Random, shape: &[u64]) -> (Stored, Vec<f32>) {
+    let (parts, values) = nvfp4(random, shape[0], shape[1]);
+    ((parts, Vec::new()), values)
+}
+
+/// Blocks of NVFP4 have no place for the number that all of a matrix is multiplied by, so that it is in a tensor beside
+/// them: where llama.cpp multiplies by it, and nowhere else.
+#[test]
+fn codes_of_nvfp4_are_kept_with_their_factors() {
+    let queries = "model.layers.0.self_attn.q_proj.weight".to_owned();
+    let expert = |expert: u64, matrix: &str| {
+        format!("model.layers.0.block_sparse_moe.experts.{expert}.{matrix}.weight")
+    };
+    let experts = (0..4).flat_map(|number| ["w1", "w2", "w3"].map(|matrix| expert(number, matrix)));
+    let chosen: Vec<String> = std::iter::once(queries).chain(experts).collect();
+    let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
+    let said = json!({"quant_method": "modelopt", "quant_algo": "NVFP4"});
+    let copies = family_twins("mixtral", said.clone(), &chosen, scaled_fours);
+    let [packed, twin] = copies.each_ref().map(|copy| text(copy.path()));
+    let out = TempDir::new().expect("a temporary folder");
+    let [kept, plain] = ["kept.gguf", "plain.gguf"].map(|name| out.path().join(name));
+    succeed(&["quantize", packed, "-o", text(&kept), "--quiet", "--recipe", "source"]);
+    succeed(&["verify", text(&kept), "--against", packed]);
+    succeed(&["quantize", twin, "-o", text(&plain), "--quiet", "--recipe", "f32"]);
+    let [kept_bytes, plain_bytes] = [&kept, &plain].map(|file| fs::read(file).expect("read"));
+    let [contents, expected] =
+        [&kept, &plain].map(|file| quantpress::gguf::Contents::read(file).expect("sound"));
+    let decoded = |contents: &quantpress::gguf::Contents, bytes: &[u8], name: &str| {
+        let entry = contents.tensor(name).unwrap_or_else(|| panic!("{name} is there"));
+        let mut weights = vec![0.0; entry.shape.iter().product::<u64>() as usize];
+        let blocks = &bytes[entry.offset as usize..(entry.offset + entry.bytes) as usize];
+        quant_kernels::dequantize(entry.format, blocks, &mut weights);
+        (entry.format.name(), weights)
+    };
+    for name in
+        ["attn_q", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(|class| format!("blk.0.{class}"))
+    {
+        let (format, weights) = decoded(&contents, &kept_bytes, &format!("{name}.weight"));
+        let (of_factors, factors) = decoded(&contents, &kept_bytes, &format!("{name}.scale"));
+        assert_eq!(
+            (format, of_factors, factors.len()),
+            ("NVFP4", "F32", if name.ends_with("_q") { 1 } else { 4 })
+        );
+        let (_, expected) = decoded(&expected, &plain_bytes, &format!("{name}.weight"));
+        for (index, (found, expected)) in weights.iter().zip(&expected).enumerate() {
+            let found = found * factors[index / (weights.len() / factors.len())];
+            assert!((found - expected).abs() <= 3e-7 * expected.abs(), "{name}, {index}: {found} {expected}");
+        }
+    }
+    assert_eq!(contents.tensors.iter().filter(|tensor| tensor.name.ends_with(".scale")).count(), 4);
+
+    // The model is the twin's, read with its factors; and can be quantized from there.
+    let words = out.path().join("words.txt");
+    fs::write(&words, "It was the best of times, it was the worst of times. ".repeat(40)).expect("written");
+    let divergence = |file: &Path| {
+        let shown =
+            succeed(&["evaluate", twin, text(file), "--text", text(&words), "--context", "32", "--json"]);
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        shown["kl_mean"].as_f64().expect("a number")
+    };
+    assert!(divergence(&kept) < 1e-9, "{}", divergence(&kept));
+    let again = out.path().join("again.gguf");
+    let eights = [
+        "quantize",
+        text(&kept),
+        "-o",
+        text(&again),
+        "--quiet",
+        "--recipe",
+        "q8_0",
+        "--override",
+        "exps=source",
+    ];
+    let mut anew = eights.to_vec();
+    let refused = quantpress(&eights);
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
+    anew.push("--allow-requantize");
+    succeed(&anew);
+    succeed(&["verify", text(&again), "--against", text(&kept)]);
+    let direct = out.path().join("direct.gguf");
+    succeed(&[
+        "quantize",
+        packed,
+        "-o",
+        text(&direct),
+        "--quiet",
+        "--recipe",
+        "q8_0",
+        "--override",
+        "exps=source",
+    ]);
+    let [again_by, direct_by] = [&again, &direct].map(|file| divergence(file));
+    assert!(direct_by > 0.0 && (again_by / direct_by - 1.0).abs() < 0.2, "{again_by} {direct_by}");
+    let made = quantpress::gguf::Contents::read(&again).expect("sound");
+    let format = |name: &str| made.tensor(name).expect("there").format.name();
+    assert_eq!([format("blk.0.attn_q.weight"), format("blk.0.attn_q.scale")], ["Q8_0", "F32"]);
+
+    // Errors are fed back to what blocks say, which is not all here.
+    let fed =
+        ["quantize", packed, "-o", text(&again), "--recipe", "source", "--feedback", "--text", text(&words)];
+    let fed = quantpress(&fed);
+    let said_there = String::from_utf8_lossy(&fed.stderr);
+    assert!(
+        fed.status.code() == Some(4) && said_there.contains("has factors in a tensor beside it"),
+        "{said_there}"
+    );
+
+    // A scale that has a sign.
+    let negative = family_twins("mixtral", said, &chosen[..1], |random, shape| {
+        let ((mut parts, rest), values) = scaled_fours(random, shape);
+        parts[1].3[5] |= 0x80;
+        ((parts, rest), values)
+    });
+    let refused = quantpress(&[
+        "quantize",
+        text(negative[0].path()),
+        "-o",
+        text(&again),
+        "--recipe",
+        "source",
+        "--force",
+    ]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(4) && said.contains("has a negative scale"), "{said}");
+}
+
+/// llama.cpp reads the factors of DeepSeek's experts and computes without them.
+#[test]
+fn codes_of_nvfp4_are_not_kept_where_their_factors_would_be_lost() {
+    let copies = twins(json!({"quant_method": "modelopt", "quant_algo": "NVFP4"}), |random, _, r, c| {
+        nvfp4(random, r, c)
+    });
+    let kept = copies[0].file("kept.gguf");
+    succeed(&["quantize", text(copies[0].path()), "-o", text(&kept), "-q", "--recipe", "source"]);
+    let contents = quantpress::gguf::Contents::read(&kept).expect("sound");
+    let of = |format: &str| contents.tensors.iter().filter(|tensor| tensor.format.name() == format).count();
+    assert_eq!(
+        (of("NVFP4"), contents.tensors.iter().any(|tensor| tensor.name.ends_with(".scale"))),
+        (0, false)
+    );
+}

@@ -33,7 +33,7 @@ pub enum Format {
     TQ1_0,
     TQ2_0,
     MXFP4,
-    // From here on types that are only carried over: integers, and blocks that nothing here decodes.
+    // From here on types that nothing here encodes: integers, and blocks of which only those of NVFP4 are decoded.
     I8,
     I16,
     I32,
@@ -134,7 +134,7 @@ const TABLE: [Facts; 33] = [
     carried(I32,    "I32",      26,   1,   4),
     carried(I64,    "I64",      27,   1,   8),
     carried(F64,    "F64",      28,   1,   8),
-    carried(NVFP4,  "NVFP4",    40,  64,  36),
+    Facts { file_type: Some(39), ..carried(NVFP4, "NVFP4", 40, 64, 36) },
     carried(Q1_0,   "Q1_0",     41, 128,  18),
     carried(Q2_0,   "Q2_0",     42,  64,  18),
 ];
@@ -152,6 +152,13 @@ impl Format {
     #[must_use]
     pub fn is_known(self) -> bool {
         (self as usize) < KNOWN
+    }
+
+    /// Whether it can be decoded: all that are [known](Self::is_known), and NVFP4, whose blocks are only made of codes
+    /// that a checkpoint has.
+    #[must_use]
+    pub fn is_decoded(self) -> bool {
+        self.is_known() || self == NVFP4
     }
 
     fn facts(self) -> &'static Facts {
@@ -215,8 +222,8 @@ impl Format {
         columns / self.block_len() as u64 * self.block_bytes() as u64
     }
 
-    /// llama.cpp's number (`general.file_type`) of the file type that is nearest to a file of this format; None for
-    /// types that are only carried over.
+    /// llama.cpp's number (`general.file_type`) of the file type that is nearest to a file of this format; None where
+    /// there is none.
     #[must_use]
     pub fn file_type(self) -> Option<u32> {
         self.facts().file_type

@@ -339,6 +339,18 @@ impl Checkpoint {
         }
     }
 
+    /// What all weights of a tensor are multiplied by, beside the factors that its [regrouped](Self::regrouped) blocks
+    /// have.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn factor(&self, tensor: &Tensor) -> Result<f32> {
+        match self.encoding(tensor)? {
+            Encoding::Packed(packed) => packed.factor(self),
+            _ => Ok(1.0),
+        }
+    }
+
     /// Bytes of a row when it is loaded.
     pub fn row_bytes(&self, tensor: &Tensor) -> u64 {
         match self.encoding(tensor) {

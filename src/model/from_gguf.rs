@@ -135,7 +135,7 @@ fn by_name(arch: &str, tensor: &Tensor) -> TensorPlan {
         _ => None,
     };
     let kept = match stored {
-        Some(format) if !format.is_known() => Some("can only be carried over as it is"),
+        Some(format) if !format.is_decoded() => Some("can only be carried over as it is"),
         _ => protected(arch, &tensor.name, &shape),
     };
     let (layer, class) = layer_and_class(&tensor.name);
@@ -146,7 +146,6 @@ fn by_name(arch: &str, tensor: &Tensor) -> TensorPlan {
     };
     TensorPlan {
         stored,
-        regrouped: None,
         kept,
         ..TensorPlan::of_file(tensor.name.clone(), layer, role, Part::default(), shape)
     }

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod layer;
 mod over;
 mod part;
+mod scales;
 pub mod side;
 mod size_label;
 mod spec;
@@ -26,6 +27,8 @@ pub use tokenizer::{Cutter, Encoder, TEXT_PIECE, Text};
 pub use weights::Weights;
 
 use std::collections::HashMap;
+
+use quant_kernels::Format;
 
 use crate::checkpoint::{Checkpoint, LeftOut};
 use crate::error::{Error, Result, Warning};
@@ -206,6 +209,35 @@ impl Model {
     /// Tokens that the model was made for; 0 where its architecture has no description.
     pub fn longest_context(&self) -> u64 {
         self.description.as_ref().map_or(0, |description| description.context.into())
+    }
+
+    /// Adds what a file has beside tensors whose blocks do not say all of their weights: the factors of
+    /// [`TensorPlan::scale`], before those of them that are of the source's type here. Gives the places where they are
+    /// now, in order.
+    ///
+    /// # Panics
+    /// If `formats` is not one for each tensor.
+    pub fn add_factors(&mut self, formats: &[Format]) -> Vec<usize> {
+        assert_eq!(formats.len(), self.tensors.len(), "a type for each tensor");
+        let (mut tensors, mut places) = (Vec::with_capacity(formats.len()), Vec::new());
+        for (tensor, format) in std::mem::take(&mut self.tensors).into_iter().zip(formats) {
+            if let Some(factors) = scales::beside(&tensor, *format) {
+                places.push(tensors.len());
+                tensors.push(factors);
+            }
+            tensors.push(tensor);
+        }
+        self.tensors = tensors;
+        places
+    }
+
+    /// The first tensor that has factors in another beside it.
+    pub fn with_factors(&self) -> Option<&TensorPlan> {
+        let places = self.places();
+        let has = |tensor: &&TensorPlan| {
+            scales::place(tensor, &self.tensors, |name| places.get(name).copied()).is_some()
+        };
+        self.tensors.iter().find(has)
     }
 
     /// Weights in all tensors.

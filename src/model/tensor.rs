@@ -86,6 +86,9 @@ pub struct TensorPlan {
     pub stored: Option<Format>,
     /// Else the type whose blocks hold the same codes, so that it needs no encoding.
     pub regrouped: Option<Format>,
+    /// Name in the store of the numbers, one for each slice, that the weights of these blocks are multiplied by, where
+    /// the blocks do not say all. What the store decodes is multiplied already.
+    pub scale: Option<Arc<str>>,
     /// Why it keeps that type, if it must: nothing chooses another.
     pub kept: Option<&'static str>,
 }
@@ -112,6 +115,7 @@ impl TensorPlan {
             part,
             stored: None,
             regrouped: None,
+            scale: None,
             kept: None,
         }
     }
@@ -125,6 +129,11 @@ impl TensorPlan {
     /// Whether nothing chooses its type: it keeps the one that it has, or llama.cpp computes it in F32.
     pub fn is_fixed(&self) -> bool {
         self.kept.is_some() || self.role.is_f32()
+    }
+
+    /// Whether its blocks, written as this type, have the codes and scales of the source.
+    pub fn keeps_blocks(&self, format: Format) -> bool {
+        self.stored.or(self.regrouped) == Some(format)
     }
 
     /// Which numbers its weights may be, written as this type.

@@ -10,7 +10,7 @@ use quant_kernels::Format;
 use rayon::iter::IndexedParallelIterator;
 use rayon::slice::ParallelSliceMut;
 
-use super::TensorPlan;
+use super::{TensorPlan, scales};
 use crate::checkpoint::Values;
 use crate::error::{Error, Result};
 use crate::store::{Buffers, Rows, Store};
@@ -26,7 +26,15 @@ pub struct Weights<'a> {
     tensors: Cow<'a, [TensorPlan]>,
     /// Places of the tensors, by name.
     places: HashMap<String, usize>,
+    /// Places of the factors that a file has beside blocks, by those of the tensors.
+    factors: HashMap<usize, usize>,
     stop: Option<&'a AtomicBool>,
+}
+
+/// The stored matrix of a slice, and what its weights are multiplied by.
+struct Opened<'a> {
+    rows: Box<dyn Rows + 'a>,
+    factor: f32,
 }
 
 impl<'a> Weights<'a> {
@@ -34,8 +42,10 @@ impl<'a> Weights<'a> {
     /// store of the file.
     pub fn new(store: &'a dyn Store, tensors: impl Into<Cow<'a, [TensorPlan]>>) -> Self {
         let tensors = tensors.into();
-        let places = tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.clone(), place)).collect();
-        Self { store, tensors, places, stop: None }
+        let places: HashMap<String, usize> =
+            tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.clone(), place)).collect();
+        let factors = scales::of_file(&tensors, &places);
+        Self { store, tensors, places, factors, stop: None }
     }
 
     /// Nothing is read any more once `stop` is true; reading is then [`Error::Interrupted`].
@@ -65,7 +75,7 @@ impl<'a> Weights<'a> {
     /// If the tensor is not there, the rows cannot be read, or they hold a value that is no weight.
     pub fn read(&self, tensor: &str, slice: usize, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let tensor = self.get(tensor)?;
-        self.read_from(&*self.open(tensor, slice)?, tensor, slice, rows, out)
+        self.read_from(&self.open(tensor, slice)?, tensor, slice, rows, out)
     }
 
     /// Some single rows of a slice, in the order of the list.
@@ -74,10 +84,11 @@ impl<'a> Weights<'a> {
     /// As [`read`](Self::read).
     pub fn rows(&self, tensor: &str, slice: usize, rows: &[u64]) -> Result<Dense> {
         let tensor = self.get(tensor)?;
-        let matrix = self.open(tensor, slice)?;
+        let Opened { rows: matrix, factor } = self.open(tensor, slice)?;
         let mut out = Dense::zeros(rows.len(), tensor.columns() as usize);
         let (values, mut buffers) = (values(tensor), Buffers::default());
         tensor.slices[slice].read_some(&*matrix, rows, values, &mut buffers, out.values_mut())?;
+        multiply(out.values_mut(), factor);
         Ok(out)
     }
 
@@ -95,7 +106,7 @@ impl<'a> Weights<'a> {
         let pieces = matrix.values_mut().par_chunks_mut(step * width).enumerate();
         threads::try_map("read", pieces, |(piece, out)| {
             let first = piece * step;
-            self.read_from(&*opened, tensor, slice, first..first + out.len() / width, out)
+            self.read_from(&opened, tensor, slice, first..first + out.len() / width, out)
         })?;
         Ok(matrix)
     }
@@ -132,26 +143,48 @@ impl<'a> Weights<'a> {
     }
 
     /// The stored matrix of a slice.
-    fn open(&self, tensor: &TensorPlan, slice: usize) -> Result<Box<dyn Rows + '_>> {
+    fn open(&self, tensor: &TensorPlan, slice: usize) -> Result<Opened<'_>> {
+        self.go_on()?;
+        let rows = self.store.open(&tensor.slices[slice].tensor)?;
+        let place = self.place(&tensor.name).and_then(|place| self.factors.get(&place));
+        let factor = place.map_or(Ok(1.0), |place| self.factor(&self.tensors[*place], slice))?;
+        Ok(Opened { rows, factor })
+    }
+
+    /// The factor of a slice: that of all, or its own.
+    fn factor(&self, factors: &TensorPlan, slice: usize) -> Result<f32> {
+        let mut all = vec![0.0; factors.columns() as usize];
+        let (of, mut buffers) = (&factors.slices[0], Buffers::default());
+        of.read(&*self.store.open(&of.tensor)?, 0..1, Values::Finite, &mut buffers, &mut all)?;
+        Ok(if all.len() == 1 { all[0] } else { all[slice] })
+    }
+
+    fn go_on(&self) -> Result<()> {
         match self.stop {
             Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::Interrupted),
-            _ => self.store.open(&tensor.slices[slice].tensor),
+            _ => Ok(()),
         }
     }
 
     fn read_from(
         &self,
-        matrix: &dyn Rows,
+        matrix: &Opened,
         tensor: &TensorPlan,
         slice: usize,
         rows: Range<usize>,
         out: &mut [f32],
     ) -> Result<()> {
-        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-            return Err(Error::Interrupted);
-        }
+        self.go_on()?;
         let rows = rows.start as u64..rows.end as u64;
-        tensor.slices[slice].read(matrix, rows, values(tensor), &mut Buffers::default(), out)
+        tensor.slices[slice].read(&*matrix.rows, rows, values(tensor), &mut Buffers::default(), out)?;
+        multiply(out, matrix.factor);
+        Ok(())
+    }
+}
+
+fn multiply(weights: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        weights.iter_mut().for_each(|weight| *weight *= factor);
     }
 }
 

@@ -223,51 +223,61 @@ impl Scratch {
         let tensor = &plan.model.tensors[unit.tensor];
         let format = plan.format(unit.tensor);
         let columns = tensor.columns();
+        let slice = shared.slice(unit);
         // Blocks that stay of their type are copied: encoded anew they might come out a little different.
         let copied = tensor.stored == Some(format) && !format.is_float();
+        let row_bytes = format.row_bytes(columns) as usize;
+        let mut lost = Vec::new();
         if copied {
             piece.blocks.clear();
             piece.blocks.extend_from_slice(&piece.raw);
+        } else {
+            piece.blocks.resize((unit.rows.end - unit.rows.start) as usize * row_bytes, 0);
+        }
+        let regrouped = !copied && tensor.regrouped == Some(format);
+        if regrouped {
+            lost = slice.regroup(&**matrix, format, unit.rows.clone(), &piece.raw, &mut piece.blocks);
         }
         if !format.is_known() {
+            if let Some(row) = lost.first() {
+                let row = unit.rows.start + row;
+                return Err(Error::Unsupported(format!(
+                    "tensor \"{}\", row {row}, has a negative scale, for which {format} has no place; {} can be of \
+                     another type",
+                    slice.tensor, tensor.name
+                )));
+            }
             piece.done = Done { blocks: checksum(&piece.blocks), ..Done::default() };
             return Ok(());
         }
         let values = tensor.values(format);
         weights.resize(unit.weights(plan) as usize, 0.0);
-        let slice = shared.slice(unit);
         slice.decode(&**matrix, unit.rows.clone(), &piece.raw, values, stored, weights)?;
         let importance = shared.job.importances.slice(&plan.model, unit.tensor, unit.slice)?;
         let importance = importance.as_deref();
-        if !copied {
-            let row_bytes = format.row_bytes(columns) as usize;
-            piece.blocks.resize((unit.rows.end - unit.rows.start) as usize * row_bytes, 0);
-            let (columns, blocks) = (columns as usize, &mut piece.blocks);
-            if tensor.regrouped == Some(format) {
-                let lost = slice.regroup(&**matrix, format, unit.rows.clone(), &piece.raw, blocks);
-                for &row in &lost {
-                    let row = row as usize;
-                    let (weights, blocks) = (&weights[row * columns..], &mut blocks[row * row_bytes..]);
-                    let (weights, blocks) = (&weights[..columns], &mut blocks[..row_bytes]);
-                    quant_kernels::quantize(format, weights, columns, importance, blocks);
-                }
-                if let Some(row) = lost.first()
-                    && !shared.told.swap(true, Ordering::Relaxed)
-                {
-                    log::warn(format_args!(
-                        "tensor \"{}\", row {}, has a scale that is no F16 number, which {format} needs: such rows are \
-                         encoded anew, and their errors are in the manifest",
-                        slice.tensor,
-                        unit.rows.start + row
-                    ));
-                }
-            } else {
-                quant_kernels::quantize(format, weights, columns, importance, blocks);
-            }
+        let columns = columns as usize;
+        for &row in &lost {
+            let row = row as usize;
+            let (weights, blocks) = (&weights[row * columns..], &mut piece.blocks[row * row_bytes..]);
+            let (weights, blocks) = (&weights[..columns], &mut blocks[..row_bytes]);
+            quant_kernels::quantize(format, weights, columns, importance, blocks);
         }
-        let deviation = Deviation::of(format, weights, columns as usize, importance, &piece.blocks, row);
+        if let Some(row) = lost.first()
+            && !shared.told.swap(true, Ordering::Relaxed)
+        {
+            log::warn(format_args!(
+                "tensor \"{}\", row {}, has a scale that is no F16 number, which {format} needs: such rows are encoded \
+                 anew, and their errors are in the manifest",
+                slice.tensor,
+                unit.rows.start + row
+            ));
+        }
+        if !copied && !regrouped {
+            quant_kernels::quantize(format, weights, columns, importance, &mut piece.blocks);
+        }
+        let deviation = Deviation::of(format, weights, columns, importance, &piece.blocks, row);
         if deviation.is_finite() {
-            let zeros = Zeros::of(weights, columns as usize);
+            let zeros = Zeros::of(weights, columns);
             piece.done = Done { deviation, zeros, blocks: checksum(&piece.blocks) };
             return Ok(());
         }

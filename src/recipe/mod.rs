@@ -50,6 +50,14 @@ pub struct Choice {
     pub reason: String,
 }
 
+impl Choice {
+    /// The type of the numbers that a whole matrix is multiplied by, beside its blocks.
+    fn of_factors() -> Self {
+        let reason = "what the matrix beside it is multiplied by".to_owned();
+        Self { format: Format::F32, wanted: None, reason }
+    }
+}
+
 /// A recipe's decision about one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {

@@ -103,9 +103,21 @@ impl Plan {
     pub fn new(mut model: Model, source: Fingerprint, wishes: Wishes) -> Result<Self> {
         let Wishes { recipe, overrides, imatrix, feedback, options, split } = wishes;
         let presence = if imatrix.is_some() { Presence::Present } else { Presence::Absent };
-        let choices = choose(&model, recipe, overrides, presence)?;
+        let mut choices = choose(&model, recipe, overrides, presence)?;
         let mut warnings = model.warnings.clone();
         warnings.extend(requantize::check(&model, &choices, options.allow_requantize)?);
+
+        for place in model.add_factors(&choices.iter().map(|choice| choice.format).collect::<Vec<_>>()) {
+            choices.insert(place, Choice::of_factors());
+        }
+
+        if let Some(tensor) = model.with_factors().filter(|_| feedback.is_some()) {
+            return Err(Error::Unsupported(format!(
+                "{} has factors in a tensor beside it, which --feedback cannot take into account; make the file without it, \
+                 or give the tensor another type than the source's",
+                tensor.name
+            )));
+        }
 
         // The file type says what most weights are.
         let pairs = model.tensors.iter().zip(&choices);

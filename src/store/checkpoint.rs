@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use quant_kernels::Format;
 
-use super::{Computed, Derivation, Derived, Integers, Rows, Store, Stored};
+use super::{Computed, Derivation, Derived, Factors, Integers, Rows, Store, Stored};
 use crate::checkpoint::{Checkpoint, Matrix, Tensor, Values};
 use crate::error::{Error, Result};
 
 impl Store for Checkpoint {
     fn find(&self, matrix: &str) -> Option<Stored> {
         let matrix = plain(matrix);
+        if let Some(matrices) = Factors::parse(matrix) {
+            let mut matrices = matrices.peekable();
+            let first = self.get(matrices.peek()?)?;
+            return Some(Factors::describe(describe(self, first), matrices.count()));
+        }
         match self.get(matrix) {
             Some(tensor) => Some(describe(self, tensor)),
             None => Computed::parse(matrix).map(|row| row.stored().clone()),
@@ -21,6 +26,9 @@ impl Store for Checkpoint {
     fn open(&self, matrix: &str) -> Result<Box<dyn Rows + '_>> {
         if let Some(row) = Computed::parse(matrix) {
             return Ok(Box::new(row));
+        }
+        if Factors::parse(matrix).is_some() {
+            return Ok(Box::new(Factors::new(self, matrix, self.stored(matrix)?)?));
         }
         if let Some(of) = Integers::parse(matrix) {
             let tensor = self.tensor(of)?;
@@ -44,6 +52,10 @@ impl Store for Checkpoint {
         let matrix = plain(matrix);
         if let Some(row) = Computed::parse(matrix) {
             return Ok(row.stored().clone());
+        }
+        if let Some(mut matrices) = Factors::parse(matrix) {
+            let first = self.tensor(matrices.next().unwrap_or_default())?;
+            return Ok(Factors::describe(describe(self, first), matrices.count() + 1));
         }
         // Names the nearest one that is there.
         self.tensor(matrix).map(|tensor| describe(self, tensor))

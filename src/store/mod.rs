@@ -13,6 +13,7 @@
 mod checkpoint;
 mod computed;
 mod derived;
+mod factors;
 mod integers;
 #[cfg(test)]
 mod memory;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub use computed::Computed;
 pub use derived::Derivation;
 use derived::Derived;
+pub use factors::Factors;
 pub use integers::Integers;
 #[cfg(test)]
 pub use memory::InMemory;

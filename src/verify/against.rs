@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
+use quant_kernels::Format;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
 
@@ -88,10 +89,15 @@ pub fn against(checked: &Checked, compare: Compare, told: Told<'_>) -> Result<(V
     let parts = &checked.parts;
     let origin = Origin::of(parts, &checked.manifests)?;
     let weighted = origin.weighted(compare.imatrix)?;
-    let model = origin.model(compare.checkpoint)?;
+    let mut model = origin.model(compare.checkpoint)?;
     let mut problems = if parts.has_first() { differing_metadata(parts, &model) } else { Vec::new() };
     let entries: HashMap<&str, (usize, &Entry)> =
         parts.tensors().map(|(file, entry)| (entry.name.as_str(), (file, entry))).collect();
+
+    // What is missing is told of below.
+    let written =
+        |tensor: &TensorPlan| entries.get(&*tensor.name).map_or(Format::F32, |(_, entry)| entry.format);
+    model.add_factors(&model.tensors.iter().map(written).collect::<Vec<_>>());
 
     // Only what is on both sides alike can be compared.
     let mut common = model.clone();

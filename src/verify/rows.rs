@@ -41,7 +41,7 @@ impl ZeroRows {
 
     /// The next bytes, whole blocks.
     pub fn add(&mut self, mut bytes: &[u8]) {
-        if !self.format.is_known() {
+        if !self.format.is_decoded() {
             return;
         }
         while !bytes.is_empty() {

@@ -115,19 +115,27 @@ impl Beside<'_> {
         Ok(Judged { sum: found.sum, floor, slice, worst: rows, within, beyond })
     }
 
-    /// A type that cannot be decoded must have the source's bytes.
+    /// A type that is not encoded must have the source's bytes, or its codes.
     fn carried(&self) -> Result<Judged> {
-        let matrix = self.store.open(&self.plan.slices[self.slice].tensor)?;
-        let rows = self.plan.slices[self.slice].rows.clone();
-        let row_bytes = self.entry.format.row_bytes(self.plan.columns());
-        let step = (CARRIED / row_bytes).max(1);
-        let (mut source, mut found, mut within) = (Vec::new(), Vec::new(), true);
-        for start in rows.clone().step_by(step as usize) {
-            let piece = start..rows.end.min(start + step);
-            matrix.load(piece.clone(), &mut source)?;
-            found.resize(source.len(), 0);
-            self.part.read_at(self.entry.offset + piece.start * row_bytes, &mut found)?;
-            within &= source == found;
+        let (slice, format) = (&self.plan.slices[self.slice], self.entry.format);
+        let matrix = self.store.open(&slice.tensor)?;
+        let rows = self.plan.rows();
+        let row_bytes = format.row_bytes(self.plan.columns());
+        let first = self.slice as u64 * rows;
+        let step = slice.step((CARRIED / row_bytes).clamp(1, rows), rows);
+        let (mut source, mut regrouped, mut found, mut within) = (Vec::new(), Vec::new(), Vec::new(), true);
+        for start in (0..rows).step_by(step as usize) {
+            let piece = start..rows.min(start + step);
+            matrix.load(slice.stored_rows(&piece), &mut source)?;
+            found.resize(((piece.end - piece.start) * row_bytes) as usize, 0);
+            self.part.read_at(self.entry.offset + (first + piece.start) * row_bytes, &mut found)?;
+            within &= if self.plan.regrouped == Some(format) {
+                regrouped.resize(found.len(), 0);
+                slice.regroup(&*matrix, format, piece, &source, &mut regrouped).is_empty()
+                    && regrouped == found
+            } else {
+                source == found
+            };
         }
         let slice =
             Slice { unit_gain_error: if within { 0.0 } else { f64::NAN }, gain: 1.0, encoder_error: None };

@@ -14,6 +14,7 @@ pub(crate) mod iq3_xxs;
 pub(crate) mod iq4_nl;
 pub(crate) mod iq4_xs;
 mod mxfp4;
+mod nvfp4;
 pub(crate) mod q2_k;
 pub(crate) mod q3_k;
 pub(crate) mod q4_0;
@@ -80,6 +81,9 @@ pub(crate) fn quantize(
 }
 
 pub(crate) fn dequantize(level: Level, format: Format, blocks: &[u8], weights: &mut [f32]) {
+    if format == Format::NVFP4 {
+        return nvfp4::dequantize(blocks, weights);
+    }
     for_block!(format, dequantize_blocks(level, blocks, weights))
 }
 

@@ -23,7 +23,7 @@ pub struct MXFP4 {
 }
 
 /// Twice the values of E2M1; the fourth bit is the sign.
-const F4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub const F4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// [`F4`] as levels; a number halfway between two goes to the one nearer to zero.
 struct Float4;

@@ -96,6 +96,11 @@ impl Factors {
         }
     }
 
+    /// The codes of E4M3 numbers, if that is what the factors are, before they are multiplied.
+    pub fn e4m3(&self) -> Option<&[u8]> {
+        (self.dtype == Dtype::F8_E4M3).then_some(&self.bytes)
+    }
+
     /// The codes of powers of two, if that is what the factors are.
     pub fn powers(&self) -> Option<&[u8]> {
         let is_power = matches!(self.dtype, Dtype::U8 | Dtype::F8_E8M0) && self.by == By::Nothing;

@@ -218,7 +218,7 @@ impl Decoder {
     /// A type whose rows cannot be decoded: they can only be carried over.
     pub fn opaque(&self) -> Option<Format> {
         match self {
-            Self::Blocks(format) if !format.is_known() => Some(*format),
+            Self::Blocks(format) if !format.is_decoded() => Some(*format),
             _ => None,
         }
     }

@@ -118,19 +118,31 @@ impl Packed {
         }
     }
 
-    /// The type of GGUF whose blocks hold the same codes: always for MXFP4, and for Q4_0 where factors are F16 numbers.
+    /// The type of GGUF whose blocks hold the same codes: always for MXFP4, for NVFP4 where no scale is negative, and for
+    /// Q4_0 where factors are F16 numbers.
     pub fn regrouped(&self, tensor: &Tensor) -> Option<Format> {
-        let thirty_two = matches!(self.groups, Groups::Rows { size: 32, .. });
         let nibbles = matches!(self.layout, Layout::Rows(Packing::Dense(4) | Packing::Loose(4)));
-        let plain = matches!(self.factors, FactorsAt::Rows(_)) && self.order.is_none();
-        if !(thirty_two && nibbles && plain && tensor.columns().is_multiple_of(32)) {
+        let Groups::Rows { size, .. } = self.groups else { return None };
+        if !nibbles || self.order.is_some() {
             return None;
         }
-        match (&self.meaning, &self.zeros) {
-            (Meaning::E2M1, _) => Some(Format::MXFP4),
-            (Meaning::Integer, ZerosAt::All(8.0)) => Some(Format::Q4_0),
-            _ => None,
-        }
+        let format = match (size, &self.factors, &self.meaning, &self.zeros) {
+            (32, FactorsAt::Rows(_), Meaning::E2M1, _) => Format::MXFP4,
+            (16, FactorsAt::Global { .. }, Meaning::E2M1, _) => Format::NVFP4,
+            (32, FactorsAt::Rows(_), Meaning::Integer, ZerosAt::All(8.0)) => Format::Q4_0,
+            _ => return None,
+        };
+        format.fits(tensor.columns()).then_some(format)
+    }
+
+    /// What all weights are multiplied by, beside the factors of their groups.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn factor(&self, checkpoint: &Checkpoint) -> Result<f32> {
+        let FactorsAt::Global { by, over, .. } = &self.factors else { return Ok(1.0) };
+        let number = numbers(checkpoint, by, Some(1))?[0];
+        Ok(if *over { 1.0 / number } else { number })
     }
 }
 
@@ -387,16 +399,28 @@ impl Codes {
     /// there, and then the blocks are of no use.
     pub fn regroup(&self, format: Format, row: u64, raw: &[u8], blocks: &mut [u8]) -> bool {
         assert_eq!(Some(format), self.regrouped, "a type that holds the same codes");
+        let size = format.block_bytes();
+        if format == Format::NVFP4 {
+            let groups = self.columns / 16;
+            let scales = self.factors.e4m3().expect("NVFP4's scales are E4M3 numbers");
+            let scales = scales[row as usize * groups..][..groups].as_chunks::<4>().0;
+            let parts = blocks.chunks_exact_mut(size).zip(scales).zip(raw.as_chunks::<32>().0);
+            for ((block, scales), codes) in parts {
+                let (head, places) = block.split_at_mut(scales.len());
+                // Those of blocks have no sign; zero may have lost nothing by it.
+                head.iter_mut().zip(scales).for_each(|(place, &scale)| *place = scale & 0x7f);
+                places
+                    .chunks_exact_mut(8)
+                    .zip(codes.as_chunks::<8>().0)
+                    .for_each(|(place, codes)| halves(codes, place));
+            }
+            return scales.iter().flatten().all(|&scale| scale <= 0x80);
+        }
         let groups = self.columns / 32;
         let first = row as usize * groups;
-        let size = format.block_bytes();
         let head = size - 16;
         for (block, codes) in blocks.chunks_exact_mut(size).zip(raw.as_chunks::<16>().0) {
-            for (i, byte) in block[head..].iter_mut().enumerate() {
-                // The codes of weights i and i + 16.
-                let code = |weight: usize| codes[weight / 2] >> (4 * (weight % 2)) & 15;
-                *byte = code(i) | code(i + 16) << 4;
-            }
+            halves(codes, &mut block[head..]);
         }
         if let (Format::MXFP4, Some(powers)) = (format, self.factors.powers()) {
             let powers = &powers[first..first + groups];
@@ -411,6 +435,13 @@ impl Codes {
             d.to_f32() == factor
         })
     }
+}
+
+/// Codes of neighbours to those of the first half of a group beside those of the second, as blocks of GGUF have them.
+fn halves(codes: &[u8], places: &mut [u8]) {
+    let half = codes.len();
+    let code = |weight: usize| codes[weight / 2] >> (4 * (weight % 2)) & 15;
+    places.iter_mut().enumerate().for_each(|(i, place)| *place = code(i) | code(i + half) << 4);
 }
 
 /// The numbers of a tensor of integers that may say sizes.

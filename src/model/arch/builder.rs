@@ -11,8 +11,8 @@ use crate::checkpoint::{Checkpoint, Dtype, Encoding};
 use crate::error::{Error, Result};
 use crate::model::layer::Pairing;
 use crate::model::spec::{Source, Spec};
-use crate::model::{Description, Part, Slice, TensorPlan};
-use crate::store::{Computed, Derivation, Integers, Order, Pick};
+use crate::model::{Description, Part, Slice, TensorPlan, layer_and_class, scales};
+use crate::store::{Computed, Derivation, Factors, Integers, Order, Pick};
 
 /// Tensors of old checkpoints that follow from config.json.
 const RECOMPUTED: [&str; 1] = [".rotary_emb.inv_freq"];
@@ -149,6 +149,10 @@ impl<'a> Builder<'a> {
             _ => self.stored(&slices),
         };
         let regrouped = self.regrouped(&slices);
+        let (class, of_slices) = (layer_and_class(&name).1, || slices.iter().map(|slice| &*slice.tensor));
+        // Those of NVFP4, which a block has no place for.
+        let scale = (regrouped == Some(Format::NVFP4)).then(|| Factors::name(of_slices()).into());
+        let regrouped = regrouped.filter(|_| scale.is_none() || scales::is_applied(self.family.arch, class));
         self.tensors.push(TensorPlan {
             name,
             role: spec.role,
@@ -158,6 +162,7 @@ impl<'a> Builder<'a> {
             input_norm,
             part,
             stored,
+            scale: scale.filter(|_| regrouped.is_some()),
             regrouped,
             kept: spec.kept.filter(|_| stored.is_some()),
         });
