@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::checkpoint::{Copy, Shard, with_header};
 use crate::support::families::family;
+use crate::support::python::llama;
 use crate::support::{fixture, quantpress, succeed, tensor_hashes, text};
 
 /// Dtype, shape and bytes of tensors, by name.
@@ -825,6 +826,21 @@ fn codes_of_nvfp4_are_kept_with_their_factors() {
         shown["kl_mean"].as_f64().expect("a number")
     };
     assert!(divergence(&kept) < 1e-9, "{}", divergence(&kept));
+    // In llama.cpp as well, which rounds inputs to 8 bits where weights have blocks.
+    let ids = out.path().join("ids.json");
+    fs::write(&ids, "[5, 300, 17, 42, 99, 260, 311, 8]").expect("written");
+    let logits = |file: &Path| -> Option<Vec<f32>> {
+        let raw = out.path().join("logits.f32");
+        llama(&["newest", text(file), text(&ids), text(&raw)])?;
+        let raw = fs::read(raw).expect("read");
+        Some(raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    };
+    if let Some((found, expected)) = logits(&kept).zip(logits(&plain)) {
+        let square = |x: f32| f64::from(x).powi(2);
+        let error: f64 = found.iter().zip(&expected).map(|(x, y)| square(x - y)).sum();
+        let relative = (error / expected.iter().map(|y| square(*y)).sum::<f64>()).sqrt();
+        assert!(relative < 0.05, "{relative}");
+    }
     let again = out.path().join("again.gguf");
     let eights = [
         "quantize",

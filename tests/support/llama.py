@@ -4,6 +4,7 @@ llama.py measure MODEL TEXT [--against REFERENCE] [--questions FILE]   perplexit
 llama.py tokens MODEL STRINGS.json        ids of each string, special tokens parsed, no BOS added
 llama.py expected TOKENIZER.json STRINGS.json   the same from Hugging Face's tokenizers
 llama.py logits MODEL IDS.json OUT.f32    raw logits after each of at most CONTEXT ids, with keys and values kept in F32
+llama.py newest MODEL IDS.json OUT.f32    the same from the newest llama.cpp among the wheels
 llama.py tensors FILE                     {name: [type, shape]} read by the gguf package
 llama.py metadata MODEL                   {key: [GGUF types, value]} read by the gguf package; long arrays by digest
 llama.py generate MODEL PROMPT COUNT [--draft FILE]   the greedy continuation and the log-probabilities of its tokens
@@ -144,6 +145,15 @@ def logits(model, ids, out):
     Llama(model, exact=True).logits(ids).astype(numpy.float32).tofile(out)
 
 
+def newest(model, ids, out):
+    import gguf
+    from newest import logits
+
+    ids = json.load(open(ids, encoding="utf-8"))
+    embedding = next(tensor for tensor in gguf.GGUFReader(model).tensors if tensor.name == "token_embd.weight")
+    logits(model, ids, int(embedding.shape[1])).tofile(out)
+
+
 def tensors(model):
     import gguf
 
@@ -230,7 +240,7 @@ def quantize(source, matrix, target, file_type, threads=1):
 parser = argparse.ArgumentParser()
 parser.add_argument(
     "command",
-    choices=["measure", "tokens", "expected", "logits", "tensors", "metadata", "generate", "quantize"],
+    choices=["measure", "tokens", "expected", "logits", "newest", "tensors", "metadata", "generate", "quantize"],
 )
 parser.add_argument("arguments", nargs="+")
 parser.add_argument("--against")
