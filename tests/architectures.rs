@@ -419,7 +419,15 @@ fn glms_layer_for_prediction_is_kept_if_asked_for() {
 
 #[test]
 fn layers_for_prediction_are_a_file_of_their_own_beside_the_models() {
-    for (name, own) in [("glm4moe", 2), ("deepseek32", 2), ("glm-dsa", 3), ("glm4-lite", 2)] {
+    let families = [
+        ("glm4moe", 2),
+        ("deepseek32", 2),
+        ("glm-dsa", 3),
+        ("glm4-lite", 2),
+        ("qwen35", 4),
+        ("qwen35moe", 3),
+    ];
+    for (name, own) in families {
         let made = Made::new(name);
         let whole = made.quantize("whole.gguf", &["--recipe", "q8_0", "--keep-mtp"]);
         let side = made.quantize("mtp-side.gguf", &["--recipe", "q8_0", "--mtp-only"]);
@@ -437,7 +445,8 @@ fn layers_for_prediction_are_a_file_of_their_own_beside_the_models() {
         };
         let expected: Vec<String> = names(&all.0).into_iter().filter(|name| is_of_it(name)).collect();
         assert_eq!(names(&found.0), expected, "{name}");
-        for outside in ["token_embd.weight", "output_norm.weight", "output.weight"] {
+        let head = (name != "qwen35").then_some("output.weight");
+        for outside in ["token_embd.weight", "output_norm.weight"].into_iter().chain(head) {
             assert!(expected.iter().any(|name| name == outside), "{outside}");
         }
         for tensor in &expected {

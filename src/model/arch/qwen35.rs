@@ -170,19 +170,12 @@ fn kinds(config: &Config, layers: u32) -> Result<Vec<bool>> {
 /// Whether the layer for multi-token prediction is kept.
 fn predicting(checkpoint: &Checkpoint, options: &Options) -> Result<bool> {
     const FIELD: &str = "mtp_num_hidden_layers";
-    if options.mtp_only {
-        let problem = "--mtp-only: whether llama.cpp drafts with such a file of this architecture is not known; --keep-mtp \
-                       keeps the layer in the model's";
-        return Err(Error::Argument(problem.into()));
-    }
-    if !options.keep_mtp {
-        return Ok(false);
-    }
+    let Some(option) = options.asks_for_mtp() else { return Ok(false) };
     let config = checkpoint.config();
     match config.find::<u32>(FIELD)? {
         Some(0) => {
-            let problem = "--keep-mtp: config.json says that there are no layers for multi-token prediction";
-            Err(Error::Argument(problem.into()))
+            let problem = "config.json says that there are no layers for multi-token prediction";
+            Err(Error::Argument(format!("{option}: {problem}")))
         }
         Some(count) if count > 1 => {
             let problem = format!("is {count}; one layer for multi-token prediction has a GGUF form");
