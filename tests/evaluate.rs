@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use quantpress::Error;
 use quantpress::checkpoint::Checkpoint;
-use quantpress::evaluate::run;
+use quantpress::evaluate::{Asked, run};
 use quantpress::gguf::Contents;
 use quantpress::model::{Model, ModelFile, Options, Weights};
 use serde_json::{Value, json};
@@ -71,6 +71,49 @@ fn the_figures_are_llama_cpps() {
             eprintln!("{recipe}: {key} {found:.6}, llama.cpp's {peer:.6}");
             assert!((found / peer - 1.0).abs() < bound, "{recipe}: {key} {found}, llama.cpp's {peer}");
         }
+    }
+}
+
+/// Answers are those of llama.cpp's greedy continuation, of the checkpoint and of files that forget.
+#[test]
+fn answers_are_llama_cpps() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let words = excerpt(folder.path(), 20);
+    let questions = fixture("tiny-r1/questions.json");
+    let reference = quantize_fixture(folder.path(), "f32.gguf", &["--recipe", "bf16", "--override", ".=f32"]);
+    let answered = |file: &Path| {
+        let said = llama(&["measure", text(file), text(&words), "--questions", text(&questions)])?;
+        Some(said["right"].as_u64().expect("a number"))
+    };
+    let mut counts = Vec::new();
+    for recipe in ["iq1_s", "tq1_0"] {
+        let file = quantize_fixture(folder.path(), &format!("{recipe}.gguf"), &["--recipe", recipe]);
+        let found = evaluate(&file, &words, &["--questions", text(&questions)])["answers"].clone();
+        let [right, of_checkpoint, both] =
+            ["right", "right_reference", "right_both"].map(|key| found[key].as_u64().expect("a number"));
+        assert!(both <= right.min(of_checkpoint), "{found}");
+        counts.push(right);
+        let twin = folder.path().join("twin.gguf");
+        fs::copy(&reference, &twin).expect("copied");
+        decode_into(&file, &twin);
+        let Some(expected) = answered(&twin) else { return };
+        assert_eq!((right, Some(of_checkpoint)), (expected, answered(&reference)), "{recipe}: {found}");
+    }
+    assert!(counts[1] < counts[0], "{counts:?}: a file that forgets is seen");
+
+    // What is no list of questions.
+    for (bytes, said) in [
+        ("[[\"a\"]]", "is no list of questions"),
+        ("[]", "has no questions"),
+        ("[[\"the\", \"sea\"], [\"a\", \" \"]]", "question 2 has nothing before its answer, or no answer"),
+    ] {
+        let wrong = folder.path().join("wrong.json");
+        fs::write(&wrong, bytes).expect("written");
+        let (checkpoint, file) = (fixture("tiny-r1"), folder.path().join("iq1_s.gguf"));
+        let arguments =
+            ["evaluate", text(&checkpoint), text(&file), "--text", text(&words), "--context", "256"];
+        let stderr = fail(&[&arguments[..], &["--questions", text(&wrong)]].concat(), 2);
+        assert!(stderr.contains("wrong.json: ") && stderr.contains(said), "{stderr}");
     }
 }
 
@@ -296,6 +339,7 @@ fn an_evaluation_that_is_to_stop_stops() {
     let file = ModelFile::open(&path).expect("sound");
     let (weights, of_file) = (Weights::new(&checkpoint, &model.tensors[..]), file.weights());
     let tokens: Vec<u32> = (0..128).collect();
+    let asked = Asked { texts: &[&tokens], context: 64, questions: &[] };
     // After the second layer, and after the last, when only the heads are left.
     for last in [1, description.layers.len() - 1] {
         let (stop, heard) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -307,7 +351,7 @@ fn an_evaluation_that_is_to_stop_stops() {
             }
         };
         let of = (&of_file, &file.description);
-        let ended = run((&weights, description), of, &[&tokens], 64, 1 << 30, &told, &stop);
+        let ended = run((&weights, description), of, asked, 1 << 30, &told, &stop);
         assert!(matches!(ended, Err(Error::Interrupted)), "{ended:?}");
         assert!(heard.load(Ordering::Relaxed));
     }

@@ -15,11 +15,11 @@ use super::text::{Beginning, TextArguments};
 use super::{interrupt, print};
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Error;
-use crate::evaluate::{self, Certificate, LayerError, OfText, Scores, Statistics};
+use crate::evaluate::{self, Answers, Asked, Certificate, LayerError, OfText, Question, Scores, Statistics};
 use crate::gguf::Parts;
 use crate::identity::{Identity, TOOL, of_tokens};
 use crate::log;
-use crate::model::{Model, ModelFile, Options, Weights};
+use crate::model::{Encoder, Model, ModelFile, Options, Weights};
 use crate::plain::{self, plain};
 use crate::report::{about, peak_memory};
 
@@ -42,6 +42,10 @@ pub struct Evaluate {
     #[command(flatten)]
     text: TextArguments,
 
+    /// Questions with their answers, a JSON list of pairs: how many both models answer right by greedy continuation
+    #[arg(long, value_name = "FILE", conflicts_with = "part")]
+    questions: Option<PathBuf>,
+
     /// Only this part of the text's chunks, as in 2/8, for jobs on several machines
     #[arg(long, value_name = "NUMBER/COUNT", requires = "output")]
     part: Option<Part>,
@@ -55,7 +59,7 @@ pub struct Evaluate {
     force: bool,
 
     /// The figures of the whole text, from the files of all its parts
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["checkpoint", "file", "texts", "part"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["checkpoint", "file", "texts", "part", "questions"])]
     join: Vec<PathBuf>,
 
     /// llama.cpp's name of the pre-tokenizer, if it is not recognised
@@ -108,12 +112,17 @@ impl Evaluate {
             }
             texts = part_of(&texts, context, part)?;
         }
+        let questions = match &self.questions {
+            Some(path) => Question::read(path, &Encoder::read(&checkpoint)?, description)?,
+            None => Vec::new(),
+        };
         if !self.quiet && !self.json {
             let memory = self.text.memory();
             let tokens = texts.iter().map(|text| text.len()).sum();
             log::say(Beginning { what: "comparison", text: &text, tokens, memory });
         }
-        let scores = self.scores((&checkpoint, &model), &made, &texts, start)?;
+        let asked = Asked { texts: &texts, context, questions: &questions };
+        let scores = self.scores((&checkpoint, &model), &made, asked, start)?;
         let stop = interrupt::flag();
         let digests = || digests(&Parts::read(file)?, stop);
         let names: Vec<String> = text.files.iter().map(|path| plain::path(path)).collect();
@@ -140,12 +149,12 @@ impl Evaluate {
         table(&certificate)
     }
 
-    /// What both models make of the tokens.
+    /// What both models make of it.
     fn scores(
         &self,
         (checkpoint, model): (&Checkpoint, &Model),
         made: &ModelFile,
-        texts: &[&[u32]],
+        asked: Asked,
         start: Instant,
     ) -> Result<Scores> {
         let description = model.describe()?;
@@ -163,10 +172,10 @@ impl Evaluate {
             }
         };
         let (weights, of_file) = (Weights::new(checkpoint, &model.tensors[..]), made.weights());
-        let (context, memory) = (self.text.text().context as usize, self.text.memory());
+        let memory = self.text.memory();
         let scores = self.text.compute(self.quiet, || {
             let (reference, file) = ((&weights, description), (&of_file, &made.description));
-            evaluate::run(reference, file, texts, context, memory, &told, interrupt::flag())
+            evaluate::run(reference, file, asked, memory, &told, interrupt::flag())
         })??;
         Ok(scores)
     }
@@ -189,6 +198,7 @@ impl Evaluate {
     fn check_files(&self, checkpoint: &Path, file: &Path) -> Result<(), Error> {
         let mut files = Files::of_checkpoint(checkpoint);
         files.read("--text", self.text.text().files);
+        files.read("--questions", self.questions.as_slice());
         files.keep("the comparison reads", Parts::names(file));
         files.write("-o", self.output.as_deref(), &[], Existing::Known);
         files.check(self.force)
@@ -271,6 +281,11 @@ fn table(certificate: &Certificate) -> Result<()> {
     print(format_args!("KL divergence, median  {:.6}", s.kl_median))?;
     print(format_args!("KL divergence, 99 %    {:.6}", s.kl_p99))?;
     print(format_args!("same top token         {:.2} %", 100.0 * s.same_top))?;
+    if let Some(Answers { count, right_reference, right, right_both }) = certificate.answers {
+        print(format_args!(
+            "answers right          {right} of {count}; the checkpoint has {right_reference}, both {right_both}"
+        ))?;
+    }
     if !certificate.by_text.is_empty() {
         print("\nchunks  perplexity, checkpoint and file   KL divergence, mean   same top  text")?;
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::divergence::Scored;
+use super::questions::Answers;
 use super::statistics::Statistics;
 use crate::error::{Error, Result};
 
@@ -21,6 +22,9 @@ pub struct Certificate {
     /// The figures of each text, if there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_text: Vec<OfText>,
+    /// What both answered, if there were questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
 }
 
 /// The figures of one of several texts: files differ in what they are good at.
@@ -56,6 +60,9 @@ pub struct Scores {
     pub scored: Vec<Scored>,
     /// For each layer and chunk the sums of the squares of the checkpoint's hidden states, and of the differences.
     pub layers: Vec<Vec<[f64; 2]>>,
+    /// What both answered, if there were questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
 }
 
 impl Scores {
@@ -111,7 +118,8 @@ impl Scores {
             texts if texts.contains(&0) => Vec::new(),
             texts => texts.iter().zip(names).map(&mut of_text).collect(),
         };
-        Ok(Certificate { context: self.context, chunks: self.chunks(), statistics, layers, by_text })
+        let (context, chunks, answers) = (self.context, self.chunks(), self.answers);
+        Ok(Certificate { context, chunks, statistics, layers, by_text, answers })
     }
 }
 

@@ -77,6 +77,11 @@ impl Divergence {
         }
     }
 
+    /// Whether the checkpoint and the file hold this token for the likeliest, when all logits are in.
+    pub fn top_is(&self, token: usize) -> [bool; 2] {
+        [self.reference.top.1 == token, self.file.top.1 == token]
+    }
+
     /// When all logits are in.
     pub fn scored(&self) -> Scored {
         let mean = self.difference / self.reference.sum;

@@ -102,6 +102,7 @@ mod tests {
             texts: vec![1],
             scored: Vec::new(),
             layers: vec![vec![[f64::from(part), 0.0]]],
+            answers: None,
         };
         let (evaluation, files_sha256) =
             (Identity::new([("--context", "2".to_owned())]), vec!["0".to_owned()]);
@@ -121,8 +122,13 @@ mod tests {
     #[test]
     fn scores_that_cannot_be_are_told() {
         let one = Scored { surprise: [1.0, 1.5], divergence: 0.5, same_top: true };
-        let scores =
-            Scores { context: 2, texts: vec![0, 1], scored: vec![one], layers: vec![vec![[1.0, 0.0]]] };
+        let scores = Scores {
+            context: 2,
+            texts: vec![0, 1],
+            scored: vec![one],
+            layers: vec![vec![[1.0, 0.0]]],
+            answers: None,
+        };
         assert!(scores.are_possible());
         for change in [
             (|scores| scores.context = 0) as fn(&mut Scores),

@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use super::certificate::{LayerError, Scores};
 use super::differing::differing;
-use super::divergence::{Divergence, Scored};
+use super::divergence::Divergence;
+use super::questions::{Answers, Question};
 use super::stop::Stop;
 use crate::error::{Error, Result};
 use crate::forward::{Head, Pass, States, Weights, apply};
@@ -18,8 +19,18 @@ const BATCH: usize = 1024;
 /// Ids whose logits are computed at a time.
 const STRETCH: usize = 8192;
 
-/// Compares `file` with `reference` on texts, each of chunks of `context` tokens that begin with BOS; `told` is called
-/// after every layer.
+/// What two models are compared on.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Texts of whole chunks that begin with BOS.
+    pub texts: &'a [&'a [u32]],
+    /// Tokens in a chunk.
+    pub context: usize,
+    /// Questions, which may be none.
+    pub questions: &'a [Question],
+}
+
+/// Compares `file` with `reference`, with `memory` bytes for hidden states; `told` is called after every layer.
 ///
 /// # Errors
 /// If the two are not the same model, weights cannot be read, hidden states are no numbers, or `stop` became true.
@@ -29,8 +40,7 @@ const STRETCH: usize = 8192;
 pub fn run(
     reference: (&Weights, &Description),
     file: (&Weights, &Description),
-    texts: &[&[u32]],
-    context: usize,
+    Asked { texts, context, questions }: Asked,
     memory: u64,
     told: &dyn Fn(&LayerError),
     stop: &AtomicBool,
@@ -46,14 +56,23 @@ pub fn run(
     let stop = Stop(stop);
     let weights = [reference.0.clone().until(stop.0), file.0.clone().until(stop.0)];
     let model = reference.1;
-    let mut passes = [
-        Pass::new(&weights[0], model, tokens, context, memory / 2)?,
-        Pass::new(&weights[1], file.1, tokens, context, memory / 2)?,
-    ];
+    let memory = if questions.is_empty() { memory } else { memory / 2 };
+    let begin = |tokens: &[u32], context| -> Result<[Pass; 2]> {
+        let [a, b] = [(&weights[0], model), (&weights[1], file.1)]
+            .map(|(weights, model)| Pass::new(weights, model, tokens, context, memory / 2));
+        Ok([a?, b?])
+    };
+    let mut passes = begin(tokens, context)?;
+    // A chunk each, as long as the longest.
+    let length = Question::longest(questions);
+    let asked = Question::chunks(questions, length);
+    let mut asking = (!questions.is_empty()).then(|| begin(&asked, length)).transpose()?;
     let mut layers = Vec::new();
     for layer in 0..model.layers.len() {
-        for (pass, weights) in passes.iter_mut().zip(&weights) {
-            pass.layer(weights, layer, &stop)?;
+        for passes in std::iter::once(&mut passes).chain(&mut asking) {
+            for (pass, weights) in passes.iter_mut().zip(&weights) {
+                pass.layer(weights, layer, &stop)?;
+            }
         }
         let [a, b] = &mut passes;
         let squares = distances(layer, [a.states(), b.states()], context, stop)?;
@@ -62,9 +81,21 @@ pub fn run(
         layers.push(squares);
     }
     let [a, b] = &mut passes;
-    let scored = score(&weights, model, [a.states(), b.states()], tokens, context, stop)?;
+    // The second half of every chunk: the logits at place i - 1 predict token i.
+    let of_chunk = |chunk: usize| (context / 2..context).map(move |i| chunk * context + i - 1);
+    let places: Vec<usize> = (0..tokens.len() / context).flat_map(of_chunk).collect();
+    let scores = score(&weights, model, [a.states(), b.states()], tokens, &places, stop)?;
+    let scored = scores.iter().map(Divergence::scored).collect();
     let texts = texts.iter().map(|text| text.len() / context).collect();
-    Ok(Scores { context, texts, scored, layers })
+    let mut answers = None;
+    if let Some([a, b]) = &mut asking {
+        let places = Question::places(questions, length);
+        let scores = score(&weights, model, [a.states(), b.states()], &asked, &places, stop)?;
+        let right = |(score, place): (&Divergence, &usize)| score.top_is(asked[place + 1] as usize);
+        let right: Vec<[bool; 2]> = scores.iter().zip(&places).map(right).collect();
+        answers = Some(Answers::new(questions, &right));
+    }
+    Ok(Scores { context, texts, scored, layers, answers })
 }
 
 /// For each chunk the sums of the squares of the first's states, and of their differences.
@@ -101,20 +132,16 @@ fn distances(
     Ok(chunks)
 }
 
-/// Scores the second half of every chunk: the logits at place i - 1 predict token i.
+/// The distributions that the states at these places give for the tokens behind them.
 fn score(
     weights: &[Weights<'_>; 2],
     model: &Description,
     states: [&mut States; 2],
     tokens: &[u32],
-    context: usize,
+    places: &[usize],
     stop: Stop<'_>,
-) -> Result<Vec<Scored>> {
+) -> Result<Vec<Divergence>> {
     let heads = [Head::read(&weights[0], model)?, Head::read(&weights[1], model)?];
-    let half = context / 2;
-    let places: Vec<usize> = (0..tokens.len() / context)
-        .flat_map(|chunk| (half..context).map(move |i| chunk * context + i - 1))
-        .collect();
     let mut scores = vec![Divergence::EMPTY; places.len()];
     let [reference, file] = states;
     for stretch in heads[0].stretches(STRETCH) {
@@ -133,5 +160,5 @@ fn score(
             }
         }
     }
-    Ok(scores.iter().map(Divergence::scored).collect())
+    Ok(scores)
 }

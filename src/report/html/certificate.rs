@@ -3,7 +3,7 @@
 use super::axis::{Axis, layer_ticks};
 use super::markup::{Fill, escaped, figure};
 use super::svg::{Anchor, Svg};
-use crate::evaluate::{Certificate, OfText, Statistics};
+use crate::evaluate::{Answers, Certificate, OfText, Statistics};
 use crate::report::grouped;
 use crate::report::subject::Subject;
 
@@ -34,6 +34,11 @@ pub fn section(subject: &Subject) -> String {
     for OfText { text, chunks, statistics: s } in &certificate.by_text {
         let of_text = format!("{chunks} chunks, KL divergence {}, perplexity {}", mean(s), perplexity(s));
         facts.push((text, of_text));
+    }
+    if let Some(Answers { count, right_reference, right, right_both }) = certificate.answers {
+        let answers =
+            format!("{right} of {count} right; the checkpoint has {right_reference}, both {right_both}");
+        facts.push(("answers", answers));
     }
     let facts: String = facts
         .iter()

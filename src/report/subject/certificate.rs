@@ -57,6 +57,7 @@ fn is_possible(certificate: &Certificate) -> bool {
     are_possible(&certificate.statistics)
         && certificate.by_text.len() <= MAX_TEXTS
         && certificate.by_text.iter().all(|of_text| are_possible(&of_text.statistics))
+        && certificate.answers.is_none_or(|answers| answers.is_possible())
         && layers.len() <= MAX_LAYERS
         && layers.iter().zip(0..).all(|(l, place)| l.layer == place && (0.0..1e30).contains(&l.error))
 }
