@@ -921,3 +921,135 @@ fn codes_of_nvfp4_are_not_kept_where_their_factors_would_be_lost() {
         (0, false)
     );
 }
+
+/// A checkpoint of a family whose matrices are all in NVFP4, where their rows are whole blocks, and its twin.
+fn in_fours(name: &str) -> [TempDir; 2] {
+    let plain = TempDir::new().expect("a temporary folder");
+    family(name).write(plain.path());
+    let all = load(&plain.path().join("model.safetensors"));
+    let is_matrix = |name: &str, shape: &[u64]| {
+        name.ends_with("_proj.weight") && shape.len() == 2 && shape[1].is_multiple_of(64)
+    };
+    let chosen: Vec<String> = all
+        .into_iter()
+        .filter(|(name, (_, shape, _))| is_matrix(name, shape))
+        .map(|(name, _)| name)
+        .collect();
+    let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
+    family_twins(name, json!({"quant_method": "modelopt", "quant_algo": "NVFP4"}), &chosen, scaled_fours)
+}
+
+/// Names of the tensors of a file that are in NVFP4, and of factors.
+fn fours_of(file: &Path) -> [Vec<String>; 2] {
+    let contents = quantpress::gguf::Contents::read(file).expect("sound");
+    let of = |is: &dyn Fn(&quantpress::gguf::Entry) -> bool| {
+        contents
+            .tensors
+            .iter()
+            .filter(|tensor| is(tensor))
+            .map(|tensor| tensor.name.clone())
+            .collect::<Vec<_>>()
+    };
+    [of(&|tensor| tensor.format.name() == "NVFP4"), of(&|tensor| tensor.name.ends_with(".scale"))]
+}
+
+/// The architecture that is written decides, layers for multi-token prediction have none, and matrices before a bias.
+#[test]
+fn factors_are_only_where_llama_cpp_reads_them() {
+    let out = TempDir::new().expect("a temporary folder");
+    let made = |source: &Path, extra: &[&str]| {
+        let file = out.path().join("made.gguf");
+        let arguments = ["quantize", text(source), "-o", text(&file), "-q", "--force", "--recipe", "source"];
+        succeed(&[&arguments[..], extra].concat());
+        succeed(&["verify", text(&file), "--against", text(source)]);
+        fours_of(&file)
+    };
+    let [sparse, _] = in_fours("glm-dsa");
+    let [own, factors] = made(sparse.path(), &[]);
+    assert!(own.len() > 4 && own.len() == factors.len(), "{own:?}");
+    let [dense, _] = made(sparse.path(), &["--arch", "deepseek2"]);
+    assert!(dense.iter().all(|name| name.ends_with("attn_output.weight")) && !dense.is_empty(), "{dense:?}");
+    let [all, _] = made(sparse.path(), &["--keep-mtp"]);
+    assert_eq!(all, own, "nothing of the layer for multi-token prediction");
+    let [biased, _] = made(in_fours("llama")[0].path(), &[]);
+    assert!(biased.iter().all(|name| name.contains("attn_")) && !biased.is_empty(), "{biased:?}");
+}
+
+/// Factors go with the blocks that they are beside: a matrix that is made anew brings its own, or none.
+#[test]
+fn factors_belong_to_their_blocks() {
+    let [fours, twin] = in_fours("deepseek32");
+    let [source, plain] = [&fours, &twin].map(|folder| text(folder.path()));
+    let out = TempDir::new().expect("a temporary folder");
+    let [base, again, other] = ["base.gguf", "again.gguf", "other.gguf"].map(|name| out.path().join(name));
+    succeed(&["quantize", source, "-o", text(&base), "-q", "--recipe", "source"]);
+    let factors =
+        fours_of(&base)[1].iter().find(|name| name.ends_with("ffn_up_exps.scale")).expect("there").clone();
+    let matrix = factors.replace(".scale", ".weight");
+    let words = out.path().join("words.txt");
+    fs::write(&words, "It was the best of times, it was the worst of times. ".repeat(10)).expect("written");
+    let divergence = |file: &Path| {
+        let shown =
+            succeed(&["evaluate", plain, text(file), "--text", text(&words), "--context", "32", "--json"]);
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        shown["kl_mean"].as_f64().expect("a number")
+    };
+    for (recipe, kept) in [("q8_0", false), ("source", true)] {
+        let only = ["--only", &matrix, "--base", text(&base)];
+        let arguments = ["quantize", source, "-o", text(&again), "-q", "--force", "--recipe", recipe];
+        succeed(&[&arguments[..], &only].concat());
+        let found = fours_of(&again)[1].iter().filter(|name| **name == factors).count();
+        assert_eq!(found, usize::from(kept), "{recipe}");
+        assert!(divergence(&again) < 0.01, "{recipe}: {}", divergence(&again));
+        succeed(&["verify", text(&again), "--against", source]);
+    }
+    // A file whose blocks were encoded anew and whose factors stayed is still the checkpoint's.
+    succeed(&["quantize", text(&base), "-o", text(&other), "-q", "--recipe", "q8_0", "--allow-requantize"]);
+    succeed(&["verify", text(&other), "--against", source]);
+    let mut file = fs::read(&other).expect("read");
+    let contents = quantpress::gguf::Contents::read(&other).expect("sound");
+    let place = contents.tensor(&factors).expect("there").offset as usize;
+    file[place..place + 4].copy_from_slice(&1f32.to_le_bytes());
+    fs::write(&other, file).expect("written");
+    fs::remove_file(other.with_extension("gguf.json")).expect("it was written");
+    let refused = quantpress(&["verify", text(&other), "--against", source]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(3) && said.contains(&*matrix), "{said}");
+}
+
+/// Matrices of zeros are told of in NVFP4 as in other types.
+#[test]
+fn zeros_in_nvfp4_are_told_of() {
+    let queries = "model.layers.0.self_attn.q_proj.weight";
+    let said = json!({"quant_method": "modelopt", "quant_algo": "NVFP4"});
+    let copies = family_twins("mixtral", said, &[queries], |random, shape| {
+        let ((mut parts, rest), values) = scaled_fours(random, shape);
+        parts[0].3.fill(0);
+        ((parts, rest), values)
+    });
+    let file = copies[0].path().join("out.gguf");
+    let told = quantpress(&["quantize", text(copies[0].path()), "-o", text(&file), "--recipe", "source"]);
+    let told = String::from_utf8_lossy(&told.stderr);
+    assert!(told.contains("blk.0.attn_q.weight") && told.contains("zeros"), "{told}");
+}
+
+/// GPTQ's libraries give all matrices that they pack a bias, of zeros where the model has none.
+#[test]
+fn biases_of_zeros_beside_packed_matrices_are_left_out() {
+    let queries = "model.layers.0.self_attn.o_proj.weight";
+    let said = json!({"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": false});
+    let make = |number: u8| {
+        family_twins("qwen3", said.clone(), &[queries], |random, shape| {
+            let (mut parts, values) = across(random, [shape[0], shape[1]], false);
+            parts.push(("bias", "F16", vec![shape[0]], vec![number; 2 * shape[0] as usize]));
+            ((parts, Vec::new()), values)
+        })
+    };
+    let copies = make(0);
+    let name = "blk.0.attn_output.weight";
+    assert!(made(copies[0].path(), "f32", name, "F32") == made(copies[1].path(), "f32", name, "F32"));
+    let copies = make(0x30);
+    let refused = quantpress(&["plan", text(copies[0].path())]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(4) && said.contains("o_proj.bias"), "{said}");
+}

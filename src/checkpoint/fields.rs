@@ -2,7 +2,7 @@
 //! GGUF can express no other. A field on no list is a warning, since it may change what the model computes. The lists
 //! are tables beside the code that reads the object.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Config;
 use crate::error::{Error, Result, Warning};
@@ -57,6 +57,31 @@ pub fn check(config: &Config, lists: &[&[Field]]) -> Result<Vec<Warning>> {
         }
     }
     Ok(warnings)
+}
+
+/// The same of an object that says how weights are stored, where what is not known would make wrong weights: a field on no
+/// list is an error, unless its value says that there is nothing.
+///
+/// # Errors
+/// As [`check`], and for such a field.
+pub fn check_all(config: &Config, lists: &[&[Field]]) -> Result<()> {
+    check(config, lists)?;
+    let is_known = |name: &str| {
+        name.starts_with('_') || lists.iter().any(|list| list.iter().any(|(field, _)| *field == name))
+    };
+    let idle = [json!(null), json!(false), json!(0), json!(""), json!([]), json!({})];
+    for name in config.names().filter(|name| !is_known(name)) {
+        let value = config.value(name).unwrap_or(&Value::Null);
+        if !idle.contains(value) {
+            let problem = format!(
+                "is {}, and the field is not known here: it may change what the stored numbers mean. Without it in \
+                 config.json the tensors are read as what the other fields say",
+                short(value)
+            );
+            return Err(Error::Unsupported(config.says(name, &problem)));
+        }
+    }
+    Ok(())
 }
 
 fn same(value: &Value, only: &str) -> bool {

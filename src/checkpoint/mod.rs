@@ -57,6 +57,9 @@ pub(crate) const MAX_JSON: u64 = 64 << 20;
 /// size. R1's config.json has 1.7 kB, the largest tokenizer_config.json 1 MB.
 const MAX_SETTINGS: u64 = 4 << 20;
 
+/// A larger bias is none of a matrix.
+const MAX_BIAS: u64 = 4 << 20;
+
 /// Recommended sampling, and token ids that config.json may lack.
 pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
 
@@ -337,6 +340,23 @@ impl Checkpoint {
             Ok(Encoding::Packed(packed)) => packed.regrouped(tensor),
             _ => None,
         }
+    }
+
+    /// Whether a tensor is the bias that GPTQ's libraries give every matrix that they pack, which adds nothing if the model
+    /// has none there.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn is_bias_of_zeros(&self, tensor: &Tensor) -> Result<bool> {
+        let weight = tensor.name.strip_suffix(".bias").map(|module| format!("{module}.weight"));
+        let weight = weight.and_then(|name| self.get(&name));
+        let is_packed = weight.is_some_and(|weight| self.stored.is_across(&weight.name));
+        if !is_packed || tensor.bytes > MAX_BIAS {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; tensor.bytes as usize];
+        self.read_at(tensor, 0, &mut bytes)?;
+        Ok(bytes.iter().all(|&byte| byte == 0))
     }
 
     /// What all weights of a tensor are multiplied by, beside the factors that its [regrouped](Self::regrouped) blocks

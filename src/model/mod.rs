@@ -21,6 +21,7 @@ pub use crate::store::Slice;
 pub use description::{Description, EMBEDDING, FINAL_NORM, HEAD, Layer, ROPE_DIVISORS};
 pub use file::ModelFile;
 pub use part::{Gated, Half, Input, Part, Slices};
+pub use scales::name as factors_of;
 pub use spec::{Source, Spec};
 pub use tensor::{Role, TensorPlan, layer_and_class};
 pub use tokenizer::{Cutter, Encoder, TEXT_PIECE, Text};

@@ -1,8 +1,8 @@
 //! A model of which some tensors are made anew and the others are those of a file that is there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{Model, TensorPlan};
+use super::{Model, TensorPlan, scales};
 use crate::checkpoint::{BASE, Checkpoint};
 use crate::error::{Error, Result};
 use crate::gguf::Metadata;
@@ -17,19 +17,24 @@ impl Model {
         let mut ours: HashMap<String, TensorPlan> =
             self.tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         let mut found = 0;
+        let is_anew = |tensor: &TensorPlan| tensor.kept.is_none() && wanted(&tensor.name);
+        // Factors belong to the blocks that they are beside.
+        let beside = |tensor: &TensorPlan| scales::name(&tensor.name).filter(|_| is_anew(tensor));
+        let stale: HashSet<String> = base.tensors.iter().filter_map(beside).collect();
         let one = |mut tensor: TensorPlan| {
-            if tensor.kept.is_some() || !wanted(&tensor.name) {
+            if !is_anew(&tensor) {
                 tensor.kept = Some("as the file under it has it");
                 for slice in &mut tensor.slices {
                     slice.tensor = format!("{BASE}{}", slice.tensor).into();
                 }
                 tensor.input_norm = tensor.input_norm.map(|norm| format!("{BASE}{norm}"));
-                return Ok(tensor);
+                return Ok(vec![tensor]);
             }
             found += 1;
+            let factors = beside(&tensor).and_then(|name| ours.remove(&name));
             let place = || format!("--only: {}", tensor.name);
             match ours.remove(&tensor.name) {
-                Some(own) if own.shape == tensor.shape => Ok(own),
+                Some(own) if own.shape == tensor.shape => Ok(factors.into_iter().chain([own]).collect()),
                 Some(own) => Err(Error::Argument(format!(
                     "{} has the shape {:?}, in the file under it {:?}",
                     place(),
@@ -39,7 +44,8 @@ impl Model {
                 None => Err(Error::Argument(format!("{} is not in the source", place()))),
             }
         };
-        let tensors = base.tensors.into_iter().map(one).collect::<Result<Vec<_>>>()?;
+        let fresh = base.tensors.into_iter().filter(|tensor| !stale.contains(&tensor.name));
+        let tensors = fresh.map(one).collect::<Result<Vec<_>>>()?.concat();
         if found == 0 {
             return Err(Error::Argument("--only: matches no tensor whose type can be chosen".into()));
         }

@@ -247,7 +247,13 @@ impl Scratch {
                     slice.tensor, tensor.name
                 )));
             }
-            piece.done = Done { blocks: checksum(&piece.blocks), ..Done::default() };
+            let mut zeros = Zeros::default();
+            if format.is_decoded() {
+                weights.resize(unit.weights(plan) as usize, 0.0);
+                quant_kernels::dequantize(format, &piece.blocks, weights);
+                zeros = Zeros::of(weights, columns as usize);
+            }
+            piece.done = Done { zeros, blocks: checksum(&piece.blocks), ..Done::default() };
             return Ok(());
         }
         let values = tensor.values(format);

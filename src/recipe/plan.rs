@@ -114,7 +114,7 @@ impl Plan {
         if let Some(tensor) = model.with_factors().filter(|_| feedback.is_some()) {
             return Err(Error::Unsupported(format!(
                 "{} has factors in a tensor beside it, which --feedback cannot take into account; make the file without it, \
-                 or give the tensor another type than the source's",
+                 or of a source without them (of a checkpoint in NVFP4, another type than \"source\" takes them in)",
                 tensor.name
             )));
         }

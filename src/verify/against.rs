@@ -15,7 +15,7 @@ use super::{Bounds, Checked, Problem, Told};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::gguf::{Entry, Parts, Value};
-use crate::model::{Model, TensorPlan};
+use crate::model::{Model, TensorPlan, factors_of};
 use crate::recipe::{Choice, Imatrix, Importances};
 use crate::threads;
 
@@ -117,7 +117,25 @@ pub fn against(checked: &Checked, compare: Compare, told: Told<'_>) -> Result<(V
         Some(_) => true,
     });
     let planned: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    let unknown = parts.tensors().filter(|(_, entry)| !planned.contains(entry.name.as_str()));
+    let mut factors: HashMap<&str, Vec<f32>> = HashMap::new();
+    for tensor in &common.tensors {
+        let name = factors_of(&tensor.name).filter(|name| !planned.contains(&**name));
+        let beside = name.and_then(|name| entries.get(&*name)).filter(|(_, beside)| {
+            beside.format == Format::F32
+                && (beside.shape == [1] || beside.shape == [tensor.slices.len() as u64])
+        });
+        if let Some((file, beside)) = beside {
+            let mut bytes = vec![0; beside.bytes as usize];
+            parts.files[*file].read_at(beside.offset, &mut bytes)?;
+            let numbers = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+            factors.insert(&tensor.name, numbers.collect());
+        }
+    }
+    let is_factors =
+        |name: &str| factors.keys().any(|matrix| factors_of(matrix).is_some_and(|of| of == name));
+    let unknown = parts
+        .tensors()
+        .filter(|(_, entry)| !planned.contains(entry.name.as_str()) && !is_factors(&entry.name));
     problems
         .extend(unknown.map(|(_, entry)| Problem::of(&entry.name, "is nothing that the checkpoint becomes")));
 
@@ -141,6 +159,7 @@ pub fn against(checked: &Checked, compare: Compare, told: Told<'_>) -> Result<(V
             entry,
             importance: importance.as_deref(),
             bounds: Bounds::of(entry.format, weighted, origin.feedback),
+            factor: factors.get(&*plan.name).map_or(1.0, |all| all[slice.min(all.len() - 1)]),
             stop: compare.stop,
         };
         let judged = beside.judge()?;

@@ -37,6 +37,8 @@ pub struct Beside<'a> {
     /// As the encoder takes them; None where all columns are alike or it is not known what the file was made with.
     pub importance: Option<&'a [f32]>,
     pub bounds: Bounds,
+    /// What the decoded blocks are multiplied by, where the file has factors beside them and the source has not.
+    pub factor: f32,
     pub stop: &'a AtomicBool,
 }
 
@@ -72,7 +74,7 @@ impl Beside<'_> {
         }
         let row_bytes = entry.format.row_bytes(columns);
         let first = self.slice as u64 * self.plan.rows();
-        let found = self.measure(|rows, _, blocks| {
+        let found = self.measure(self.factor, |rows, _, blocks| {
             self.part.read_at(entry.offset + (first + rows.start) * row_bytes, blocks)
         })?;
         let floor = self.floor(&found.sum);
@@ -96,7 +98,7 @@ impl Beside<'_> {
         if !within || !beyond.is_empty() {
             // These weights may be such that the type cannot hold them better: sparse, faint, or with a giant among
             // them.
-            let reached = self.measure(|_, weights, blocks| {
+            let reached = self.measure(1.0, |_, weights, blocks| {
                 quant_kernels::quantize(entry.format, weights, columns as usize, self.importance, blocks);
                 Ok(())
             })?;
@@ -143,7 +145,11 @@ impl Beside<'_> {
     }
 
     /// Sums over the decoded blocks that `fill` gives for rows of the source.
-    fn measure(&self, mut fill: impl FnMut(Range<u64>, &[f32], &mut [u8]) -> Result<()>) -> Result<Measured> {
+    fn measure(
+        &self,
+        factor: f32,
+        mut fill: impl FnMut(Range<u64>, &[f32], &mut [u8]) -> Result<()>,
+    ) -> Result<Measured> {
         let (plan, format): (_, Format) = (self.plan, self.entry.format);
         let columns = plan.columns() as usize;
         let row_bytes = format.row_bytes(plan.columns());
@@ -160,6 +166,9 @@ impl Beside<'_> {
             fill(rows, weights, &mut blocks)?;
             for (row, blocks) in weights.chunks_exact(columns).zip(blocks.chunks_exact(row_bytes as usize)) {
                 quant_kernels::dequantize(format, blocks, &mut decoded);
+                if factor != 1.0 {
+                    decoded.iter_mut().for_each(|weight| *weight *= factor);
+                }
                 let row = Deviation::of_row(row, &decoded, importance.as_deref());
                 measured.sum += row;
                 measured.rows.push(row.plain);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fields;
 use super::fp8::Grain;
-use crate::checkpoint::fields::check;
+use crate::checkpoint::fields::check_all as check;
 use crate::checkpoint::{Config, HF_QUANT_CONFIG, Source, exists, read_file};
 use crate::error::{Error, Result, Warning};
 
@@ -98,7 +98,7 @@ pub enum AcrossKind {
 }
 
 /// What is declared, without sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// FP8 with a scale for the tensor.
     Tensor,
@@ -114,6 +114,17 @@ pub enum Kind {
     Integers,
     /// Whatever its tensors show.
     Other,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tensor | Self::Row | Self::Block | Self::Fp8 => "FP8",
+            Self::SmallFloats => "floats of 4 or 6 bits",
+            Self::Integers => "integers",
+            Self::Other => "something else",
+        })
+    }
 }
 
 /// Names of the two kinds of FP8.
@@ -145,10 +156,10 @@ const ALGORITHMS: [(&str, Kind); 7] = [
 const READABLE: &str = "fp8, compressed-tensors, modelopt's FP8 and NVFP4, mxfp4, gptq, awq (gemm), bitsandbytes and \
                         bitnet can be read, and weights that are not quantized";
 
-/// Reads the declarations. Unknown fields and contradictions are warnings.
+/// Reads the declarations. Contradictions are warnings.
 ///
 /// # Errors
-/// If a field is missing or of a wrong type, or has a value that no GGUF file can say.
+/// If a field is missing, not known or of a wrong type, or has a value that no GGUF file can say.
 pub fn declared(source: &dyn Source, config: &Config) -> Result<(Declared, Vec<Warning>)> {
     let mut warnings = Vec::new();
     // compressed-tensors' older name of the same.
@@ -161,7 +172,7 @@ pub fn declared(source: &dyn Source, config: &Config) -> Result<(Declared, Vec<W
         warnings.push(Warning::new(config.fault(fields[1], problem)));
     }
     let first = match field {
-        Some(field) => Some(method(&config.object(field)?, &mut warnings)?),
+        Some(field) => Some(method(&config.object(field)?)?),
         None => None,
     };
     let mut second = None;
@@ -170,7 +181,7 @@ pub fn declared(source: &dyn Source, config: &Config) -> Result<(Declared, Vec<W
         let file = Config::parse_as(HF_QUANT_CONFIG, &bytes)?;
         if file.has("quantization") {
             let said = file.object("quantization")?;
-            let found = modelopt(&said, &mut warnings)?;
+            let found = modelopt(&said)?;
             if first.as_ref().is_some_and(|first| !agree(first, &found)) {
                 let found = said.value("quant_algo").map_or("null".to_owned(), Value::to_string);
                 let problem = format!(
@@ -202,26 +213,26 @@ fn agree(first: &Declared, second: &Declared) -> bool {
     }
 }
 
-fn method(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+fn method(config: &Config) -> Result<Declared> {
     if !config.has("quant_method") && config.has("quant_algo") {
-        return modelopt(config, warnings);
+        return modelopt(config);
     }
     let method: String = config.get("quant_method")?;
     match method.as_str() {
-        "fp8" => fp8(config, warnings),
-        "compressed-tensors" => compressed_tensors(config, warnings),
-        "modelopt" => modelopt(config, warnings),
+        "fp8" => fp8(config),
+        "compressed-tensors" => compressed_tensors(config),
+        "modelopt" => modelopt(config),
         "mxfp4" => {
-            warnings.extend(check(config, &[fields::MXFP4])?);
+            check(config, &[fields::MXFP4])?;
             Ok(Declared::Said(Said::of(&[Kind::SmallFloats])))
         }
-        "gptq" => gptq(config, warnings),
-        "awq" => awq(config, warnings),
+        "gptq" => gptq(config),
+        "awq" => awq(config),
         "bitsandbytes" => {
-            warnings.extend(check(config, &[fields::BITSANDBYTES])?);
+            check(config, &[fields::BITSANDBYTES])?;
             Ok(Declared::Said(Said::of(&[Kind::Other])))
         }
-        "bitnet" => bitnet(config, warnings),
+        "bitnet" => bitnet(config),
         other => {
             let bits = ["bits", "w_bit", "bnb_4bit_quant_type", "load_in_4bit", "load_in_8bit", "group_size"];
             let said = bits.iter().filter_map(|field| Some(format!("{field} {}", config.value(field)?)));
@@ -232,20 +243,20 @@ fn method(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
     }
 }
 
-fn fp8(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+fn fp8(config: &Config) -> Result<Declared> {
     if let Some(kind) = config.value("fmt")
         && !kind.as_str().is_some_and(|kind| FP8.contains(&kind.to_ascii_lowercase().as_str()))
     {
         return Ok(Declared::Other(config.says("fmt", &format!("is {kind}; e4m3 and e5m2 can be read"))));
     }
-    warnings.extend(check(config, &[fields::FP8])?);
+    check(config, &[fields::FP8])?;
     let block = block(config, "weight_block_size")?;
     let grains: Vec<Grain> = block.map(Grain::Block).into_iter().collect();
     let kinds = if grains.is_empty() { vec![Kind::Fp8] } else { vec![Kind::Block] };
     Ok(Declared::Said(Said { grains, kinds, ..Said::default() }))
 }
 
-fn modelopt(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+fn modelopt(config: &Config) -> Result<Declared> {
     let algorithm = config.find::<String>("quant_algo")?;
     let known = algorithm.as_ref().map(|name| ALGORITHMS.iter().find(|(known, _)| known == name));
     let kinds = match (known, algorithm) {
@@ -257,7 +268,17 @@ fn modelopt(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
         // Null is a model of which only the KV cache is to be quantized.
         _ => Vec::new(),
     };
-    warnings.extend(check(config, &[fields::MODELOPT])?);
+    check(config, &[fields::MODELOPT])?;
+    if let Some(layers) = part(config, "quantized_layers")? {
+        for name in layers.names().map(str::to_owned).collect::<Vec<_>>() {
+            let layer = layers.object(&name)?;
+            let algorithm = layer.find::<String>("quant_algo")?;
+            if let Some(other) = algorithm.filter(|name| !ALGORITHMS.iter().any(|(known, _)| known == name)) {
+                let problem = format!("is \"{other}\" (quant_method modelopt); {READABLE}");
+                return Ok(Declared::Other(layer.says("quant_algo", &problem)));
+            }
+        }
+    }
     Ok(Declared::Said(Said { kinds, ..Said::default() }))
 }
 
@@ -271,7 +292,7 @@ fn group(config: &Config, fields: &[&str]) -> Result<Option<u64>> {
     }
 }
 
-fn gptq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+fn gptq(config: &Config) -> Result<Declared> {
     let bits = config.count("bits", 64)?;
     if ![2, 3, 4, 8].contains(&bits) {
         let problem = format!("is {bits} (quant_method gptq); 2, 3, 4 and 8 can be read");
@@ -288,7 +309,7 @@ fn gptq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
             return Ok(Declared::Other(config.says(field, &problem)));
         }
     };
-    warnings.extend(check(config, &[fields::GPTQ])?);
+    check(config, &[fields::GPTQ])?;
     let across = Some(AcrossSaid {
         kind: AcrossKind::Gptq { bits, first },
         group: group(config, &["group_size"])?,
@@ -297,7 +318,7 @@ fn gptq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
     Ok(Declared::Said(Said { across, ..Said::of(&[Kind::Integers]) }))
 }
 
-fn awq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+fn awq(config: &Config) -> Result<Declared> {
     for field in ["bits", "w_bit"].into_iter().filter(|field| config.has(field)) {
         let bits = config.count(field, 64)?;
         if bits != 4 {
@@ -310,14 +331,14 @@ fn awq(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
         let problem = format!("is \"{version}\" (quant_method awq); gemm can be read");
         return Ok(Declared::Other(config.says("version", &problem)));
     }
-    warnings.extend(check(config, &[fields::AWQ])?);
+    check(config, &[fields::AWQ])?;
     let group = group(config, &["group_size", "q_group_size"])?;
     let across = AcrossSaid { kind: AcrossKind::Awq, group, ordered: false };
     Ok(Declared::Said(Said { across: Some(across), ..Said::of(&[Kind::Integers]) }))
 }
 
-fn bitnet(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
-    warnings.extend(check(config, &[fields::BITNET])?);
+fn bitnet(config: &Config) -> Result<Declared> {
+    check(config, &[fields::BITNET])?;
     let class: Option<String> = config.find("linear_class")?;
     let inverse = match class.as_deref() {
         None | Some("bitlinear") => true,
@@ -331,13 +352,13 @@ fn bitnet(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
     Ok(Declared::Said(Said { bitnet: Some(inverse), ..Said::of(&[Kind::Other]) }))
 }
 
-fn compressed_tensors(config: &Config, warnings: &mut Vec<Warning>) -> Result<Declared> {
+fn compressed_tensors(config: &Config) -> Result<Declared> {
     let format: Option<String> = config.find("format")?;
     let mut all = Said::default();
     let groups = if config.has("config_groups") { Some(config.object("config_groups")?) } else { None };
     let names: Vec<String> = groups.iter().flat_map(Config::names).map(str::to_owned).collect();
     if let Some(transforms) = part(config, "transform_config")? {
-        warnings.extend(check(&transforms, &[fields::TRANSFORM])?);
+        check(&transforms, &[fields::TRANSFORM])?;
     }
     if let Some(sparsity) = part(config, "sparsity_config")? {
         let format = sparsity.find::<String>("format")?.unwrap_or_else(|| "dense".to_owned());
@@ -347,14 +368,14 @@ fn compressed_tensors(config: &Config, warnings: &mut Vec<Warning>) -> Result<De
             );
             return Ok(Declared::Other(sparsity.says("format", &problem)));
         }
-        warnings.extend(check(&sparsity, &[fields::SPARSITY])?);
+        check(&sparsity, &[fields::SPARSITY])?;
     }
     if names.is_empty()
         && let Some(format) = format.as_deref().filter(|format| !is_known(format))
     {
         return Ok(Declared::Other(config.says("format", &unreadable(format, ""))));
     }
-    let mut told = check(config, &[fields::COMPRESSED_TENSORS])?;
+    check(config, &[fields::COMPRESSED_TENSORS])?;
     for name in names {
         let group = groups.as_ref().expect("it has the name").object(&name)?;
         if !group.has("weights") {
@@ -364,8 +385,8 @@ fn compressed_tensors(config: &Config, warnings: &mut Vec<Warning>) -> Result<De
         let weights = group.object("weights")?;
         match of_group(config, &weights, format)? {
             Ok(said) => {
-                told.extend(check(&group, &[fields::GROUP])?);
-                told.extend(check(&weights, &[fields::WEIGHTS])?);
+                check(&group, &[fields::GROUP])?;
+                check(&weights, &[fields::WEIGHTS])?;
                 all.grains.extend(said.grains);
                 all.kinds.extend(said.kinds);
                 all.integers.extend(said.integers);
@@ -373,7 +394,6 @@ fn compressed_tensors(config: &Config, warnings: &mut Vec<Warning>) -> Result<De
             Err(problem) => return Ok(Declared::Other(problem)),
         }
     }
-    warnings.extend(told);
     Ok(Declared::Said(all))
 }
 

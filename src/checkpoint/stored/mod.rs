@@ -29,7 +29,7 @@ use super::{Checkpoint, Config, Dtype, Source, Tensor, decode};
 use crate::error::{Error, Result, Warning};
 use companions::{codes_of, foreign};
 pub use companions::{left_out, weight_of_scale};
-use declared::{Declared, Said, declared};
+use declared::{Declared, Kind, Said, declared};
 pub use fp8::is_fp8;
 use fp8::{Grain, Scales};
 use gather::Gathered;
@@ -104,9 +104,12 @@ impl Stored {
         let is_plain = |t: &Tensor| matches!(t.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
         let said = match declared {
             // A declaration that was left after decompressing has no effect.
-            Declared::Other(_)
+            Declared::Other(problem)
                 if tensors.values().all(|tensor| is_plain(tensor) && foreign(&tensor.name).is_none()) =>
             {
+                let problem =
+                    format!("{problem}; no tensor here is quantized, and all are taken as they are");
+                warnings.push(Warning::new(Error::Unsupported(problem)));
                 Said::default()
             }
             Declared::Other(problem) => return Err(Error::Unsupported(problem)),
@@ -114,6 +117,27 @@ impl Stored {
             Declared::Nothing => Said::default(),
         };
         let Gathered { packed, companions } = gather::gather(&said, source, listing, tensors)?;
+        let shown: HashSet<Kind> = packed
+            .values()
+            .filter_map(Packed::kind)
+            .chain(tensors.values().filter(|tensor| is_fp8(tensor.dtype)).map(|_| Kind::Fp8))
+            .collect();
+        let is_shown = |kind: &Kind| match kind {
+            Kind::Tensor | Kind::Row | Kind::Block | Kind::Fp8 => shown.contains(&Kind::Fp8),
+            Kind::Other => true,
+            kind => shown.contains(kind),
+        };
+        if !shown.is_empty()
+            && !said.kinds.is_empty()
+            && !said.kinds.iter().any(is_shown)
+            && said.across.is_none()
+        {
+            let problem = format!(
+                "config.json: quantization_config declares {}, and no tensor is stored so; what the tensors show counts",
+                said.kinds[0]
+            );
+            warnings.push(Warning::new(Error::Unsupported(problem)));
+        }
         let is_across = |packed: &Packed| matches!(packed.layout, packed::Layout::Across(_));
         if said.across.is_some() && !packed.values().any(is_across) {
             let problem = "config.json: quantization_config declares GPTQ or AWQ, and no tensor is stored so; what the \
@@ -144,6 +168,11 @@ impl Stored {
         found.sort_by_key(|entry| entry.tensors);
         warnings.extend(fp8::lone_scales(&grains, tensors));
         Ok(Self { grains, packed, companions, left_out: found, warnings })
+    }
+
+    /// Whether a weight is stored as GPTQ and AWQ do.
+    pub fn is_across(&self, name: &str) -> bool {
+        self.packed.get(name).is_some_and(|packed| matches!(packed.layout, packed::Layout::Across(_)))
     }
 
     /// Whether a tensor is a part of a weight that several make.

@@ -10,6 +10,7 @@ use quant_kernels::Format;
 
 use super::across::Across;
 use super::codes::{Element, Packing};
+use super::declared::Kind;
 use super::factors::{By, Factors, Zeros, numbers, whole};
 use super::quarters;
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
@@ -96,6 +97,15 @@ pub enum ZerosAt {
 }
 
 impl Packed {
+    /// What a declaration would call it; None if any may.
+    pub fn kind(&self) -> Option<Kind> {
+        match self.meaning {
+            Meaning::Integer => Some(Kind::Integers),
+            Meaning::E2M1 | Meaning::E2M3 => Some(Kind::SmallFloats),
+            Meaning::Listed(_) => None,
+        }
+    }
+
     /// Bytes of a row when it is loaded; the most, where rows share bytes.
     pub fn row_bytes(&self, tensor: &Tensor) -> u64 {
         match self.layout {

@@ -20,6 +20,9 @@ const RECOMPUTED: [&str; 1] = [".rotary_emb.inv_freq"];
 /// A tensor of a layer for multi-token prediction that is stored apart, under the longer of its two names.
 const APART: &str = "model.mtp.fc.weight";
 
+/// What names of biases end with.
+const BIAS: &str = ".bias";
+
 /// The usual name of the tensor that has all experts, where most have one for each: gate and up are in one.
 fn in_one(name: &str) -> String {
     let module = name.replace(".{}", "").replace(".weight", "").replace(".bias", "_bias");
@@ -38,6 +41,8 @@ pub struct Builder<'a> {
     names: Names,
     /// Which columns of a query or key are rotated together in the file.
     pairing: Pairing,
+    /// The architecture that is written.
+    arch: &'static str,
     /// Layers that are not for multi-token prediction.
     layers: u32,
     rope_divisors: &'a [f32],
@@ -59,6 +64,7 @@ impl<'a> Builder<'a> {
             family,
             names: Names::of(checkpoint),
             pairing: model.rope.pairing,
+            arch: model.arch,
             layers: model.layers.len() as u32,
             rope_divisors,
             tensors: Vec::new(),
@@ -152,7 +158,9 @@ impl<'a> Builder<'a> {
         let (class, of_slices) = (layer_and_class(&name).1, || slices.iter().map(|slice| &*slice.tensor));
         // Those of NVFP4, which a block has no place for.
         let scale = (regrouped == Some(Format::NVFP4)).then(|| Factors::name(of_slices()).into());
-        let regrouped = regrouped.filter(|_| scale.is_none() || scales::is_applied(self.family.arch, class));
+        // llama.cpp does not read factors of layers for multi-token prediction.
+        let is_read = layer.is_none_or(|layer| layer < self.layers) && scales::is_applied(self.arch, class);
+        let regrouped = regrouped.filter(|_| scale.is_none() || is_read);
         self.tensors.push(TensorPlan {
             name,
             role: spec.role,
@@ -278,9 +286,17 @@ impl<'a> Builder<'a> {
     }
 
     /// The tensors, once every tensor of the checkpoint is used or left out on purpose, which is asked of its usual name.
-    pub fn finish(self, left_out: impl Fn(&str) -> bool) -> Result<Vec<TensorPlan>> {
+    pub fn finish(mut self, left_out: impl Fn(&str) -> bool) -> Result<Vec<TensorPlan>> {
+        self.without_factors_before_biases();
+        let mut zeros = HashSet::new();
+        for tensor in self.checkpoint.tensors().filter(|tensor| tensor.name.ends_with(BIAS)) {
+            if !self.used.contains(&*tensor.name) && self.checkpoint.is_bias_of_zeros(tensor)? {
+                zeros.insert(tensor.name.clone());
+            }
+        }
         let is_known = |name: &str| {
             self.used.contains(name)
+                || zeros.contains(name)
                 || RECOMPUTED.iter().any(|part| name.ends_with(part))
                 || self.checkpoint.is_left_out(name)
                 || self.checkpoint.is_companion(name)
@@ -303,6 +319,21 @@ impl<'a> Builder<'a> {
                 )))
             }
             None => Ok(self.tensors),
+        }
+    }
+
+    /// Where an FFN has biases llama.cpp refuses factors: it would multiply what was added.
+    fn without_factors_before_biases(&mut self) {
+        let biased: HashSet<String> = self
+            .tensors
+            .iter()
+            .filter_map(|tensor| tensor.name.strip_suffix(BIAS).filter(|name| name.contains(".ffn_")))
+            .map(|name| format!("{name}.weight"))
+            .collect();
+        for tensor in
+            self.tensors.iter_mut().filter(|tensor| tensor.scale.is_some() && biased.contains(&tensor.name))
+        {
+            (tensor.scale, tensor.regrouped) = (None, None);
         }
     }
 
