@@ -17,6 +17,11 @@ impl fmt::Display for Size {
     }
 }
 
+/// So many of something, in the singular or the plural.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A number with its thousands apart: 140,350,064,128.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

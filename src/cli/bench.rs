@@ -15,7 +15,7 @@ use crate::bench::{Measured, R1, Rows, measure_unless, noise};
 use crate::disk;
 use crate::error::Error;
 use crate::recipe::format;
-use crate::report::about;
+use crate::report::{about, counted};
 use crate::whole;
 
 /// Larger files of rows are refused: they are held in memory.
@@ -137,8 +137,9 @@ impl Bench {
             );
         }
         print(format_args!(
-            "DeepSeek-R1 in ud-iq1_s: {} with {threads} threads, if the disk keeps up",
-            about(seconds)
+            "DeepSeek-R1 in ud-iq1_s: {} with {}, if the disk keeps up",
+            about(seconds),
+            counted(threads, "thread")
         ))
     }
 

@@ -25,6 +25,8 @@ use crate::report::{about, peak_memory};
 
 /// Compare a finished file with its checkpoint on a text: perplexity, KL divergence, error after every layer
 #[derive(Debug, Args)]
+#[command(override_usage = "quantpress evaluate [OPTIONS] --text <FILE> <CHECKPOINT> <FILE>\n       \
+                      quantpress evaluate [OPTIONS] --join <FILE>...")]
 #[command(mut_arg("texts", |argument| {
     let help = "Text to run the model over, UTF-8; of several each has figures of its own besides";
     argument.required(false).required_unless_present("join").help(help)

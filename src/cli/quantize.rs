@@ -23,7 +23,7 @@ use crate::gguf::beside;
 use crate::log;
 use crate::pipeline::{Job, Made, default_memory, run};
 use crate::plain::{self, plain};
-use crate::report::{Size, Summary, peak_memory};
+use crate::report::{Size, Summary, counted, peak_memory};
 
 /// Turn a checkpoint into a GGUF file
 #[derive(Debug, Args)]
@@ -213,7 +213,8 @@ impl Quantize {
                 let rate = progress.rate();
                 let memory =
                     memory.map_or(String::new(), |bytes| format!(", at most {} of memory", Size(bytes)));
-                log::say(format_args!("{seconds:.1} s, {rate:.1} Mw/s on {threads} threads{memory}"));
+                let threads = counted(threads, "thread");
+                log::say(format_args!("{seconds:.1} s, {rate:.1} Mw/s on {threads}{memory}"));
                 let stages = stages.map_or(String::new(), |stages| format!("{stages}; "));
                 log::say(format_args!("{stages}{sealing:.1} s to read the file back for its digests"));
                 if let (None, Some(first)) = (planned.part, files.first()) {

@@ -126,8 +126,9 @@ impl Plan {
         let most = copied > model.weights() / 2 && model.metadata.get("general.file_type").is_some();
         let metadata = &mut model.metadata;
         if !most {
-            let nearest = recipe.is_of_source().then(|| most_weights(&model.tensors, &choices)).flatten();
-            metadata.set("general.file_type", Value::U32(nearest.unwrap_or(recipe.file_type)));
+            let said = recipe.file_type.filter(|_| !recipe.is_of_source());
+            let file_type = said.or_else(|| most_weights(&model.tensors, &choices)).or(recipe.file_type);
+            metadata.set("general.file_type", Value::U32(file_type.unwrap_or_default()));
         }
         metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
         metadata.set("quantpress.version", env!("CARGO_PKG_VERSION").into());

@@ -15,7 +15,7 @@ pub fn resolved(model: &Model, base: &Recipe, name: &str, about: &str, choices: 
         }
     }
     let most = weights.iter().max_by_key(|entry| (entry.1, entry.0)).map(|entry| entry.0);
-    let file_type = most.and_then(Format::file_type).unwrap_or(base.file_type);
+    let file_type = most.and_then(Format::file_type).or(base.file_type).unwrap_or_default();
 
     let mut text =
         format!("name = {}\nabout = {}\nfile_type = {file_type}\nrule = [\n", quoted(name), quoted(about));

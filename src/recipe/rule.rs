@@ -35,8 +35,9 @@ pub struct Recipe {
     /// One sentence on what it is for.
     #[serde(default)]
     pub about: String,
-    /// llama.cpp's number for the nearest of its file types (general.file_type), which it only prints.
-    pub file_type: u32,
+    /// llama.cpp's number for the nearest of its file types (general.file_type), which it only prints; by default that of
+    /// the type that most weights get.
+    pub file_type: Option<u32>,
     /// Whether it is for models with routed experts alone: in others it would be another recipe than its name says.
     #[serde(default, rename = "experts")]
     pub for_experts: bool,
@@ -80,7 +81,13 @@ pub struct Rule {
     #[serde(default, deserialize_with = "bound")]
     pub max: Option<Format>,
     /// Why, for the reader of the plan.
+    #[serde(default = "unexplained")]
     pub reason: String,
+}
+
+/// The reason of a rule that gives none.
+fn unexplained() -> String {
+    "the recipe says so".to_owned()
 }
 
 /// The type that a rule gives.
@@ -163,7 +170,7 @@ impl Recipe {
         Self {
             name: file_type.name.to_lowercase(),
             about: format!("llama-quantize's {}.", file_type.name),
-            file_type: file_type.number,
+            file_type: Some(file_type.number),
             for_experts: false,
             rules: Vec::new(),
             of_user: false,
@@ -260,4 +267,18 @@ fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Err
     }
 
     deserializer.deserialize_seq(Few)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_is_a_name_and_a_rule() {
+        let recipe = Recipe::parse("r.toml", "name = \"mine\"\n[[rule]]\ntype = \"Q4_K\"\n").expect("enough");
+        assert_eq!((recipe.file_type, &*recipe.rules[0].reason), (None, "the recipe says so"));
+        for text in ["[[rule]]\ntype = \"Q4_K\"", "name = \"mine\"", "name = \"mine\"\nrule = [{}]"] {
+            assert!(Recipe::parse("r.toml", text).is_err(), "{text}");
+        }
+    }
 }

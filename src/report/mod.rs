@@ -10,7 +10,7 @@ mod time;
 mod warnings;
 mod width;
 
-pub use crate::size::{Size, grouped};
+pub use crate::size::{Size, counted, grouped};
 pub use html::page;
 pub use memory::peak_memory;
 pub use summary::{Better, Estimate, Fallback, Group, PlannedFile, Resident, Summary, fallbacks};

@@ -11,7 +11,7 @@ use super::machine::Told;
 use super::time::about;
 use super::warnings::{Look, warnings};
 use super::width::wrapped;
-use super::{Size, grouped};
+use super::{Size, counted, grouped};
 use crate::checkpoint::{LeftOut, hex};
 use crate::error::Warning;
 use crate::gguf::{File, Split};
@@ -373,8 +373,9 @@ impl Summary {
         if let Some(Estimate { threads, seconds, .. }) = &self.estimate {
             writeln!(
                 f,
-                "time      {} on {threads} idle threads here, if the disk keeps up",
-                about(*seconds)
+                "time      {} on {} here, if the disk keeps up",
+                about(*seconds),
+                counted(*threads, "idle thread")
             )?;
         }
         let Resident { always, experts_per_token, experts, kv_of_1024, .. } = self.resident;

@@ -7,7 +7,7 @@ use super::markup::{Fill, figure};
 use super::palette;
 use super::svg::{Anchor, Svg};
 use crate::report::subject::{Run, Subject};
-use crate::report::{Estimate, Size, about};
+use crate::report::{Estimate, Size, about, counted};
 
 const LEFT: f64 = 110.0;
 const RIGHT: f64 = 560.0;
@@ -59,9 +59,9 @@ fn of_types(subject: &Subject, estimate: &Estimate) -> String {
     axis.draw_bottom(&mut svg, bottom, 8);
     svg.soft([LEFT, bottom + 36.0], Anchor::Start, name);
     let caption = format!(
-        "Estimated from encoding a few rows of noise where the plan was made: {} on {} threads, if the disk keeps up.",
+        "Estimated from encoding a few rows of noise where the plan was made: {} on {}, if the disk keeps up.",
         about(estimate.seconds),
-        estimate.threads
+        counted(estimate.threads, "thread")
     );
     figure("Where the time will go", &caption, &svg.finish())
 }
