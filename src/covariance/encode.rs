@@ -22,7 +22,7 @@ const BAND: usize = 240;
 /// diagonal, which is the more the fewer bits the type has, hides that as long as it is no less than a quarter of it
 /// (docs/records/2026-11-descent.md).
 fn sweeps(metric: &Metric) -> usize {
-    const SHORT: usize = 1024;
+    const SHORT: usize = 2048;
     const HIDDEN: f32 = 4.0;
     let columns = metric.variances.len();
     let is_sure = columns as f32 <= HIDDEN * metric.damping * metric.tokens as f32;
@@ -412,7 +412,7 @@ mod tests {
         // IQ1_S has 0.115, and what has 3.3 bits or more 0.01.
         assert_eq!([of(512, 0.115, 1114), of(512, 0.115, 1110)], [3, 1]);
         assert_eq!([of(512, 0.01, 12_900), of(512, 0.01, 12_700)], [3, 1]);
-        assert_eq!([of(1025, 0.115, 1 << 20), of(512, 0.115, 0)], [1, 1]);
+        assert_eq!([of(2049, 0.115, 1 << 20), of(512, 0.115, 0)], [1, 1]);
     }
 
     #[test]
