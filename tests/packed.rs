@@ -764,6 +764,13 @@ fn kept_codes_are_in_the_order_of_the_family() {
     }
 }
 
+/// The divergence of a file from a checkpoint on a text.
+fn divergence(checkpoint: &str, file: &Path, words: &Path) -> f64 {
+    let arguments = ["evaluate", checkpoint, text(file), "--text", text(words), "--context", "32", "--json"];
+    let shown: Value = serde_json::from_str(&succeed(&arguments)).expect("JSON");
+    shown["kl_mean"].as_f64().expect("a number")
+}
+
 /// ModelOpt's NVFP4 of a matrix, and its numbers.
 fn scaled_fours(random: &mut Random, shape: &[u64]) -> (Stored, Vec<f32>) {
     let (parts, values) = nvfp4(random, shape[0], shape[1]);
@@ -819,12 +826,7 @@ fn codes_of_nvfp4_are_kept_with_their_factors() {
     // The model is the twin's, read with its factors; and can be quantized from there.
     let words = out.path().join("words.txt");
     fs::write(&words, "It was the best of times, it was the worst of times. ".repeat(40)).expect("written");
-    let divergence = |file: &Path| {
-        let shown =
-            succeed(&["evaluate", twin, text(file), "--text", text(&words), "--context", "32", "--json"]);
-        let shown: Value = serde_json::from_str(&shown).expect("JSON");
-        shown["kl_mean"].as_f64().expect("a number")
-    };
+    let divergence = |file: &Path| divergence(twin, file, &words);
     assert!(divergence(&kept) < 1e-9, "{}", divergence(&kept));
     // In llama.cpp as well, which rounds inputs to 8 bits where weights have blocks.
     let ids = out.path().join("ids.json");
@@ -988,12 +990,7 @@ fn factors_belong_to_their_blocks() {
     let matrix = factors.replace(".scale", ".weight");
     let words = out.path().join("words.txt");
     fs::write(&words, "It was the best of times, it was the worst of times. ".repeat(10)).expect("written");
-    let divergence = |file: &Path| {
-        let shown =
-            succeed(&["evaluate", plain, text(file), "--text", text(&words), "--context", "32", "--json"]);
-        let shown: Value = serde_json::from_str(&shown).expect("JSON");
-        shown["kl_mean"].as_f64().expect("a number")
-    };
+    let divergence = |file: &Path| divergence(plain, file, &words);
     for (recipe, kept) in [("q8_0", false), ("source", true)] {
         let only = ["--only", &matrix, "--base", text(&base)];
         let arguments = ["quantize", source, "-o", text(&again), "-q", "--force", "--recipe", recipe];

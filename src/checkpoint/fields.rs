@@ -1,6 +1,6 @@
 //! How the fields of a JSON object of settings are treated: read, without effect, or allowed one value only, because
-//! GGUF can express no other. A field on no list is a warning, since it may change what the model computes. The lists
-//! are tables beside the code that reads the object.
+//! GGUF can express no other. A field on no list is a warning, since it may change what the model computes, and an error
+//! where it may change what stored numbers mean. The lists are tables beside the code that reads the object.
 
 use serde_json::{Value, json};
 

@@ -138,8 +138,7 @@ impl Stored {
             );
             warnings.push(Warning::new(Error::Unsupported(problem)));
         }
-        let is_across = |packed: &Packed| matches!(packed.layout, packed::Layout::Across(_));
-        if said.across.is_some() && !packed.values().any(is_across) {
+        if said.across.is_some() && !packed.values().any(Packed::is_across) {
             let problem = "config.json: quantization_config declares GPTQ or AWQ, and no tensor is stored so; what the \
                            tensors show counts";
             warnings.push(Warning::new(Error::Unsupported(problem.to_owned())));
@@ -172,7 +171,7 @@ impl Stored {
 
     /// Whether a weight is stored as GPTQ and AWQ do.
     pub fn is_across(&self, name: &str) -> bool {
-        self.packed.get(name).is_some_and(|packed| matches!(packed.layout, packed::Layout::Across(_)))
+        self.packed.get(name).is_some_and(Packed::is_across)
     }
 
     /// Whether a tensor is a part of a weight that several make.

@@ -106,6 +106,11 @@ impl Packed {
         }
     }
 
+    /// Whether its codes run along the columns, as GPTQ and AWQ have them.
+    pub fn is_across(&self) -> bool {
+        matches!(self.layout, Layout::Across(_))
+    }
+
     /// Bytes of a row when it is loaded; the most, where rows share bytes.
     pub fn row_bytes(&self, tensor: &Tensor) -> u64 {
         match self.layout {
