@@ -88,6 +88,7 @@ fn importances_equal_llama_imatrixs() {
     let found = calibrate(&output, &["--chunks", "200"]);
     assert_eq!(found["tokens"], 51200);
     assert_eq!(found["unreached"], Value::Array(Vec::new()), "the fixture's text reaches all experts");
+    assert_eq!(found["few_tokens"], 0);
     let (ours, theirs) = (Imatrix::open(&output), Imatrix::open(&fixture("tiny-r1/imatrix.gguf")));
     let (ours, theirs) = (ours.expect("sound"), theirs.expect("sound"));
     assert_eq!(ours.chunks, theirs.chunks);
@@ -222,7 +223,15 @@ fn experts_that_no_token_chose_are_named_and_can_be_covered() {
     let unreached = json["unreached"].as_array().expect("layers");
     assert_eq!(unreached.len(), 4, "8 tokens cannot reach 16 experts of any layer: {json}");
     let bare = Imatrix::open(&file("bare.gguf")).expect("sound");
+    // 8 tokens, all others of the 4 x 16 experts have some, and none as many as 32.
+    let alone: usize =
+        unreached.iter().map(|layer| layer["experts"].as_array().expect("numbers").len()).sum();
+    assert_eq!(json["few_tokens"], 4 * 16 - alone);
     let (_, stderr) = run(&file("covered.gguf"), &["--cover"]);
+    assert!(
+        stderr.contains(&format!("{} experts were chosen by fewer than 32 tokens", 4 * 16 - alone)),
+        "{stderr}"
+    );
     let covered = Imatrix::open(&file("covered.gguf")).expect("sound");
     for layer in unreached {
         let number = layer["layer"].as_u64().expect("a number");

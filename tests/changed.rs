@@ -27,6 +27,11 @@ fn rewrite(copy: &Copy) {
     copy.write(SHARD, &fs::read(copy.file(SHARD)).expect("read"));
 }
 
+/// A warning, but that 64 tokens are few for experts, which is said each time.
+fn warning(stderr: &str) -> Option<&str> {
+    stderr.lines().find(|line| line.contains("warning") && !line.contains("were chosen by fewer than"))
+}
+
 #[test]
 fn what_is_made_already_is_not_believed_without_a_word() {
     let copy = Copy::new();
@@ -39,7 +44,8 @@ fn what_is_made_already_is_not_believed_without_a_word() {
     for arguments in [&quantize[..], &calibrate] {
         said(arguments);
         let (stdout, stderr) = said(arguments);
-        assert!(stdout.contains("already made of this") && !stderr.contains("warning"), "{stderr}");
+        assert!(stdout.contains("already made of this"), "{stdout}");
+        assert_eq!(warning(&stderr), None);
     }
     rewrite(&copy);
     for (arguments, file) in [(&quantize[..], &file), (&calibrate, &matrix)] {
@@ -48,7 +54,7 @@ fn what_is_made_already_is_not_believed_without_a_word() {
         let words = [SHARD, "was written, copied or replaced since", text(file), "--force"];
         assert!(stderr.contains("warning") && words.iter().all(|words| stderr.contains(words)), "{stderr}");
         said(&[arguments, &["--force"]].concat());
-        assert!(!said(arguments).1.contains("warning"));
+        assert_eq!(warning(&said(arguments).1), None);
     }
 }
 

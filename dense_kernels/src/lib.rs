@@ -11,10 +11,12 @@ mod kernel;
 mod matrix;
 mod panels;
 mod product;
+mod room;
 mod strips;
 
 pub use factor::{NotPositive, upper_factor, upper_inverse};
 pub use matrix::{Dense, Rows, View};
 pub use panels::Panels;
 pub use product::{Accum, gram, one_thread, product, with_panels};
+pub use room::Reuse;
 pub use strips::Strips;

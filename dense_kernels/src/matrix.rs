@@ -2,17 +2,24 @@
 
 use std::ops::Range;
 
+use super::room::Room;
+
 /// A matrix of its own, row after row.
 #[derive(Clone, Debug, Default)]
 pub struct Dense {
     columns: usize,
-    values: Vec<f32>,
+    values: Room,
 }
 
 impl Dense {
     /// Zeros.
     pub fn zeros(rows: usize, columns: usize) -> Self {
-        Self { columns, values: vec![0.0; rows * columns] }
+        Self { columns, values: Room::zeros(rows * columns) }
+    }
+
+    /// Values of no meaning, for one who replaces them all: quicker than zeros.
+    pub fn to_fill(rows: usize, columns: usize) -> Self {
+        Self { columns, values: Room::to_fill(rows * columns) }
     }
 
     /// These values, row after row.
@@ -21,7 +28,7 @@ impl Dense {
     /// If they are no whole number of rows.
     pub fn new(columns: usize, values: Vec<f32>) -> Self {
         assert!(values.len().is_multiple_of(columns), "{} values in rows of {columns}", values.len());
-        Self { columns, values }
+        Self { columns, values: Room::of(values) }
     }
 
     /// The same values in rows of another length.
@@ -30,7 +37,9 @@ impl Dense {
     /// If they are no whole number of rows.
     #[must_use]
     pub fn in_rows_of(self, columns: usize) -> Self {
-        Self::new(columns, self.values)
+        let values = self.values;
+        assert!(values.len().is_multiple_of(columns), "{} values in rows of {columns}", values.len());
+        Self { columns, values }
     }
 
     /// Number of rows.

@@ -10,6 +10,7 @@ use work_trace::fork;
 use super::card::{Kept, keep};
 use super::kernel::{LANES, ROWS};
 use super::matrix::View;
+use super::room::Room;
 
 /// Panels that a thread packs at a time.
 const PACKED: usize = 8;
@@ -20,7 +21,7 @@ const PACKED: usize = 8;
 pub struct Panels {
     rows: usize,
     columns: usize,
-    values: Vec<[f32; LANES]>,
+    values: Room,
     kept: Option<Arc<Kept>>,
 }
 
@@ -32,9 +33,9 @@ impl Panels {
 
     /// Of a matrix, for one product.
     pub(crate) fn packed(matrix: View<'_>) -> Self {
-        let mut panels = Self::zeros(matrix);
+        let mut panels = Self::to_fill(matrix);
         if panels.rows > 0 {
-            let each = panels.values.chunks_exact_mut(panels.rows).enumerate();
+            let each = panels.values.chunks_exact_mut(panels.rows * LANES).enumerate();
             each.for_each(|(panel, values)| pack_panel(matrix, panel, values));
         }
         panels
@@ -42,13 +43,14 @@ impl Panels {
 
     /// The same, on all threads of the pool.
     pub(crate) fn on_all_threads(matrix: View<'_>) -> Self {
-        let mut panels = Self::zeros(matrix);
+        let mut panels = Self::to_fill(matrix);
         if panels.rows > 0 {
-            let bands = panels.values.par_chunks_mut(panels.rows * PACKED).enumerate();
+            let of_panel = panels.rows * LANES;
+            let bands = panels.values.par_chunks_mut(of_panel * PACKED).enumerate();
             fork("panels", |fork| {
                 bands.with_max_len(1).for_each(|(band, values)| {
                     fork.child(|| {
-                        for (panel, values) in values.chunks_exact_mut(panels.rows).enumerate() {
+                        for (panel, values) in values.chunks_exact_mut(of_panel).enumerate() {
                             pack_panel(matrix, band * PACKED + panel, values);
                         }
                     });
@@ -58,9 +60,9 @@ impl Panels {
         panels
     }
 
-    fn zeros(matrix: View<'_>) -> Self {
+    fn to_fill(matrix: View<'_>) -> Self {
         let (rows, columns) = (matrix.rows(), matrix.columns());
-        Self { rows, columns, values: vec![[0.0; LANES]; columns.div_ceil(LANES) * rows], kept: None }
+        Self { rows, columns, values: Room::to_fill(columns.div_ceil(LANES) * rows * LANES), kept: None }
     }
 
     /// Rows of the matrix.
@@ -80,12 +82,18 @@ impl Panels {
 
     /// Some rows of some panels.
     pub(crate) fn some(&self, panels: Range<usize>, rows: Range<usize>) -> Vec<&[[f32; LANES]]> {
-        panels.map(|panel| &self.values[panel * self.rows..][rows.clone()]).collect()
+        let (values, _) = self.values.as_chunks::<LANES>();
+        panels.map(|panel| &values[panel * self.rows..][rows.clone()]).collect()
     }
 }
 
-fn pack_panel(matrix: View<'_>, panel: usize, values: &mut [[f32; LANES]]) {
+/// One panel, all of its values.
+fn pack_panel(matrix: View<'_>, panel: usize, values: &mut [f32]) {
     let columns = panel * LANES..matrix.columns().min((panel + 1) * LANES);
+    if columns.len() < LANES {
+        values.fill(0.0);
+    }
+    let (values, _) = values.as_chunks_mut::<LANES>();
     pack(matrix.some_columns(columns).transposed(), 0..matrix.rows(), values);
 }
 

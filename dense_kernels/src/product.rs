@@ -22,8 +22,11 @@ const WIDTH: usize = 32 * LANES;
 /// Steps of a sum that are taken together: strips and a panel of as many stay in the nearest caches.
 pub(crate) const DEPTH: usize = 256;
 
-/// Columns of the right side that are in panels at once.
-const STRIPE: usize = 2 * WIDTH;
+/// Tiles a thread that a stripe has, if the result is large enough: all wait for its last one.
+const TILES: usize = 4;
+
+/// Values of the right side that are in panels at once, unless two tiles beside one another need more.
+const PANELS: usize = 1 << 26;
 
 /// Whether a product replaces the values of the result or is added to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,9 +135,10 @@ fn in_tiles(
     wanted: impl Fn(&Range<usize>, &Range<usize>) -> bool,
 ) {
     let columns = check(&out, a, b.rows(), b.columns());
+    let step = stripe(a.rows(), b.rows(), rayon::current_num_threads());
     let mut rest = out;
-    for start in (0..columns).step_by(STRIPE) {
-        let width = STRIPE.min(columns - start);
+    for start in (0..columns).step_by(step) {
+        let width = step.min(columns - start);
         let (stripe, right) = split(rest, width);
         rest = right;
         let of_stripe = tiles(stripe, width);
@@ -154,6 +158,13 @@ fn in_tiles(
             });
         });
     }
+}
+
+/// Columns of the result that are computed together, and of the right side that are in panels.
+fn stripe(rows: usize, steps: usize, threads: usize) -> usize {
+    let high = rows.div_ceil(HEIGHT).max(1);
+    let room = PANELS / (WIDTH * steps.max(1));
+    WIDTH * (TILES * threads).div_ceil(high).min(room).max(2)
 }
 
 /// The columns of the result, whose shapes are checked.

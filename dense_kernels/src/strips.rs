@@ -7,6 +7,7 @@ use super::kernel::ROWS;
 use super::matrix::{Rows, View};
 use super::panels::{Panels, in_strips};
 use super::product::{Accum, DEPTH, left_in_strips};
+use super::room::Room;
 
 /// A left side whose columns become known from left to right, for a product after each: twelve rows after twelve rows,
 /// a few columns of all rows together.
@@ -20,7 +21,7 @@ use super::product::{Accum, DEPTH, left_in_strips};
 pub struct Strips {
     rows: usize,
     columns: usize,
-    values: Vec<[f32; ROWS]>,
+    values: Room,
     kept: Option<KeptLeft>,
 }
 
@@ -30,7 +31,7 @@ impl Strips {
 
     /// Of so many rows and at most so many columns, none of which is known yet. If a card is used it has them too.
     pub fn new(rows: usize, columns: usize) -> Self {
-        let values = vec![[0.0; ROWS]; rows.div_ceil(ROWS) * columns];
+        let values = Room::zeros(rows.div_ceil(ROWS) * columns * ROWS);
         Self { rows, columns, values, kept: keep_left(rows, columns) }
     }
 
@@ -44,7 +45,8 @@ impl Strips {
         assert_eq!((columns.rows(), first % DEPTH), (self.rows, 0), "rows, and the first column");
         assert_eq!(end, self.columns.min(first + DEPTH), "the end of the columns");
         let height = self.rows.div_ceil(ROWS);
-        in_strips(columns, 0..end - first, &mut self.values[height * first..height * end]);
+        let (strips, _) = self.values.as_chunks_mut::<ROWS>();
+        in_strips(columns, 0..end - first, &mut strips[height * first..height * end]);
         if let Some(kept) = &mut self.kept {
             kept.put(first, columns);
         }
@@ -75,7 +77,8 @@ impl Strips {
         let height = self.rows.div_ceil(ROWS);
         let strips = rows.start / ROWS..rows.end.div_ceil(ROWS);
         let first = height * columns.start;
-        &self.values[first + strips.start * columns.len()..first + strips.end * columns.len()]
+        let (all, _) = self.values.as_chunks::<ROWS>();
+        &all[first + strips.start * columns.len()..first + strips.end * columns.len()]
     }
 }
 

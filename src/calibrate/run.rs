@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use quant_kernels::Format;
 use serde::{Deserialize, Serialize};
 
-use super::collector::Collector;
+use super::collector::{Collector, EXTRA_WEIGHT, LEAST_TOKENS};
 use super::manifest::{self, Made, Manifest};
 use super::prober::{self, Prober};
 use crate::checkpoint::{Checkpoint, Seen};
@@ -121,6 +121,9 @@ pub struct Found {
     pub tokens: usize,
     /// Experts that the text did not reach, `cover` or not.
     pub unreached: Vec<Unreached>,
+    /// Experts of all layers that it did reach, but with fewer than [`LEAST_TOKENS`] tokens each.
+    #[serde(default)]
+    pub few_tokens: usize,
 }
 
 /// Measures the importances and writes them to `path`, unless an earlier run of the same work has; so with the hidden
@@ -356,14 +359,17 @@ fn join(
     let mut entries = Vec::new();
     let mut sources = Vec::new();
     let mut unreached: Vec<Unreached> = Vec::new();
+    let mut few_tokens = 0;
     for (layer, part) in parts.iter().enumerate() {
         for name in part.names() {
             let [sums, counts] = part.sums(name).expect("written as GGUF");
             let (matrices, seen) = (counts.len(), counts.iter().any(|&count| count > 0.0));
             if of_experts.contains(name) {
                 // Less than one token of its own: only extra ones, if any.
-                let own = |count: f32| calibration.own_tokens(count) > 0.0;
-                let experts: Vec<usize> = (0..matrices).filter(|&e| !own(counts[e])).collect();
+                let own = |expert: usize| calibration.own_tokens(counts[expert]);
+                let experts: Vec<usize> = (0..matrices).filter(|&expert| own(expert) <= 0.0).collect();
+                let few = (0..matrices).filter(|&expert| own(expert) < LEAST_TOKENS as f32).count();
+                few_tokens += few - experts.len();
                 if !experts.is_empty() {
                     unreached.push(Unreached { layer, experts });
                 }
@@ -381,7 +387,7 @@ fn join(
         let [sums, counts] = parts[*layer].sums(name).expect("it was there before");
         writer.put(place, &sums, &counts)?;
     }
-    let found = Found { already: false, tensors, tokens: calibration.tokens.len(), unreached };
+    let found = Found { already: false, tensors, tokens: calibration.tokens.len(), unreached, few_tokens };
     // The manifest is noted in the folder first, so that a run killed in between recognises the file as its own. It
     // is written beside the file after the file has its name, and so never describes another one.
     let manifest = Manifest::new(target.work, folder.seen()?, writer.sha256()?, found.clone());
@@ -396,7 +402,6 @@ fn join(
 impl Calibration<'_> {
     /// Tokens of a count that chose the expert themselves.
     fn own_tokens(&self, count: f32) -> f32 {
-        use super::collector::{EXTRA_WEIGHT, LEAST_TOKENS};
         // n own tokens and as many others as make LEAST_TOKENS: count = n + (LEAST - n) * weight.
         let least = LEAST_TOKENS.min(self.tokens.len()) as f32;
         if self.cover && count < least {

@@ -339,6 +339,13 @@ fn warn(found: &Found, cover: bool) {
         };
         log::say(format_args!("{consequence}"));
     }
+    if found.few_tokens > 0 {
+        log::warn(format_args!(
+            "{} experts were chosen by fewer than {LEAST_TOKENS} tokens of the text, and their importances are left to chance: \
+             more text and --chunks make them better",
+            found.few_tokens
+        ));
+    }
 }
 
 /// What of the work's identity is of the checkpoint, and of the model that it is taken for.

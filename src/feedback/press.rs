@@ -144,7 +144,7 @@ impl<'a> Press<'a> {
         work_trace::step("read");
         let plan = &self.plan.model.tensors[band.tensor];
         let rows = band.rows.start as usize..band.rows.end as usize;
-        let mut weights = Dense::zeros(rows.len(), plan.columns() as usize);
+        let mut weights = Dense::to_fill(rows.len(), plan.columns() as usize);
         self.original.read(&plan.name, band.slice, rows, weights.values_mut())?;
         Ok(weights)
     }

@@ -136,7 +136,7 @@ impl Head {
     /// # Errors
     /// If they cannot be read.
     pub fn rows(&self, weights: &Weights, ids: Range<usize>) -> Result<Dense> {
-        let mut rows = Dense::zeros(ids.len(), self.hidden);
+        let mut rows = Dense::to_fill(ids.len(), self.hidden);
         weights.read(self.tensor, 0, ids, rows.values_mut())?;
         Ok(rows)
     }

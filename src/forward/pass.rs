@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use dense_kernels::Dense;
+use dense_kernels::{Dense, Reuse};
 use rayon::iter::IndexedParallelIterator;
 use rayon::slice::ParallelSliceMut;
 
@@ -33,6 +33,8 @@ pub struct Pass {
     states: States,
     /// The rotations of a chunk's positions, which all layers have in common; made when first needed.
     turns: Option<Arc<Turns>>,
+    /// Batches and experts need matrices of the same sizes, one after the other.
+    _reuse: Reuse,
 }
 
 impl Pass {
@@ -56,7 +58,7 @@ impl Pass {
         let mut pass = Self::resume(model, tokens.len(), context, memory)?;
         let hidden = model.hidden as usize;
         for (part, tokens) in tokens.chunks(EMBEDDED).enumerate() {
-            let mut rows = Dense::zeros(tokens.len(), hidden);
+            let mut rows = Dense::to_fill(tokens.len(), hidden);
             threads::try_map(
                 "embed",
                 rows.values_mut().par_chunks_mut(hidden).zip(tokens),
@@ -73,7 +75,8 @@ impl Pass {
     /// If there is no room for them.
     pub fn resume(model: &Description, tokens: usize, context: usize, memory: u64) -> Result<Self> {
         let states = States::new(tokens, model.hidden as usize, memory / 4)?;
-        Ok(Self { model: model.clone(), context, memory, states, turns: None })
+        let _reuse = Reuse::of(memory);
+        Ok(Self { model: model.clone(), context, memory, states, turns: None, _reuse })
     }
 
     /// The states before a layer, from the nearest ones that are kept: from the embeddings, if none are.
@@ -308,14 +311,14 @@ fn show_written(
 
 /// The first rows once more.
 fn first_rows(of: &Dense, rows: usize) -> Dense {
-    let mut out = Dense::zeros(rows, of.columns());
+    let mut out = Dense::to_fill(rows, of.columns());
     copy(out.values_mut(), &of.values()[..rows * of.columns()], of.columns());
     out
 }
 
 /// The same values once more.
 fn copied(states: &Dense) -> Dense {
-    let mut out = Dense::zeros(states.rows(), states.columns());
+    let mut out = Dense::to_fill(states.rows(), states.columns());
     copy(out.values_mut(), states.values(), states.columns());
     out
 }

@@ -87,8 +87,24 @@ impl States {
     /// # Errors
     /// If the temporary file cannot be read.
     pub fn read(&self, rows: Range<usize>) -> Result<Dense> {
-        let mut out = Dense::zeros(rows.len(), self.columns);
+        let mut out = Dense::to_fill(rows.len(), self.columns);
         self.read_into(rows.start, out.values_mut())?;
+        Ok(out)
+    }
+
+    /// Some of all values, row after row, on the calling thread.
+    ///
+    /// # Errors
+    /// If the temporary file cannot be read.
+    pub fn values(&self, some: Range<usize>) -> Result<Dense> {
+        let mut out = Dense::to_fill(1, some.len());
+        match &self.place {
+            Place::Memory(all) => out.values_mut().copy_from_slice(&all[some]),
+            Place::Disk(file) => {
+                let bytes = bytemuck::cast_slice_mut(out.values_mut());
+                disk::read_exact_at(file, some.start as u64 * 4, bytes).map_err(io("read"))?;
+            }
+        }
         Ok(out)
     }
 
@@ -98,7 +114,7 @@ impl States {
     /// If the temporary file cannot be read.
     pub fn gather(&self, rows: &[usize]) -> Result<Dense> {
         let columns = self.columns;
-        let mut out = Dense::zeros(rows.len(), columns);
+        let mut out = Dense::to_fill(rows.len(), columns);
         let bands = out.values_mut().par_chunks_mut(GATHERED * columns).zip(rows.par_chunks(GATHERED));
         threads::try_map("gather", bands, |(out, rows)| {
             let mut each = rows.iter().zip(out.chunks_exact_mut(columns));

@@ -85,7 +85,7 @@ impl<'a> Weights<'a> {
     pub fn rows(&self, tensor: &str, slice: usize, rows: &[u64]) -> Result<Dense> {
         let tensor = self.get(tensor)?;
         let Opened { rows: matrix, factor } = self.open(tensor, slice)?;
-        let mut out = Dense::zeros(rows.len(), tensor.columns() as usize);
+        let mut out = Dense::to_fill(rows.len(), tensor.columns() as usize);
         let (values, mut buffers) = (values(tensor), Buffers::default());
         tensor.slices[slice].read_some(&*matrix, rows, values, &mut buffers, out.values_mut())?;
         multiply(out.values_mut(), factor);
@@ -100,7 +100,7 @@ impl<'a> Weights<'a> {
         self.check(tensor, slice, [height, width])?;
         let tensor = self.get(tensor)?;
         let opened = self.open(tensor, slice)?;
-        let mut matrix = Dense::zeros(height, width);
+        let mut matrix = Dense::to_fill(height, width);
         let step = (PIECE / width).clamp(1, height.max(1)) as u64;
         let step = tensor.slices[slice].step(step, height.max(1) as u64) as usize;
         let pieces = matrix.values_mut().par_chunks_mut(step * width).enumerate();

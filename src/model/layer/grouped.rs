@@ -322,7 +322,7 @@ impl OpenGrouped<'_> {
     /// The output of one head for a chunk: a row for each token.
     fn head(&self, head: usize, queries: View<'_>, keys: View<'_>, values: View<'_>) -> Dense {
         let (length, width) = (queries.rows(), self.sizes.width as usize);
-        let mut mixed = Dense::zeros(length, width);
+        let mut mixed = Dense::to_fill(length, width);
         let [queries, keys, values] = self.of_head(head, [queries, keys, values]);
         for first in (0..length).step_by(QUERIES) {
             let until = length.min(first + QUERIES);
@@ -354,7 +354,7 @@ impl OpenGrouped<'_> {
     fn shares(&self, head: usize, queries: View<'_>, keys: View<'_>, some: Range<usize>) -> Dense {
         let until = some.end;
         let sink = self.sinks.as_ref().map(|sinks| sinks.values()[head]);
-        let mut scores = Dense::zeros(some.len(), until);
+        let mut scores = Dense::to_fill(some.len(), until);
         let keys = keys.some_rows(0..until).transposed();
         one_thread(scores.view_mut(), Accum::Replace, queries.some_rows(some.clone()), keys);
         for (query, scores) in some.zip(scores.values_mut().chunks_exact_mut(until)) {

@@ -347,7 +347,7 @@ impl OpenLatent {
         let sizes = self.sizes;
         let both = apply(&self.kv_a, states);
         let part = |from: usize, width: usize| {
-            let mut part = Dense::zeros(both.rows(), width);
+            let mut part = Dense::to_fill(both.rows(), width);
             part.view_mut().copy_from(both.view().some_columns(from..from + width));
             part
         };
@@ -369,14 +369,14 @@ impl OpenLatent {
         let [carried, rotated] = self.query(head, queries, chunk, turns);
         let latents = chunk.latents.view().some_rows(start..start + length);
         let keys = chunk.keys.view().some_rows(start..start + length);
-        let mut mixed = Dense::zeros(length, sizes.kv_rank);
+        let mut mixed = Dense::to_fill(length, sizes.kv_rank);
         for first in (0..length).step_by(QUERIES) {
             let seen = length.min(first + QUERIES);
             let shares = self.shares([&carried, &rotated], [latents, keys], first..seen);
             let mixed = mixed.part_mut(first..seen, 0..sizes.kv_rank);
             one_thread(mixed, Accum::Replace, shares.view(), latents.some_rows(0..seen));
         }
-        let mut values = Dense::zeros(length, sizes.value);
+        let mut values = Dense::to_fill(length, sizes.value);
         one_thread(values.view_mut(), Accum::Replace, mixed.view(), value.view().transposed());
         HeadOutput { mixed: keep.then_some(mixed), values }
     }
@@ -388,10 +388,10 @@ impl OpenLatent {
         let Chunk { start, length, .. } = *chunk;
         let width = sizes.nope + sizes.rope;
         let queries = queries.part(start..start + length, head * width..(head + 1) * width);
-        let mut carried = Dense::zeros(length, sizes.kv_rank);
+        let mut carried = Dense::to_fill(length, sizes.kv_rank);
         let plain = queries.some_columns(0..sizes.nope);
         one_thread(carried.view_mut(), Accum::Replace, plain, key.view().transposed());
-        let mut rotated = Dense::zeros(length, sizes.rope);
+        let mut rotated = Dense::to_fill(length, sizes.rope);
         rotated.view_mut().copy_from(queries.some_columns(sizes.nope..width));
         for (position, row) in rotated.values_mut().chunks_exact_mut(sizes.rope).enumerate() {
             turns.rotate(position, row);
@@ -407,7 +407,7 @@ impl OpenLatent {
         some: Range<usize>,
     ) -> Dense {
         let seen = some.end;
-        let mut scores = Dense::zeros(some.len(), seen);
+        let mut scores = Dense::to_fill(some.len(), seen);
         let carried = carried.view().some_rows(some.clone());
         one_thread(scores.view_mut(), Accum::Replace, carried, latents.some_rows(0..seen).transposed());
         let rotated = rotated.view().some_rows(some.clone());

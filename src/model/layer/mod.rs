@@ -278,14 +278,14 @@ impl Ffn {
 
 /// Products of rows of inputs with weights that have a row for each output.
 pub fn apply(weights: &Dense, inputs: View<'_>) -> Dense {
-    let mut out = Dense::zeros(inputs.rows(), weights.rows());
+    let mut out = Dense::to_fill(inputs.rows(), weights.rows());
     product(out.view_mut(), Accum::Replace, inputs, weights.view().transposed());
     out
 }
 
 /// From gradients at what weights, a row for each output, make of rows of inputs, to those at the inputs.
 pub fn through(weights: &Dense, gradients: View<'_>) -> Dense {
-    let mut out = Dense::zeros(gradients.rows(), weights.columns());
+    let mut out = Dense::to_fill(gradients.rows(), weights.columns());
     product(out.view_mut(), Accum::Replace, gradients, weights.view());
     out
 }
@@ -313,7 +313,7 @@ fn beside<'a>(
     [heads, width]: [usize; 2],
     output: impl Fn(usize, usize) -> &'a Dense + Send + Sync,
 ) -> Dense {
-    let mut all = Dense::zeros(tokens, heads * width);
+    let mut all = Dense::to_fill(tokens, heads * width);
     each_rows("values", all.values_mut(), heads * width, |first, rows| {
         for (token, row) in (first..).zip(rows.chunks_exact_mut(heads * width)) {
             for (head, values) in row.chunks_exact_mut(width).enumerate() {
