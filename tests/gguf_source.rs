@@ -244,7 +244,7 @@ fn importances_and_sizes_are_for_gguf_files_too() {
 fn a_known_model_is_calibrated_evaluated_and_fed_back() {
     let folder = TempDir::new().expect("a temporary folder");
     let words = fixture("tiny-r1/calibration.txt");
-    let text_of = ["--text", text(&words), "--context", "64", "--chunks", "4", "--quiet"];
+    let text_of = ["--text", text(&words), "--context", "64", "--chunks", "48", "--quiet"];
     let run = |command: &[&str]| succeed(&[command, &text_of].concat());
     // The fixture's folder holds FP8; of the same weights in BF16 the ids, and so the counts of experts, are the same.
     let matrix = folder.path().join("matrix.gguf");

@@ -91,8 +91,12 @@ impl<C: Observer, W: Observer> Observer for Both<'_, C, W> {
         self.collector.see_extra(input)
     }
 
-    fn bytes_of_expert(&self, columns: [usize; 2]) -> u64 {
-        self.watcher.bytes_of_expert(columns)
+    fn chosen(&self, tensors: &[usize], tokens: &[usize]) -> Result<()> {
+        self.watcher.chosen(tensors, tokens)
+    }
+
+    fn bytes_of_expert(&self, expert: usize, columns: [usize; 2]) -> u64 {
+        self.watcher.bytes_of_expert(expert, columns)
     }
 
     fn seen_expert(&self, expert: usize) -> Result<()> {

@@ -18,15 +18,22 @@ const BAND: usize = 240;
 /// How often, after all codes were chosen from left to right, each is chosen again with all others as they are. The first time
 /// brings most. Each costs as many multiply-adds a weight as there are columns, twice what it costs to move the errors to the right,
 /// and the choice of the codes; where rows are short it is the latter alone that counts. And each follows the covariance more
-/// closely, its chance too. Of n tokens a direction's variance is off by a share that goes with columns / n; what was added to the
-/// diagonal, which is the more the fewer bits the type has, hides that as long as it is no less than a quarter of it
+/// closely, its chance too: with five tokens a column it brings nothing, with twelve 5 % of the divergence
+/// (docs/records/2026-11-tokens.md). Of n tokens a direction's variance is off by a share that goes with columns / n; what was
+/// added to the diagonal, which is the more the fewer bits the type has, hides that as long as it is no less than a quarter of it
 /// (docs/records/2026-11-descent.md).
 fn sweeps(metric: &Metric) -> usize {
+    const WORTH: f32 = 8.0;
     const SHORT: usize = 2048;
     const HIDDEN: f32 = 4.0;
     let columns = metric.variances.len();
-    let is_sure = columns as f32 <= HIDDEN * metric.damping * metric.tokens as f32;
-    if columns <= SHORT && is_sure { 3 } else { 1 }
+    let Some(tokens) = metric.tokens else { return 1 };
+    let of_column = tokens / columns as f32;
+    match of_column >= WORTH {
+        true if columns <= SHORT && HIDDEN * metric.damping * of_column >= 1.0 => 3,
+        true => 1,
+        false => 0,
+    }
 }
 
 /// Encodes `weights`, whose inputs have these metrics, one for each segment of the columns. Returns the blocks, row
@@ -404,15 +411,15 @@ mod tests {
 
     #[test]
     fn short_rows_are_gone_through_often_if_chance_is_hidden() {
-        let of = |columns: usize, damping: f32, tokens: usize| {
+        let of = |columns: usize, damping: f32, tokens: f32| {
             let mut h = Dense::zeros(columns, columns);
             (0..columns).for_each(|i| h.row_mut(i)[i] = 1.0);
-            sweeps(&Metric { tokens, ..Metric::new(h, damping).expect("positive") })
+            sweeps(&Metric { tokens: Some(tokens), ..Metric::new(h, damping).expect("positive") })
         };
         // IQ1_S has 0.115, and what has 3.3 bits or more 0.01.
-        assert_eq!([of(512, 0.115, 1114), of(512, 0.115, 1110)], [3, 1]);
-        assert_eq!([of(512, 0.01, 12_900), of(512, 0.01, 12_700)], [3, 1]);
-        assert_eq!([of(2049, 0.115, 1 << 20), of(512, 0.115, 0)], [1, 1]);
+        assert_eq!([of(512, 0.115, 4100.0), of(512, 0.115, 4090.0), of(512, 0.115, 0.0)], [3, 0, 0]);
+        assert_eq!([of(512, 0.01, 12_900.0), of(512, 0.01, 12_700.0)], [3, 1]);
+        assert_eq!(of(2049, 0.115, 1e6), 1);
     }
 
     #[test]

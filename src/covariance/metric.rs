@@ -26,6 +26,13 @@ const SEGMENT: usize = 8192;
 /// Columns that are encoded together; segments begin where they do.
 const STEP: usize = Strips::COLUMNS;
 
+/// Tokens a column at which what an expert's own inputs say of it counts as much as what those of all its layer do.
+const OWN: f32 = 1.0;
+
+/// Tokens a column at which what two inputs have in common counts half. Chance is in it, more the fewer tokens there are, and
+/// errors that are fed back by it are fed back for nothing.
+const TOGETHER: f32 = 4.0;
+
 /// Rows that a thread takes at a time for a few operations each.
 const ROWS: usize = 64;
 
@@ -91,27 +98,67 @@ impl Covariance {
         self.sums
     }
 
-    /// The mean, drawn towards the mean of all the layer's experts (or, if that is not given, towards its own
-    /// diagonal) as if `strength` rows of it had been added.
-    pub fn shrunk(self, layer: Option<&Self>, strength: f32) -> Vec<Dense> {
+    /// The mean, drawn towards its diagonal as if `strength` rows of that had been added.
+    pub fn shrunk(self, strength: f32) -> Vec<Dense> {
         let own = self.count as f32 / (self.count as f32 + strength);
         let mut mean = self.mean();
-        for (segment, mean) in mean.iter_mut().enumerate() {
-            match layer {
-                Some(layer) => {
-                    let share = (1.0 - own) / layer.count.max(1) as f32;
-                    let layer = &layer.sums[segment];
-                    each_upper(mean, |i, row| {
-                        for (x, y) in row.iter_mut().zip(&layer.row(i)[i..]) {
-                            *x = own * *x + share * y;
-                        }
-                    });
-                }
-                None => each_upper(mean, |_, row| row[1..].iter_mut().for_each(|x| *x *= own)),
-            }
-        }
+        mean.iter_mut().for_each(|mean| apart(mean, own));
         mean
     }
+
+    /// The mean as an estimate of what other texts have.
+    pub fn estimate(self) -> Estimate {
+        let tokens = self.count as f32;
+        Estimate::of(self.mean(), tokens)
+    }
+
+    /// The estimate for an expert, whose inputs these are, and the others of its layer.
+    pub fn estimate_in(self, layer: &Self) -> Estimate {
+        let (tokens, all) = (self.count as f32, layer.count.max(1) as f32);
+        let columns: usize = self.sums.iter().map(Dense::columns).sum();
+        let own = tokens / (tokens + OWN * columns as f32);
+        let mut mean = self.mean();
+        for (mean, layer) in mean.iter_mut().zip(&layer.sums) {
+            let share = (1.0 - own) / all;
+            each_upper(mean, |i, row| {
+                for (x, y) in row.iter_mut().zip(&layer.row(i)[i..]) {
+                    *x = own * *x + share * y;
+                }
+            });
+        }
+        // The tokens whose mean would have as much chance in it.
+        Estimate::of(mean, 1.0 / (own * own / tokens.max(1.0) + (1.0 - own) * (1.0 - own) / all))
+    }
+}
+
+/// A covariance of inputs as other texts have them, nearly.
+#[derive(Debug)]
+pub struct Estimate {
+    /// Segment after segment, what is on and above the diagonals.
+    pub segments: Vec<Dense>,
+    /// How many tokens it is of; None if it is no estimate.
+    pub tokens: Option<f32>,
+}
+
+impl Estimate {
+    /// Draws the mean of so many tokens towards its diagonal.
+    fn of(mut segments: Vec<Dense>, tokens: f32) -> Self {
+        for segment in &mut segments {
+            let known = tokens / (tokens + TOGETHER * segment.columns() as f32);
+            apart(segment, known);
+        }
+        Self { segments, tokens: Some(tokens) }
+    }
+
+    /// What is known and not estimated.
+    pub fn known(segments: Vec<Dense>) -> Self {
+        Self { segments, tokens: None }
+    }
+}
+
+/// Multiplies what is right of the diagonal of a square.
+fn apart(square: &mut Dense, factor: f32) {
+    each_upper(square, |_, row| row[1..].iter_mut().for_each(|x| *x *= factor));
 }
 
 /// Does something with what each row of a square has from its diagonal on, on all threads of the pool.
@@ -149,8 +196,8 @@ pub struct Metric {
     pub around: Vec<Around>,
     /// What was to be added to the diagonal, relative to its mean.
     pub damping: f32,
-    /// Tokens whose inputs are in the covariance; 0 if it is of something else.
-    pub tokens: usize,
+    /// Tokens that the covariance is of; None if it is no estimate.
+    pub tokens: Option<f32>,
 }
 
 /// Some columns of R.
@@ -214,7 +261,7 @@ impl Metric {
         drop(r);
         let around = |&start: &usize| Around::new(&h.columns(start..n.min(start + STEP)), start);
         let around = threads::map("columns of a covariance", &starts, around);
-        Ok(Self { sketch, steps, around, variances: h.diagonal, damping, tokens: 0 })
+        Ok(Self { sketch, steps, around, variances: h.diagonal, damping, tokens: None })
     }
 }
 
@@ -240,13 +287,13 @@ fn sign(column: usize) -> f32 {
     if chance::number(column as u64) & 1 == 1 { 1.0 } else { -1.0 }
 }
 
-/// The metrics of the segments of a covariance of so many tokens.
+/// The metrics of the segments of a covariance.
 ///
 /// # Errors
 /// As [`Metric::new`].
-pub fn metrics(covariance: Vec<Dense>, damping: f32, tokens: usize) -> Result<Vec<Metric>> {
+pub fn metrics(Estimate { segments, tokens }: Estimate, damping: f32) -> Result<Vec<Metric>> {
     let of_segment = |segment| Ok(Metric { tokens, ..Metric::new(segment, damping)? });
-    covariance.into_iter().map(of_segment).collect()
+    segments.into_iter().map(of_segment).collect()
 }
 
 /// w H w^T of every row w: the mean square of what it gives, segments being independent of one another.
@@ -373,12 +420,20 @@ mod tests {
 
     #[test]
     fn few_tokens_count_little() {
-        let mut layer = Covariance::new(1);
-        layer.add(Dense::new(1, vec![2.0; 50]).view());
-        let mut expert = Covariance::new(1);
-        assert_eq!(expert.clone().shrunk(Some(&layer), 128.0)[0].values(), [4.0]);
-        expert.add(Dense::new(1, vec![1.0; 128]).view());
-        assert_eq!(expert.shrunk(Some(&layer), 128.0)[0].values(), [2.5]);
+        let mut layer = Covariance::new(2);
+        layer.add(Dense::new(2, vec![2.0; 100]).view());
+        let mut expert = Covariance::new(2);
+        // None of its own: those of the layer, 50 for two columns, so 50 / (50 + 8) of what is off the diagonal.
+        let Estimate { segments, tokens } = expert.clone().estimate_in(&layer);
+        assert_eq!((tokens, &segments[0].values()[..2]), (Some(50.0), &[4.0, 4.0 * (50.0 / 58.0)][..]));
+        // As many as columns: half its own, half the layer's.
+        expert.add(Dense::new(2, vec![1.0; 4]).view());
+        let Estimate { segments, tokens } = expert.clone().estimate_in(&layer);
+        assert_eq!((tokens.map(f32::round), segments[0].values()[0]), (Some(8.0), 2.5));
+        // Alone: 2 of 2 + 8.
+        let alone = expert.clone().estimate();
+        assert_eq!((alone.tokens, &alone.segments[0].values()[..2]), (Some(2.0), &[1.0, 0.2][..]));
+        assert_eq!(expert.shrunk(6.0)[0].values()[..2], [1.0, 0.25]);
     }
 
     #[test]

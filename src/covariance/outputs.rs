@@ -94,7 +94,7 @@ impl Coupling {
             }
             Ok(Segment { first, again, corners })
         };
-        let moments = gradients.shrunk(None, STRENGTH);
+        let moments = gradients.shrunk(STRENGTH);
         Ok(Self { segments: threads::try_map("couplings", moments, of_segment)? })
     }
 

@@ -1,17 +1,18 @@
 //! An observer that sums the covariances of a block's inputs, factors them, and hands the factors out slice by slice.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
-use super::metric::{Covariance, DAMPING, Metric, metrics, working_bytes};
+use super::metric::{Covariance, DAMPING, Estimate, Metric, metrics, working_bytes};
 use super::outputs::{self, Coupling};
 use crate::error::Result;
 use crate::forward::{Gradients, Inputs, Observer};
 use crate::model::{Input, Part, Role, Slices, TensorPlan};
 use crate::threads;
 
-/// The number of tokens at which an expert's own covariance counts as much as the layer's.
-const STRENGTH: f32 = 128.0;
+/// An expert with fewer tokens for each column has its layer's covariance, with one factor for all such experts: its own says no
+/// more then (docs/records/2026-11-tokens.md).
+const FEW: usize = 2;
 
 /// A slice of a tensor, with the covariances of its inputs factored.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +55,31 @@ pub trait Taker: Sync {
 struct Seen {
     tensors: Vec<usize>,
     slice: usize,
-    covariance: Mutex<Covariance>,
+    /// None if the layer's serves.
+    covariance: Option<Mutex<Covariance>>,
+}
+
+/// What the experts of a layer have in common.
+#[derive(Default)]
+struct Common {
+    /// The places of the tensors that multiply the layer's inputs.
+    tensors: Vec<usize>,
+    /// Tokens of each expert.
+    tokens: Vec<usize>,
+    /// Of all inputs, for experts that have few.
+    metrics: Option<Arc<Vec<Metric>>>,
+}
+
+impl Common {
+    /// What serves an expert of which these are inputs, if its own do not.
+    fn of(&self, tensors: &[usize], columns: usize, expert: usize) -> Option<&Arc<Vec<Metric>>> {
+        let serves = |_: &&Arc<_>| self.tensors == tensors && is_few(self.tokens[expert], columns);
+        self.metrics.as_ref().filter(serves)
+    }
+}
+
+fn is_few(tokens: usize, columns: usize) -> bool {
+    tokens < FEW * columns
 }
 
 /// Collects covariances, factors them and hands them to a taker: those of an expert as soon as it has been shown all of
@@ -66,6 +91,7 @@ pub struct Watcher<'a, T> {
     seen: Mutex<Vec<Arc<Seen>>>,
     /// The covariance of all inputs of the layer's experts.
     layer: RwLock<Option<Covariance>>,
+    common: RwLock<Common>,
     /// Gradients at the outputs of a tensor's slice.
     gradients: Mutex<HashMap<(usize, usize), Covariance>>,
     /// Gradients at the states to which the half adds, and the couplings that follow from them, by bits of a weight.
@@ -97,6 +123,7 @@ impl<'a, T: Taker> Watcher<'a, T> {
             memory,
             seen: Mutex::default(),
             layer: RwLock::default(),
+            common: RwLock::default(),
             gradients: Mutex::default(),
             written: RwLock::default(),
             couplings: Mutex::default(),
@@ -106,22 +133,22 @@ impl<'a, T: Taker> Watcher<'a, T> {
     /// Factors a covariance and hands it out. Those of experts are blended with the layer's first.
     fn hand_out(&self, seen: Seen) -> Result<()> {
         let Seen { tensors, slice, covariance } = seen;
-        let covariance = covariance.into_inner().expect("no thread panics while it adds");
-        let (Part { slices, input, .. }, tokens) = (self.model[tensors[0]].part, covariance.count());
-        work_trace::step("blend a covariance");
-        let mean = match (slices, input) {
-            // Each expert has a part of the layer's inputs, which say something of those that it has not had.
-            (Slices::Experts, Input::Stream) => {
-                let layer = self.layer.read().expect("no thread panics while it adds");
-                covariance.shrunk(layer.as_ref(), STRENGTH)
+        let (tokens, metrics) = match covariance {
+            Some(covariance) => {
+                let covariance = covariance.into_inner().expect("no thread panics while it adds");
+                let tokens = covariance.count();
+                work_trace::step("blend a covariance");
+                let estimate = self.estimate(tensors[0], covariance);
+                work_trace::step("factor");
+                (tokens, Arc::new(metrics(estimate, damping(self.bits(&tensors)))?))
             }
-            (Slices::Experts, _) => covariance.shrunk(None, STRENGTH),
-            _ => covariance.mean(),
+            None => {
+                let common = self.common();
+                let metrics = common.metrics.as_ref().expect("made for experts that have few tokens");
+                (common.tokens[slice], Arc::clone(metrics))
+            }
         };
-        work_trace::step("factor");
-        // Those that share their inputs share the factor: the coarsest decides.
-        let bits = tensors.iter().filter_map(|&tensor| self.taker.bits(tensor)).min_by(f64::total_cmp);
-        let metrics = &metrics(mean, damping(bits), tokens)?[..];
+        let metrics = &metrics[..];
         let couplings: Vec<Option<Arc<Coupling>>> =
             threads::try_map("couplings", &tensors, |&tensor| self.coupling(tensor, slice))?;
         work_trace::step("take");
@@ -134,6 +161,26 @@ impl<'a, T: Taker> Watcher<'a, T> {
         });
         let known: Vec<Known> = known.collect();
         self.taker.take(&known)
+    }
+
+    /// What the covariance of a tensor's inputs is estimated to be.
+    fn estimate(&self, tensor: usize, covariance: Covariance) -> Estimate {
+        let Part { slices, input, .. } = self.model[tensor].part;
+        // Each expert has a part of the layer's inputs, which say something of those that it has not had.
+        let of_experts = (slices, input) == (Slices::Experts, Input::Stream);
+        match &*self.layer.read().expect("no thread panics while it adds") {
+            Some(layer) if of_experts => covariance.estimate_in(layer),
+            _ => covariance.estimate(),
+        }
+    }
+
+    /// Bits of a weight where errors cost most: tensors that share their inputs share the factor, and the coarsest decides.
+    fn bits(&self, tensors: &[usize]) -> Option<f64> {
+        tensors.iter().filter_map(|&tensor| self.taker.bits(tensor)).min_by(f64::total_cmp)
+    }
+
+    fn common(&self) -> RwLockReadGuard<'_, Common> {
+        self.common.read().expect("no thread panics while it has them")
     }
 
     /// How the errors of a slice's rows are weighed against one another, if gradients were shown.
@@ -190,7 +237,9 @@ impl<'a, T: Taker> Watcher<'a, T> {
         if let Some(known) = known {
             return Arc::clone(known);
         }
-        let covariance = Mutex::new(Covariance::new(input.inputs.columns()));
+        let columns = input.inputs.columns();
+        let own = self.common().of(input.tensors, columns, input.slice).is_none();
+        let covariance = own.then(|| Mutex::new(Covariance::new(columns)));
         let seen = Arc::new(Seen { tensors: input.tensors.to_vec(), slice: input.slice, covariance });
         list.push(Arc::clone(&seen));
         seen
@@ -208,7 +257,9 @@ impl<T: Taker> Observer for Watcher<'_, T> {
         }
         if input.tensors.iter().any(|&tensor| self.taker.wants(tensor, input.slice)) {
             let seen = self.entry(&input);
-            seen.covariance.lock().expect("no thread panics while it adds").add(input.inputs);
+            if let Some(covariance) = &seen.covariance {
+                covariance.lock().expect("no thread panics while it adds").add(input.inputs);
+            }
         }
         Ok(())
     }
@@ -234,13 +285,37 @@ impl<T: Taker> Observer for Watcher<'_, T> {
         Ok(())
     }
 
-    fn bytes_of_expert(&self, columns: [usize; 2]) -> u64 {
-        let [_, width] = columns;
+    fn chosen(&self, tensors: &[usize], tokens: &[usize]) -> Result<()> {
+        let few = |(expert, &tokens): (usize, &usize)| {
+            let wanted = tensors.iter().any(|&tensor| self.taker.wants(tensor, expert));
+            wanted && tokens > 0 && is_few(tokens, self.model[tensors[0]].columns() as usize)
+        };
+        let layer = self.layer.read().expect("no thread panics while it adds").clone();
+        let metrics = match layer {
+            Some(layer) if tokens.iter().enumerate().any(few) => {
+                work_trace::step("factor of a layer");
+                // None of the tokens is known to be the expert's: to follow them closely, code by code, costs more than it brings.
+                let estimate = Estimate { tokens: Some(0.0), ..layer.estimate() };
+                Some(Arc::new(metrics(estimate, damping(self.bits(tensors)))?))
+            }
+            _ => None,
+        };
+        let (tensors, tokens) = (tensors.to_vec(), tokens.to_vec());
+        *self.common.write().expect("no thread panics while it has them") =
+            Common { tensors, tokens, metrics };
+        Ok(())
+    }
+
+    fn bytes_of_expert(&self, expert: usize, columns: [usize; 2]) -> u64 {
+        let [hidden, width] = columns;
+        let common = self.common();
+        let own = common.of(&common.tensors, hidden, expert).is_none();
         let of_outputs = match *self.written.read().expect("no thread panics while it adds") {
             Some(_) => 2 * outputs::working_bytes(width),
             None => 0,
         };
-        columns.map(working_bytes).iter().sum::<u64>() + of_outputs
+        let of_inputs = if own { working_bytes(hidden) } else { 0 };
+        of_inputs + working_bytes(width) + of_outputs
     }
 
     fn seen_expert(&self, expert: usize) -> Result<()> {

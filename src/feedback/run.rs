@@ -7,7 +7,7 @@ use super::stretches::{Stretch, stretches};
 use super::walk::Walk;
 use super::written::Written;
 use crate::checkpoint::Seen;
-use crate::covariance::{Covariance, DAMPING, Known, metrics};
+use crate::covariance::{Covariance, DAMPING, Estimate, Known, metrics};
 use crate::error::Result;
 use crate::forward::{GradientFolder, Milestones, Saved, Weights};
 use crate::gguf::beside;
@@ -138,6 +138,6 @@ fn embedding(press: &Press, model: &Description, ledger: &Ledger) -> Result<()> 
         }
         sum.add(matrix.view());
     }
-    let (tokens, metrics) = (0, &metrics(sum.mean(), DAMPING, 0)?[..]);
+    let (tokens, metrics) = (0, &metrics(Estimate::known(sum.mean()), DAMPING)?[..]);
     press.with_feedback(ledger, &[Known { tensor: embedding, slice: 0, tokens, metrics, coupling: None }])
 }

@@ -13,7 +13,7 @@ use super::routed::{Open, Routed};
 use super::states::{States, copy};
 use crate::error::Result;
 use crate::model::layer::{
-    Chunks, Ffn, Form, Gradients, Observer, OpenGated, Show, Turns, normalise, normalise_back,
+    Chunks, Experts, Ffn, Form, Gradients, Observer, OpenGated, Show, Turns, normalise, normalise_back,
 };
 use crate::model::{Description, EMBEDDING, Half, ROPE_DIVISORS, TensorPlan, Weights};
 use crate::threads::{self, both, combine};
@@ -236,6 +236,7 @@ impl Pass {
                 work_trace::step("experts");
                 let states = keep.then_some(&mut self.states);
                 let all = Open { experts, weights, model: &model, layer };
+                observer.chosen(&Experts::inner(weights, layer), &routed.tokens())?;
                 routed.apply(&all, &inputs, states, inner.as_mut(), observer, self.memory)?;
                 let (Some(open), Some(inner), Some(behind)) = (open, inner, &mut behind) else {
                     return Ok(());

@@ -61,6 +61,11 @@ impl Routed {
         }
     }
 
+    /// How many tokens chose each expert.
+    pub fn tokens(&self) -> Vec<usize> {
+        self.chosen.iter().map(Vec::len).collect()
+    }
+
     /// Sends the tokens through their experts, and adds the weighted outputs to `states`, in the experts' order; goes back
     /// through each expert besides, if gradients behind them are known. Experts that need more than `memory` bytes together
     /// are not computed at the same time.
@@ -99,11 +104,11 @@ impl Routed {
     /// The experts that are to see tokens, in order, by those that there is room for at the same time.
     fn groups(&self, sizes: [usize; 2], show: Show<'_>, memory: u64) -> Vec<Vec<usize>> {
         let [matrices, of_token] = OpenGated::bytes(sizes);
-        let of_observer = show.observer.bytes_of_expert(sizes);
         let tokens = |expert: usize| self.chosen[expert].len().max(self.least);
         let bytes = |&expert: &usize| {
             let tokens = tokens(expert);
             let outputs = if show.outputs { tokens * sizes[0] * 4 } else { 0 };
+            let of_observer = show.observer.bytes_of_expert(expert, sizes);
             matrices + of_observer + tokens.min(BATCH) as u64 * of_token + outputs as u64
         };
         let seeing = (0..self.chosen.len()).filter(|&expert| tokens(expert) > 0);

@@ -5,7 +5,7 @@ use dense_kernels::Dense;
 use rayon::slice::ParallelSlice;
 
 use super::compressed::by_id;
-use super::gated::{Form, OpenGated, THREE, placed, shape, specs};
+use super::gated::{self, Form, OpenGated, THREE, placed, shape, specs};
 use super::norm::sigmoid;
 use super::{FFN_NORM, Inputs, Observer, Router, Show, apply, biased, through};
 use crate::error::Result;
@@ -16,6 +16,8 @@ use crate::model::spec::{Source, Spec};
 use crate::model::tensor::Role;
 use crate::threads;
 
+/// Of the names of routed experts' stacks.
+const SUFFIX: &str = "_exps";
 const ROUTER: &str = "ffn_gate_inp.weight";
 const ROUTER_BIAS: &str = "exp_probs_b.bias";
 /// Of the logits themselves, unlike the one above.
@@ -157,7 +159,12 @@ impl Experts {
         layer: usize,
         expert: usize,
     ) -> Result<OpenGated> {
-        OpenGated::open(weights, [model.hidden, self.width], layer, "_exps", expert, self.form)
+        OpenGated::open(weights, [model.hidden, self.width], layer, SUFFIX, expert, self.form)
+    }
+
+    /// Places of the experts' gate and up, which multiply the normalised states.
+    pub fn inner(weights: &Weights, layer: usize) -> Vec<usize> {
+        gated::inner(weights, layer, SUFFIX)
     }
 }
 

@@ -43,6 +43,12 @@ pub(super) fn specs(
     specs
 }
 
+/// Places of `ffn_{gate,up}SUFFIX`.
+pub(super) fn inner(weights: &Weights, layer: usize, suffix: &str) -> Vec<usize> {
+    let name = |name| in_layer(layer, &format!("ffn_{name}{suffix}.weight"));
+    THREE.iter().take(2).filter_map(|(_, tensor, _)| weights.place(&name(tensor))).collect()
+}
+
 /// `[out, in]` of one of the three.
 pub(super) fn shape(gated: Gated, hidden: u32, width: u32) -> [u32; 2] {
     if gated == Gated::Down { [hidden, width] } else { [width, hidden] }

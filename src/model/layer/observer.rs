@@ -61,9 +61,18 @@ pub trait Observer: Sync {
         Ok(())
     }
 
+    /// How many tokens each expert of a layer will be shown; `tensors` are the places of those that multiply them as they come.
+    /// Called once, before the first of them and after all inputs of the router.
+    ///
+    /// # Errors
+    /// Ends the pass.
+    fn chosen(&self, _tensors: &[usize], _tokens: &[usize]) -> Result<()> {
+        Ok(())
+    }
+
     /// Bytes that it keeps and works with for one expert, of which a layer has `columns` of inputs and between its
     /// matrices; by them it is decided how many experts are computed at the same time.
-    fn bytes_of_expert(&self, _columns: [usize; 2]) -> u64 {
+    fn bytes_of_expert(&self, _expert: usize, _columns: [usize; 2]) -> u64 {
         0
     }
 
