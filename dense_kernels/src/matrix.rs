@@ -27,8 +27,7 @@ impl Dense {
     /// # Panics
     /// If they are no whole number of rows.
     pub fn new(columns: usize, values: Vec<f32>) -> Self {
-        assert!(values.len().is_multiple_of(columns), "{} values in rows of {columns}", values.len());
-        Self { columns, values: Room::of(values) }
+        Self { columns, values: Room::of(values) }.in_rows_of(columns)
     }
 
     /// The same values in rows of another length.
@@ -37,7 +36,7 @@ impl Dense {
     /// If they are no whole number of rows.
     #[must_use]
     pub fn in_rows_of(self, columns: usize) -> Self {
-        let values = self.values;
+        let Self { values, .. } = self;
         assert!(values.len().is_multiple_of(columns), "{} values in rows of {columns}", values.len());
         Self { columns, values }
     }

@@ -182,11 +182,11 @@ impl<F: Fetch> Blocks<F> {
 
     /// Begins to fetch what will be read from `offset` on, as far as it is kept.
     pub fn expect(&self, file: &str, size: u64, offset: u64) {
-        let Shape { block, blocks, .. } = self.shared.shape;
+        let Shape { block, blocks, connections } = self.shared.shape;
         self.start();
         let mut table = self.shared.table();
         let (file, first): (Arc<str>, _) = (file.into(), offset / block);
-        for index in (first..size.div_ceil(block)).take(blocks) {
+        for index in (first..size.div_ceil(block)).take(connections) {
             let (key, range) =
                 (Key { file: Arc::clone(&file), index }, index * block..((index + 1) * block).min(size));
             if table.slots.len() < blocks && !table.slots.contains_key(&key) {
