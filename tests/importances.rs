@@ -77,6 +77,17 @@ fn experts_without_data_are_counted_and_get_their_layers_mean() {
             assert!((f64::from(unseen[column]) / mean - 1.0).abs() < 1e-6, "column {column}");
         }
     }
+
+    // What feedback takes beside its own text: what was measured, and no mean of others. This layout has no tokens, GGUF has.
+    let measured = |expert: usize| importances.measured(&model, tensor, expert).expect("read");
+    assert!(measured(3).is_none());
+    let found = measured(5).expect("measured");
+    assert_eq!((&found.values, found.tokens), (&of(5), None));
+    let imatrix = Imatrix::open(&fixture("tiny-r1/imatrix.gguf")).expect("sound");
+    let importances = Importances::prepare(&checkpoint, &model, &choices, Some(&imatrix)).expect("prepared");
+    let counts = imatrix.tokens("blk.2.ffn_up_exps.weight", 16).expect("counted");
+    let found = importances.measured(&model, tensor, 5).expect("read").expect("measured");
+    assert_eq!((found.tokens, counts[5] > 0.0), (Some(counts[5]), true));
 }
 
 #[test]

@@ -28,9 +28,6 @@ pub(crate) trait VectorBlock: Block<256> {
     /// The highest scale code.
     const TOP: u8;
 
-    /// Whether groups that share a scale also share the shift of their values.
-    const SHARED_SHIFT: bool = false;
-
     /// The super-block's scale.
     fn d(&self) -> f32;
 
@@ -55,13 +52,13 @@ pub(crate) trait VectorBlock: Block<256> {
     /// Good codes for the weights `x` of importance `w` at a scale, where a shared shift is `down`.
     fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice;
 
-    /// What a group costs at three neighbouring scales, where no shift is shared: codes for all of them may be sought
-    /// together, so that a little less than the best is found.
+    /// What a group costs at three neighbouring scales: codes for all of them may be sought together, so that a little less
+    /// than the best is found. Where groups share a shift there are costs for both, up and down; else the latter are infinite.
     #[inline(always)]
-    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [f32; 3] {
-        let mut costs = [0.0; 3];
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        let mut costs = [[f32::INFINITY; 3]; 2];
         for k in 0..3 {
-            costs[k] = Self::choose(simd, x, w, scales[k], false).cost;
+            costs[0][k] = Self::choose(simd, x, w, scales[k], false).cost;
         }
         costs
     }

@@ -13,7 +13,7 @@ use super::progress::Style;
 use super::size;
 use crate::checkpoint::hex;
 use crate::error::Error;
-use crate::feedback::{Enough, Feedback, Step};
+use crate::feedback::{Feedback, Step, TOKENS_PER_COLUMN, widest_input};
 use crate::forward::{GradientFolder, Milestones};
 use crate::log;
 use crate::model::Text;
@@ -89,7 +89,8 @@ impl FeedbackArgs {
         let model = planned.plan.model.describe()?;
         let text = self.text();
         let tokens = text.tokens(&planned.checkpoint, model)?;
-        let warnings = [text.beyond_context(model), too_little(tokens.len(), Enough::of(&planned.plan))];
+        let widest = widest_input(&planned.plan.model);
+        let warnings = [text.beyond_context(model), too_little(tokens.len(), widest)];
         for warning in warnings.into_iter().flatten().filter(|_| style != Style::Quiet) {
             log::warn(warning);
         }
@@ -126,13 +127,12 @@ impl FeedbackArgs {
 }
 
 /// A warning about a text with few tokens.
-fn too_little(tokens: usize, enough: Enough) -> Option<String> {
-    let Enough { of_column, columns } = enough;
-    (tokens < enough.tokens()).then(|| {
+fn too_little(tokens: usize, widest: usize) -> Option<String> {
+    let wanted = widest * TOKENS_PER_COLUMN;
+    (tokens < wanted).then(|| {
         format!(
-            "too little text for --feedback: {tokens} tokens, and at least {} are wanted, {of_column} for each of the {columns} \
-             columns of an input; with less the file may become worse than without feedback",
-            enough.tokens()
+            "too little text for --feedback: {tokens} tokens, and at least {wanted} are wanted, {TOKENS_PER_COLUMN} for each of the \
+             {widest} columns of the widest input; with less the file may become worse than without feedback"
         )
     })
 }
@@ -142,10 +142,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_too_little_below_so_many_tokens_a_column() {
-        let enough = Enough { of_column: 4, columns: 768 };
-        assert_eq!(too_little(3072, enough), None);
-        let said = too_little(3071, enough).expect("too little");
+    fn a_text_is_too_little_below_four_tokens_a_column() {
+        assert_eq!(too_little(3072, 768), None);
+        let said = too_little(3071, 768).expect("too little");
         assert!(said.contains("too little text") && said.contains("3072"), "{said}");
     }
 }

@@ -1,6 +1,7 @@
 //! The covariance H of a matrix's inputs, and the triangular factor by which errors are fed back.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use dense_kernels::{Accum, Dense, Panels, Strips, View, gram, upper_factor, upper_inverse, with_panels};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
@@ -27,7 +28,11 @@ const SEGMENT: usize = 8192;
 const STEP: usize = Strips::COLUMNS;
 
 /// Tokens a column at which what an expert's own inputs say of it counts as much as what those of all its layer do.
-const OWN: f32 = 1.0;
+const OWN: f32 = 4.0;
+
+/// How many tokens of its own an expert's mean squares are worth at least: what its layer's others have is no worse a guess than
+/// so few. It is what `calibrate` shows to an expert with `--cover`.
+const GUESS: f32 = 32.0;
 
 /// Tokens a column at which what two inputs have in common counts half. Chance is in it, more the fewer tokens there are, and
 /// errors that are fed back by it are fed back for nothing.
@@ -131,6 +136,15 @@ impl Covariance {
     }
 }
 
+/// The mean squares of a matrix's inputs, column after column, as a text gave them that is not the covariance's.
+#[derive(Debug)]
+pub struct MeanSquares {
+    /// In any unit.
+    pub values: Arc<[f32]>,
+    /// How many tokens they are of; None if that is not known: then many.
+    pub tokens: Option<f32>,
+}
+
 /// A covariance of inputs as other texts have them, nearly.
 #[derive(Debug)]
 pub struct Estimate {
@@ -148,6 +162,44 @@ impl Estimate {
             apart(segment, known);
         }
         Self { segments, tokens: Some(tokens) }
+    }
+
+    /// The same correlations with other mean squares: what an importance matrix says of them counts by its tokens, and what is
+    /// here by those `own` ones that are the slice's. Such matrices are mostly of far more text than covariances can be.
+    ///
+    /// # Panics
+    /// If there are not as many columns.
+    pub fn with_mean_squares(mut self, others: &MeanSquares, own: usize) -> Self {
+        let share = others.tokens.map_or(1.0, |tokens| tokens / (tokens + own as f32 + GUESS));
+        let columns: usize = self.segments.iter().map(Dense::columns).sum();
+        assert_eq!(others.values.len(), columns, "the columns of all segments");
+        let sum = |values: &mut dyn Iterator<Item = f32>| values.map(f64::from).sum::<f64>();
+        let here = sum(&mut self
+            .segments
+            .iter()
+            .flat_map(|segment| (0..segment.columns()).map(|i| segment.row(i)[i])));
+        let there = sum(&mut others.values.iter().copied());
+        // Nothing to tell columns apart by.
+        if !(here > 0.0 && there > 0.0) {
+            return self;
+        }
+        let unit = here / there;
+        let mut first = 0;
+        for segment in &mut self.segments {
+            let own: Vec<f32> = (0..segment.columns()).map(|i| segment.row(i)[i]).collect();
+            let others =
+                others.values[first..first + own.len()].iter().map(|x| (f64::from(*x) * unit) as f32);
+            first += own.len();
+            let new: Vec<f32> =
+                own.iter().zip(others).map(|(own, x)| share * x + (1.0 - share) * own).collect();
+            let factor = |(new, own): (&f32, &f32)| if *own > 0.0 { (new / own).sqrt() } else { 0.0 };
+            let factors: Vec<f32> = new.iter().zip(&own).map(factor).collect();
+            each_upper(segment, |i, row| {
+                row[0] = new[i];
+                row[1..].iter_mut().zip(&factors[i + 1..]).for_each(|(x, factor)| *x *= factors[i] * factor);
+            });
+        }
+        self
     }
 
     /// What is known and not estimated.
@@ -426,14 +478,36 @@ mod tests {
         // None of its own: those of the layer, 50 for two columns, so 50 / (50 + 8) of what is off the diagonal.
         let Estimate { segments, tokens } = expert.clone().estimate_in(&layer);
         assert_eq!((tokens, &segments[0].values()[..2]), (Some(50.0), &[4.0, 4.0 * (50.0 / 58.0)][..]));
-        // As many as columns: half its own, half the layer's.
-        expert.add(Dense::new(2, vec![1.0; 4]).view());
+        // Four for each column: half its own, half the layer's.
+        expert.add(Dense::new(2, vec![1.0; 16]).view());
         let Estimate { segments, tokens } = expert.clone().estimate_in(&layer);
-        assert_eq!((tokens.map(f32::round), segments[0].values()[0]), (Some(8.0), 2.5));
-        // Alone: 2 of 2 + 8.
+        assert_eq!((tokens.map(f32::round), segments[0].values()[0]), (Some(28.0), 2.5));
+        // Alone: 8 of 8 + 8.
         let alone = expert.clone().estimate();
-        assert_eq!((alone.tokens, &alone.segments[0].values()[..2]), (Some(2.0), &[1.0, 0.2][..]));
-        assert_eq!(expert.shrunk(6.0)[0].values()[..2], [1.0, 0.25]);
+        assert_eq!((alone.tokens, &alone.segments[0].values()[..2]), (Some(8.0), &[1.0, 0.5][..]));
+        assert_eq!(expert.shrunk(24.0)[0].values()[..2], [1.0, 0.25]);
+    }
+
+    #[test]
+    fn mean_squares_of_more_text_leave_the_correlations() {
+        let estimate =
+            || Estimate { segments: vec![Dense::new(2, vec![1.0, 0.5, 0.0, 4.0])], tokens: Some(8.0) };
+        let with = |values: [f32; 2], tokens, own| {
+            let Estimate { segments, tokens } =
+                estimate().with_mean_squares(&MeanSquares { values: values.into(), tokens }, own);
+            assert_eq!(tokens, Some(8.0));
+            let &[a, both, _, b] = segments[0].values() else { panic!("two columns") };
+            [a, both, b]
+        };
+        // In whatever unit: five in all, as before. A correlation of a quarter.
+        assert_eq!(with([0.4, 0.1], None, 1000), [4.0, 0.5, 1.0]);
+        assert_eq!(with([4e30, 1e30], None, 1000), [4.0, 0.5, 1.0]);
+        assert_eq!(with([1.0, 0.0], None, 1000), [5.0, 0.0, 0.0]);
+        // As many tokens here and there: half way.
+        let [a, both, b] = with([0.4, 0.1], Some(100.0), 68);
+        assert_eq!([a, b], [2.5, 2.5]);
+        assert!((both / 2.5 - 0.25).abs() < 1e-6, "{both}");
+        assert_eq!(with([0.0, 0.0], Some(100.0), 68), [1.0, 0.5, 4.0]);
     }
 
     #[test]

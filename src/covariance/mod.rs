@@ -12,6 +12,6 @@ mod outputs;
 mod watcher;
 
 pub use encode::{encode, encode_coupled};
-pub use metric::{Covariance, DAMPING, Estimate, Metric, energies, metrics};
+pub use metric::{Covariance, DAMPING, Estimate, MeanSquares, Metric, energies, metrics};
 pub use outputs::Coupling;
 pub use watcher::{Known, Taker, Watcher};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
-use super::metric::{Covariance, DAMPING, Estimate, Metric, metrics, working_bytes};
+use super::metric::{Covariance, DAMPING, Estimate, MeanSquares, Metric, metrics, working_bytes};
 use super::outputs::{self, Coupling};
 use crate::error::Result;
 use crate::forward::{Gradients, Inputs, Observer};
@@ -36,6 +36,12 @@ pub trait Taker: Sync {
 
     /// Bits of a weight of the tensor's type, if it is to have one.
     fn bits(&self, tensor: usize) -> Option<f64>;
+
+    /// The mean squares of a slice's inputs, if an importance matrix has them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn mean_squares(&self, tensor: usize, slice: usize) -> Result<Option<MeanSquares>>;
 
     /// Takes slices that share their inputs, among them some that it does not want; others are taken at the same time,
     /// on other threads.
@@ -138,7 +144,10 @@ impl<'a, T: Taker> Watcher<'a, T> {
                 let covariance = covariance.into_inner().expect("no thread panics while it adds");
                 let tokens = covariance.count();
                 work_trace::step("blend a covariance");
-                let estimate = self.estimate(tensors[0], covariance);
+                let mut estimate = self.estimate(tensors[0], covariance);
+                if let Some(others) = self.mean_squares(&tensors, slice)? {
+                    estimate = estimate.with_mean_squares(&others, tokens);
+                }
                 work_trace::step("factor");
                 (tokens, Arc::new(metrics(estimate, damping(self.bits(&tensors)))?))
             }
@@ -177,6 +186,12 @@ impl<'a, T: Taker> Watcher<'a, T> {
     /// Bits of a weight where errors cost most: tensors that share their inputs share the factor, and the coarsest decides.
     fn bits(&self, tensors: &[usize]) -> Option<f64> {
         tensors.iter().filter_map(|&tensor| self.taker.bits(tensor)).min_by(f64::total_cmp)
+    }
+
+    /// Those of inputs that some tensors share.
+    fn mean_squares(&self, tensors: &[usize], slice: usize) -> Result<Option<MeanSquares>> {
+        let mut of = tensors.iter().map(|&tensor| self.taker.mean_squares(tensor, slice));
+        of.find_map(Result::transpose).transpose()
     }
 
     fn common(&self) -> RwLockReadGuard<'_, Common> {

@@ -14,6 +14,6 @@ mod stretches;
 mod walk;
 mod written;
 
-pub use enough::Enough;
+pub use enough::{TOKENS_PER_COLUMN, widest_input};
 pub use run::{Feedback, Step};
 pub use stretches::starts;

@@ -8,10 +8,10 @@ use rayon::iter::IndexedParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::ledger::Ledger;
-use crate::covariance::{Coupling, Known, Metric, Taker, Watcher, encode, encode_coupled};
+use crate::covariance::{Coupling, Known, MeanSquares, Metric, Taker, Watcher, encode, encode_coupled};
 use crate::error::Result;
 use crate::model::{TensorPlan, Weights};
-use crate::recipe::{Importances, Plan};
+use crate::recipe::{Importances, Measured, Plan};
 use crate::threads;
 
 /// Rows that a thread encodes at a time, where they do not depend on one another.
@@ -21,7 +21,7 @@ const ROWS: usize = 64;
 pub struct Press<'a> {
     /// The plan of the file.
     pub plan: &'a Plan,
-    /// Importances for the tensors that are quantized without feedback.
+    /// Importances: for the tensors that are quantized without feedback, and beside the covariances of the others.
     pub importances: &'a Importances<'a>,
     /// The weights that are quantized.
     pub original: Weights<'a>,
@@ -165,6 +165,12 @@ impl Taker for Pressing<'_, '_> {
 
     fn bits(&self, tensor: usize) -> Option<f64> {
         Some(self.press.plan.format(tensor).bits_per_weight())
+    }
+
+    fn mean_squares(&self, tensor: usize, slice: usize) -> Result<Option<MeanSquares>> {
+        let Press { plan, importances, .. } = self.press;
+        let measured = importances.measured(&plan.model, tensor, slice)?;
+        Ok(measured.map(|Measured { values, tokens }| MeanSquares { values, tokens }))
     }
 
     fn take(&self, known: &[Known]) -> Result<()> {

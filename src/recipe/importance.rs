@@ -41,6 +41,15 @@ struct Tensor {
     fallback: Option<Arc<[f32]>>,
 }
 
+/// What an importance matrix says of one slice.
+#[derive(Debug)]
+pub struct Measured {
+    /// One for each column.
+    pub values: Arc<[f32]>,
+    /// Tokens that reached the slice, where the file says.
+    pub tokens: Option<f32>,
+}
+
 impl<'a> Importances<'a> {
     /// Finds the importances of every tensor that a block format is chosen for, and checks them.
     ///
@@ -120,15 +129,33 @@ impl<'a> Importances<'a> {
     /// # Errors
     /// Those of [`Imatrix::slice`], which `prepare` has ruled out unless the file changed since.
     pub fn slice(&self, model: &Model, tensor: usize, slice: usize) -> Result<Option<Arc<[f32]>>> {
+        let values = self.of_imatrix(&model.tensors[tensor], tensor, slice)?;
+        Ok(values.or_else(|| self.tensors[tensor].fallback.clone()))
+    }
+
+    /// What the importance matrix itself says of a slice: None where it has no data, or one row for all slices.
+    ///
+    /// # Errors
+    /// As [`Self::slice`].
+    pub fn measured(&self, model: &Model, tensor: usize, slice: usize) -> Result<Option<Measured>> {
         let plan = &model.tensors[tensor];
-        let Tensor { origin, fallback } = &self.tensors[tensor];
-        if let (Origin::Imatrix { .. }, Some(imatrix)) = (origin, self.imatrix) {
-            let values = imatrix.slice(&plan.name, slice, plan.columns() as usize, plan.slices.len())?;
-            if let Some(values) = values {
-                return Ok(Some(values.into()));
+        let (columns, slices) = (plan.columns() as usize, plan.slices.len());
+        let Some(imatrix) = self.imatrix.filter(|imatrix| !imatrix.is_shared(&plan.name, columns, slices))
+        else {
+            return Ok(None);
+        };
+        let values = self.of_imatrix(plan, tensor, slice)?;
+        Ok(values.map(|values| Measured { values, tokens: imatrix.tokens_of(&plan.name, slice) }))
+    }
+
+    fn of_imatrix(&self, plan: &TensorPlan, tensor: usize, slice: usize) -> Result<Option<Arc<[f32]>>> {
+        match (self.tensors[tensor].origin, self.imatrix) {
+            (Origin::Imatrix { .. }, Some(imatrix)) => {
+                let values = imatrix.slice(&plan.name, slice, plan.columns() as usize, plan.slices.len())?;
+                Ok(values.map(Arc::from))
             }
+            _ => Ok(None),
         }
-        Ok(fallback.clone())
     }
 }
 

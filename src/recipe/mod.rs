@@ -23,7 +23,7 @@ pub use fallback::fitting;
 pub use format::format;
 pub use hull::{Candidate, Impossible, curve, range};
 pub use imatrix::Imatrix;
-pub use importance::{Importances, Origin};
+pub use importance::{Importances, Measured, Origin};
 pub use layers::{Layers, Share};
 pub use overrides::Override;
 pub use pattern::pattern;

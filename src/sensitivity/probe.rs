@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Added;
 use super::measure::formats;
 use super::sample::{Sample, sample_of_few};
-use crate::covariance::{Known, Metric, Taker, encode, energies};
+use crate::covariance::{Known, MeanSquares, Metric, Taker, encode, energies};
 use crate::error::Result;
 use crate::forward::{States, Weights};
 use crate::model::{Half, Model};
@@ -145,6 +145,11 @@ impl Taker for &Probe<'_> {
     fn bits(&self, _tensor: usize) -> Option<f64> {
         // Several types are tried with one factor.
         None
+    }
+
+    fn mean_squares(&self, _tensor: usize, _slice: usize) -> Result<Option<MeanSquares>> {
+        // The importance matrix is made of the same text.
+        Ok(None)
     }
 
     fn take(&self, known: &[Known]) -> Result<()> {

@@ -38,7 +38,7 @@ pub(crate) fn feed<B: VectorBlock, S: Simd>(simd: S, blocks: &mut [B], rows: &mu
     }
 }
 
-/// What costs the `b`-th groups that share a scale the least, of the codes near to what the block has.
+/// What costs the `b`-th groups that share a scale the least, of the codes near to what the block has and both shifts.
 #[inline(always)]
 fn best<'a, B: VectorBlock, S: Simd>(
     simd: S,
@@ -47,42 +47,24 @@ fn best<'a, B: VectorBlock, S: Simd>(
     group: impl Fn(usize) -> ([f32; 8], &'a [f32; 8]),
 ) -> Shared {
     let before = block.shared(b);
-    let groups = b * B::SHARING..(b + 1) * B::SHARING;
     let codes = [before.code.saturating_sub(1), before.code, (before.code + 1).min(B::TOP)];
-    if B::SHARED_SHIFT {
-        // The shift first, then the code.
-        let (mut least, mut best) = (f32::INFINITY, before);
-        for turn in 0..4 {
-            let tried = match turn {
-                0 => before,
-                1 => Shared { down: !before.down, ..before },
-                _ => Shared { code: codes[2 * (turn - 2)], ..best },
-            };
-            let scale = B::scale(block.d(), tried.code);
-            let mut cost = 0.0;
-            for i in groups.clone() {
-                let (x, w) = group(i);
-                cost += B::choose(simd, &x, w, scale, tried.down).cost;
-            }
-            if cost < least {
-                (least, best) = (cost, tried);
-            }
-        }
-        return best;
-    }
     let scales = codes.map(|code| B::scale(block.d(), code));
-    let mut costs = [0.0; 3];
-    for i in groups {
+    let mut costs = [[0.0; 3]; 2];
+    for i in b * B::SHARING..(b + 1) * B::SHARING {
         let (x, w) = group(i);
         let of_group = B::costs(simd, &x, w, &scales);
-        for k in 0..3 {
-            costs[k] += of_group[k];
+        for down in 0..2 {
+            for k in 0..3 {
+                costs[down][k] += of_group[down][k];
+            }
         }
     }
     let (mut least, mut best) = (f32::INFINITY, before);
-    for (code, cost) in codes.into_iter().zip(costs) {
-        if cost < least {
-            (least, best) = (cost, Shared { code, ..before });
+    for (down, costs) in [false, true].into_iter().zip(costs) {
+        for (code, cost) in codes.into_iter().zip(costs) {
+            if cost < least {
+                (least, best) = (cost, Shared { code, down });
+            }
         }
     }
     best

@@ -136,7 +136,7 @@ impl VectorBlock for IQ1_M {
     }
 
     #[inline(always)]
-    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [f32; 3] {
-        one_group::either_shift_costs(simd, x, w, scales)
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        [one_group::either_shift_costs(simd, x, w, scales), [f32::INFINITY; 3]]
     }
 }

@@ -68,7 +68,6 @@ impl Block<256> for IQ1_S {
 impl VectorBlock for IQ1_S {
     const SHARING: usize = 4;
     const TOP: u8 = 7;
-    const SHARED_SHIFT: bool = true;
 
     #[inline(always)]
     fn d(&self) -> f32 {
@@ -114,5 +113,10 @@ impl VectorBlock for IQ1_S {
     #[inline(always)]
     fn choose<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, down: bool) -> Choice {
         one_group::shifted(simd, x, w, scale, down)
+    }
+
+    #[inline(always)]
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        one_group::shifted_costs(simd, x, w, scales)
     }
 }

@@ -118,7 +118,7 @@ impl VectorBlock for IQ2_S {
     }
 
     #[inline(always)]
-    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [f32; 3] {
-        one_group::free_signs_costs(simd, x, w, scales)
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        [one_group::free_signs_costs(simd, x, w, scales), [f32::INFINITY; 3]]
     }
 }

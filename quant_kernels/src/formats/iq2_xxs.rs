@@ -122,7 +122,7 @@ impl VectorBlock for IQ2_XXS {
     }
 
     #[inline(always)]
-    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [f32; 3] {
-        one_group::even_signs_costs(simd, &BOOK, x, w, scales)
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        [one_group::even_signs_costs(simd, &BOOK, x, w, scales), [f32::INFINITY; 3]]
     }
 }

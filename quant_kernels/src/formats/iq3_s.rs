@@ -128,7 +128,7 @@ impl VectorBlock for IQ3_S {
     }
 
     #[inline(always)]
-    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [f32; 3] {
-        one_group::two_fours_costs(simd, &NEAR, false, x, w, scales)
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        [one_group::two_fours_costs(simd, &NEAR, false, x, w, scales), [f32::INFINITY; 3]]
     }
 }

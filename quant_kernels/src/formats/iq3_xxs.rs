@@ -125,7 +125,7 @@ impl VectorBlock for IQ3_XXS {
     }
 
     #[inline(always)]
-    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [f32; 3] {
-        one_group::two_fours_costs(simd, &NEAR, true, x, w, scales)
+    fn costs<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scales: &[f32; 3]) -> [[f32; 3]; 2] {
+        [one_group::two_fours_costs(simd, &NEAR, true, x, w, scales), [f32::INFINITY; 3]]
     }
 }

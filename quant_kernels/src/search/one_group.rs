@@ -41,7 +41,27 @@ pub(crate) fn shifted<S: Simd>(simd: S, x: &[f32; 8], w: &[f32; 8], scale: f32, 
     Choice { cost: cost(energy(x, w), &taken, scale), group: Group::shifted(taken.entry, down) }
 }
 
-/// The costs of a group at three scales with the shift that costs less, of entries that are sought together.
+/// The costs of a group at three scales, shifted up and shifted down, of entries that are sought together.
+#[inline(always)]
+pub(crate) fn shifted_costs<S: Simd>(
+    simd: S,
+    x: &[f32; 8],
+    w: &[f32; 8],
+    scales: &[f32; 3],
+) -> [[f32; 3]; 2] {
+    let found = neighbours::IQ1.search(simd, &ternary::ROUNDING, &ternary::LEVELS, x, w, scales);
+    let energy = energy(x, w);
+    let mut costs = [[0.0; 3]; 2];
+    for down in 0..2 {
+        for k in 0..3 {
+            let (p, q) = (found[down].p[k], found[down].q[k]);
+            costs[down][k] = energy - scales[k] * (2.0 * p - scales[k] * q);
+        }
+    }
+    costs
+}
+
+/// The same with the shift that costs less.
 #[inline(always)]
 pub(crate) fn either_shift_costs<S: Simd>(
     simd: S,
@@ -49,13 +69,10 @@ pub(crate) fn either_shift_costs<S: Simd>(
     w: &[f32; 8],
     scales: &[f32; 3],
 ) -> [f32; 3] {
-    let found = neighbours::IQ1.search(simd, &ternary::ROUNDING, &ternary::LEVELS, x, w, scales);
-    let energy = energy(x, w);
-    let mut costs = [f32::INFINITY; 3];
-    for found in &found {
-        for k in 0..3 {
-            costs[k] = costs[k].min(energy - scales[k] * (2.0 * found.p[k] - scales[k] * found.q[k]));
-        }
+    let [up, down] = shifted_costs(simd, x, w, scales);
+    let mut costs = [0.0; 3];
+    for k in 0..3 {
+        costs[k] = up[k].min(down[k]);
     }
     costs
 }

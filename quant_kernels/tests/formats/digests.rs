@@ -22,7 +22,7 @@ const DIGESTS: [(&str, &str); 25] = [
     ("Q4_K", "85507f623bcdeade"),
     ("Q5_K", "4839028752188f30"),
     ("Q6_K", "780e31bb4249f369"),
-    ("IQ1_S", "2ca99197568fafd3"),
+    ("IQ1_S", "8b1491c0ac0137d7"),
     ("IQ1_M", "b46cc5b7c267aaba"),
     ("IQ2_XXS", "dcb72112f6189a05"),
     ("IQ2_XS", "2e225f9fb2bfc87c"),

@@ -182,6 +182,17 @@ impl Imatrix {
         }
     }
 
+    /// How many tokens reached one slice of a tensor, where the file says.
+    pub fn tokens_of(&self, tensor: &str, slice: usize) -> Option<f32> {
+        match &self.entries.get(tensor)?.counts {
+            Counts::Tokens(range) => {
+                let counts = self.numbers(range);
+                counts.get(if counts.len() == 1 { 0 } else { slice }).copied()
+            }
+            Counts::Calls(_) => None,
+        }
+    }
+
     fn numbers(&self, bytes: &Range<usize>) -> Vec<f32> {
         self.file[bytes.clone()].as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
     }
