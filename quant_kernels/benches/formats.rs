@@ -1,7 +1,7 @@
 //! Encoding, decoding and feedback of every format on one thread: `cargo bench -p quant_kernels [-- IQ2_XXS]`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use quant_kernels::{Feed, Format, dequantize, feed, feeds, quantize};
+use quant_kernels::{Feed, Format, dequantize, feed, feeds, prepare, quantize};
 
 const COLUMNS: usize = 7168;
 const ROWS: usize = 8;
@@ -48,6 +48,10 @@ fn formats(criterion: &mut Criterion) {
         let mut errors = vec![0.0; FED * n];
         group.throughput(Throughput::Elements((FED * n) as u64));
         if feeds(format) {
+            group.bench_function(BenchmarkId::new("prepare", format), |bencher| {
+                let blocks = &mut blocks[..FED * bytes];
+                bencher.iter(|| prepare(format, part, n, Some(&importance[..n]), blocks));
+            });
             group.bench_function(BenchmarkId::new("feed", format), |bencher| {
                 bencher.iter(|| {
                     let weights = Feed {

@@ -15,6 +15,12 @@ pub(crate) trait Block<const N: usize>: Pod {
     /// importance is 1 and none is less than [`LEAST`].
     fn quantize<S: Simd>(simd: S, x: &[f32; N], importance: &[f32; N]) -> Self;
 
+    /// The same where only the scales matter, since the codes will be chosen with feedback: they may be a little off.
+    #[inline(always)]
+    fn prepare<S: Simd>(simd: S, x: &[f32; N], importance: &[f32; N]) -> Self {
+        Self::quantize(simd, x, importance)
+    }
+
     /// Changes the half-precision scales that the weights are proportional to, all of them: d, and the minimums' as
     /// well. By default there are none that may be changed.
     #[inline(always)]
@@ -140,9 +146,19 @@ impl<const N: usize> Importances<N> {
     }
 }
 
+/// What is wanted of a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// All of it.
+    Whole,
+    /// Its scales; codes will be chosen with feedback.
+    Scales,
+}
+
 /// Encodes rows of `columns` weights, each with the same importances (of one row), at this SIMD level.
 pub(crate) fn quantize_rows<const N: usize, B: Block<N>>(
     level: Level,
+    wanted: Wanted,
     rows: &[f32],
     columns: usize,
     importance: Option<&[f32]>,
@@ -152,12 +168,15 @@ pub(crate) fn quantize_rows<const N: usize, B: Block<N>>(
     let importances = Importances::new(importance, columns);
     for (row, blocks) in rows.chunks_exact(columns).zip(blocks.chunks_exact_mut(columns / N)) {
         let (x, _) = row.as_chunks::<N>();
-        dispatch!(level, simd => quantize_row(simd, x, &importances, blocks));
+        dispatch!(level, simd => match wanted {
+            Wanted::Whole => quantize_row::<N, true, B, _>(simd, x, &importances, blocks),
+            Wanted::Scales => quantize_row::<N, false, B, _>(simd, x, &importances, blocks),
+        });
     }
 }
 
 #[inline(always)]
-fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
+fn quantize_row<const N: usize, const WHOLE: bool, B: Block<N>, S: Simd>(
     simd: S,
     x: &[[f32; N]],
     importances: &Importances<N>,
@@ -166,10 +185,11 @@ fn quantize_row<const N: usize, B: Block<N>, S: Simd>(
     let coherence = B::COHERENCE.filter(|_| importances.even);
     let temper = B::TEMPER.filter(|_| coherence.is_none());
     for ((block, x), importance) in blocks.iter_mut().zip(x).zip(&importances.blocks) {
-        *block = match temper {
-            Some(temper) => B::quantize(simd, x, &tempered(simd, x, importance, temper)),
-            None => B::quantize(simd, x, importance),
+        let importance = match temper {
+            Some(temper) => &tempered(simd, x, importance, temper),
+            None => importance,
         };
+        *block = if WHOLE { B::quantize(simd, x, importance) } else { B::prepare(simd, x, importance) };
     }
     // What surely is better than zeros is not looked at again.
     if B::NEAREST || !B::SHRINKS && !importances.spread && peak(simd, x.as_flattened()).abs() >= FAINT_PEAK {

@@ -32,6 +32,7 @@ mod formats;
 mod scale;
 mod search;
 
+use block::Wanted;
 pub use fearless_simd::Level;
 pub use feedback::{Feed, feed, feed_at, feeds, group, rescale};
 pub use finite::first_not_finite;
@@ -60,6 +61,39 @@ pub fn quantize_at(
     importance: Option<&[f32]>,
     blocks: &mut [u8],
 ) {
+    encode(level, format, Wanted::Whole, rows, columns, importance, blocks);
+}
+
+/// Encodes rows as [`quantize`] does, for [`feed`] to choose the codes again: the scales are the same or nearly, and found
+/// faster where that is most of the work.
+///
+/// # Panics
+/// As [`quantize`].
+pub fn prepare(format: Format, rows: &[f32], columns: usize, importance: Option<&[f32]>, blocks: &mut [u8]) {
+    prepare_at(Level::new(), format, rows, columns, importance, blocks);
+}
+
+/// [`prepare`] at a chosen SIMD level.
+pub fn prepare_at(
+    level: Level,
+    format: Format,
+    rows: &[f32],
+    columns: usize,
+    importance: Option<&[f32]>,
+    blocks: &mut [u8],
+) {
+    encode(level, format, Wanted::Scales, rows, columns, importance, blocks);
+}
+
+fn encode(
+    level: Level,
+    format: Format,
+    wanted: Wanted,
+    rows: &[f32],
+    columns: usize,
+    importance: Option<&[f32]>,
+    blocks: &mut [u8],
+) {
     let row_bytes = format.row_bytes(columns as u64) as usize;
     assert!(columns > 0 && rows.len().is_multiple_of(columns), "{} weights in rows of {columns}", rows.len());
     assert_eq!(
@@ -69,7 +103,7 @@ pub fn quantize_at(
         rows.len()
     );
     assert!(importance.is_none_or(|w| w.len() == columns), "importances for {columns} columns");
-    formats::quantize(level, format, rows, columns, importance, blocks);
+    formats::quantize(level, format, wanted, rows, columns, importance, blocks);
 }
 
 /// Decodes blocks into the weights that a reader of GGUF sees, equal to ggml's to the bit.

@@ -99,7 +99,7 @@ impl<C: Observer, W: Observer> Observer for Both<'_, C, W> {
         self.watcher.bytes_of_expert(expert, columns)
     }
 
-    fn seen_expert(&self, expert: usize) -> Result<()> {
-        self.watcher.seen_expert(expert)
+    fn seen(&self, tensors: &[usize], slice: usize) -> Result<()> {
+        self.watcher.seen(tensors, slice)
     }
 }

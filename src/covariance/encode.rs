@@ -156,7 +156,7 @@ fn band(format: Format, weights: View<'_>, metrics: &[Metric], blocks: &mut [u8]
         let blocks = blocks.chunks_exact_mut(row_bytes).map(|row| &mut row[of_blocks.clone()]).collect();
         let weights = weights.some_columns(columns.clone());
         let errors = Strips::new(rows, columns.len());
-        let mut segment = Segment { format, weights, metric, blocks, errors };
+        let mut segment = Segment { format, weights, metric, blocks, errors, along: None };
         match codes {
             Codes::Open => segment.feed(),
             Codes::Chosen => segment.take(),
@@ -184,6 +184,8 @@ struct Segment<'a> {
     blocks: Vec<&'a mut [u8]>,
     /// What is wrong with the decoded weights, as far as they are encoded.
     errors: Strips,
+    /// The same times the metric's sketch, if it is known.
+    along: Option<Dense>,
 }
 
 /// How codes of a step are chosen.
@@ -199,6 +201,8 @@ impl Segment<'_> {
     /// Chooses all codes from left to right, each for weights that the errors of those before have moved.
     fn feed(&mut self) {
         let mut now = Now::new(self.format, self.weights.rows());
+        // Of e R each column is the own error there times the diagonal: what others left was taken up.
+        let mut along = Dense::zeros(self.weights.rows(), self.metric.sketch.columns());
         for step in &self.metric.steps {
             now.widen(step.columns.len());
             let Now { left, moved, .. } = &mut now;
@@ -214,12 +218,23 @@ impl Segment<'_> {
             }
             let choice = Choice { t: &step.inverse, importance: &step.importance, codes: Codes::Open };
             self.encode(&mut now, step.columns.clone(), &choice);
+            let sketched = step.sketched();
+            for row in 0..along.rows() {
+                let own = now.own.row(row).iter().zip(&sketched);
+                along
+                    .row_mut(row)
+                    .iter_mut()
+                    .zip(own)
+                    .for_each(|(sum, (own, sketched))| *sum += own * sketched);
+            }
             self.errors.put(step.columns.start, now.errors.view());
         }
+        self.along = Some(along);
     }
 
     /// Chooses all codes again, from left to right, each group's for its best place with all others as they are.
     fn sweep(&mut self) {
+        self.along = None;
         let size = quant_kernels::group(self.format).expect("a format whose codes are chosen");
         let mut now = Now::new(self.format, self.weights.rows());
         for (step, around) in self.metric.steps.iter().zip(&self.metric.around) {
@@ -307,9 +322,12 @@ impl Segment<'_> {
     fn encode(&mut self, now: &mut Now, columns: Range<usize>, choice: &Choice) {
         let bytes = self.bytes(&columns);
         let (format, weights) = (self.format, self.weights.some_columns(columns.clone()));
-        let Now { moved, errors, before, block: [values, old, of_block], encoded, .. } = now;
+        let Now { moved, errors, own: own_errors, before, block: [values, old, of_block], encoded, .. } = now;
         let (rows, width) = (moved.rows(), moved.columns());
         let (n, block_bytes) = (format.block_len(), format.block_bytes());
+        // Formats whose codes are not chosen with feedback keep those that they begin with.
+        let begin =
+            if quant_kernels::feeds(format) { quant_kernels::prepare } else { quant_kernels::quantize };
         for (place, start) in (0..width).step_by(n).enumerate() {
             let block = start..start + n;
             let of_row = bytes.start + place * block_bytes..bytes.start + (place + 1) * block_bytes;
@@ -319,10 +337,16 @@ impl Segment<'_> {
                 values.iter_mut().zip(moved).for_each(|(value, x)| *value = x);
             }
             let importance = &choice.importance[block.clone()];
-            let t: Vec<f32> = block.clone().flat_map(|i| &choice.t.row(i)[block.clone()]).copied().collect();
+            let own: Vec<f32>;
+            let t = if n == width {
+                choice.t.values()
+            } else {
+                own = block.clone().flat_map(|i| &choice.t.row(i)[block.clone()]).copied().collect();
+                &own[..]
+            };
             let before = match choice.codes {
                 Codes::Open => {
-                    quant_kernels::quantize(format, values.values(), n, Some(importance), encoded);
+                    begin(format, values.values(), n, Some(importance), encoded);
                     None
                 }
                 Codes::Chosen => {
@@ -334,12 +358,12 @@ impl Segment<'_> {
                     Some(old.values())
                 }
             };
-            let feed =
-                Feed { moved: values.values(), t: &t, importance, before, errors: of_block.values_mut() };
+            let feed = Feed { moved: values.values(), t, importance, before, errors: of_block.values_mut() };
             quant_kernels::feed(format, encoded, feed);
             quant_kernels::dequantize(format, encoded, values.values_mut());
             for (row, encoded) in encoded.chunks_exact(block_bytes).enumerate() {
                 self.blocks[row][of_row.clone()].copy_from_slice(encoded);
+                own_errors.row_mut(row)[block.clone()].copy_from_slice(of_block.row(row));
                 let errors = &mut errors.row_mut(row)[block.clone()];
                 difference(errors, &weights.row(row)[block.clone()], values.row(row));
             }
@@ -356,11 +380,15 @@ impl Segment<'_> {
     }
 
     /// Adds, for each row, what it was and what is wrong with it.
-    fn add_to(&self, sums: &mut [[f64; 2]]) {
+    fn add_to(&mut self, sums: &mut [[f64; 2]]) {
         let sketch = &self.metric.sketch;
-        let [mut x, mut e] = [(); 2].map(|()| Dense::zeros(self.weights.rows(), sketch.columns()));
+        let mut x = Dense::zeros(self.weights.rows(), sketch.columns());
         with_panels(x.view_mut(), Accum::Replace, self.weights, sketch);
-        self.errors.times(e.view_mut(), Accum::Replace, sketch);
+        let e = self.along.take().unwrap_or_else(|| {
+            let mut e = Dense::zeros(self.weights.rows(), sketch.columns());
+            self.errors.times(e.view_mut(), Accum::Replace, sketch);
+            e
+        });
         for (row, [xx, xe]) in sums.iter_mut().enumerate() {
             for (x, e) in x.row(row).iter().zip(e.row(row)) {
                 *xx += f64::from(*x) * f64::from(*x);
@@ -382,6 +410,8 @@ struct Now {
     before: Dense,
     /// What is wrong with the decoded weights.
     errors: Dense,
+    /// Their own errors: what they had become less the decoded ones.
+    own: Dense,
     /// Of one block a row: the weights, those decoded before, and what moves those to the right.
     block: [Dense; 3],
     /// The same blocks encoded.
@@ -390,17 +420,17 @@ struct Now {
 
 impl Now {
     fn new(format: Format, rows: usize) -> Self {
-        let [left, moved, before, errors] = [(); 4].map(|()| Dense::zeros(rows, 0));
+        let [left, moved, before, errors, own] = [(); 5].map(|()| Dense::zeros(rows, 0));
         let block = [(); 3].map(|()| Dense::zeros(rows, format.block_len()));
         let encoded = vec![0; rows * format.block_bytes()];
-        Self { format, rows, left, moved, before, errors, block, encoded }
+        Self { format, rows, left, moved, before, errors, own, block, encoded }
     }
 
     /// For a step of so many columns.
     fn widen(&mut self, width: usize) {
         if self.moved.columns() != width {
-            let [left, moved, before, errors] = [(); 4].map(|()| Dense::zeros(self.rows, width));
-            *self = Self { left, moved, before, errors, ..Self::new(self.format, self.rows) };
+            let [left, moved, before, errors, own] = [(); 5].map(|()| Dense::zeros(self.rows, width));
+            *self = Self { left, moved, before, errors, own, ..Self::new(self.format, self.rows) };
         }
     }
 }
@@ -420,6 +450,37 @@ mod tests {
         assert_eq!([of(512, 0.115, 4100.0), of(512, 0.115, 4090.0), of(512, 0.115, 0.0)], [3, 0, 0]);
         assert_eq!([of(512, 0.01, 12_900.0), of(512, 0.01, 12_700.0)], [3, 1]);
         assert_eq!(of(2049, 0.115, 1e6), 1);
+    }
+
+    #[test]
+    fn own_errors_say_what_all_errors_come_to_in_the_sketch() {
+        let (rows, columns) = (5, 640);
+        let mut h = Dense::zeros(columns, columns);
+        for i in 0..columns {
+            for j in 0..columns {
+                h.row_mut(i)[j] = 0.95f32.powi(i.abs_diff(j) as i32);
+            }
+        }
+        let metric = Metric::new(h, 0.01).expect("positive");
+        let number = |i: usize| ((i * 7919) % 1013 + (i * 104_729) % 997) as f32 / 1005.0 - 1.0;
+        let weights = Dense::new(columns, (0..rows * columns).map(number).collect());
+        // Blocks of 32 and of a group each, and codes that are not chosen with feedback.
+        for format in [Format::Q4_0, Format::Q8_0, Format::MXFP4] {
+            let row_bytes = format.row_bytes(columns as u64) as usize;
+            let mut blocks = vec![0; rows * row_bytes];
+            let blocks = blocks.chunks_exact_mut(row_bytes).collect();
+            let errors = Strips::new(rows, columns);
+            let mut segment =
+                Segment { format, weights: weights.view(), metric: &metric, blocks, errors, along: None };
+            segment.feed();
+            let mut all = Dense::zeros(rows, metric.sketch.columns());
+            segment.errors.times(all.view_mut(), Accum::Replace, &metric.sketch);
+            let along = segment.along.expect("fed");
+            let largest = all.values().iter().fold(0f32, |largest, x| largest.max(x.abs()));
+            for (along, all) in along.values().iter().zip(all.values()) {
+                assert!((along - all).abs() < 1e-4 * largest, "{format}: {along} for {all} of {largest}");
+            }
+        }
     }
 
     #[test]

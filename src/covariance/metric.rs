@@ -273,6 +273,13 @@ pub struct Step {
     signs: Vec<f32>,
 }
 
+impl Step {
+    /// What an own error in each column comes to in the sketch.
+    pub fn sketched(&self) -> Vec<f32> {
+        self.signs.iter().zip(&self.diagonal).map(|(sign, diagonal)| sign * diagonal).collect()
+    }
+}
+
 impl Metric {
     /// Of a covariance of which only what is on and above the diagonal is there; what is added to that is `damping` times
     /// its mean.

@@ -88,8 +88,9 @@ fn is_few(tokens: usize, columns: usize) -> bool {
     tokens < FEW * columns
 }
 
-/// Collects covariances, factors them and hands them to a taker: those of an expert as soon as it has been shown all of
-/// its inputs, the others at the end, as many at once as memory has room for.
+/// Collects covariances, factors them and hands them to a taker: those of experts and of
+/// what is quantized in turn as soon as it has been shown all of their inputs, the others at the end, as many at once as
+/// memory has room for.
 pub struct Watcher<'a, T> {
     model: &'a [TensorPlan],
     taker: T,
@@ -333,10 +334,8 @@ impl<T: Taker> Observer for Watcher<'_, T> {
         of_inputs + working_bytes(width) + of_outputs
     }
 
-    fn seen_expert(&self, expert: usize) -> Result<()> {
-        let is_of = |seen: &mut Arc<Seen>| {
-            seen.slice == expert && self.model[seen.tensors[0]].part.slices == Slices::Experts
-        };
+    fn seen(&self, tensors: &[usize], slice: usize) -> Result<()> {
+        let is_of = |seen: &mut Arc<Seen>| seen.slice == slice && tensors.contains(&seen.tensors[0]);
         let seen = self.list().extract_if(.., is_of).collect();
         self.hand_all(seen)
     }

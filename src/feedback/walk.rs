@@ -1,5 +1,6 @@
-//! The order of the work: each half of a layer runs with its original weights to collect covariances, is quantized,
-//! and runs again with the quantized weights. A part of a split comes to its first layer through the original model's.
+//! The order of the work: attention runs with its original weights to collect covariances, is quantized, and runs again
+//! with the quantized weights; an FFN runs once, and each of its matrices is quantized before what it gives is needed. A
+//! part of a split comes to its first layer through the original model's.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +9,7 @@ use super::press::Press;
 use super::run::{Feedback, Step};
 use super::stretches::Stretch;
 use crate::error::Result;
-use crate::forward::{Behind, GradientFolder, Head, Inputs, Observer, Pass, Saved, States, Weights};
+use crate::forward::{Behind, GradientFolder, Head, InTurn, Inputs, Observer, Pass, Saved, States, Weights};
 use crate::log;
 use crate::model::{Half, Role, TensorPlan};
 
@@ -91,17 +92,32 @@ impl<'a> Walk<'a> {
             tracing::debug!(layer, ?half, "feedback");
             let of_half =
                 |tensor: &TensorPlan| tensor.layer == Some(layer as u32) && tensor.part.half == Some(half);
-            if ledger.any_open(of_half) {
-                let watcher = press.watcher(ledger);
-                let gradients = self.gradients(pass, layer, half)?;
-                let behind = gradients.as_ref().map(Behind::shown);
-                pass.half_and_back(half, &press.original, layer, &watcher, false, behind)?;
-                drop(gradients);
-                work_trace::step("covariances");
-                watcher.finish()?;
-                press.plainly(ledger, |tensor, _| of_half(tensor))?;
+            if !ledger.any_open(of_half) {
+                pass.half(half, quantized, layer, &Passer(ledger), true)?;
+                continue;
             }
-            pass.half(half, quantized, layer, &Passer(ledger), true)?;
+            let watcher = press.watcher(ledger);
+            let gradients = self.gradients(pass, layer, half)?;
+            let behind = gradients.as_ref().map(Behind::shown);
+            match half {
+                Half::Attention => {
+                    pass.half_and_back(half, &press.original, layer, &watcher, false, behind)?;
+                    drop(gradients);
+                    work_trace::step("covariances");
+                    watcher.finish()?;
+                    press.plainly(ledger, |tensor, _| of_half(tensor))?;
+                    pass.half(half, quantized, layer, &Passer(ledger), true)?;
+                }
+                Half::Ffn => {
+                    // Nobody shows the inputs of these.
+                    press.plainly(ledger, |tensor, _| of_half(tensor) && tensor.role == Role::Router)?;
+                    let turn = InTurn { original: &press.original, quantized, observer: &watcher };
+                    pass.ffn_in_turn(&turn, layer, behind.as_ref())?;
+                    watcher.finish()?;
+                    // Experts that no token went to.
+                    press.plainly(ledger, |tensor, _| of_half(tensor))?;
+                }
+            }
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ pub use back::Behind;
 pub use gradients::{GradientFolder, Squares, Turned};
 pub use head::Head;
 pub use milestones::{Milestones, NOTE, file_name};
-pub use pass::Pass;
+pub use pass::{InTurn, Pass};
 pub use saved::{MANIFEST, Saved};
 pub use states::States;
 

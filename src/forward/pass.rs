@@ -1,5 +1,7 @@
 //! The layers in order: the hidden states of the whole text go through one half of a layer after another.
 
+mod in_turn;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -7,14 +9,13 @@ use dense_kernels::{Dense, Reuse};
 use rayon::iter::IndexedParallelIterator;
 use rayon::slice::ParallelSliceMut;
 
+pub use self::in_turn::InTurn;
 use super::back::Behind;
 use super::milestones::Milestones;
 use super::routed::{Open, Routed};
 use super::states::{States, copy};
 use crate::error::Result;
-use crate::model::layer::{
-    Chunks, Experts, Ffn, Form, Gradients, Observer, OpenGated, Show, Turns, normalise, normalise_back,
-};
+use crate::model::layer::{Chunks, Ffn, Gradients, Observer, Show, Turns, normalise, normalise_back};
 use crate::model::{Description, EMBEDDING, Half, ROPE_DIVISORS, TensorPlan, Weights};
 use crate::threads::{self, both, combine};
 
@@ -185,8 +186,7 @@ impl Pass {
         };
         match &kinds.ffn {
             Ffn::Dense { width, biases } => {
-                let form = Form { biases: *biases, ..Form::default() };
-                let ffn = OpenGated::open(weights, [model.hidden, *width], layer, "", 0, form)?;
+                let ffn = Ffn::dense_at(&model, layer, *width, *biases).open(weights)?;
                 self.each(|first, states| {
                     let inputs = normed(states);
                     if let Some(behind) = &mut behind
@@ -217,7 +217,7 @@ impl Pass {
                     inputs.write(first, normed.values())?;
                     let (routes, shared) = both(
                         "router and shared experts",
-                        || open.route(&normed, observer),
+                        || open.router().route(&normed, observer),
                         || open.shared(&normed, show),
                     );
                     routed.add(first, routes?);
@@ -235,8 +235,8 @@ impl Pass {
                 let open = inner.as_ref().filter(|inner| inner.is_wanted()).map(|_| open);
                 work_trace::step("experts");
                 let states = keep.then_some(&mut self.states);
-                let all = Open { experts, weights, model: &model, layer };
-                observer.chosen(&Experts::inner(weights, layer), &routed.tokens())?;
+                let all = Open { experts, weights, quantized: None, model: &model, layer };
+                observer.chosen(&all.gate_and_up()?, &routed.tokens())?;
                 routed.apply(&all, &inputs, states, inner.as_mut(), observer, self.memory)?;
                 let (Some(open), Some(inner), Some(behind)) = (open, inner, &mut behind) else {
                     return Ok(());
@@ -248,7 +248,7 @@ impl Pass {
                         return Ok(None);
                     };
                     let rows = first..first + back.rows();
-                    let of_router = open.route_back(&inputs.read(rows.clone())?, &of_weights);
+                    let of_router = open.router().back(&inputs.read(rows.clone())?, &of_weights);
                     combine("add", &mut back, &of_router, |sum, x| sum + x);
                     normalise_back(&mut back, &first_rows(states, rows.len()), norm.values(), model.eps);
                     behind.add(first, back)?;

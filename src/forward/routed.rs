@@ -1,10 +1,12 @@
 //! Runs the tokens of a text through routed experts, as many at the same time as memory has room for; an expert that
 //! no token chose is not read.
 
+use dense_kernels::Dense;
+
 use super::back::{Inner, OfExpert};
 use super::states::{States, Sum};
 use crate::error::Result;
-use crate::model::layer::{Experts, Inputs, Observer, OpenGated, Route, Show};
+use crate::model::layer::{Experts, GatedAt, Inputs, Observer, OpenGated, Route, Show};
 use crate::model::{Description, Weights};
 use crate::threads;
 
@@ -17,6 +19,8 @@ pub struct Open<'a> {
     pub experts: &'a Experts,
     /// Their weights.
     pub weights: &'a Weights<'a>,
+    /// Where their weights are once the observer has been shown all inputs of a matrix, if it quantizes them in turn.
+    pub quantized: Option<&'a Weights<'a>>,
     /// What the model is.
     pub model: &'a Description,
     /// Their layer.
@@ -28,8 +32,17 @@ impl Open<'_> {
         [self.model.hidden, self.experts.width].map(|n| n as usize)
     }
 
-    fn read(&self, expert: usize) -> Result<OpenGated> {
-        self.experts.expert(self.weights, self.model, self.layer, expert)
+    /// Places of the tensors that multiply the inputs of all experts.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn gate_and_up(&self) -> Result<[usize; 2]> {
+        let [gate, up, _] = self.at(0).places(self.weights)?;
+        Ok([gate, up])
+    }
+
+    fn at(&self, expert: usize) -> GatedAt {
+        self.experts.expert_at(self.model, self.layer, expert)
     }
 }
 
@@ -82,11 +95,13 @@ impl Routed {
         memory: u64,
     ) -> Result<()> {
         let show = Show { observer, outputs: states.is_some() };
-        for group in self.groups(experts.sizes(), show, memory) {
+        for group in self.groups(experts, show, memory) {
             let known = inner.as_deref();
-            let made: Vec<(Vec<Sum>, Vec<OfExpert>)> = threads::try_map("expert", &group, |&expert| {
-                self.expert(experts, expert, normed, known, show)
-            })?;
+            let made: Vec<(Vec<Sum>, Vec<OfExpert>)> =
+                threads::try_map("expert", &group, |&expert| match experts.quantized {
+                    Some(quantized) => self.in_turn(experts, quantized, expert, normed, known, observer),
+                    None => self.expert(experts, expert, normed, known, show),
+                })?;
             let (outputs, back): (Vec<Vec<Sum>>, Vec<Vec<OfExpert>>) = made.into_iter().unzip();
             if let Some(states) = &mut states {
                 let sums: Vec<Sum> = outputs.into_iter().flatten().collect();
@@ -102,14 +117,16 @@ impl Routed {
     }
 
     /// The experts that are to see tokens, in order, by those that there is room for at the same time.
-    fn groups(&self, sizes: [usize; 2], show: Show<'_>, memory: u64) -> Vec<Vec<usize>> {
+    fn groups(&self, experts: &Open<'_>, show: Show<'_>, memory: u64) -> Vec<Vec<usize>> {
+        let (sizes, in_turn) = (experts.sizes(), experts.quantized.is_some());
         let [matrices, of_token] = OpenGated::bytes(sizes);
         let tokens = |expert: usize| self.chosen[expert].len().max(self.least);
         let bytes = |&expert: &usize| {
             let tokens = tokens(expert);
             let outputs = if show.outputs { tokens * sizes[0] * 4 } else { 0 };
+            let kept = if in_turn { tokens * sizes[1] * 4 } else { 0 };
             let of_observer = show.observer.bytes_of_expert(expert, sizes);
-            matrices + of_observer + tokens.min(BATCH) as u64 * of_token + outputs as u64
+            matrices + of_observer + tokens.min(BATCH) as u64 * of_token + (outputs + kept) as u64
         };
         let seeing = (0..self.chosen.len()).filter(|&expert| tokens(expert) > 0);
         threads::groups(seeing, memory, bytes)
@@ -125,10 +142,9 @@ impl Routed {
         inner: Option<&Inner<'_>>,
         show: Show<'_>,
     ) -> Result<(Vec<Sum>, Vec<OfExpert>)> {
-        let ffn = experts.read(expert)?;
+        let ffn = experts.at(expert).open(experts.weights)?;
         let mut outputs = Vec::new();
-        for part in self.chosen[expert].chunks(BATCH) {
-            let (rows, factors): (Vec<usize>, Vec<f32>) = part.iter().copied().unzip();
+        for (rows, factors) in self.parts(expert) {
             let values = ffn.apply(&normed.gather(&rows)?, show)?;
             outputs.extend(values.map(|values| Sum { rows, factors, values }));
         }
@@ -136,18 +152,77 @@ impl Routed {
             let extra = Extra(show.observer);
             ffn.apply(&normed.gather(part)?, Show { observer: &extra, outputs: false })?;
         }
-        let mut back = Vec::new();
-        if let Some(inner) = inner {
-            let chosen = &self.chosen[expert];
-            let known = chosen.partition_point(|&(token, _)| token < inner.tokens());
-            for part in chosen[..known].chunks(BATCH) {
-                let (rows, factors): (Vec<usize>, Vec<f32>) = part.iter().copied().unzip();
-                back.extend(inner.expert(&ffn, expert, rows, &factors, normed, show.observer)?);
-            }
-        }
+        let back = match inner {
+            Some(inner) => self.back(&ffn, expert, normed, inner, show.observer)?,
+            None => Vec::new(),
+        };
+        let places = ffn.places();
         drop(ffn);
-        show.observer.seen_expert(expert)?;
+        show.observer.seen(&places, expert)?;
         Ok((outputs, back))
+    }
+
+    /// The same where the observer quantizes each matrix as soon as it has been shown all of its inputs, and what the matrix
+    /// gives is that of the quantized one.
+    fn in_turn(
+        &self,
+        experts: &Open<'_>,
+        quantized: &Weights<'_>,
+        expert: usize,
+        normed: &States,
+        inner: Option<&Inner<'_>>,
+        observer: &dyn Observer,
+    ) -> Result<(Vec<Sum>, Vec<OfExpert>)> {
+        let at = experts.at(expert);
+        let places = at.places(quantized)?;
+        let (gate_and_up, down) = places.split_at(2);
+        let see = |tensors: &[usize], inputs: &Dense| {
+            observer.see(Inputs { tensors, slice: expert, inputs: inputs.view() })
+        };
+        for (rows, _) in self.parts(expert) {
+            see(gate_and_up, &normed.gather(&rows)?)?;
+        }
+        let back = match inner {
+            Some(inner) => self.back(&at.open(experts.weights)?, expert, normed, inner, observer)?,
+            None => Vec::new(),
+        };
+        observer.seen(gate_and_up, expert)?;
+        let gated = at.inner(quantized)?;
+        let made = self.parts(expert).map(|(rows, factors)| {
+            let values = gated.apply(&normed.gather(&rows)?);
+            see(down, &values)?;
+            Ok(Sum { rows, factors, values })
+        });
+        let made: Vec<Sum> = made.collect::<Result<_>>()?;
+        drop(gated);
+        observer.seen(down, expert)?;
+        let down = at.down(quantized)?;
+        let outputs = made.into_iter().map(|of| Sum { values: down.apply(of.values.view()), ..of });
+        Ok((outputs.collect(), back))
+    }
+
+    /// Goes back through an expert, as far as gradients behind it are known.
+    fn back(
+        &self,
+        ffn: &OpenGated,
+        expert: usize,
+        normed: &States,
+        inner: &Inner<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<OfExpert>> {
+        let chosen = &self.chosen[expert];
+        let known = chosen.partition_point(|&(token, _)| token < inner.tokens());
+        let mut back = Vec::new();
+        for part in chosen[..known].chunks(BATCH) {
+            let (rows, factors): (Vec<usize>, Vec<f32>) = part.iter().copied().unzip();
+            back.extend(inner.expert(ffn, expert, rows, &factors, normed, observer)?);
+        }
+        Ok(back)
+    }
+
+    /// The tokens of an expert and their weights, by those that go through it together.
+    fn parts(&self, expert: usize) -> impl Iterator<Item = (Vec<usize>, Vec<f32>)> {
+        self.chosen[expert].chunks(BATCH).map(|part| part.iter().copied().unzip())
     }
 
     /// The tokens that an expert with fewer than the least is shown besides, those of most merit first.

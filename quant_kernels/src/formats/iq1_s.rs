@@ -18,7 +18,7 @@ use crate::feedback::{Side, vector};
 use crate::scale::Scale;
 use crate::search::codebook::IQ1 as BOOK;
 use crate::search::one_group::{self, Choice};
-use crate::search::ternary::{Encoded, encode_shifted_blocks, shifted};
+use crate::search::ternary::{Encoded, encode_shifted_blocks, scale_shifted_blocks, shifted};
 
 /// One block of 256 weights.
 #[repr(C)]
@@ -37,16 +37,12 @@ impl Block<256> for IQ1_S {
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, down } = encode_shifted_blocks(simd, x, importance);
-        let mut block = Self::zeroed();
-        block.d = d.into();
-        for b in 0..8 {
-            block.set_shared(b, Shared { code: codes[b], down: down[4 * b] != 0 });
-        }
-        for i in 0..32 {
-            block.set_group(i, Group::shifted(entries[i], down[i] != 0));
-        }
-        block
+        Self::of(&encode_shifted_blocks(simd, x, importance))
+    }
+
+    #[inline(always)]
+    fn prepare<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
+        Self::of(&scale_shifted_blocks(simd, x, importance))
     }
 
     #[inline(always)]
@@ -62,6 +58,22 @@ impl Block<256> for IQ1_S {
     #[inline(always)]
     fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
         vector::feed(simd, blocks, rows);
+    }
+}
+
+impl IQ1_S {
+    #[inline(always)]
+    fn of(encoded: &Encoded<8>) -> Self {
+        let Encoded { d, codes, entries, down } = encoded;
+        let mut block = Self::zeroed();
+        block.d = (*d).into();
+        for b in 0..8 {
+            block.set_shared(b, Shared { code: codes[b], down: down[4 * b] != 0 });
+        }
+        for i in 0..32 {
+            block.set_group(i, Group::shifted(entries[i], down[i] != 0));
+        }
+        block
     }
 }
 

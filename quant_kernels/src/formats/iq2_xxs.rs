@@ -17,7 +17,7 @@ use crate::codes::{Group, Shared, VectorBlock, decode};
 use crate::feedback::{Side, vector};
 use crate::scale::Scale;
 use crate::search::codebook::IQ2_XXS as BOOK;
-use crate::search::eights::{Encoded, encode};
+use crate::search::eights::{Encoded, encode, encode_near};
 use crate::search::one_group::{self, Choice};
 use crate::search::signs::{even_signs, signed};
 
@@ -44,16 +44,12 @@ impl Block<256> for IQ2_XXS {
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        let Encoded { d, codes, entries, signs } = encode::<S, 4, 8>(simd, &BOOK, true, None, x, importance);
-        let mut block = Self::zeroed();
-        block.d = d.into();
-        for b in 0..8 {
-            block.set_shared(b, Shared { code: codes[b], down: false });
-        }
-        for i in 0..32 {
-            block.set_group(i, Group::eight(entries[i], signs[i]));
-        }
-        block
+        Self::of(&encode::<S, 4, 8>(simd, &BOOK, true, None, x, importance))
+    }
+
+    #[inline(always)]
+    fn prepare<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
+        Self::of(&encode_near::<S, 4, 8, 2, 6>(simd, &BOOK, true, None, x, importance))
     }
 
     #[inline(always)]
@@ -69,6 +65,22 @@ impl Block<256> for IQ2_XXS {
     #[inline(always)]
     fn feed<S: Simd>(simd: S, blocks: &mut [Self], rows: &mut Side<'_>) {
         vector::feed(simd, blocks, rows);
+    }
+}
+
+impl IQ2_XXS {
+    #[inline(always)]
+    fn of(encoded: &Encoded<8>) -> Self {
+        let Encoded { d, codes, entries, signs } = encoded;
+        let mut block = Self::zeroed();
+        block.d = (*d).into();
+        for b in 0..8 {
+            block.set_shared(b, Shared { code: codes[b], down: false });
+        }
+        for i in 0..32 {
+            block.set_group(i, Group::eight(entries[i], signs[i]));
+        }
+        block
     }
 }
 

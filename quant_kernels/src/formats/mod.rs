@@ -32,7 +32,7 @@ mod tq2_0;
 use fearless_simd::{Level, dispatch};
 
 use crate::Format;
-use crate::block::{Block, dequantize_blocks, quantize_rows};
+use crate::block::{Block, Wanted, dequantize_blocks, quantize_rows};
 use crate::feedback::Side;
 
 /// Calls a function of a block type's two generics for the format.
@@ -72,12 +72,13 @@ macro_rules! for_block {
 pub(crate) fn quantize(
     level: Level,
     format: Format,
+    wanted: Wanted,
     rows: &[f32],
     columns: usize,
     importance: Option<&[f32]>,
     blocks: &mut [u8],
 ) {
-    for_block!(format, quantize_rows(level, rows, columns, importance, blocks))
+    for_block!(format, quantize_rows(level, wanted, rows, columns, importance, blocks))
 }
 
 pub(crate) fn dequantize(level: Level, format: Format, blocks: &[u8], weights: &mut [f32]) {

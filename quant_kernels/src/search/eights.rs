@@ -4,7 +4,7 @@ use fearless_simd::{Simd, f32x16};
 use half::f16;
 
 use super::codebook::Codebook;
-use super::entries::{Entries, LeastSquares, Taken, Target};
+use super::entries::{Entries, KEPT, LeastSquares, Taken, Target};
 use super::every_entry::search;
 use super::neighbours::{Levels, Neighbours};
 use super::scales::{Grid, Shape, times};
@@ -61,6 +61,19 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
     x: &[f32; 256],
     importance: &[f32; 256],
 ) -> Encoded<B> {
+    encode_near::<S, G, B, 0, KEPT>(simd, book, even, neighbours, x, importance)
+}
+
+/// The same with entries that are sought at the rungs from FROM to TO alone, without `neighbours`: for scales.
+#[inline(always)]
+pub(crate) fn encode_near<S: Simd, const G: usize, const B: usize, const FROM: usize, const TO: usize>(
+    simd: S,
+    book: &Codebook<8>,
+    even: bool,
+    neighbours: Option<&Neighbours>,
+    x: &[f32; 256],
+    importance: &[f32; 256],
+) -> Encoded<B> {
     let mut encoded = Encoded { d: f16::ZERO, codes: [0; B], entries: [0; 32], signs: [0; 32] };
     let Some(grid) = Grid::<B>::new(simd, &SHAPE, x, importance) else {
         return encoded;
@@ -74,7 +87,7 @@ pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
         let target = Target::magnitudes(&xs[i], &ws[i]);
         let middle = grid.middle(i / G);
         blocks[i / G].0[i % G] = match neighbours {
-            None => search(simd, book, &target, odd, middle),
+            None => search::<S, 8, FROM, TO>(simd, book, &target, odd, middle),
             Some(neighbours) => neighbours.search(
                 simd,
                 &LEVELS[0],

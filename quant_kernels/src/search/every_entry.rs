@@ -10,12 +10,13 @@ use fearless_simd::{
 use super::codebook::{Codebook, Lanes};
 use super::entries::{Entries, KEPT, LADDER, Target};
 
-/// The entries with the largest P - s Q / 2 at rising scales s, the first of equals in the order of [`Top::entries`].
+/// The entries with the largest P - s Q / 2 at rising scales s: those of the ladder from FROM up to TO, that one left out. Of
+/// equals the first in the order of [`Top::entries`]; in the place of the scales that are left out is the first of all.
 ///
 /// With `turned` one sign must be the opposite of the weight's: the one that costs least, so that P loses
 /// 2 min(w x v).
 #[inline(always)]
-pub(crate) fn search<S: Simd, const D: usize>(
+pub(crate) fn search<S: Simd, const D: usize, const FROM: usize, const TO: usize>(
     simd: S,
     book: &Codebook<D>,
     target: &Target<D>,
@@ -23,7 +24,7 @@ pub(crate) fn search<S: Simd, const D: usize>(
     middle: f32,
 ) -> Entries {
     let scaled = Scaled::new(simd, book, target, middle);
-    let mut top = Top::new(simd);
+    let mut top = Top::<S, FROM, TO>::new(simd);
     for (i, lanes) in book.lanes.iter().enumerate() {
         let (p, least) = scaled.products(simd, lanes);
         let p = if turned { p - least - least } else { p };
@@ -101,14 +102,14 @@ impl<S: Simd, const D: usize> Scaled<S, D> {
     }
 }
 
-/// The best score in each lane at each scale, and which thirty-two entries it came from.
+/// The best score in each lane at the scales FROM to TO, and which thirty-two entries it came from.
 #[derive(Clone, Copy)]
-struct Top<S: Simd> {
+struct Top<S: Simd, const FROM: usize, const TO: usize> {
     score: [i16x32<S>; KEPT],
     index: [i16x32<S>; KEPT],
 }
 
-impl<S: Simd> Top<S> {
+impl<S: Simd, const FROM: usize, const TO: usize> Top<S, FROM, TO> {
     #[inline(always)]
     fn new(simd: S) -> Self {
         Self { score: [i16x32::splat(simd, i16::MIN); KEPT], index: [i16x32::splat(simd, 0); KEPT] }
@@ -118,7 +119,7 @@ impl<S: Simd> Top<S> {
     /// s Q / 2.
     #[inline(always)]
     fn climb(&mut self, index: i16x32<S>, p: i16x32<S>, rung: i16x32<S>) {
-        // Six rungs to begin with, then one or two at a time: what the ladder has.
+        // Six to begin with, then one or two at a time: what the ladder has.
         const {
             assert!(LADDER[0] == 6);
             let mut k = 1;
@@ -129,11 +130,14 @@ impl<S: Simd> Top<S> {
         }
         let two = rung.saturating_add(rung);
         let mut score = p.saturating_sub(two.saturating_add(two)).saturating_sub(two);
-        for k in 0..KEPT {
+        for k in 0..TO {
             match if k > 0 { LADDER[k] - LADDER[k - 1] } else { 0 } {
                 0 => {}
                 1 => score = score.saturating_sub(rung),
                 _ => score = score.saturating_sub(two),
+            }
+            if k < FROM {
+                continue;
             }
             let better = score.simd_gt(self.score[k]);
             self.score[k] = score.max(self.score[k]);
@@ -145,7 +149,7 @@ impl<S: Simd> Top<S> {
     #[inline(always)]
     fn entries(&self, simd: S) -> [u32; KEPT] {
         let mut entries = [0; KEPT];
-        for k in 0..KEPT {
+        for k in FROM..TO {
             let top = i16x32::splat(simd, self.score[k].reduce_max());
             let lane = self.score[k].simd_eq(top).to_bitmask().trailing_zeros() as usize % 32;
             entries[k] = self.index[k].as_array()[lane] as u32 * 32 + lane as u32;
@@ -216,7 +220,7 @@ mod tests {
         for _ in 0..100 {
             let (x, w) = numbers.group();
             let entries = dispatch!(Level::new(), simd => {
-                search(simd, book, &Target::magnitudes(&x, &w), turned, middle)
+                search::<_, D, 0, KEPT>(simd, book, &Target::magnitudes(&x, &w), turned, middle)
             });
             for (k, rung) in LADDER.into_iter().enumerate() {
                 let scale = middle * 0.1 * f32::from(rung);

@@ -107,7 +107,8 @@ pub(crate) fn even_signs_costs<S: Simd>(
     scales: &[f32; 3],
 ) -> [f32; 3] {
     let odd = signs(simd, x).count_ones() % 2 == 1;
-    let entries = every_entry::search(simd, book, &Target::magnitudes(x, w), odd, scales[1]);
+    let target = Target::magnitudes(x, w);
+    let entries = every_entry::search::<S, 8, 2, 6>(simd, book, &target, odd, scales[1]);
     costs_at(simd, &entries, energy(x, w), scales)
 }
 
@@ -173,7 +174,7 @@ pub(crate) fn even_signs<S: Simd>(
     let mut signs = signs(simd, x);
     let odd = signs.count_ones() % 2 == 1;
     let target = Target::magnitudes(x, w);
-    let entries = every_entry::search(simd, book, &target, odd, scale);
+    let entries = every_entry::search::<S, 8, 3, 6>(simd, book, &target, odd, scale);
     let (k, _) = entries.at(simd, scale);
     let taken = Taken { entry: entries.entry[k] as u16, p: entries.p[k], q: entries.q[k] };
     if odd {

@@ -27,20 +27,17 @@ const TYPICAL: f32 = 1.2;
 /// it: half of the entries that were kept before took nothing from the error and a fifth of the time (commit a3da1a4).
 const RUNGS: [f32; 3] = [0.75, 1.0, 1.35];
 
-/// The groups of a block, each with the entries that are shifted up and those that are shifted down. With ONE the block
-/// chooses the shift (IQ1_S), or else each group does (IQ1_M).
-struct Block<const G: usize, const ONE: bool>([[Entries; 2]; G]);
+/// The groups of a block, each with the entries that are shifted up and those that are shifted down, of which the first L are
+/// in use. With ONE the block chooses the shift (IQ1_S), or else each group does (IQ1_M).
+struct Block<const G: usize, const ONE: bool, const L: usize>([[Entries; 2]; G]);
 
-impl<const G: usize, const ONE: bool> Candidates for Block<G, ONE> {
+impl<const G: usize, const ONE: bool, const L: usize> Candidates for Block<G, ONE, L> {
     #[inline(always)]
     fn score<S: Simd>(&self, simd: S, scales: f32x16<S>) -> f32x16<S> {
         let half = scales * 0.5;
         let mut sums = [f32x16::splat(simd, 0.0); 2];
         for group in &self.0 {
-            let both = [
-                group[0].scores_of::<S, { RUNGS.len() }>(simd, half),
-                group[1].scores_of::<S, { RUNGS.len() }>(simd, half),
-            ];
+            let both = [group[0].scores_of::<S, L>(simd, half), group[1].scores_of::<S, L>(simd, half)];
             if ONE {
                 sums = [sums[0] + both[0], sums[1] + both[1]];
             } else {
@@ -60,7 +57,7 @@ impl<const G: usize, const ONE: bool> Candidates for Block<G, ONE> {
     }
 }
 
-impl<const G: usize, const ONE: bool> Block<G, ONE> {
+impl<const G: usize, const ONE: bool, const L: usize> Block<G, ONE, L> {
     /// For each group whether it is shifted down: 1, or up: 0, also when both are as good; and which of its entries.
     #[inline(always)]
     fn take<S: Simd>(&self, simd: S, scale: f32) -> [(usize, usize); G] {
@@ -86,7 +83,7 @@ impl<const G: usize, const ONE: bool> Block<G, ONE> {
 /// Encodes eight blocks of 32 weights with a shift each.
 #[inline(always)]
 pub(crate) fn encode_shifted_blocks<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Encoded<8> {
-    encode::<S, true, 4, 8>(simd, x, importance)
+    encode::<S, true, 4, 8, 3>(simd, &RUNGS, x, importance)
 }
 
 /// Encodes sixteen blocks of 16 weights, each eight with a shift.
@@ -96,13 +93,21 @@ pub(crate) fn encode_shifted_groups<S: Simd>(
     x: &[f32; 256],
     importance: &[f32; 256],
 ) -> Encoded<16> {
-    encode::<S, false, 2, 16>(simd, x, importance)
+    encode::<S, false, 2, 16, 3>(simd, &RUNGS, x, importance)
 }
 
-/// Encodes B blocks of G groups of eight; with ONE all groups of a block have the same shift.
+/// The same, of which only the scales matter: entries are sought at the middle scale alone, and not again.
 #[inline(always)]
-fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
+pub(crate) fn scale_shifted_blocks<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Encoded<8> {
+    encode::<S, true, 4, 8, 1>(simd, &[1.0], x, importance)
+}
+
+/// Encodes B blocks of G groups of eight; with ONE all groups of a block have the same shift. Entries are sought at L scales,
+/// and at the final one if these are several.
+#[inline(always)]
+fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize, const L: usize>(
     simd: S,
+    rungs: &[f32; L],
     x: &[f32; 256],
     importance: &[f32; 256],
 ) -> Encoded<B> {
@@ -112,10 +117,10 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
     };
     let (xs, _) = x.as_chunks::<8>();
     let (ws, _) = importance.as_chunks::<8>();
-    let mut blocks = [const { Block::<G, ONE>([[Entries::NONE; 2]; G]) }; B];
+    let mut blocks = [const { Block::<G, ONE, L>([[Entries::NONE; 2]; G]) }; B];
     for i in 0..32 {
         let middle = grid.middle(i / G);
-        blocks[i / G].0[i % G] = IQ1.search(simd, &ROUNDING, &LEVELS, &xs[i], &ws[i], &times(&RUNGS, middle));
+        blocks[i / G].0[i % G] = IQ1.search(simd, &ROUNDING, &LEVELS, &xs[i], &ws[i], &times(rungs, middle));
     }
     let fitted = fit(simd, &SHAPE, &grid, &blocks);
     let mut least_squares = LeastSquares::NEW;
@@ -126,8 +131,11 @@ fn encode<S: Simd, const ONE: bool, const G: usize, const B: usize>(
             encoded.down[b * G + g] = down as u8;
             let i = b * G + g;
             let group = &blocks[b].0[g][down];
-            let taken = Taken { entry: IQ1.entry(group.entry[k]), p: group.p[k], q: group.q[k] };
-            let taken = taken.or(IQ1.search_at(simd, &LEVELS[down], &xs[i], &ws[i], scale), scale);
+            let mut taken = Taken { entry: IQ1.entry(group.entry[k]), p: group.p[k], q: group.q[k] };
+            if L > 1 {
+                let last = IQ1.search_at(simd, &LEVELS[down], &xs[i], &ws[i], scale);
+                taken = taken.or(last, scale);
+            }
             least_squares.add(SHAPE.steps[fitted.codes[b]], &taken);
             encoded.entries[i] = taken.entry;
         }

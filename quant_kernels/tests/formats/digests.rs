@@ -5,7 +5,7 @@ use quant_kernels::{Feed, Format, feed_at, rescale};
 use sha2::{Digest, Sha256};
 
 use crate::rows::{Random, hostile_rows};
-use crate::{encode, levels};
+use crate::{encode, levels, prepare};
 
 /// The first eight bytes of the SHA-256 of what [`everything`] gives.
 const DIGESTS: [(&str, &str); 25] = [
@@ -22,10 +22,10 @@ const DIGESTS: [(&str, &str); 25] = [
     ("Q4_K", "85507f623bcdeade"),
     ("Q5_K", "4839028752188f30"),
     ("Q6_K", "780e31bb4249f369"),
-    ("IQ1_S", "8b1491c0ac0137d7"),
+    ("IQ1_S", "3bd38b2ea0f8610f"),
     ("IQ1_M", "b46cc5b7c267aaba"),
-    ("IQ2_XXS", "dcb72112f6189a05"),
-    ("IQ2_XS", "2e225f9fb2bfc87c"),
+    ("IQ2_XXS", "4d2d4443a0a8e2a1"),
+    ("IQ2_XS", "18e71ded670c6a2f"),
     ("IQ2_S", "bd953c0fe537863e"),
     ("IQ3_XXS", "0a1998a8a1172e1f"),
     ("IQ3_S", "00ce95db0dc73e9a"),
@@ -36,8 +36,8 @@ const DIGESTS: [(&str, &str); 25] = [
     ("MXFP4", "b623e9ed6721333c"),
 ];
 
-/// Rows, normal and hostile, encoded without and with importances; then blocks encoded anew with feedback, with their
-/// errors; then blocks with other scales.
+/// Blocks prepared for feedback and encoded with it, with their errors; then rows, normal and hostile, encoded without and
+/// with importances; then blocks with other scales.
 fn everything(format: Format) -> String {
     const COLUMNS: usize = 512;
     let (_, level) = levels()[0];
@@ -50,7 +50,7 @@ fn everything(format: Format) -> String {
     let t: Vec<f32> = (0..n * n).map(|_| 0.1 * random.normal()).collect();
     for row in rows.chunks_exact(COLUMNS) {
         let x = &row[..n];
-        let mut block = encode(level, format, x, n, Some(&importance[..n]));
+        let mut block = prepare(level, format, x, n, &importance[..n]);
         let mut errors = vec![0.0; n];
         let weights =
             Feed { moved: x, t: &t, importance: &importance[..n], before: None, errors: &mut errors };

@@ -1,7 +1,7 @@
 use quant_kernels::{Feed, Format, feed_at};
 
 use crate::rows::{Random, hostile_rows};
-use crate::{encode, levels};
+use crate::{encode, levels, prepare};
 
 #[test]
 fn every_level_gives_the_same_bytes() {
@@ -32,7 +32,7 @@ fn every_level_gives_the_same_bytes_with_feedback() {
         let t: Vec<f32> = (0..n * n).map(|_| 0.1 * random.normal()).collect();
         let importance = random.importances(n);
         let fed = |level| {
-            let mut block = encode(level, format, &before, n, Some(&importance));
+            let mut block = prepare(level, format, &before, n, &importance);
             let mut errors = vec![0.0; n];
             let weights =
                 Feed { moved: &before, t: &t, importance: &importance, before: None, errors: &mut errors };

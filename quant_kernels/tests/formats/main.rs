@@ -6,6 +6,7 @@ mod error;
 mod finite;
 mod hostile;
 mod levels;
+mod prepared;
 mod properties;
 mod rows;
 mod ternary;
@@ -35,6 +36,13 @@ fn levels() -> Vec<(&'static str, Level)> {
 fn encode(level: Level, format: Format, rows: &[f32], columns: usize, importance: Option<&[f32]>) -> Vec<u8> {
     let mut blocks = vec![0; rows.len() / columns * format.row_bytes(columns as u64) as usize];
     quant_kernels::quantize_at(level, format, rows, columns, importance, &mut blocks);
+    blocks
+}
+
+/// The blocks of rows at this level, for feedback to choose their codes.
+fn prepare(level: Level, format: Format, rows: &[f32], columns: usize, importance: &[f32]) -> Vec<u8> {
+    let mut blocks = vec![0; rows.len() / columns * format.row_bytes(columns as u64) as usize];
+    quant_kernels::prepare_at(level, format, rows, columns, Some(importance), &mut blocks);
     blocks
 }
 

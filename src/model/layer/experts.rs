@@ -5,7 +5,7 @@ use dense_kernels::Dense;
 use rayon::slice::ParallelSlice;
 
 use super::compressed::by_id;
-use super::gated::{self, Form, OpenGated, THREE, placed, shape, specs};
+use super::gated::{Form, GatedAt, OpenGated, THREE, placed, shape, specs};
 use super::norm::sigmoid;
 use super::{FFN_NORM, Inputs, Observer, Router, Show, apply, biased, through};
 use crate::error::Result;
@@ -126,58 +126,77 @@ impl Experts {
         model: &Description,
         layer: usize,
     ) -> Result<OpenExperts<'a>> {
-        let hidden = model.hidden as usize;
-        let name = |name: &str| in_layer(layer, name);
-        let bias = self.router.bias.then(|| weights.vector(&name(ROUTER_BIAS), self.count as usize));
-        let shared = self.shared.as_ref().map(|shared| {
-            OpenGated::open(weights, [model.hidden, shared.width], layer, "_shexp", 0, Form::default())
-        });
-        let gated = self.shared.as_ref().is_some_and(|shared| shared.gated);
-        let logit_bias = self.form.biases.then(|| weights.vector(&name(LOGIT_BIAS), self.count as usize));
-        let shared_gate = gated.then(|| weights.matrix(&name(SHARED_GATE), 0, [1, hidden]));
-        let gate = weights.matrix(&name(ROUTER), 0, [self.count as usize, hidden])?;
-        let place = weights.place(&name(ROUTER)).expect("it was read");
-        Ok(OpenExperts {
-            router: &self.router,
-            gate,
-            place,
-            bias: bias.transpose()?,
-            logit_bias: logit_bias.transpose()?,
-            shared: shared.transpose()?,
-            shared_gate: shared_gate.transpose()?,
-        })
+        let router = self.router(weights, model, layer)?;
+        let shared = self.shared_at(model, layer).map(|at| at.open(weights)).transpose()?;
+        Ok(OpenExperts { router, shared, shared_gate: self.shared_gate(weights, model, layer)? })
     }
 
-    /// Reads one routed expert.
+    /// Reads the router.
     ///
     /// # Errors
-    /// If it cannot be read, or has another shape.
-    pub fn expert(
+    /// As [`open`](Self::open).
+    pub fn router<'a>(
+        &'a self,
+        weights: &Weights,
+        model: &Description,
+        layer: usize,
+    ) -> Result<OpenRouter<'a>> {
+        let name = |name: &str| in_layer(layer, name);
+        let count = self.count as usize;
+        let bias = self.router.bias.then(|| weights.vector(&name(ROUTER_BIAS), count)).transpose()?;
+        let logit_bias = self.form.biases.then(|| weights.vector(&name(LOGIT_BIAS), count)).transpose()?;
+        let gate = weights.matrix(&name(ROUTER), 0, [count, model.hidden as usize])?;
+        let place = weights.place(&name(ROUTER)).expect("it was read");
+        Ok(OpenRouter { router: &self.router, gate, place, bias, logit_bias })
+    }
+
+    /// Which FFN the shared experts are, if there are some.
+    pub fn shared_at(&self, model: &Description, layer: usize) -> Option<GatedAt> {
+        let shared = self.shared.as_ref()?;
+        let sizes = [model.hidden, shared.width];
+        Some(GatedAt { sizes, layer, suffix: "_shexp", slice: 0, form: Form::default() })
+    }
+
+    /// Reads what says by how much the shared experts' outputs are multiplied, if something does.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn shared_gate(
         &self,
         weights: &Weights,
         model: &Description,
         layer: usize,
-        expert: usize,
-    ) -> Result<OpenGated> {
-        OpenGated::open(weights, [model.hidden, self.width], layer, SUFFIX, expert, self.form)
+    ) -> Result<Option<SharedGate>> {
+        let gated = self.shared.as_ref().is_some_and(|shared| shared.gated);
+        let read = || weights.matrix(&in_layer(layer, SHARED_GATE), 0, [1, model.hidden as usize]);
+        gated.then(read).transpose().map(|gate| gate.map(SharedGate))
     }
 
-    /// Places of the experts' gate and up, which multiply the normalised states.
-    pub fn inner(weights: &Weights, layer: usize) -> Vec<usize> {
-        gated::inner(weights, layer, SUFFIX)
+    /// Which FFN a routed expert is.
+    pub fn expert_at(&self, model: &Description, layer: usize, expert: usize) -> GatedAt {
+        let sizes = [model.hidden, self.width];
+        GatedAt { sizes, layer, suffix: SUFFIX, slice: expert, form: self.form }
     }
 }
 
 /// The parts that every token goes through, in memory: router and shared experts.
 pub struct OpenExperts<'a> {
+    router: OpenRouter<'a>,
+    shared: Option<OpenGated>,
+    shared_gate: Option<SharedGate>,
+}
+
+/// The router in memory.
+pub struct OpenRouter<'a> {
     router: &'a Router,
     gate: Dense,
     place: usize,
     bias: Option<Dense>,
     logit_bias: Option<Dense>,
-    shared: Option<OpenGated>,
-    shared_gate: Option<Dense>,
 }
+
+/// A row of weights: the shared experts' outputs are multiplied by the sigmoid of its product with the inputs.
+pub struct SharedGate(Dense);
 
 /// Where the router sends one token.
 pub struct Route {
@@ -187,7 +206,7 @@ pub struct Route {
     pub merits: Vec<f32>,
 }
 
-impl OpenExperts<'_> {
+impl OpenRouter<'_> {
     /// Routes tokens by their normalised states.
     ///
     /// # Errors
@@ -211,44 +230,9 @@ impl OpenExperts<'_> {
         Ok(routes.into_iter().flatten().collect())
     }
 
-    /// What the shared experts make of normalised states, if there are some and it is wanted.
-    ///
-    /// # Errors
-    /// Those of the observer.
-    pub fn shared(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
-        let Some(shared) = &self.shared else { return Ok(None) };
-        let Some(mut outputs) = shared.apply(inputs, show)? else { return Ok(None) };
-        if let Some(factors) = self.shared_factors(inputs) {
-            for (row, factor) in factors.into_iter().enumerate() {
-                outputs.row_mut(row).iter_mut().for_each(|x| *x *= factor);
-            }
-        }
-        Ok(Some(outputs))
-    }
-
-    /// From gradients at the outputs of the shared experts to those at the normalised states, if there are some; None if
-    /// they are only shown.
-    ///
-    /// # Errors
-    /// Those of the observer.
-    pub fn shared_back(&self, inputs: &Dense, gradients: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
-        let Some(shared) = &self.shared else { return Ok(None) };
-        let factors = self.shared_factors(inputs).unwrap_or_else(|| vec![1.0; inputs.rows()]);
-        let Some((mut sum, of_factors)) = shared.back(inputs, gradients, &factors, show)? else {
-            return Ok(None);
-        };
-        if let Some(gate) = &self.shared_gate {
-            for (row, (factor, d)) in factors.iter().zip(of_factors).enumerate() {
-                let slope = d * factor * (1.0 - factor);
-                sum.row_mut(row).iter_mut().zip(gate.values()).for_each(|(sum, gate)| *sum += slope * gate);
-            }
-        }
-        Ok(Some(sum))
-    }
-
     /// From gradients at the weights of the experts (all of them, of which those of the chosen count), a row for each token,
     /// to those at its normalised states.
-    pub fn route_back(&self, inputs: &Dense, gradients: &Dense) -> Dense {
+    pub fn back(&self, inputs: &Dense, gradients: &Dense) -> Dense {
         let logits = self.logits(inputs);
         let mut back = Dense::zeros(logits.rows(), logits.columns());
         for row in 0..gradients.rows() {
@@ -264,11 +248,60 @@ impl OpenExperts<'_> {
     fn logits(&self, inputs: &Dense) -> Dense {
         biased(apply(&self.gate, inputs.view()), self.logit_bias.as_ref())
     }
+}
 
-    /// What the shared experts' outputs are multiplied by, token by token, if that is not 1.
-    fn shared_factors(&self, inputs: &Dense) -> Option<Vec<f32>> {
-        let products = apply(self.shared_gate.as_ref()?, inputs.view());
-        Some(products.values().iter().map(|product| sigmoid(*product)).collect())
+impl SharedGate {
+    /// What the outputs are multiplied by, token by token.
+    fn factors(&self, inputs: &Dense) -> Vec<f32> {
+        apply(&self.0, inputs.view()).values().iter().map(|product| sigmoid(*product)).collect()
+    }
+
+    /// Multiplies the outputs for rows of normalised states.
+    pub fn scale(&self, inputs: &Dense, outputs: &mut Dense) {
+        for (row, factor) in self.factors(inputs).into_iter().enumerate() {
+            outputs.row_mut(row).iter_mut().for_each(|x| *x *= factor);
+        }
+    }
+}
+
+impl OpenExperts<'_> {
+    /// The router.
+    pub fn router(&self) -> &OpenRouter<'_> {
+        &self.router
+    }
+
+    /// What the shared experts make of normalised states, if there are some and it is wanted.
+    ///
+    /// # Errors
+    /// Those of the observer.
+    pub fn shared(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        let Some(mut outputs) = shared.apply(inputs, show)? else { return Ok(None) };
+        if let Some(gate) = &self.shared_gate {
+            gate.scale(inputs, &mut outputs);
+        }
+        Ok(Some(outputs))
+    }
+
+    /// From gradients at the outputs of the shared experts to those at the normalised states, if there are some; None if
+    /// they are only shown.
+    ///
+    /// # Errors
+    /// Those of the observer.
+    pub fn shared_back(&self, inputs: &Dense, gradients: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        let factors = self.shared_gate.as_ref().map(|gate| gate.factors(inputs));
+        let factors = factors.unwrap_or_else(|| vec![1.0; inputs.rows()]);
+        let Some((mut sum, of_factors)) = shared.back(inputs, gradients, &factors, show)? else {
+            return Ok(None);
+        };
+        if let Some(gate) = &self.shared_gate {
+            for (row, (factor, d)) in factors.iter().zip(of_factors).enumerate() {
+                let slope = d * factor * (1.0 - factor);
+                sum.row_mut(row).iter_mut().zip(gate.0.values()).for_each(|(sum, gate)| *sum += slope * gate);
+            }
+        }
+        Ok(Some(sum))
     }
 }
 
@@ -300,7 +333,7 @@ mod tests {
         let inputs = Dense::new(10, Random(1).values(30, 1.0));
         let of = |experts: &Experts| {
             let open = experts.open(&weights, &model, 0).expect("there");
-            let routes = open.route(&inputs, &Ignore).expect("routed");
+            let routes = open.router().route(&inputs, &Ignore).expect("routed");
             assert!(routes.iter().all(|route| route.chosen.len() == 2 && route.merits.len() == 3));
             open.shared(&inputs, Show { observer: &Ignore, outputs: true }).expect("computed")
         };

@@ -1,6 +1,6 @@
 //! A gated FFN, down(silu(gate(x)) * up(x)): of a dense layer, of shared experts or of one routed expert.
 
-use dense_kernels::{Accum, Dense, product};
+use dense_kernels::{Accum, Dense, View, product};
 use rayon::iter::IndexedParallelIterator;
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
@@ -41,12 +41,6 @@ pub(super) fn specs(
         }
     }
     specs
-}
-
-/// Places of `ffn_{gate,up}SUFFIX`.
-pub(super) fn inner(weights: &Weights, layer: usize, suffix: &str) -> Vec<usize> {
-    let name = |name| in_layer(layer, &format!("ffn_{name}{suffix}.weight"));
-    THREE.iter().take(2).filter_map(|(_, tensor, _)| weights.place(&name(tensor))).collect()
 }
 
 /// `[out, in]` of one of the three.
@@ -115,78 +109,170 @@ impl Activation {
     }
 }
 
-/// The three matrices in memory.
-pub struct OpenGated {
-    /// Places of gate and up, which share inputs, and of down.
-    inner: [usize; 2],
-    down_place: usize,
+/// Which gated FFN of a layer is meant: the tensors `blk.LAYER.ffn_{gate,up,down}SUFFIX`, of stacked experts one slice.
+#[derive(Clone, Copy, Debug)]
+pub struct GatedAt {
+    /// Numbers of the hidden state, and between the matrices.
+    pub sizes: [u32; 2],
+    /// Its layer.
+    pub layer: usize,
+    /// What the names end with: nothing in a dense layer.
+    pub suffix: &'static str,
+    /// The expert.
+    pub slice: usize,
+    /// What it has besides the matrices.
+    pub form: Form,
+}
+
+/// Gate and up in memory: what makes the inputs of down.
+pub struct OpenInner {
+    /// Places of gate and up, which share inputs.
+    places: [usize; 2],
     slice: usize,
     gate: Dense,
     up: Dense,
-    down: Dense,
-    /// Of the three in their order.
-    biases: Option<[Dense; 3]>,
+    biases: Option<[Dense; 2]>,
     activation: Activation,
 }
 
-impl OpenGated {
-    /// Reads `blk.LAYER.ffn_{gate,up,down}SUFFIX`, of stacked experts one slice; with biases, if there are some.
+/// Down in memory.
+pub struct OpenDown {
+    place: usize,
+    slice: usize,
+    matrix: Dense,
+    bias: Option<Dense>,
+}
+
+/// The three matrices in memory.
+pub struct OpenGated {
+    inner: OpenInner,
+    down: OpenDown,
+}
+
+impl GatedAt {
+    /// Reads all three matrices; with biases, if there are some.
     ///
     /// # Errors
     /// If they cannot be read, or have other shapes.
-    pub fn open(
-        weights: &Weights,
-        [hidden, width]: [u32; 2],
-        layer: usize,
-        suffix: &str,
-        slice: usize,
-        form: Form,
-    ) -> Result<Self> {
-        let read = |(gated, name, _): (Gated, &str, &str)| {
-            let name = in_layer(layer, &format!("ffn_{name}{suffix}.weight"));
-            let matrix = weights.matrix(&name, slice, shape(gated, hidden, width).map(|n| n as usize))?;
-            Ok((weights.place(&name).expect("it was read"), matrix))
-        };
-        let [gate, up, down] = THREE.map(read);
-        let ((gate_place, gate), (up_place, up), (down_place, down)) = (gate?, up?, down?);
-        let bias = |(gated, name, _): (Gated, &str, &str)| {
-            let name = in_layer(layer, &format!("ffn_{name}{suffix}.bias"));
-            // Those of experts are rows of one tensor.
-            let rows = weights.get(&name)?.rows() as usize;
-            weights.check(&name, 0, [rows.max(slice + 1), shape(gated, hidden, width)[0] as usize])?;
-            weights.rows(&name, 0, &[slice as u64])
-        };
-        let biases = match form.biases {
-            true => {
-                let [gate, up, down] = THREE.map(bias);
-                Some([gate?, up?, down?])
-            }
-            false => None,
-        };
-        Ok(Self {
-            inner: [gate_place, up_place],
-            down_place,
-            slice,
-            gate,
-            up,
-            down,
-            biases,
-            activation: form.activation,
-        })
+    pub fn open(&self, weights: &Weights) -> Result<OpenGated> {
+        Ok(OpenGated { inner: self.inner(weights)?, down: self.down(weights)? })
     }
 
+    /// Reads gate and up.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn inner(&self, weights: &Weights) -> Result<OpenInner> {
+        let [gate, up, _] = THREE;
+        let biases = match self.form.biases {
+            true => Some([self.bias(weights, gate)?, self.bias(weights, up)?]),
+            false => None,
+        };
+        let ((gate_place, gate), (up_place, up)) = (self.read(weights, gate)?, self.read(weights, up)?);
+        let (places, activation) = ([gate_place, up_place], self.form.activation);
+        Ok(OpenInner { places, slice: self.slice, gate, up, biases, activation })
+    }
+
+    /// Reads down.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn down(&self, weights: &Weights) -> Result<OpenDown> {
+        let [_, _, down] = THREE;
+        let bias = self.form.biases.then(|| self.bias(weights, down)).transpose()?;
+        let (place, matrix) = self.read(weights, down)?;
+        Ok(OpenDown { place, slice: self.slice, matrix, bias })
+    }
+
+    /// Places of gate and up, which share inputs, and of down.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn places(&self, weights: &Weights) -> Result<[usize; 3]> {
+        let place = |(_, name, _): (Gated, &str, &str)| {
+            let name = self.name(name);
+            weights.get(&name).map(|_| weights.place(&name).expect("there"))
+        };
+        let [gate, up, down] = THREE.map(place);
+        Ok([gate?, up?, down?])
+    }
+
+    fn name(&self, name: &str) -> String {
+        in_layer(self.layer, &format!("ffn_{name}{}.weight", self.suffix))
+    }
+
+    fn shape(&self, gated: Gated) -> [usize; 2] {
+        let [hidden, width] = self.sizes;
+        shape(gated, hidden, width).map(|n| n as usize)
+    }
+
+    /// Place and values of one of the three.
+    fn read(&self, weights: &Weights, (gated, name, _): (Gated, &str, &str)) -> Result<(usize, Dense)> {
+        let name = self.name(name);
+        let matrix = weights.matrix(&name, self.slice, self.shape(gated))?;
+        Ok((weights.place(&name).expect("it was read"), matrix))
+    }
+
+    fn bias(&self, weights: &Weights, (gated, name, _): (Gated, &str, &str)) -> Result<Dense> {
+        let name = in_layer(self.layer, &format!("ffn_{name}{}.bias", self.suffix));
+        // Those of experts are rows of one tensor.
+        let rows = weights.get(&name)?.rows() as usize;
+        weights.check(&name, 0, [rows.max(self.slice + 1), self.shape(gated)[0]])?;
+        weights.rows(&name, 0, &[self.slice as u64])
+    }
+}
+
+impl OpenInner {
+    /// The inputs of down for rows of normalised states.
+    pub fn apply(&self, inputs: &Dense) -> Dense {
+        let [mut gated, up] = self.gate_and_up(inputs);
+        match self.activation {
+            Activation::Silu => gate(&mut gated, &up),
+            Activation::Clamped => gate_clamped(&mut gated, &up),
+            Activation::Limited(limit) => gate_limited(&mut gated, &up, limit),
+        }
+        gated
+    }
+
+    /// The products of gate and up with rows of normalised states.
+    fn gate_and_up(&self, inputs: &Dense) -> [Dense; 2] {
+        let biases = self.biases.as_ref();
+        let of = |matrix, bias| biased(apply(matrix, inputs.view()), bias);
+        let gate = || of(&self.gate, biases.map(|[gate, _]| gate));
+        let (gate, up) = both("gate and up", gate, || of(&self.up, biases.map(|[_, up]| up)));
+        [gate, up]
+    }
+}
+
+impl OpenDown {
+    /// The output for rows of what gate and up made.
+    pub fn apply(&self, inputs: View<'_>) -> Dense {
+        biased(apply(&self.matrix, inputs), self.bias.as_ref())
+    }
+}
+
+impl OpenGated {
     /// The output for rows of normalised states, a row for each; None if it is only shown.
     ///
     /// # Errors
     /// Those of the observer.
     pub fn apply(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
+        let Self { inner, down } = self;
         let see = || {
-            let (tensors, slice) = (&self.inner[..], self.slice);
+            let (tensors, slice) = (&inner.places[..], inner.slice);
             show.observer.see(Inputs { tensors, slice, inputs: inputs.view() })
         };
-        let (seen, outputs) = both("FFN", see, || self.outputs(inputs, show));
+        let outputs =
+            || show.last(&[down.place], down.slice, &inner.apply(inputs), |inputs| down.apply(inputs));
+        let (seen, outputs) = both("FFN", see, outputs);
         seen?;
         outputs
+    }
+
+    /// Places of gate, up and down.
+    pub fn places(&self) -> [usize; 3] {
+        let [gate, up] = self.inner.places;
+        [gate, up, self.down.place]
     }
 
     /// From gradients at the outputs for rows of normalised states, each output times its factor, to those at these states
@@ -201,53 +287,36 @@ impl OpenGated {
         factors: &[f32],
         show: Show<'_>,
     ) -> Result<Option<(Dense, Vec<f32>)>> {
-        let inner = || through(&self.down, gradients.view());
-        let ([mut gate, mut up], inner) = both("FFN back", || self.gate_and_up(inputs), inner);
-        let (columns, down_bias) = (gate.columns(), self.biases.as_ref().map(|biases| &biases[2]));
+        let Self {
+            inner: OpenInner { places, slice, gate: gate_matrix, up: up_matrix, activation, .. },
+            down,
+        } = self;
+        let through_down = || through(&down.matrix, gradients.view());
+        let ([mut gate, mut up], inner) = both("FFN back", || self.inner.gate_and_up(inputs), through_down);
+        let columns = gate.columns();
         let rows = gate.values_mut().par_chunks_mut(columns).zip(up.values_mut().par_chunks_mut(columns));
         let rows = rows.zip(inner.values().par_chunks(columns)).zip(factors).enumerate().with_min_len(ROWS);
         // An output is what down makes of `value`, so its product with its gradient is that of `value` and `inner`.
         let of_factors = threads::map("gate back", rows, |(row, (((gate, up), inner), factor))| {
-            let bias = down_bias.map_or(&[][..], Dense::values);
+            let bias = down.bias.as_ref().map_or(&[][..], Dense::values);
             let mut along: f32 = bias.iter().zip(gradients.row(row)).map(|(bias, d)| bias * d).sum();
             for ((gate, up), inner) in gate.iter_mut().zip(up).zip(inner) {
-                let (value, [of_gate, of_up]) = self.activation.slopes(*gate, *up);
+                let (value, [of_gate, of_up]) = activation.slopes(*gate, *up);
                 along += value * inner;
                 (*gate, *up) = (of_gate * inner * factor, of_up * inner * factor);
             }
             along
         });
-        for (place, rows) in self.inner.into_iter().zip([&gate, &up]) {
-            let gradients = Gradients { tensors: &[place], slice: self.slice, rows: rows.view() };
+        for (place, rows) in places.iter().zip([&gate, &up]) {
+            let gradients = Gradients { tensors: &[*place], slice: *slice, rows: rows.view() };
             show.observer.see_gradients(gradients)?;
         }
         if !show.outputs {
             return Ok(None);
         }
-        let mut sum = through(&self.gate, gate.view());
-        product(sum.view_mut(), Accum::Add, up.view(), self.up.view());
+        let mut sum = through(gate_matrix, gate.view());
+        product(sum.view_mut(), Accum::Add, up.view(), up_matrix.view());
         Ok(Some((sum, of_factors)))
-    }
-
-    /// The products of gate and up with rows of normalised states.
-    fn gate_and_up(&self, inputs: &Dense) -> [Dense; 2] {
-        let biases = self.biases.as_ref();
-        let of = |matrix, bias| biased(apply(matrix, inputs.view()), bias);
-        let gate = || of(&self.gate, biases.map(|biases| &biases[0]));
-        let (gate, up) = both("gate and up", gate, || of(&self.up, biases.map(|biases| &biases[1])));
-        [gate, up]
-    }
-
-    fn outputs(&self, inputs: &Dense, show: Show<'_>) -> Result<Option<Dense>> {
-        let down_bias = self.biases.as_ref().map(|biases| &biases[2]);
-        let [mut gated, up] = self.gate_and_up(inputs);
-        match self.activation {
-            Activation::Silu => gate(&mut gated, &up),
-            Activation::Clamped => gate_clamped(&mut gated, &up),
-            Activation::Limited(limit) => gate_limited(&mut gated, &up, limit),
-        }
-        drop(up);
-        show.last(&[self.down_place], self.slice, &gated, |gated| biased(apply(&self.down, gated), down_bias))
     }
 
     /// Bytes of the three matrices, and of what a token needs on its way through them.

@@ -30,8 +30,8 @@ use dense_kernels::{Accum, Dense, View, product};
 
 pub use compressed::{Compressed, Streams};
 pub use delta::{Delta, no_way_back};
-pub use experts::{Experts, OpenExperts, Route, Shared};
-pub use gated::{Activation, Form, OpenGated};
+pub use experts::{Experts, OpenExperts, OpenRouter, Route, Shared, SharedGate};
+pub use gated::{Activation, Form, GatedAt, OpenDown, OpenGated, OpenInner};
 pub use grouped::{Grouped, QkNorm, Temperature};
 pub use latent::{Indexer, Latent};
 pub use norm::{normalise, normalise_back};
@@ -257,6 +257,12 @@ impl Ffn {
             Self::Experts(experts) => experts.specs(hidden),
         };
         std::iter::once(norm).chain(specs).map(|spec| spec.half(Half::Ffn)).collect()
+    }
+
+    /// Which FFN that of a dense layer is.
+    pub fn dense_at(model: &Description, layer: usize, width: u32, biases: bool) -> GatedAt {
+        let form = Form { biases, ..Form::default() };
+        GatedAt { sizes: [model.hidden, width], layer, suffix: "", slice: 0, form }
     }
 
     /// The gains of the norm before it.

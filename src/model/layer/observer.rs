@@ -76,11 +76,12 @@ pub trait Observer: Sync {
         0
     }
 
-    /// All inputs of this expert have been shown.
+    /// All inputs of a slice of these tensors have been shown, and gradients at their outputs. Called for experts, and for
+    /// whatever is quantized in turn.
     ///
     /// # Errors
     /// Ends the pass.
-    fn seen_expert(&self, _expert: usize) -> Result<()> {
+    fn seen(&self, _tensors: &[usize], _slice: usize) -> Result<()> {
         Ok(())
     }
 }
