@@ -10,8 +10,8 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct RemoteArgs {
-    /// A folder for what is read of a remote checkpoint: calibrate, evaluate and --feedback read it more than once, and
-    /// later commands read the same. Without it nothing is kept
+    /// A folder for what is read of a remote checkpoint, which later commands then find there; --gradients reads it twice
+    /// itself. Without it nothing is kept
     #[arg(long, value_name = "DIR", env = "QUANTPRESS_CACHE", hide_env_values = true)]
     cache: Option<PathBuf>,
 

@@ -98,17 +98,26 @@ impl<'a> Weights<'a> {
     /// As [`read`](Self::read), and if it has another shape.
     pub fn matrix(&self, tensor: &str, slice: usize, [height, width]: [usize; 2]) -> Result<Dense> {
         self.check(tensor, slice, [height, width])?;
+        self.band(tensor, slice, 0..height)
+    }
+
+    /// Some rows of a slice, decoded on all threads of the pool.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn band(&self, tensor: &str, slice: usize, rows: Range<usize>) -> Result<Dense> {
         let tensor = self.get(tensor)?;
         let opened = self.open(tensor, slice)?;
-        let mut matrix = Dense::to_fill(height, width);
+        let (height, width) = (rows.len(), tensor.columns() as usize);
+        let mut band = Dense::to_fill(height, width);
         let step = (PIECE / width).clamp(1, height.max(1)) as u64;
         let step = tensor.slices[slice].step(step, height.max(1) as u64) as usize;
-        let pieces = matrix.values_mut().par_chunks_mut(step * width).enumerate();
+        let pieces = band.values_mut().par_chunks_mut(step * width).enumerate();
         threads::try_map("read", pieces, |(piece, out)| {
-            let first = piece * step;
+            let first = rows.start + piece * step;
             self.read_from(&opened, tensor, slice, first..first + out.len() / width, out)
         })?;
-        Ok(matrix)
+        Ok(band)
     }
 
     /// A vector of this length.
