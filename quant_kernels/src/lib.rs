@@ -65,7 +65,7 @@ pub fn quantize_at(
 }
 
 /// Encodes rows as [`quantize`] does, for [`feed`] to choose the codes again: the scales are the same or nearly, and found
-/// faster where that is most of the work.
+/// faster where that is most of the work. In formats whose codes are not chosen again ([`feeds`]) it is the same.
 ///
 /// # Panics
 /// As [`quantize`].

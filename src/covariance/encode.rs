@@ -322,12 +322,9 @@ impl Segment<'_> {
     fn encode(&mut self, now: &mut Now, columns: Range<usize>, choice: &Choice) {
         let bytes = self.bytes(&columns);
         let (format, weights) = (self.format, self.weights.some_columns(columns.clone()));
-        let Now { moved, errors, own: own_errors, before, block: [values, old, of_block], encoded, .. } = now;
+        let Now { moved, errors, own, before, block: [values, old, of_block], encoded, .. } = now;
         let (rows, width) = (moved.rows(), moved.columns());
         let (n, block_bytes) = (format.block_len(), format.block_bytes());
-        // Formats whose codes are not chosen with feedback keep those that they begin with.
-        let begin =
-            if quant_kernels::feeds(format) { quant_kernels::prepare } else { quant_kernels::quantize };
         for (place, start) in (0..width).step_by(n).enumerate() {
             let block = start..start + n;
             let of_row = bytes.start + place * block_bytes..bytes.start + (place + 1) * block_bytes;
@@ -337,16 +334,16 @@ impl Segment<'_> {
                 values.iter_mut().zip(moved).for_each(|(value, x)| *value = x);
             }
             let importance = &choice.importance[block.clone()];
-            let own: Vec<f32>;
+            let corner: Vec<f32>;
             let t = if n == width {
                 choice.t.values()
             } else {
-                own = block.clone().flat_map(|i| &choice.t.row(i)[block.clone()]).copied().collect();
-                &own[..]
+                corner = block.clone().flat_map(|i| &choice.t.row(i)[block.clone()]).copied().collect();
+                &corner[..]
             };
             let before = match choice.codes {
                 Codes::Open => {
-                    begin(format, values.values(), n, Some(importance), encoded);
+                    quant_kernels::prepare(format, values.values(), n, Some(importance), encoded);
                     None
                 }
                 Codes::Chosen => {
@@ -363,7 +360,7 @@ impl Segment<'_> {
             quant_kernels::dequantize(format, encoded, values.values_mut());
             for (row, encoded) in encoded.chunks_exact(block_bytes).enumerate() {
                 self.blocks[row][of_row.clone()].copy_from_slice(encoded);
-                own_errors.row_mut(row)[block.clone()].copy_from_slice(of_block.row(row));
+                own.row_mut(row)[block.clone()].copy_from_slice(of_block.row(row));
                 let errors = &mut errors.row_mut(row)[block.clone()];
                 difference(errors, &weights.row(row)[block.clone()], values.row(row));
             }
