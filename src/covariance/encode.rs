@@ -436,6 +436,20 @@ impl Now {
 mod tests {
     use super::*;
 
+    /// Inputs that resemble their neighbours, and five rows of weights: three steps, the last one shorter.
+    fn three_steps() -> (Dense, Dense) {
+        let (rows, columns) = (5, 640);
+        let mut h = Dense::zeros(columns, columns);
+        for i in 0..columns {
+            for j in 0..columns {
+                h.row_mut(i)[j] = 0.95f32.powi(i.abs_diff(j) as i32);
+            }
+        }
+        let number = |i: usize| ((i * 7919) % 1013 + (i * 104_729) % 997) as f32 / 1005.0 - 1.0;
+        let weights = Dense::new(columns, (0..rows * columns).map(number).collect());
+        (h, weights)
+    }
+
     #[test]
     fn short_rows_are_gone_through_often_if_chance_is_hidden() {
         let of = |columns: usize, damping: f32, tokens: f32| {
@@ -451,16 +465,9 @@ mod tests {
 
     #[test]
     fn own_errors_say_what_all_errors_come_to_in_the_sketch() {
-        let (rows, columns) = (5, 640);
-        let mut h = Dense::zeros(columns, columns);
-        for i in 0..columns {
-            for j in 0..columns {
-                h.row_mut(i)[j] = 0.95f32.powi(i.abs_diff(j) as i32);
-            }
-        }
+        let (h, weights) = three_steps();
+        let (rows, columns) = (weights.rows(), weights.columns());
         let metric = Metric::new(h, 0.01).expect("positive");
-        let number = |i: usize| ((i * 7919) % 1013 + (i * 104_729) % 997) as f32 / 1005.0 - 1.0;
-        let weights = Dense::new(columns, (0..rows * columns).map(number).collect());
         // Blocks of 32 and of a group each, and codes that are not chosen with feedback.
         for format in [Format::Q4_0, Format::Q8_0, Format::MXFP4] {
             let row_bytes = format.row_bytes(columns as u64) as usize;
@@ -482,17 +489,9 @@ mod tests {
 
     #[test]
     fn over_several_steps_the_error_is_much_less_and_the_gain_is_one() {
-        // Three steps, the last one shorter, of inputs that resemble their neighbours.
-        let (rows, columns) = (5, 640);
-        let mut h = Dense::zeros(columns, columns);
-        for i in 0..columns {
-            for j in 0..columns {
-                h.row_mut(i)[j] = 0.95f32.powi(i.abs_diff(j) as i32);
-            }
-        }
+        let (h, weights) = three_steps();
+        let (rows, columns) = (weights.rows(), weights.columns());
         let metrics = [Metric::new(h.clone(), super::super::DAMPING).expect("positive")];
-        let number = |i: usize| ((i * 7919) % 1013 + (i * 104_729) % 997) as f32 / 1005.0 - 1.0;
-        let weights = Dense::new(columns, (0..rows * columns).map(number).collect());
         let form = |a: &[f32], b: &[f32]| -> f64 {
             let row = |i: usize| -> f64 {
                 h.row(i).iter().zip(b).map(|(h, b)| f64::from(*h) * f64::from(*b)).sum::<f64>()

@@ -146,8 +146,9 @@ impl Inner<'_> {
     }
 }
 
+/// What tests of passes have in common.
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
 
@@ -163,18 +164,27 @@ mod tests {
     use crate::model::{Description, Half, Layer, Slices, TensorPlan, Weights};
     use crate::store::InMemory;
 
-    const TOKENS: usize = 12;
+    /// Tokens of the text.
+    pub const TOKENS: usize = 12;
     const CONTEXT: usize = 6;
 
     /// Inputs and gradients, rows after rows, by tensor and slice.
-    type Seen = BTreeMap<(usize, usize), [Vec<f32>; 2]>;
+    pub type Shown = BTreeMap<(usize, usize), [Vec<f32>; 2]>;
 
+    /// Keeps all that is shown; nothing may be shown of a slice of which all has been seen.
     #[derive(Default)]
-    struct Recorder(Mutex<Seen>);
+    pub struct Recorder {
+        /// What was shown.
+        pub shown: Mutex<Shown>,
+        seen: Mutex<Vec<(Vec<usize>, usize)>>,
+    }
 
     impl Recorder {
         fn put(&self, tensors: &[usize], slice: usize, which: usize, rows: View<'_>) {
-            let mut all = self.0.lock().expect("no thread panics");
+            let seen = self.seen.lock().expect("no thread panics");
+            let is_past = |tensor| seen.iter().any(|(of, s)| of.contains(tensor) && *s == slice);
+            assert!(!tensors.iter().any(is_past), "{tensors:?}, {slice}: all had been shown");
+            let mut all = self.shown.lock().expect("no thread panics");
             for &tensor in tensors {
                 let list = &mut all.entry((tensor, slice)).or_default()[which];
                 (0..rows.rows()).for_each(|row| list.extend(rows.row(row)));
@@ -192,9 +202,15 @@ mod tests {
             self.put(gradients.tensors, gradients.slice, 1, gradients.rows);
             Ok(())
         }
+
+        fn seen(&self, tensors: &[usize], slice: usize) -> Result<()> {
+            self.seen.lock().expect("no thread panics").push((tensors.to_vec(), slice));
+            Ok(())
+        }
     }
 
-    fn states(seed: u64) -> States {
+    /// Random hidden states.
+    pub fn states(seed: u64) -> States {
         let mut states = States::new(TOKENS, 10, 1 << 20).expect("memory");
         states.write(0, &Random(seed).values(TOKENS * 10, 1.0)).expect("memory");
         states
@@ -264,7 +280,7 @@ mod tests {
         near("states", dot(found.values(), &along), at(STEP), at(-STEP), norm(found.values()));
 
         let mut compared = 0;
-        for ((tensor, slice), [inputs, gradients]) in recorder.0.into_inner().expect("no thread panics") {
+        for ((tensor, slice), [inputs, gradients]) in recorder.shown.into_inner().expect("no thread panics") {
             let plan = &tensors[tensor];
             let (rows, columns) = (plan.rows() as usize, plan.columns() as usize);
             // What adds to the states behind a factor of its own has the gradients there, without the factor.

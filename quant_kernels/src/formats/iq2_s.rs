@@ -19,6 +19,7 @@ use crate::feedback::{Side, vector};
 use crate::scale::Scale;
 use crate::search::codebook::IQ2_S as BOOK;
 use crate::search::eights::{Encoded, encode};
+use crate::search::entries::KEPT;
 use crate::search::neighbours::IQ2_S as NEIGHBOURS;
 use crate::search::one_group::{self, Choice};
 use crate::search::signs::signed;
@@ -42,7 +43,7 @@ impl Block<256> for IQ2_S {
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
         let Encoded { d, codes, entries, signs } =
-            encode::<S, 2, 16>(simd, &BOOK, false, Some(&NEIGHBOURS), x, importance);
+            encode::<S, 2, 16, 0, KEPT>(simd, &BOOK, false, Some(&NEIGHBOURS), x, importance);
         let mut block = Self::zeroed();
         block.d = d.into();
         for b in 0..16 {

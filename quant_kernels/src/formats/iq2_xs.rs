@@ -17,7 +17,8 @@ use crate::codes::{Group, Shared, VectorBlock, decode};
 use crate::feedback::{Side, vector};
 use crate::scale::Scale;
 use crate::search::codebook::IQ2_XS as BOOK;
-use crate::search::eights::{Encoded, encode, encode_near};
+use crate::search::eights::{Encoded, encode};
+use crate::search::entries::KEPT;
 use crate::search::one_group::{self, Choice};
 use crate::search::signs::{even_signs, signed};
 
@@ -37,12 +38,12 @@ impl Block<256> for IQ2_XS {
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        Self::of(&encode::<S, 2, 16>(simd, &BOOK, true, None, x, importance))
+        Self::of(&encode::<S, 2, 16, 0, KEPT>(simd, &BOOK, true, None, x, importance))
     }
 
     #[inline(always)]
     fn prepare<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        Self::of(&encode_near::<S, 2, 16, 2, 6>(simd, &BOOK, true, None, x, importance))
+        Self::of(&encode::<S, 2, 16, 2, 6>(simd, &BOOK, true, None, x, importance))
     }
 
     #[inline(always)]

@@ -17,7 +17,8 @@ use crate::codes::{Group, Shared, VectorBlock, decode};
 use crate::feedback::{Side, vector};
 use crate::scale::Scale;
 use crate::search::codebook::IQ2_XXS as BOOK;
-use crate::search::eights::{Encoded, encode, encode_near};
+use crate::search::eights::{Encoded, encode};
+use crate::search::entries::KEPT;
 use crate::search::one_group::{self, Choice};
 use crate::search::signs::{even_signs, signed};
 
@@ -44,12 +45,12 @@ impl Block<256> for IQ2_XXS {
 
     #[inline(always)]
     fn quantize<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        Self::of(&encode::<S, 4, 8>(simd, &BOOK, true, None, x, importance))
+        Self::of(&encode::<S, 4, 8, 0, KEPT>(simd, &BOOK, true, None, x, importance))
     }
 
     #[inline(always)]
     fn prepare<S: Simd>(simd: S, x: &[f32; 256], importance: &[f32; 256]) -> Self {
-        Self::of(&encode_near::<S, 4, 8, 2, 6>(simd, &BOOK, true, None, x, importance))
+        Self::of(&encode::<S, 4, 8, 2, 6>(simd, &BOOK, true, None, x, importance))
     }
 
     #[inline(always)]

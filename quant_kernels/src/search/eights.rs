@@ -4,7 +4,7 @@ use fearless_simd::{Simd, f32x16};
 use half::f16;
 
 use super::codebook::Codebook;
-use super::entries::{Entries, KEPT, LeastSquares, Taken, Target};
+use super::entries::{Entries, LeastSquares, Taken, Target};
 use super::every_entry::search;
 use super::neighbours::{Levels, Neighbours};
 use super::scales::{Grid, Shape, times};
@@ -50,23 +50,10 @@ impl<const G: usize> Candidates for Block<G> {
     }
 }
 
-/// Encodes B blocks of G groups of eight; `even` wants an even number of minus signs in each group. With `neighbours`,
-/// which know nothing of even signs, the search is short.
+/// Encodes B blocks of G groups of eight; `even` wants an even number of minus signs in each group. Entries are sought at the
+/// rungs of the ladder from FROM to TO; with `neighbours`, which know nothing of even signs, by a short search at their own.
 #[inline(always)]
-pub(crate) fn encode<S: Simd, const G: usize, const B: usize>(
-    simd: S,
-    book: &Codebook<8>,
-    even: bool,
-    neighbours: Option<&Neighbours>,
-    x: &[f32; 256],
-    importance: &[f32; 256],
-) -> Encoded<B> {
-    encode_near::<S, G, B, 0, KEPT>(simd, book, even, neighbours, x, importance)
-}
-
-/// The same with entries that are sought at the rungs from FROM to TO alone, without `neighbours`: for scales.
-#[inline(always)]
-pub(crate) fn encode_near<S: Simd, const G: usize, const B: usize, const FROM: usize, const TO: usize>(
+pub(crate) fn encode<S: Simd, const G: usize, const B: usize, const FROM: usize, const TO: usize>(
     simd: S,
     book: &Codebook<8>,
     even: bool,

@@ -160,62 +160,12 @@ fn batch(behind: Option<&Behind<'_>>, first: usize, rows: usize) -> Result<Optio
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Mutex;
-
     use super::*;
-    use crate::forward::Gradients;
+    use crate::forward::back::tests::{Recorder, Shown, TOKENS, states};
     use crate::model::layer::tests::{GROUPED, Random, model, tensors};
     use crate::model::layer::{Attention, Form, Gating, Pairing, Rope, Router, Shared};
     use crate::model::{Layer, TensorPlan};
     use crate::store::{InMemory, Store};
-
-    const TOKENS: usize = 12;
-
-    /// What was shown of a tensor's slice: inputs and gradients.
-    type Shown = BTreeMap<(usize, usize), [Vec<f32>; 2]>;
-
-    #[derive(Default)]
-    struct Recorder {
-        shown: Mutex<Shown>,
-        seen: Mutex<Vec<(Vec<usize>, usize)>>,
-    }
-
-    impl Recorder {
-        fn put(&self, tensors: &[usize], slice: usize, which: usize, rows: dense_kernels::View<'_>) {
-            let seen = self.seen.lock().expect("no thread panics");
-            let is_past = |tensor| seen.iter().any(|(of, s)| of.contains(tensor) && *s == slice);
-            assert!(!tensors.iter().any(is_past), "{tensors:?}, {slice}: all had been shown");
-            let mut all = self.shown.lock().expect("no thread panics");
-            for &tensor in tensors {
-                let list = &mut all.entry((tensor, slice)).or_default()[which];
-                (0..rows.rows()).for_each(|row| list.extend(rows.row(row)));
-            }
-        }
-    }
-
-    impl Observer for Recorder {
-        fn see(&self, input: Inputs<'_>) -> Result<()> {
-            self.put(input.tensors, input.slice, 0, input.inputs);
-            Ok(())
-        }
-
-        fn see_gradients(&self, gradients: Gradients<'_>) -> Result<()> {
-            self.put(gradients.tensors, gradients.slice, 1, gradients.rows);
-            Ok(())
-        }
-
-        fn seen(&self, tensors: &[usize], slice: usize) -> Result<()> {
-            self.seen.lock().expect("no thread panics").push((tensors.to_vec(), slice));
-            Ok(())
-        }
-    }
-
-    fn states(seed: u64) -> States {
-        let mut states = States::new(TOKENS, 10, 1 << 20).expect("memory");
-        states.write(0, &Random(seed).values(TOKENS * 10, 1.0)).expect("memory");
-        states
-    }
 
     /// The states behind the FFN, and what was shown.
     fn pass(model: &Description, run: impl Fn(&mut Pass, &Recorder) -> Result<()>) -> (Vec<f32>, Shown) {
