@@ -10,6 +10,7 @@
 //! use quantpress::{
 //!     Checkpoint, Event, Fingerprint, Importances, Job, Model, Options, Plan, Recipe, Wishes, run, verify,
 //! };
+//! use quantpress::progress::UNTOLD;
 //!
 //! fn convert(folder: &Path, output: &Path) -> quantpress::Result<()> {
 //!     // Headers, config.json, tokenizer: what the file will consist of.
@@ -34,7 +35,7 @@
 //!     assert_eq!((made.bytes, done.load(Ordering::Relaxed)), (plan.file_bytes(), plan.model.weights()));
 //!
 //!     // Structure, scales, and the hashes of the manifest beside it.
-//!     let checked = verify::check(output, job.threads, &AtomicBool::new(false), &|_, _| ())?;
+//!     let checked = verify::check(output, job.threads, &AtomicBool::new(false), UNTOLD)?;
 //!     assert!(checked.problems.is_empty());
 //!     Ok(())
 //! }
@@ -88,6 +89,7 @@ mod disk;
 pub mod moment;
 mod nearest;
 mod plain;
+pub mod progress;
 mod size;
 mod stop;
 mod zeros;

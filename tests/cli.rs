@@ -54,6 +54,8 @@ fn quantize_tells_programs_what_it_does() {
     assert_eq!(events[0]["file_bytes"], size);
     let done = &events[events.len() - 1];
     assert_eq!(done["bytes"], size);
+    let finished = &events[events.len() - 2];
+    assert_eq!((&finished["percent"], &finished["seconds_left"]), (&100.0.into(), &0.0.into()), "{finished}");
     // Which stage was the limit, and how busy each was.
     let stages = ["read", "quantize", "write"];
     let busy = stages.map(|stage| done["busy"][stage].as_f64().expect("a share"));
@@ -79,7 +81,30 @@ fn results_go_to_stdout_and_talk_to_stderr() {
     let run = quantpress(&["quantize", text(&checkpoint), "-o", text(&output), "--recipe", "q8_0"]);
     let stdout = String::from_utf8_lossy(&run.stdout);
     assert!(stdout.lines().count() == 1 && stdout.contains("out.gguf: 19.43 MB (18.53 MiB)"), "{stdout}");
-    assert!(String::from_utf8_lossy(&run.stderr).contains("Mw/s"));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("million weights a second"));
+}
+
+#[test]
+fn every_long_command_says_how_far_it_is_and_how_long_it_will_take() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (imatrix, made) = (folder.path().join("i.gguf"), folder.path().join("out.gguf"));
+    let (checkpoint, words) = (fixture("tiny-r1"), fixture("tiny-r1/calibration.txt"));
+    let of = ["--text", text(&words), "--context", "64", "--chunks", "2"];
+    let calibrate = ["calibrate", text(&checkpoint), "-o", text(&imatrix)];
+    let quantize = ["quantize", text(&checkpoint), "-o", text(&made), "--feedback"];
+    let evaluate = ["evaluate", text(&checkpoint), text(&made)];
+    for command in [&calibrate[..], &quantize, &evaluate] {
+        let run = quantpress(&[command, &of].concat());
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        let layers: Vec<&str> = said.lines().filter(|line| line.contains(" of 5: ")).collect();
+        assert_eq!(layers.len(), 5, "{said}");
+        let percents = layers.iter().map(|line| {
+            assert!(line.ends_with(" left"), "{line}");
+            line.split_once('%').expect("a percentage").0.trim().parse().expect("a number")
+        });
+        let percents: Vec<u32> = percents.collect();
+        assert!(percents.is_sorted() && percents[4] >= 90, "{percents:?}");
+    }
 }
 
 #[test]

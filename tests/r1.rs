@@ -10,6 +10,7 @@ use quant_kernels::Format;
 use quantpress::checkpoint::{Checkpoint, Fingerprint};
 use quantpress::machine::{Budget, Fit, Machine, Needs};
 use quantpress::model::{Model, Options, Role, TensorPlan};
+use quantpress::progress::UNTOLD;
 use quantpress::recipe::{Plan, Presence, Recipe, Wishes, choose, fitting};
 use quantpress::sensitivity::{DEFAULT_TYPES, Measured, Table};
 use quantpress::sizing::{Sizing, Target};
@@ -259,7 +260,8 @@ fn twenty_two_sizes_of_r1_are_met_from_below_within_500_mb() {
     for _ in 0..22 {
         size = random.between(smallest, largest);
         let sizing = Sizing { table: Some(Path::new(given[1])), ..Sizing::new(Target::Bytes(size)) };
-        let sized = sizing.plan(&checkpoint, &model, &source, Wishes::new(&recipe)).expect("a possible size");
+        let sized =
+            sizing.plan(&checkpoint, &model, &source, Wishes::new(&recipe), UNTOLD).expect("a possible size");
         planned = sized.plan.file_bytes();
         assert!(planned <= size && size - planned <= size / 1000, "{planned} of {size}");
     }

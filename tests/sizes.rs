@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use quantpress::checkpoint::{Checkpoint, Fingerprint};
 use quantpress::model::{Model, Options};
+use quantpress::progress::UNTOLD;
 use quantpress::sensitivity::{DEFAULT_TYPES, Sampling, measure};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -289,7 +290,7 @@ fn measuring_does_not_depend_on_threads_and_sees_the_types_in_order() {
             types: &DEFAULT_TYPES,
             stop: &AtomicBool::new(false),
         };
-        pool.install(|| measure(&sampling).expect("measured").0)
+        pool.install(|| measure(&sampling, UNTOLD).expect("measured").0)
     };
     let table = with(1);
     assert_eq!(table, with(3));
@@ -316,5 +317,5 @@ fn measuring_stops_when_the_user_wants_to() {
         types: &DEFAULT_TYPES,
         stop: &stop,
     };
-    assert!(matches!(measure(&sampling), Err(quantpress::Error::Interrupted)));
+    assert!(matches!(measure(&sampling, UNTOLD), Err(quantpress::Error::Interrupted)));
 }

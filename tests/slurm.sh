@@ -4,6 +4,9 @@
 # (apt-get install slurm-wlm). The daemons are this script's own, in a folder of their own, and end with it.
 #
 #     tests/slurm.sh [QUANTPRESS]        default: target/release/quantpress
+#
+# The jobs with feedback are run on the test model, or on CHECKPOINT, TEXT, HELD_OUT and CHUNKS of the environment; a
+# folder named by KEEP gets the joined file and the one that a single process makes.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 program=$(realpath "${1:-$root/target/release/quantpress}")
@@ -11,6 +14,13 @@ for needed in slurmctld slurmd sbatch munged; do
     command -v "$needed" >/dev/null || { echo "skipped: $needed is not installed"; exit 0; }
 done
 [ "$(id -u)" = 0 ] || { echo "skipped: the daemons need root"; exit 0; }
+
+tiny="$root/fixtures/tiny-r1"
+fed_checkpoint=$(realpath "${CHECKPOINT:-$tiny}")
+fed_text=$(realpath "${TEXT:-$tiny/calibration.txt}")
+fed_held_out=$(realpath "${HELD_OUT:-$tiny/evaluation.txt}")
+fed_chunks=${CHUNKS:-20}
+keep=${KEEP:+$(realpath "$KEEP")}
 
 work=$(mktemp -d)
 daemons=()
@@ -27,7 +37,7 @@ mkdir -m 700 "$work/key"
 head -c 1024 /dev/urandom > "$work/key/munge.key"
 chmod 400 "$work/key/munge.key"
 munged --foreground --force --socket="$work/munge.socket" --key-file="$work/key/munge.key" \
-    --pid-file="$work/munge.pid" --seed-file="$work/munge.seed" --log-file="$work/munge.log" --num-threads=2 &
+    --pid-file="$work/munge.pid" --seed-file="$work/munge.seed" --log-file="$work/munge.log" --num-threads=2 2> "$work/munge.err" &
 daemons+=($!)
 
 mkdir -p "$work/state" "$work/spool"
@@ -58,8 +68,8 @@ NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES State=UP
 CONF
 export SLURM_CONF="$work/slurm.conf"
-slurmctld -D & daemons+=($!)
-slurmd -D & daemons+=($!)
+slurmctld -D 2> "$work/slurmctld.err" & daemons+=($!)
+slurmd -D 2> "$work/slurmd.err" & daemons+=($!)
 for _ in $(seq 60); do
     [ "$(sinfo --noheader --format=%t 2>/dev/null || true)" = idle ] && break
     sleep 1
@@ -79,8 +89,10 @@ submit() {
 
 parts=4
 mkdir "$work/out"
-export CHECKPOINT="$root/fixtures/tiny-r1" OUTPUT="$work/out/tiny-r1.gguf" IMATRIX="$root/fixtures/tiny-r1/imatrix.gguf"
-export PATH="$(dirname "$program"):$PATH"
+export CHECKPOINT="$tiny" OUTPUT="$work/out/tiny-r1.gguf" IMATRIX="$tiny/imatrix.gguf"
+mkdir "$work/bin"
+ln -s "$program" "$work/bin/quantpress"
+export PATH="$work/bin:$PATH"
 cd "$work"
 submit --array=1-$parts quantize.sbatch
 cat "$work"/slurm-*.out
@@ -94,9 +106,9 @@ done
 
 # With feedback: states, files by themselves, evaluation by parts.
 mkdir "$work/fed"
-export OUTPUT="$work/fed/tiny-r1.gguf" IMATRIX="$work/fed/imatrix.gguf" STATES="$work/states" PARTS=$parts CHUNKS=20
-export TEXT="$root/fixtures/tiny-r1/calibration.txt" HELD_OUT="$root/fixtures/tiny-r1/evaluation.txt"
-export MADE="$work/fed/tiny-r1-00001-of-0000$parts.gguf" SCORES="$work/fed/scores"
+export CHECKPOINT="$fed_checkpoint" TEXT="$fed_text" HELD_OUT="$fed_held_out" CHUNKS="$fed_chunks" PARTS=$parts
+export OUTPUT="$work/fed/parts.gguf" IMATRIX="$work/fed/imatrix.gguf" STATES="$work/states"
+export MADE="$work/fed/parts-00001-of-0000$parts.gguf" SCORES="$work/fed/scores"
 rm -f "$work"/slurm-*.out
 submit states.sbatch
 submit --array=1-$parts feedback.sbatch
@@ -106,10 +118,17 @@ ls "$STATES"
 "$program" verify "$MADE" --against "$CHECKPOINT" --imatrix "$IMATRIX" | tail -1
 "$program" evaluate --json --join "$SCORES"-*.json > "$work/joined.json"
 "$program" evaluate --json --quiet "$CHECKPOINT" "$MADE" --text "$HELD_OUT" > "$work/alone.json"
-python3 - "$work/joined.json" "$work/alone.json" <<'PYTHON'
+
+# What one process makes, and what it costs that the parts were made by themselves.
+whole="$work/fed/whole.gguf"
+"$program" quantize "$CHECKPOINT" -o "$whole" --imatrix "$IMATRIX" --feedback --text "$TEXT" --chunks "$CHUNKS" --quiet
+"$program" evaluate --json --quiet "$CHECKPOINT" "$whole" --text "$HELD_OUT" > "$work/whole.json"
+python3 - "$work"/{joined,alone,whole}.json <<'PYTHON'
 import json, sys
-joined, alone = (json.load(open(path)) for path in sys.argv[1:])
+joined, alone, whole = (json.load(open(path)) for path in sys.argv[1:])
 for key in ("perplexity", "kl_mean", "kl_median", "kl_p99", "same_top", "layers", "files_sha256"):
     assert joined[key] == alone[key], key
 print(f"the same, evaluated by the array and by one process: KL {joined['kl_mean']:.6f}")
+print(f"made by one process: KL {whole['kl_mean']:.6f}; the array's is {joined['kl_mean'] / whole['kl_mean']:.3f} of it")
 PYTHON
+[ -z "$keep" ] || cp "$work"/fed/*.gguf "$keep"

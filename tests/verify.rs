@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use quantpress::Error;
 use quantpress::checkpoint::Checkpoint;
 use quantpress::gguf::{Contents, Layout, Metadata, TensorInfo, Value, beside};
+use quantpress::progress::{More, UNTOLD};
 use quantpress::verify::{Compare, against, check};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -579,12 +580,11 @@ fn a_run_that_is_to_stop_stops() {
     let folder = TempDir::new().expect("a temporary folder");
     let path = quantize_fixture(folder.path(), "out.gguf", &[]);
     let (now, never) = (AtomicBool::new(true), AtomicBool::new(false));
-    let nobody = |_, _| ();
-    assert!(matches!(check(&path, 2, &now, &nobody), Err(Error::Interrupted)));
-    let checked = check(&path, 2, &never, &nobody).expect("sound");
+    assert!(matches!(check(&path, 2, &now, UNTOLD), Err(Error::Interrupted)));
+    let checked = check(&path, 2, &never, UNTOLD).expect("sound");
     let checkpoint = Checkpoint::open_folder(&fixture("tiny-r1")).expect("sound");
     let compare = Compare { checkpoint: &checkpoint, imatrix: None, threads: 2, stop: &now };
-    assert!(matches!(against(&checked, compare, &nobody), Err(Error::Interrupted)));
+    assert!(matches!(against(&checked, compare, UNTOLD), Err(Error::Interrupted)));
     assert_eq!(Error::Interrupted.exit_code(), 130);
 }
 
@@ -594,7 +594,10 @@ fn all_bytes_are_told_of_once() {
     let path = quantize_fixture(folder.path(), "out.gguf", &[]);
     let (never, bytes) = (AtomicBool::new(false), path.metadata().expect("it is there").len());
     let told = Mutex::new(Vec::new());
-    let tell = |bytes: u64, all: u64| told.lock().expect("sound").push((bytes, all));
+    let tell = |more: More<'_>| {
+        assert_eq!(more.bytes, more.done);
+        told.lock().expect("sound").push((more.done, more.all));
+    };
     let sum = || {
         let told = std::mem::take(&mut *told.lock().expect("sound"));
         let all = told[0].1;

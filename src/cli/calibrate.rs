@@ -1,6 +1,5 @@
 //! `quantpress calibrate`: importances from a text, in llama-imatrix's layouts.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use quant_kernels::Format;
 use serde_json::json;
 
 use super::outputs::{Existing, Files};
+use super::progress::{Display, Reading, Style};
 use super::remote::RemoteArgs;
 use super::text::{Beginning, TextArguments};
 use super::{interrupt, print};
@@ -24,7 +24,7 @@ use crate::model::{Model, Options, Weights};
 use crate::plain::{self, plain};
 use crate::recipe::format;
 use crate::recipe::imatrix::{Imatrix, Layout};
-use crate::report::{about, peak_memory};
+use crate::report::peak_memory;
 use crate::sensitivity::{DEFAULT_TYPES, Probed, Sampling, Table, measure};
 
 /// Measure importances: run the checkpoint over a text, a layer at a time, and write an importance matrix
@@ -110,10 +110,11 @@ impl Calibrate {
     /// Runs the model and says what the text did not reach.
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
+        let style = Style::talking(self.quiet);
         interrupt::flag();
         let memory = self.text.memory();
         self.check_files()?;
-        let checkpoint = self.remote.open(&self.checkpoint)?;
+        let checkpoint = self.remote.open(&self.checkpoint, style)?;
         let has_table = self.has_table(&checkpoint)?;
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), ..Options::default() })?;
         let description = model.describe()?;
@@ -162,31 +163,27 @@ impl Calibrate {
             probing: self.sensitivity.is_some().then_some(probing),
             keeping: milestones.as_ref().map(|milestones| Keeping { milestones, at: &self.at }),
         };
-        let quiet = self.quiet;
-        if !quiet && !self.json {
+        if !self.quiet && !self.json {
             log::say(Beginning { what: "importances", text: &text, tokens: tokens.len(), memory });
         }
-        let told = move |step: Step| {
-            if !quiet {
-                tell(step, start);
-            }
-        };
+        let display = Display::new(style);
         let weights = Weights::new(&checkpoint, &model.tensors[..]);
-        let found = self.text.compute(quiet, || {
+        let found = self.text.compute(self.quiet, || {
             // First, since the table of sensitivities has something of them.
             if let Some(gradients) = &gradients
                 && !gradients.is_made(layers)?
             {
-                let start = Instant::now();
-                let told = |turned: Turned| {
-                    if !quiet {
-                        tell_turned(turned, start);
-                    }
-                };
-                let weights = weights.clone().until(interrupt::flag());
-                gradients.make(&weights, description, memory, &told)?;
+                let reading = Reading::new(&display, &model.tensors, 2, false);
+                let heard = reading.told();
+                let weights = weights.clone().until(interrupt::flag()).telling(&heard);
+                display.begin(reading.all(), 0);
+                gradients
+                    .make(&weights, description, memory, &|turned| tell_turned(turned, &reading, &display))?;
             }
-            run(&weights, description, &calibration, &self.output, &told)
+            let reading = Reading::new(&display, &model.tensors, 1, false);
+            let heard = reading.told();
+            let weights = weights.telling(&heard);
+            run(&weights, description, &calibration, &self.output, &|step| tell(step, &reading, &display))
         })??;
         if self.json {
             let mut value = serde_json::to_value(&found)?;
@@ -195,7 +192,7 @@ impl Calibrate {
             value["peak_memory_bytes"] = json!(peak_memory());
             return print(value);
         }
-        if !quiet {
+        if !self.quiet {
             warn(&found, self.cover);
         }
         if found.already {
@@ -264,7 +261,7 @@ impl Calibrate {
         let stop = interrupt::flag();
         let sampling =
             Sampling { store: checkpoint, model, source: &source, imatrix: Some(&imatrix), types, stop };
-        let (table, warnings) = measure(&sampling)?;
+        let (table, warnings) = measure(&sampling, &Display::new(Style::talking(self.quiet)).told())?;
         warnings.iter().filter(|_| !self.quiet).for_each(log::warn);
         let table = table.with(probed);
         let table = match gradients {
@@ -296,29 +293,23 @@ fn layer(text: &str) -> Result<usize, String> {
     }
 }
 
-fn tell(step: Step, start: Instant) {
-    thread_local!(static FIRST: Cell<f64> = const { Cell::new(0.0) });
-    let Step { layers: [done, all], earlier } = step;
-    let seconds = start.elapsed().as_secs_f64();
+fn tell(Step { layers: [done, all], earlier }: Step, reading: &Reading, display: &Display) {
     if done == earlier {
-        FIRST.set(seconds);
+        display.begin(reading.all(), reading.skip(earlier));
         if earlier > 0 {
-            log::say(format_args!("{earlier} of {all} layers were finished before"));
+            display.say(format_args!("{earlier} of {all} layers were finished before"));
         }
         return;
     }
-    let each = (seconds - FIRST.get()) / (done - earlier) as f64;
-    log::say(format_args!(
-        "layer {done:3} of {all}: {seconds:.1} s, {} left",
-        about(each * (all - done) as f64)
-    ));
+    reading.passed(done - 1, 1);
+    display.passed(format_args!("layer {done:3} of {all}: {:.1} s", display.so_far().time.as_secs_f64()));
 }
 
-fn tell_turned(Turned { done, layers }: Turned, start: Instant) {
-    let way = if done <= layers / 2 { "there" } else { "back" };
-    let layer = if done <= layers / 2 { done } else { layers - done + 1 };
-    let seconds = start.elapsed().as_secs_f64();
-    log::say(format_args!("gradients, {way}: layer {layer:3} of {}: {seconds:.1} s", layers / 2));
+fn tell_turned(Turned { done, layers }: Turned, reading: &Reading, display: &Display) {
+    let (layers, seconds) = (layers / 2, display.so_far().time.as_secs_f64());
+    let (way, layer) = if done <= layers { ("there", done) } else { ("back", 2 * layers - done + 1) };
+    reading.passed(layer - 1, if done <= layers { 1 } else { 2 });
+    display.passed(format_args!("gradients, {way}: layer {layer:3} of {layers}: {seconds:.1} s"));
 }
 
 fn warn(found: &Found, cover: bool) {

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::outputs::{self, Existing, Files};
+use super::progress::{Display, Reading, Style};
 use super::remote::RemoteArgs;
 use super::size::Part;
 use super::text::{Beginning, TextArguments};
@@ -21,7 +22,7 @@ use crate::identity::{Identity, TOOL, of_tokens};
 use crate::log;
 use crate::model::{Encoder, Model, ModelFile, Options, Weights};
 use crate::plain::{self, plain};
-use crate::report::{about, peak_memory};
+use crate::report::peak_memory;
 
 /// Compare a finished file with its checkpoint on a text: perplexity, KL divergence, error after every layer
 #[derive(Debug, Args)]
@@ -94,7 +95,7 @@ impl Evaluate {
         };
         self.check_files(checkpoint, file)?;
         let made = ModelFile::open(file)?;
-        let checkpoint = self.remote.open(checkpoint)?;
+        let checkpoint = self.remote.open(checkpoint, Style::talking(self.quiet))?;
         let of_file = Some(made.description.arch).filter(|arch| Model::can_be(&checkpoint, arch));
         let arch = of_file.map(str::to_owned);
         let model = Model::plan(&checkpoint, &Options { pre: self.pre.clone(), arch, ..Options::default() })?;
@@ -124,7 +125,7 @@ impl Evaluate {
             log::say(Beginning { what: "comparison", text: &text, tokens, memory });
         }
         let asked = Asked { texts: &texts, context, questions: &questions };
-        let scores = self.scores((&checkpoint, &model), &made, asked, start)?;
+        let scores = self.scores((&checkpoint, &model), &made, asked)?;
         let stop = interrupt::flag();
         let digests = || digests(&Parts::read(file)?, stop);
         let names: Vec<String> = text.files.iter().map(|path| plain::path(path)).collect();
@@ -157,26 +158,26 @@ impl Evaluate {
         (checkpoint, model): (&Checkpoint, &Model),
         made: &ModelFile,
         asked: Asked,
-        start: Instant,
     ) -> Result<Scores> {
         let description = model.describe()?;
         let layers = description.layers.len();
+        let display = Display::new(Style::talking(self.quiet));
+        let of_file = made.weights();
+        // The same layers of both.
+        let readings = [&model.tensors[..], of_file.tensors()].map(|of| Reading::new(&display, of, 1, true));
+        let [of_checkpoint, of_made] = readings.each_ref().map(Reading::told);
+        display.begin(readings.iter().map(Reading::all).sum(), 0);
         let told = |error: &LayerError| {
-            if !self.quiet {
-                let done = (error.layer + 1) as f64;
-                let left = start.elapsed().as_secs_f64() / done * (layers as f64 - done);
-                log::say(format_args!(
-                    "layer {:3} of {layers}: hidden states differ by {:.5}; {} left",
-                    error.layer + 1,
-                    error.error,
-                    about(left)
-                ));
-            }
+            let LayerError { layer, error } = *error;
+            readings.iter().for_each(|reading| reading.passed(layer, 1));
+            display
+                .say(format_args!("layer {:3} of {layers}: hidden states differ by {error:.5}", layer + 1));
         };
-        let (weights, of_file) = (Weights::new(checkpoint, &model.tensors[..]), made.weights());
+        let weights = Weights::new(checkpoint, &model.tensors[..]).telling(&of_checkpoint);
+        let file = of_file.clone().telling(&of_made);
         let memory = self.text.memory();
         let scores = self.text.compute(self.quiet, || {
-            let (reference, file) = ((&weights, description), (&of_file, &made.description));
+            let (reference, file) = ((&weights, description), (&file, &made.description));
             evaluate::run(reference, file, asked, memory, &told, interrupt::flag())
         })??;
         Ok(scores)

@@ -1,15 +1,12 @@
 //! `quantize --feedback`: reads the text that gives the inputs for error feedback.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::json;
 
 use super::planning::Planned;
-use super::print;
-use super::progress::Style;
+use super::progress::{Making, Style};
 use super::size;
 use crate::checkpoint::hex;
 use crate::error::Error;
@@ -18,7 +15,6 @@ use crate::forward::{GradientFolder, Milestones};
 use crate::log;
 use crate::model::Text;
 use crate::pipeline::{Job, Made};
-use crate::report::about;
 
 /// Folders of what `calibrate` has kept of the original model.
 #[derive(Clone, Copy)]
@@ -83,30 +79,17 @@ impl FeedbackArgs {
         job: &Job,
         kept: Kept<'_>,
         memory: Option<u64>,
-        style: Style,
+        progress: &Making,
     ) -> Result<Made, Error> {
-        let start = Instant::now();
         let model = planned.plan.model.describe()?;
         let text = self.text();
         let tokens = text.tokens(&planned.checkpoint, model)?;
         let widest = widest_input(&planned.plan.model);
         let warnings = [text.beyond_context(model), too_little(tokens.len(), widest)];
-        for warning in warnings.into_iter().flatten().filter(|_| style != Style::Quiet) {
+        for warning in warnings.into_iter().flatten().filter(|_| progress.style() != Style::Quiet) {
             log::warn(warning);
         }
-        let told = |Step { done, earlier, layers }: Step| match style {
-            Style::Quiet | Style::Bar => {}
-            Style::Json => {
-                let seconds = start.elapsed().as_secs_f64();
-                // That stdout is closed is no error.
-                let _ = print(json!({"event": "layer", "layer": done, "layers": layers, "seconds": seconds}));
-            }
-            Style::Lines => {
-                let seconds = start.elapsed().as_secs_f64();
-                let left = about(seconds / (done - earlier) as f64 * (layers - done) as f64);
-                log::say(format_args!("layer {done:3} of {layers}: {seconds:.1} s, {left} left"));
-            }
-        };
+        let told = |step: Step| progress.layer(step);
         let memory = memory.unwrap_or(Feedback::MEMORY);
         let context = self.context as usize;
         let source = &planned.plan.source;

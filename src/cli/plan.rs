@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::feedback::FeedbackArgs;
 use super::planning::{Planned, Planning, Purpose};
+use super::progress::Style;
 use super::threads::{thread_count, threads};
 use super::{columns, print, print_block};
 use crate::feedback::starts;
@@ -80,8 +81,11 @@ impl Plan {
         files.read("--text", self.feedback.texts());
         files.check(self.force)?;
         // The program ends behind this. To take hundreds of thousands of names apart would be a tenth of its time.
-        let planned =
-            ManuallyDrop::new(self.planning.plan(threads, self.feedback.digest(None)?, Purpose::Show)?);
+        let planned = ManuallyDrop::new(self.planning.plan(
+            (threads, Style::talking(false)),
+            self.feedback.digest(None)?,
+            Purpose::Show,
+        )?);
         planned.save_recipe(self.force)?;
         let mut summary = Summary::new(&planned.plan, &planned.importances()?);
         if planned.plan.feedback.is_none() {

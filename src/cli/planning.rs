@@ -7,6 +7,7 @@ use regex::Regex;
 
 use super::machine::MachineArguments;
 use super::outputs::{self, Files};
+use super::progress::Style;
 use super::remote::RemoteArgs;
 use super::size::{self, Part};
 use super::sizing::Sizing;
@@ -159,7 +160,12 @@ impl Planning {
 
     /// Reads headers, configuration and tokenizer, and decides. What a size needs is measured on so many threads;
     /// `feedback` is the digest of its text.
-    pub fn plan(self, threads: usize, feedback: Option<String>, purpose: Purpose) -> Result<Planned> {
+    pub fn plan(
+        self,
+        (threads, style): (usize, Style),
+        feedback: Option<String>,
+        purpose: Purpose,
+    ) -> Result<Planned> {
         let default = if self.sizing.is_given() { AUTO_PRESET } else { DEFAULT_PRESET };
         let mut recipe = Recipe::load(self.recipe.as_deref().unwrap_or(default))?;
         if recipe.is_open() && !self.sizing.is_given() {
@@ -167,7 +173,7 @@ impl Planning {
             return Err(Error::Recipe { recipe: recipe.name, problem: problem.into() });
         }
         let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
-        let mut checkpoint = self.remote.open(&self.checkpoint)?;
+        let mut checkpoint = self.remote.open(&self.checkpoint, style)?;
         let overrides: Vec<Override> = self.keep.into_iter().chain(self.overrides).collect();
         let options = Options {
             keep_mtp: self.keep_mtp,
@@ -218,7 +224,14 @@ impl Planning {
         };
         let (plan, saved) = match self.sizing.is_given() {
             true => {
-                let sized = self.sizing.plan(&checkpoint, &model, &source, wishes, &self.machine, threads)?;
+                let sized = self.sizing.plan(
+                    &checkpoint,
+                    &model,
+                    &source,
+                    wishes,
+                    &self.machine,
+                    (threads, style),
+                )?;
                 let path = self.sizing.save_recipe().map(Path::to_owned);
                 (sized.plan, path.map(|path| (path, sized.recipe)))
             }

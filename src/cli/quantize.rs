@@ -1,6 +1,5 @@
 //! `quantpress quantize`: the checkpoint to a GGUF file.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::device::DeviceArgs;
 use super::feedback::{FeedbackArgs, Kept};
 use super::outputs::Existing;
 use super::planning::{Planned, Planning, Purpose};
-use super::progress::{Progress, Style};
+use super::progress::{Making, Style};
 use super::release::ReleaseArgs;
 use super::size;
 use super::threads::{thread_count, threads};
@@ -21,7 +20,7 @@ use super::{SCHEMA, columns, interrupt, print};
 use crate::error::Warning;
 use crate::gguf::beside;
 use crate::log;
-use crate::pipeline::{Job, Made, default_memory, run};
+use crate::pipeline::{Event, Job, Made, default_memory, run};
 use crate::plain::{self, plain};
 use crate::report::{Size, Summary, counted, peak_memory};
 
@@ -104,12 +103,7 @@ impl Quantize {
 
     /// Plans, works, and says what was made.
     pub fn run(self) -> Result<()> {
-        let style = match (self.json, self.quiet) {
-            (true, _) => Style::Json,
-            (_, true) => Style::Quiet,
-            _ if std::io::stderr().is_terminal() => Style::Bar,
-            _ => Style::Lines,
-        };
+        let style = if self.json { Style::Json } else { Style::talking(self.quiet) };
         interrupt::flag();
         self.planning.check_machine()?;
         let threads = threads(self.threads);
@@ -126,7 +120,7 @@ impl Quantize {
         before.check(self.force)?;
         let feedback = self.feedback.digest(self.gradients.as_deref())?;
         let place = target.as_ref().map(|(target, _)| self.release.open(target)).transpose()?;
-        let planned = self.planning.plan(threads, feedback, Purpose::Write)?;
+        let planned = self.planning.plan((threads, style), feedback, Purpose::Write)?;
         // The names of split files depend on how many there are.
         files.now_written();
         for name in names(&planned, &output) {
@@ -153,8 +147,8 @@ impl Quantize {
             }
         }
 
-        let progress = Progress::new(style);
-        let listener = |event| progress.event(event);
+        let progress = Making::new(style);
+        let listener = |event: Event<'_>| progress.event(event);
         let memory = || default_memory(threads) + planned.checkpoint.source().buffers();
         let job = Job {
             store: &planned.checkpoint,
@@ -179,7 +173,7 @@ impl Quantize {
         let make = |job: &Job| match planned.plan.feedback {
             Some(_) => {
                 let kept = Kept { states: self.states.as_deref(), gradients: self.gradients.as_deref() };
-                self.feedback.run(&planned, job, kept, self.memory, style)
+                self.feedback.run(&planned, job, kept, self.memory, &progress)
             }
             None => run(job),
         };
@@ -190,7 +184,8 @@ impl Quantize {
         let Made { files, bytes, bits_per_weight, stages, sealing, warnings, digests, already } = made;
         warnings.iter().for_each(log::warn);
 
-        let (seconds, memory) = (progress.elapsed().as_secs_f64(), peak_memory());
+        let so_far = progress.so_far();
+        let (seconds, memory) = (so_far.time.as_secs_f64(), peak_memory());
         match style {
             Style::Json => print(json!({
                 "event": "done",
@@ -210,11 +205,13 @@ impl Quantize {
             Style::Quiet => Ok(()),
             _ if already => print(format_args!("{}: already made of this", files[0].display())),
             _ => {
-                let rate = progress.rate();
+                let rate = so_far.rate() / 1e6;
                 let memory =
                     memory.map_or(String::new(), |bytes| format!(", at most {} of memory", Size(bytes)));
                 let threads = counted(threads, "thread");
-                log::say(format_args!("{seconds:.1} s, {rate:.1} Mw/s on {threads}{memory}"));
+                log::say(format_args!(
+                    "{seconds:.1} s, {rate:.1} million weights a second on {threads}{memory}"
+                ));
                 let stages = stages.map_or(String::new(), |stages| format!("{stages}; "));
                 log::say(format_args!("{stages}{sealing:.1} s to read the file back for its digests"));
                 if let (None, Some(first)) = (planned.part, files.first()) {

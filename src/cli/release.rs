@@ -11,7 +11,7 @@ use serde_json::json;
 use super::interrupt;
 use super::planning::Planned;
 use super::print;
-use super::progress::Style;
+use super::progress::{Display, Style};
 use crate::error::{Error, Warning};
 use crate::log;
 use crate::pipeline::{Job, Made};
@@ -83,7 +83,8 @@ impl ReleaseArgs {
         style: Style,
         make: &(dyn Fn(&Job) -> Result<Made, Error> + Sync),
     ) -> Result<()> {
-        let told = |told: Told| tell(style, told);
+        let sent = Display::new(style);
+        let told = |told: Told| tell(style, &sent, told);
         let card = self.card(target, place, planned, &job)?;
         let release = Release { target, place, card, remove: self.drop, force: job.force, told: &told };
         // With feedback a layer is made on what the files have of those before it: all files are one work.
@@ -162,8 +163,8 @@ fn summary(
     }
 }
 
-/// What happens, for the user.
-fn tell(style: Style, told: Told) {
+/// What happens, for the user; what is sent is shown beside what is made.
+fn tell(style: Style, sent: &Display, told: Told) {
     match (style, told) {
         (Style::Quiet, _) => {}
         (Style::Json, told) => {
@@ -177,8 +178,11 @@ fn tell(style: Style, told: Told) {
             let _ = print(event);
         }
         (_, Told::There(file)) => log::say(format_args!("{file} is there already")),
-        (_, Told::Sending(file, bytes)) => log::say(format_args!("uploading {file}, {}", Size(bytes))),
-        (_, Told::Sent(..)) => {}
+        (_, Told::Sending(file, bytes)) => {
+            log::say(format_args!("uploading {file}, {}", Size(bytes)));
+            sent.begin(bytes, 0);
+        }
+        (_, Told::Sent(file, bytes)) => sent.more(&format!("{file}: sent"), bytes, bytes),
         (_, Told::Uploaded(file)) => log::say(format_args!("uploaded {file}")),
     }
 }

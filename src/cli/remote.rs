@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::progress::Style;
 use super::{interrupt, size};
-use crate::checkpoint::{Checkpoint, Reach, Room};
+use crate::checkpoint::{Address, Checkpoint, Reach, Room};
 use crate::error::Result;
+use crate::log;
 
 #[derive(Debug, Args)]
 pub struct RemoteArgs {
@@ -22,11 +24,14 @@ pub struct RemoteArgs {
 }
 
 impl RemoteArgs {
-    /// Opens a checkpoint, wherever it is.
+    /// Opens a checkpoint, wherever it is; of one that is far away it is said that this may take a while.
     ///
     /// # Errors
     /// As [`Checkpoint::open_with`].
-    pub fn open(&self, checkpoint: &Path) -> Result<Checkpoint> {
+    pub fn open(&self, checkpoint: &Path, style: Style) -> Result<Checkpoint> {
+        if Address::of(checkpoint)?.is_some() && matches!(style, Style::Bar | Style::Lines) {
+            log::say(format_args!("{}: index, headers and tokenizer are read", checkpoint.display()));
+        }
         let cache = self.cache.clone().map(|folder| Room { folder, bytes: self.cache_size });
         Checkpoint::open_with(checkpoint, Reach { stop: interrupt::flag(), cache })
     }

@@ -8,6 +8,7 @@ use quant_kernels::Format;
 use super::interrupt;
 use super::machine::MachineArguments;
 use super::outputs::{Existing, Files};
+use super::progress::{Display, Style};
 use super::size::{self, Limit};
 use crate::checkpoint::{Checkpoint, Fingerprint};
 use crate::error::Result;
@@ -81,7 +82,8 @@ impl Sizing {
         self.save_recipe.as_deref()
     }
 
-    /// The plan of the size that is asked for. A sample is measured on so many threads.
+    /// The plan of the size that is asked for. A sample is measured on so many threads, and it is
+    /// shown how far that is.
     ///
     /// # Errors
     /// As [`sizing::Sizing::plan`], and if the machine cannot be so.
@@ -92,7 +94,7 @@ impl Sizing {
         source: &Fingerprint,
         wishes: Wishes,
         machine: &MachineArguments,
-        threads: usize,
+        (threads, style): (usize, Style),
     ) -> Result<SizedPlan> {
         let target = match (self.budget.size, self.budget.bpw) {
             (Some(Limit::Bytes(limit)), _) => Target::Bytes(limit),
@@ -103,12 +105,13 @@ impl Sizing {
         };
         let types = if self.types.is_empty() { &DEFAULT_TYPES[..] } else { &self.types };
         let table = self.sensitivity.as_deref();
-        if table.is_none_or(|table| !table.exists()) {
+        if table.is_none_or(|table| !table.exists()) && style != Style::Quiet {
             let (tensors, types) = (model.tensors.len(), types.len());
             log::begin(format_args!("a sample of {tensors} tensors is encoded in {types} types each"));
         }
+        let display = Display::new(style);
         let sizing = sizing::Sizing { target, types, table, threads, stop: interrupt::flag() };
-        sizing.plan(checkpoint, model, source, wishes)
+        sizing.plan(checkpoint, model, source, wishes, &display.told())
     }
 }
 

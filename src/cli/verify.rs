@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::progress::Share;
+use super::progress::{Display, Style};
 use super::remote::RemoteArgs;
 use super::threads::{thread_count, threads};
 use super::{interrupt, print};
@@ -66,14 +66,15 @@ impl Verify {
         let files = Parts::names(&self.file).into_iter().filter_map(|file| file.metadata().ok());
         let bytes = Size(files.map(|file| file.len()).sum());
         log::begin(format_args!("{}: {bytes} are read and checked", self.file.display()));
-        let mut checked = check(&self.file, threads, stop, &Share::new("checked").told())?;
+        let style = Style::talking(false);
+        let mut checked = check(&self.file, threads, stop, &Display::new(style).told())?;
         let mut compared = None;
         if let Some(folder) = &self.against {
-            let checkpoint = self.remote.open(folder)?;
+            let checkpoint = self.remote.open(folder, style)?;
             let imatrix = self.imatrix.as_deref().map(Imatrix::open).transpose()?;
             log::begin(format_args!("every tensor is compared with {}", folder.display()));
             let compare = Compare { checkpoint: &checkpoint, imatrix: imatrix.as_ref(), threads, stop };
-            let (tensors, more) = against(&checked, compare, &Share::new("compared").told())?;
+            let (tensors, more) = against(&checked, compare, &Display::new(style).told())?;
             compared = Some(tensors);
             checked.problems.extend(more);
         }

@@ -140,7 +140,8 @@ impl<'a> Ledger<'a> {
             let written = rows * row_bytes as u64;
             self.written.put(unit.number, done.blocks);
             records.keeper.note(unit.number, done, written);
-            (self.job.listener)(Event::Written { weights: unit.weights(plan), read: rows * stored, written });
+            let (weights, read) = (unit.weights(plan), rows * stored);
+            (self.job.listener)(Event::Written { tensor: &planned.name, weights, read, written });
         }
         if Instant::now() >= records.due {
             self.make_durable(records)?;

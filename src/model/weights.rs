@@ -13,6 +13,7 @@ use rayon::slice::ParallelSliceMut;
 use super::{TensorPlan, scales};
 use crate::checkpoint::Values;
 use crate::error::{Error, Result};
+use crate::progress::{More, Told};
 use crate::store::{Buffers, Rows, Store};
 use crate::threads;
 
@@ -29,6 +30,7 @@ pub struct Weights<'a> {
     /// Places of the factors that a file has beside blocks, by those of the tensors.
     factors: HashMap<usize, usize>,
     stop: Option<&'a AtomicBool>,
+    told: Option<Told<'a>>,
 }
 
 /// The stored matrix of a slice, and what its weights are multiplied by.
@@ -45,13 +47,19 @@ impl<'a> Weights<'a> {
         let places: HashMap<String, usize> =
             tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.clone(), place)).collect();
         let factors = scales::of_file(&tensors, &places);
-        Self { store, tensors, places, factors, stop: None }
+        Self { store, tensors, places, factors, stop: None, told: None }
     }
 
     /// Nothing is read any more once `stop` is true; reading is then [`Error::Interrupted`].
     #[must_use]
     pub fn until(self, stop: &'a AtomicBool) -> Self {
         Self { stop: Some(stop), ..self }
+    }
+
+    /// Tells of weights that are read, and how many their tensor has.
+    #[must_use]
+    pub fn telling(self, told: Told<'a>) -> Self {
+        Self { told: Some(told), ..self }
     }
 
     /// The tensors of the model, in the plan's order.
@@ -187,6 +195,11 @@ impl<'a> Weights<'a> {
         let rows = rows.start as u64..rows.end as u64;
         tensor.slices[slice].read(&*matrix.rows, rows, values(tensor), &mut Buffers::default(), out)?;
         multiply(out, matrix.factor);
+        if let Some(told) = self.told {
+            let (done, stored) = (out.len() as u64, matrix.rows.stored());
+            let bytes = done * stored.row_bytes / stored.columns.max(1);
+            told(More { of: &tensor.name, done, all: tensor.weights(), bytes });
+        }
         Ok(())
     }
 }

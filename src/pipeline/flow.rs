@@ -320,7 +320,7 @@ fn write<'a>(
         if note.send(done).is_err() {
             break;
         }
-        (shared.job.listener)(Event::Written { weights: unit.weights(plan), read, written });
+        (shared.job.listener)(Event::Written { tensor, weights: unit.weights(plan), read, written });
         // The reader may have read all that it wants.
         let _ = give.send(piece);
     }

@@ -25,7 +25,7 @@ use crate::threads;
 
 /// Progress of a run, for whoever reports it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Event {
+pub enum Event<'a> {
     /// The work is planned and begins.
     Started {
         /// Weights to quantize.
@@ -39,6 +39,8 @@ pub enum Event {
     },
     /// A piece is in the file.
     Written {
+        /// Its tensor.
+        tensor: &'a str,
         /// Weights in it.
         weights: u64,
         /// Bytes that were read for it.
@@ -46,8 +48,20 @@ pub enum Event {
         /// Bytes that it takes in the file.
         written: u64,
     },
-    /// All pieces are written; the files are being read back.
+    /// All pieces are written; what is left is to read the files back and to name them.
     Sealing,
+    /// The files are read back: at the end, and where an earlier run had begun what each layer is made on.
+    ReadingBack {
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// A piece was read back.
+    ReadBack {
+        /// Its tensor.
+        tensor: &'a str,
+        /// Its bytes.
+        bytes: u64,
+    },
     /// The disk does not have some pieces as they were written; they are made again.
     Lost {
         /// Their weights.
@@ -58,7 +72,7 @@ pub enum Event {
 }
 
 /// A function that is called with each event, from any thread.
-pub type Listener<'a> = &'a (dyn Fn(Event) + Sync);
+pub type Listener<'a> = &'a (dyn Fn(Event<'_>) + Sync);
 
 /// The input of a run.
 #[derive(Clone, Copy)]
@@ -296,6 +310,8 @@ fn finish(
 
 /// Reads the files back: their digests if they are whole, else what is lost is taken for not done.
 fn make_good(job: &Job, work: &Work, session: &mut Session) -> Result<Option<Vec<Digests>>> {
+    let bytes = job.tensors().map(|tensor| job.plan.bytes(tensor)).sum();
+    (job.listener)(Event::ReadingBack { bytes });
     match examine(job, work, session)? {
         Examined::Whole(digests) => Ok(Some(digests)),
         Examined::Lost(units) => {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::done::checksum;
 use super::journal::Entry;
 use super::session::{Session, file_name};
-use super::{Job, Unit, Work, mark};
+use super::{Event, Job, Unit, Work, mark};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::gguf::Output;
@@ -115,6 +115,8 @@ fn read_back(
                 lost.push(unit);
             }
             disk::forget(output.file(), range.clone());
+            let (tensor, bytes) = (&*job.plan.model.tensors[tensor].name, range.end - range.start);
+            (job.listener)(Event::ReadBack { tensor, bytes });
             at = range.end;
         }
         tensors.push(digest.finalize().into());

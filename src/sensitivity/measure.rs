@@ -13,6 +13,7 @@ use crate::checkpoint::{Fingerprint, Values};
 use crate::deviation::Deviation;
 use crate::error::{Error, Result, Warning};
 use crate::model::{Gated, Model, Role, TensorPlan};
+use crate::progress::{More, Told};
 use crate::recipe::{Imatrix, Importances, Origin, fitting};
 use crate::store::{Buffers, Slice, Store};
 
@@ -34,18 +35,24 @@ pub struct Sampling<'a> {
 }
 
 /// Measures all tensors whose type can be chosen, and says which seem to be damaged. The result does not depend on
-/// the number of threads.
+/// the number of threads. `told` hears of tensors.
 ///
 /// # Errors
 /// If a sample cannot be read, or holds weights that no format can, or the user stops the work.
-pub fn measure(sampling: &Sampling) -> Result<(Table, Vec<Warning>)> {
+pub fn measure(sampling: &Sampling, told: Told<'_>) -> Result<(Table, Vec<Warning>)> {
     let Sampling { store, model, source, imatrix, .. } = *sampling;
     let needed: Vec<bool> = model.tensors.iter().map(|tensor| !tensor.is_fixed()).collect();
     let importances = Importances::of(store, model, &needed, imatrix)?;
     let job = Job { sampling, importances: &importances };
     let open: Vec<usize> = (0..needed.len()).filter(|&tensor| needed[tensor]).collect();
+    let all = open.len() as u64;
+    let one = |tensor: usize| {
+        let (measured, bytes, warning) = job.tensor(tensor)?;
+        told(More { of: &measured.name, done: 1, all, bytes });
+        Ok((measured, bytes, warning))
+    };
     let measured: Vec<(Measured, u64, Option<Warning>)> =
-        open.into_par_iter().map(|tensor| job.tensor(tensor)).collect::<Result<_>>()?;
+        open.into_par_iter().map(one).collect::<Result<_>>()?;
     let mut bytes = measured.iter().map(|(_, bytes, _)| bytes).sum();
     let warnings = measured.iter().filter_map(|(_, _, warning)| warning.clone()).collect();
     let mut tensors: Vec<Measured> = measured.into_iter().map(|(measured, ..)| measured).collect();

@@ -12,6 +12,7 @@ use crate::checkpoint::Fingerprint;
 use crate::error::{Error, Result, Warning};
 use crate::machine::Machine;
 use crate::model::Model;
+use crate::progress::Told;
 use crate::recipe::{Decision, Imatrix, Plan, Presence, Tradeoff, Wishes, decide};
 use crate::sensitivity::{Choices, DEFAULT_TYPES, Sampling, Table, measure};
 use crate::size::Size;
@@ -64,7 +65,8 @@ impl Sizing<'_> {
     }
 
     /// The plan with the types that the size allows; the recipe of `wishes` must leave some open, as the preset `auto`
-    /// does. Without a table it reads a sample of the weights, a few seconds for small models.
+    /// does. Without a table it reads a sample of the weights, a few seconds for small models, and tells of its
+    /// tensors.
     ///
     /// # Errors
     /// If the recipe leaves nothing open, no file has such a size, or something cannot be read, measured or written.
@@ -74,6 +76,7 @@ impl Sizing<'_> {
         model: &Model,
         source: &Fingerprint,
         wishes: Wishes,
+        told: Told<'_>,
     ) -> Result<SizedPlan> {
         let imatrix = wishes.imatrix;
         let presence = if imatrix.is_some() { Presence::Present } else { Presence::Absent };
@@ -85,7 +88,7 @@ impl Sizing<'_> {
         let dead = wishes.recipe.dead_rules(model, wishes.overrides);
         let Self { types, stop, .. } = *self;
         tracing::debug!(?types, measured = self.table.is_none(), "what types cost");
-        let (table, warnings) = self.table(&Sampling { store, model, source, imatrix, types, stop })?;
+        let (table, warnings) = self.table(&Sampling { store, model, source, imatrix, types, stop }, told)?;
         let choices = Choices::new(model, &decisions, &table, types, wishes.feedback.is_some())?;
         let (found, tradeoff) = self.found(model, source, wishes, choices)?;
         let mut plan = Plan { tradeoff: Some(tradeoff), ..found.plan };
@@ -94,14 +97,14 @@ impl Sizing<'_> {
     }
 
     /// What each type costs each tensor: as it was kept, or measured now, with what seemed to be damaged.
-    fn table(&self, sampling: &Sampling) -> Result<(Table, Vec<Warning>)> {
+    fn table(&self, sampling: &Sampling, told: Told<'_>) -> Result<(Table, Vec<Warning>)> {
         if let Some(path) = self.table {
             let sha256 = sampling.imatrix.map(Imatrix::fingerprint);
             if let Some(table) = Table::read(path, sampling.source, sha256.as_deref())? {
                 return Ok((table, Vec::new()));
             }
         }
-        let (table, warnings) = threads::on(self.threads, || measure(sampling))??;
+        let (table, warnings) = threads::on(self.threads, || measure(sampling, told))??;
         if let Some(path) = self.table {
             table.save(path, false)?;
         }

@@ -11,11 +11,12 @@ use serde::Serialize;
 use super::deviation::Deviation;
 use super::origin::Origin;
 use super::slice::{Beside, Judged, WORST, sort_worst};
-use super::{Bounds, Checked, Problem, Told};
+use super::{Bounds, Checked, Problem};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::gguf::{Entry, Parts, Value};
 use crate::model::{Model, TensorPlan, factors_of};
+use crate::progress::{More, Told};
 use crate::recipe::{Choice, Imatrix, Importances};
 use crate::threads;
 
@@ -163,7 +164,8 @@ pub fn against(checked: &Checked, compare: Compare, told: Told<'_>) -> Result<(V
             stop: compare.stop,
         };
         let judged = beside.judge()?;
-        told(entry.bytes / plan.slices.len() as u64, all);
+        let bytes = entry.bytes / plan.slices.len() as u64;
+        told(More { of: &entry.name, done: bytes, all, bytes });
         Ok(judged)
     };
     let judged = threads::on(compare.threads, || slices.par_iter().map(work).collect::<Result<Vec<_>>>())??;

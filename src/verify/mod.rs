@@ -23,6 +23,7 @@ pub use manifest::{Manifest, Manifests};
 use crate::error::{Result, Warning};
 use crate::gguf::Parts;
 use crate::plain::plain;
+use crate::progress::Told;
 use crate::threads;
 
 /// Something that is wrong with a file whose header is sound.
@@ -91,9 +92,6 @@ impl Checked {
         self.manifests.missing(&self.parts)
     }
 }
-
-/// Is told from any thread, again and again, how many more bytes were checked, and of how many in all.
-pub type Told<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 /// Checks that need no source: structure, every split file that is here, no scale that is NaN or infinite, no matrix
 /// of zeros, and the hashes of the manifests.

@@ -8,9 +8,11 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use sha2::{Digest, Sha256};
 
 use super::rows::ZeroRows;
-use super::{Manifests, Problem, Told};
+use super::{Manifests, Problem};
 use crate::error::{Result, Warning};
 use crate::gguf::{Entry, Parts};
+use crate::plain;
+use crate::progress::{More, Told};
 
 /// Bytes read at a time, about.
 const CHUNK: usize = 1 << 20;
@@ -33,7 +35,7 @@ pub fn scan(
     let of_tensors: u64 = parts.tensors().map(|(_, entry)| entry.bytes).sum();
     let listed = parts.files.iter().enumerate().filter(|(number, _)| manifests.of_file(*number).is_some());
     let all = of_tensors + listed.map(|(_, part)| part.contents.file_size).sum::<u64>();
-    let told = |bytes| told(bytes, all);
+    let told = |of: &str, bytes| told(More { of, done: bytes, all, bytes });
     let (tensors, files) = rayon::join(
         || {
             let entries: Vec<_> = parts.tensors().collect();
@@ -58,7 +60,7 @@ fn tensor(
     entry: &Entry,
     manifests: &Manifests,
     stop: &AtomicBool,
-    told: &(dyn Fn(u64) + Sync),
+    told: &(dyn Fn(&str, u64) + Sync),
 ) -> Result<Seen> {
     let (part, format) = (&parts.files[file], entry.format);
     let chunk = CHUNK / format.block_bytes() * format.block_bytes();
@@ -75,7 +77,7 @@ fn tensor(
             infinite = first_not_finite(format, bytes).map(|index| before + index as u64);
         }
         zeros.add(bytes);
-        told(bytes.len() as u64);
+        told(&entry.name, bytes.len() as u64);
     })?;
     let warning = zeros
         .problem()
@@ -96,12 +98,13 @@ fn whole_files(
     parts: &Parts,
     manifests: &Manifests,
     stop: &AtomicBool,
-    told: &(dyn Fn(u64) + Sync),
+    told: &(dyn Fn(&str, u64) + Sync),
 ) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
     for (number, part) in parts.files.iter().enumerate() {
         let Some(manifest) = manifests.of_file(number) else { continue };
-        let found = part.sha256(stop, told)?;
+        let name = plain::path(&part.path);
+        let found = part.sha256(stop, &|bytes| told(&name, bytes))?;
         if found != manifest.sha256 {
             let path = part.path.display();
             let problem = format!("{path}: SHA-256 is {found}; the manifest has {}", manifest.sha256);
