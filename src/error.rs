@@ -171,7 +171,7 @@ impl Error {
         }
     }
 
-    /// The exit code of the program; README lists them.
+    /// The exit code of the program; docs/features.md lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Io { .. } | Self::Device(_) | Self::Busy(_) | Self::Lost(_) | Self::Space { .. } => 1,

@@ -160,6 +160,8 @@ fn what_a_model_card_says_is_in_the_metadata() {
     );
     let named = made(card, &["--name", "Other"]);
     assert_eq!(named.get("general.name").and_then(|value| value.as_str()), Some("Other"));
+    let said = succeed(&["plan", text(copy.path()), "--name", "Other"]);
+    assert!(said.starts_with("Other (deepseek2), recipe ud-iq1_s\n"), "{said}");
     // What is wrong with a card is no obstacle, but is said.
     copy.write("README.md", b"---\nlicense: [\n---\n");
     let said = succeed(&["plan", text(copy.path())]).replace('\n', " ");

@@ -102,7 +102,10 @@ fn a_plans_page_has_its_estimate_and_warnings() {
     let page = report(folder.path(), &[text(&file)]);
     loads_nothing(&page);
     let warning = plan["warnings"][0].as_str().expect("a warning without a matrix");
-    has(&page, &[warning, "Where the time will go", "Types by role", "which do not fit"]);
+    has(
+        &page,
+        &["<h1>deepseek2</h1>", warning, "Where the time will go", "Types by role", "which do not fit"],
+    );
     has(&page, &["On this machine", "<dt>run</dt><dd><code>llama-server -m MODEL.gguf -c 1024</code></dd>"]);
     assert!(!page.contains("Error by tensor") && !page.contains("Trade-off"));
 
@@ -110,10 +113,18 @@ fn a_plans_page_has_its_estimate_and_warnings() {
     let mut plan = plan;
     plan["tradeoff"] = json!([{"bytes": 5_000_000, "damage": 0.5}, {"bytes": 9_000_000, "damage": 0.002}]);
     plan["chosen"] = json!({"bytes": 7_000_000, "damage": 0.03});
+    plan["name"] = json!("Tiny & R1");
     write(&file, &plan);
     let page = report(folder.path(), &[text(&file)]);
     loads_nothing(&page);
-    has(&page, &["Trade-off of size and damage", "chosen: 7.00 MB (6.68 MiB), damage 3.0000e-2"]);
+    has(
+        &page,
+        &[
+            "<h1>Tiny &amp; R1</h1>",
+            "Trade-off of size and damage",
+            "chosen: 7.00 MB (6.68 MiB), damage 3.0000e-2",
+        ],
+    );
     assert_eq!(page.matches("<polyline points=").count(), 1);
 }
 

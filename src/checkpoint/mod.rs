@@ -38,7 +38,7 @@ pub use matrix::{Matrix, Values};
 pub use memory::Memory;
 pub(crate) use pairs::Pairs;
 #[cfg(feature = "remote")]
-pub(crate) use remote::{Address, is_bucket, is_repository};
+pub(crate) use remote::{Address, is_bucket, is_repository, other_scheme};
 pub use seen::Seen;
 use source::refuse_stand_in;
 pub use source::{Folder, Source, Wanted, exists, read_file};

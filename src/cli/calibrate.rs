@@ -30,7 +30,7 @@ use crate::sensitivity::{DEFAULT_TYPES, Probed, Sampling, Table, measure};
 /// Measure importances: run the checkpoint over a text, a layer at a time, and write an importance matrix
 #[derive(Debug, Args)]
 pub struct Calibrate {
-    /// Folder of the checkpoint, a GGUF file of it, or hf://org/name[@revision]
+    /// Folder of the checkpoint, a GGUF file of it, hf://org/name[@revision], s3://bucket/prefix or https://host/folder/
     checkpoint: PathBuf,
 
     /// The importance matrix to write. What is finished is kept in FILE.calibrating until then; the same command goes

@@ -34,7 +34,7 @@ use crate::report::peak_memory;
 }))]
 #[command(mut_arg("chunks", |argument| argument.help("At most so many chunks of each text [default: all]")))]
 pub struct Evaluate {
-    /// Folder of the checkpoint, a GGUF file of it, or hf://org/name[@revision]
+    /// Folder of the checkpoint, a GGUF file of it, hf://org/name[@revision], s3://bucket/prefix or https://host/folder/
     #[arg(required_unless_present = "join")]
     checkpoint: Option<PathBuf>,
 

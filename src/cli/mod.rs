@@ -92,8 +92,8 @@ fn event_of(error: &anyhow::Error, blame: Option<&Error>) -> serde_json::Value {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the system refused (disk, memory, permission); 2 wrong arguments or recipe, or an \
-unfinished file of other work; 3 a damaged checkpoint, importance matrix or GGUF file; 4 input that is not supported; \
+Exit codes: 0 done; 1 the system refused (network, disk, permission, graphics card); 2 wrong arguments or recipe, too \
+little --memory, an output that is there, or an unfinished file of other work; 3 a damaged checkpoint, importance matrix or GGUF file; 4 input that is not supported; \
 130 interrupted, the same command goes on";
 
 #[derive(Debug, Subcommand)]

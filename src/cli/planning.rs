@@ -23,8 +23,8 @@ use crate::recipe::{
 
 #[derive(Debug, Args)]
 pub struct Planning {
-    /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8); or a GGUF file of
-    /// any architecture, of a split any of its files; or hf://org/name[@revision], a repository of the Hugging Face
+    /// Folder of the checkpoint: config.json, tokenizer, safetensors shards (F32, F16, BF16, FP8, integers, small floats); or a
+    /// GGUF file of any architecture, of a split any of its files; or hf://org/name[@revision], a repository of the Hugging Face
     /// hub, s3://bucket/prefix or https://host/folder/, or a GGUF file in one of these, read where they are
     checkpoint: PathBuf,
 
@@ -94,7 +94,8 @@ pub struct Planning {
     #[arg(long, value_name = "SIZE|COUNT", value_parser = size::split)]
     split: Option<Split>,
 
-    /// Only this file of a split into COUNT, as in 2/8, for jobs on several machines: the same bytes as with --split 8
+    /// Only this file of a split into COUNT, as in 2/8, for jobs on several machines: the same bytes as with --split 8,
+    /// unless there is --feedback
     #[arg(long, value_name = "NUMBER/COUNT", conflicts_with = "split")]
     part: Option<Part>,
 

@@ -31,7 +31,8 @@ pub struct Verify {
     /// The GGUF file, or any of its split files
     file: PathBuf,
 
-    /// The checkpoint's folder that the file was made from
+    /// The checkpoint that the file was made from: its folder, a GGUF file of it, hf://org/name[@revision], s3:// or
+    /// https://
     #[arg(long, value_name = "CHECKPOINT")]
     against: Option<PathBuf>,
 

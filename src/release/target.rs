@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::checkpoint::{is_bucket, is_repository};
+use crate::checkpoint::{is_bucket, is_repository, other_scheme};
 use crate::error::{Error, Result};
 use crate::http::hub::MAIN;
 
@@ -59,7 +59,9 @@ impl Target {
         }
         match text.starts_with("https://") || text.starts_with("http://") {
             true => Err(wrong("a file, hf://org/name/FILE.gguf or s3://bucket/FILE.gguf")),
-            false => Ok(None),
+            false => {
+                other_scheme(text).map_or(Ok(None), |problem| Err(Error::Argument(format!("-o {problem}"))))
+            }
         }
     }
 
@@ -120,5 +122,7 @@ mod tests {
             let error = of(wrong).expect_err(wrong).to_string();
             assert!(error.contains(wrong) && error.contains("expected"), "{error}");
         }
+        let error = of("gs://bucket/a.gguf").expect_err("another scheme").to_string();
+        assert!(error.starts_with("-o gs://bucket/a.gguf: gs:// is not supported"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use super::width::wrapped;
 use super::{Size, counted, grouped};
 use crate::checkpoint::{LeftOut, hex};
 use crate::error::Warning;
-use crate::gguf::{File, Split};
+use crate::gguf::{File, Split, Value};
 use crate::machine::{Fit, Needs};
 use crate::model::Role;
 use crate::pipeline::Rate;
@@ -24,6 +24,9 @@ use crate::recipe::{AUTO_PRESET, Importances, Plan, Tradeoff, is_of_fixed_types}
 /// All that `plan` reports.
 #[derive(Debug, Serialize)]
 pub struct Summary {
+    /// `general.name`, if the model has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// GGUF architecture.
     pub architecture: String,
     /// Name of the recipe.
@@ -188,6 +191,12 @@ impl Summary {
             Some((tensor.class(), tensor.columns(), choice.wanted?, choice.format))
         });
         Self {
+            name: model
+                .metadata
+                .get("general.name")
+                .and_then(Value::as_str)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned),
             architecture: model.arch.clone(),
             recipe: plan.recipe.clone(),
             tensors: model.tensors.len(),
@@ -356,7 +365,11 @@ impl Summary {
 
     /// Size, time and memory.
     fn head(&self, f: &mut String) -> fmt::Result {
-        writeln!(f, "{}, recipe {}", self.architecture, plain(&self.recipe))?;
+        match &self.name {
+            Some(name) => write!(f, "{} ({})", plain(name), self.architecture)?,
+            None => write!(f, "{}", self.architecture)?,
+        }
+        writeln!(f, ", recipe {}", plain(&self.recipe))?;
         writeln!(
             f,
             "file      {}, {} bytes, {:.4} bits per weight",

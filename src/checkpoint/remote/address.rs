@@ -82,7 +82,9 @@ impl Address {
             };
             return Ok(Some(Self::S3 { bucket: bucket.to_owned(), prefix }));
         }
-        let Some(rest) = WEB.iter().find_map(|scheme| text.strip_prefix(scheme)) else { return Ok(None) };
+        let Some(rest) = WEB.iter().find_map(|scheme| text.strip_prefix(scheme)) else {
+            return other_scheme(text).map_or(Ok(None), |problem| Err(Error::Argument(problem)));
+        };
         let host = rest.split('/').next().unwrap_or_default();
         if host.is_empty() || text.contains(['?', '#', ' ']) {
             let problem = "expected the address of a folder, as in https://host/models/name/";
@@ -100,6 +102,22 @@ impl Address {
         }
         Ok(Self::Hub { repository: repository.to_owned(), revision: revision.to_owned() })
     }
+}
+
+/// What is wrong with a text that begins as an address of another kind than those above; None if it is none.
+pub fn other_scheme(text: &str) -> Option<String> {
+    let (scheme, _) = text.split_once("://")?;
+    let known = [HUB, S3].into_iter().chain(WEB).any(|known| text.starts_with(known));
+    if known || scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let instead = match scheme {
+        "gs" => {
+            ": Google's buckets answer as s3://bucket, with AWS_ENDPOINT_URL=https://storage.googleapis.com and an HMAC key"
+        }
+        _ => "; there are hf://org/name, s3://bucket/prefix and https://host/folder/",
+    };
+    Some(format!("{text}: {scheme}:// is not supported{instead}"))
 }
 
 /// Whether a name may be a repository's: two parts of letters, digits, dots, hyphens and underscores.
@@ -164,8 +182,14 @@ mod tests {
         assert_eq!(of("s3://models").expect("sound"), s3(""));
         assert_eq!(of("s3://models/a/b").expect("sound"), s3("a/b/"));
         assert_eq!(of("s3://models/a/b/").expect("sound"), s3("a/b/"));
-        for path in ["deepseek-ai/DeepSeek-R1", "/models/r1", "hf:/x/y", "file://x"] {
+        for path in ["deepseek-ai/DeepSeek-R1", "/models/r1", "hf:/x/y", "a b://x", "./x://y"] {
             assert_eq!(of(path).expect("a path"), None, "{path}");
+        }
+        for (other, instead) in
+            [("gs://bucket/r1", "AWS_ENDPOINT_URL"), ("az://account/r1", "s3://bucket/prefix")]
+        {
+            let error = of(other).expect_err(other).to_string();
+            assert!(error.contains(other) && error.contains(instead), "{error}");
         }
         for wrong in [
             "hf://",

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-pub use address::{Address, is_bucket, is_repository};
+pub use address::{Address, is_bucket, is_repository, other_scheme};
 use blocks::{Blocks, Fetch, Shape};
 use cache::{Cache, Of};
 use hub::Hub;

@@ -235,7 +235,7 @@ mod tests {
         let mut lines = Lines::new();
         let said: Vec<u32> =
             (0..4000).filter(|tick| lines.is_due(seconds(f64::from(*tick) / 10.0))).collect();
-        assert_eq!(said, [10, 30, 70, 150, 310, 910, 1510, 2110, 2710, 3310, 3910]);
+        assert_eq!(said, [10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030, 3630]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::machine::Fit;
 pub struct Subject {
     /// Whether it is a finished file, so that errors were measured.
     pub made: bool,
-    /// Name of the file; the architecture's for a plan.
+    /// Name of the file; for a plan the model's, or the architecture's.
     pub name: String,
     /// The files that the manifests are of, beside them.
     pub files: Vec<PathBuf>,

@@ -36,6 +36,7 @@ struct Kind {
 /// What `plan --json` prints, as far as it is shown.
 #[derive(Deserialize)]
 struct PlanFile {
+    name: Option<String>,
     architecture: String,
     recipe: String,
     file_bytes: u64,
@@ -140,7 +141,7 @@ impl PlanFile {
     fn subject(self) -> Result<Subject, String> {
         Ok(Subject {
             made: false,
-            name: self.architecture.clone(),
+            name: self.name.unwrap_or_else(|| self.architecture.clone()),
             architecture: self.architecture,
             recipe: self.recipe,
             bytes: self.file_bytes,
