@@ -1,5 +1,5 @@
 """Runs the commands of docs/distributed.md's jobs for Kubernetes and CI, each part as it stands there, and compares the
-files with those of one process. Not part of the test run. (Slurm's job runs on a real cluster: tests/slurm.sh.)
+files with those of one process, or with feedback verifies them. Not part of the test run. (Slurm's job runs on a real cluster: tests/slurm.sh.)
 
 jobs.py QUANTPRESS
 
@@ -19,7 +19,7 @@ FIXTURE = ROOT / "fixtures" / "tiny-r1"
 
 def commands(document):
     """Commands of the yaml blocks, each with what folds into its line."""
-    for block in re.findall(r"^```yaml\n(.*?)^```", document, re.M | re.S):
+    for block in re.findall(r"^```yaml[^\n]*\n(.*?)^```", document, re.M | re.S):
         for found in re.finditer(r"^( +)(?:exec )?quantpress quantize .*\n(?:\1.*\n)*", block, re.M):
             yield " ".join(found[0].split())
 
@@ -32,6 +32,9 @@ def parts(command, folder):
         ("hf://deepseek-ai/DeepSeek-R1", FIXTURE),
         ("/data/R1-imatrix.gguf", FIXTURE / "imatrix.gguf"),
         ("--imatrix R1-imatrix.gguf", f"--imatrix {FIXTURE / 'imatrix.gguf'}"),
+        ("/data/text.txt", FIXTURE / "calibration.txt"),
+        ("--chunks 200", "--chunks 8"),
+        ("/data/states", f"{folder}/states"),
         ("/data/out/", f"{folder}/"),
         ("hf://YOUR-NAME/DeepSeek-R1-GGUF/", f"{folder}/"),
         (" --drop", ""),  # which only uploads have
@@ -48,11 +51,17 @@ def main():
     program = pathlib.Path(sys.argv[1]).resolve()
     os.environ["PATH"] = f"{program.parent}:{os.environ['PATH']}"
     found = list(commands((ROOT / "docs" / "distributed.md").read_text()))
-    if len(found) != 2:
-        sys.exit(f"two jobs are expected: {found}")
+    if len(found) != 3:
+        sys.exit(f"three jobs are expected: {found}")
     for command in found:
         with tempfile.TemporaryDirectory() as apart, tempfile.TemporaryDirectory() as together:
             count = parts(command, apart)
+            if "--feedback" in command:
+                # Each part is a file of its own; all of them are sound, and of one work.
+                first = f"{apart}/R1-00001-of-{count:05}.gguf"
+                subprocess.run([program, "verify", first, "--against", FIXTURE], check=True, stdout=subprocess.DEVNULL)
+                print(f"{count} parts, verified: {command}")
+                continue
             subprocess.run([program, "quantize", FIXTURE, "-o", f"{together}/R1.gguf", "--imatrix", FIXTURE / "imatrix.gguf",
                             "--split", str(count), "--quiet"], check=True, stdout=subprocess.DEVNULL)
             files = sorted(os.listdir(together))

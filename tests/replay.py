@@ -112,11 +112,12 @@ def main(options):
     span, names = work.span()
     print(f"{len(work.strands)} strands, {total / 1e6:.2f} core seconds; the longest chain has {span / 1e6:.2f} s")
     print("of the chain: " + ", ".join(f"{name} {100 * time / span:.0f} %" for name, time in names.most_common(8)))
-    print("| cores | seconds | of all cores busy | idle time by what was waited for |\n|---|---|---|---|")
+    print("| cores | seconds | speed-up | of all cores busy | idle time by what was waited for |\n|---|---|---|---|---|")
     for cores in options.cores:
         time, alone = work.replay(cores)
         idle = ", ".join(f"{name} {100 * share / time:.1f} %" for name, share in alone.most_common(5))
-        print(f"| {cores} | {time / 1e6:.2f} | {100 * total / time / cores:.0f} % | {idle} |")
+        busy = f"{total / time:.1f} | {100 * total / time / cores:.0f} %"
+        print(f"| {cores} | {time / 1e6:.2f} | {busy} | {idle} |")
 
 
 parser = argparse.ArgumentParser()
