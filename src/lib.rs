@@ -25,7 +25,7 @@
 //!     // No importance matrix here: the gains of the norms say which columns count.
 //!     let importances = Importances::prepare(&checkpoint, &plan.model, &plan.choices, None)?;
 //!     let done = AtomicU64::new(0);
-//!     let listener = |event| {
+//!     let listener = |event: Event<'_>| {
 //!         if let Event::Written { weights, .. } = event {
 //!             done.fetch_add(weights, Ordering::Relaxed);
 //!         }
