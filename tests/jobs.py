@@ -1,5 +1,6 @@
 """Runs the commands of docs/distributed.md's jobs for Kubernetes and CI, each part as it stands there, and compares the
-files with those of one process, or with feedback verifies them. Not part of the test run. (Slurm's job runs on a real cluster: tests/slurm.sh.)
+files with those of one process, or with feedback verifies them. Not part of the test run. (Slurm's job runs on a real
+cluster: tests/slurm.sh.)
 
 jobs.py QUANTPRESS
 

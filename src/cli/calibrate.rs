@@ -183,6 +183,7 @@ impl Calibrate {
             let reading = Reading::new(&display, &model.tensors, 1, false);
             let heard = reading.told();
             let weights = weights.telling(&heard);
+            display.begin(reading.all(), 0);
             run(&weights, description, &calibration, &self.output, &|step| tell(step, &reading, &display))
         })??;
         if self.json {

@@ -2,9 +2,9 @@
 //! or nothing.
 //!
 //! ```text
-//! quantize: pipeline::Event ─> Making ─┐
-//! calibrate, evaluate: weights that a pass reads ─> Reading ─┼─> Display
-//! verify, plan --size: progress::More ─────────────┘
+//! quantize              pipeline::Event         ─> Making  ─┐
+//! calibrate, evaluate   weights that are read   ─> Reading ─┼─> Display
+//! verify, plan --size   progress::More          ────────────┘
 //! ```
 
 mod display;
