@@ -235,14 +235,61 @@ fn states_of_something_else_or_damaged_are_refused() {
 }
 
 #[test]
-fn feedback_wants_a_text() {
+fn without_a_text_the_weights_say_what_to_feed_back_by() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let imatrix = fixture("tiny-r1/imatrix.gguf");
+    let types = ["--recipe", "q2_k", "--imatrix", text(&imatrix)];
+    let plain = quantize_fixture(folder.path(), "plain.gguf", &types);
+    let fed = |name: &str, extra: &[&str]| {
+        let arguments = [&types[..], &["--feedback"], extra].concat();
+        quantize_fixture(folder.path(), name, &arguments)
+    };
+    let one = fed("fed.gguf", &["--threads", "1"]);
+    assert!(fs::read(&one).expect("read") == fs::read(fed("three.gguf", &["--threads", "3"])).expect("read"));
+    let manifest = fs::read_to_string(format!("{}.json", one.display())).expect("read");
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    assert_eq!(manifest["feedback"]["sha256"], "0".repeat(64));
+    let (plain_kl, fed_kl) = (divergence(&plain), divergence(&one));
+    eprintln!("KL divergence {fed_kl:.5} by the weights alone, {plain_kl:.5} without feedback");
+    assert!(fed_kl < 0.8 * plain_kl, "{fed_kl}, without feedback {plain_kl}");
+    // A file of a split has the same tensors as the whole, made by itself or not: no layer needs another.
+    let part = fed("part.gguf", &["--part", "2/3"]);
+    assert!(!part.exists(), "split");
+    let part = folder.path().join("part-00002-of-00003.gguf");
+    let (whole, part) = (tensor_hashes(&[one]), tensor_hashes(&[part]));
+    assert!(!part.is_empty());
+    for (name, hash) in part {
+        assert_eq!(whole.get(&name), Some(&hash), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn without_a_text_what_is_killed_goes_on_to_the_same_bytes() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let checkpoint = fixture("tiny-r1");
+    let chosen = ["--recipe", "q2_k", "--override", "ffn_down_exps=iq1_s", "--feedback"];
+    let undisturbed = quantize_fixture(folder.path(), "a.gguf", &chosen);
+    let output = folder.path().join("b.gguf");
+    let mut arguments =
+        vec!["quantize", text(&checkpoint), "-o", text(&output), "--json", "--sync-seconds", "0"];
+    arguments.extend(chosen);
+    for count in [1, 12, 30] {
+        assert!(killed_at(&arguments, "recorded", count), "the kill at {count} came too late");
+    }
+    succeed(&arguments);
+    assert!(fs::read(&undisturbed).expect("read") == fs::read(&output).expect("read"));
+    succeed(&["verify", text(&output), "--against", text(&checkpoint)]);
+}
+
+#[test]
+fn a_text_for_feedback_has_at_least_a_chunk() {
     let folder = TempDir::new().expect("a temporary folder");
     let (checkpoint, output) = (fixture("tiny-r1"), folder.path().join("out.gguf"));
-    let arguments = ["quantize", text(&checkpoint), "-o", text(&output)];
-    let stderr = fail(&[&arguments[..], &["--feedback"]].concat(), 2);
-    assert!(stderr.contains("--text"), "{stderr}");
     let words = folder.path().join("few.txt");
     fs::write(&words, "The river").expect("written");
-    let stderr = fail(&[&arguments[..], &["--feedback", "--text", text(&words)]].concat(), 2);
+    let arguments =
+        ["quantize", text(&checkpoint), "-o", text(&output), "--feedback", "--text", text(&words)];
+    let stderr = fail(&arguments, 2);
     assert!(stderr.contains("less than a chunk of 512") && !output.exists(), "{stderr}");
 }

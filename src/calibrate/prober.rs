@@ -9,7 +9,7 @@ use crate::covariance::Watcher;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::forward::{Inputs, Observer, Pass, Weights};
-use crate::model::{Half, Model};
+use crate::model::{Half, Model, TensorPlan};
 use crate::sensitivity::{Probe, Probed};
 use crate::whole;
 
@@ -35,7 +35,8 @@ impl<'a> Prober<'a> {
         let weights = self.weights;
         for half in Half::ALL {
             let before = self.probe.is_some().then(|| pass.states().copy(self.memory / 4)).transpose()?;
-            self.watch(collector, |observer| pass.half(half, weights, layer, observer, true))?;
+            let run = |observer: &dyn Observer| pass.half(half, weights, layer, observer, true);
+            self.watch(collector, |tensor| tensor.is_of(layer, half), run)?;
             if let (Some((_, probe)), Some(mut before)) = (&mut self.probe, before) {
                 probe.block(layer as u32, half, &mut before, pass.states())?;
             }
@@ -43,14 +44,16 @@ impl<'a> Prober<'a> {
         Ok(())
     }
 
-    /// Runs `work` with an observer that collects importances and, if types are measured, covariances.
+    /// Runs `work` with an observer that collects importances and, if types are measured, covariances of the inputs of the
+    /// tensors that `shown` picks.
     pub fn watch(
         &mut self,
         collector: &Collector<'_>,
+        shown: impl Fn(&TensorPlan) -> bool,
         work: impl FnOnce(&dyn Observer) -> Result<()>,
     ) -> Result<()> {
         let Some((model, probe)) = &mut self.probe else { return work(collector) };
-        let watcher = Watcher::new(&model.tensors, &*probe, self.memory);
+        let watcher = Watcher::new(&model.tensors, self.weights, &*probe, self.memory, shown)?;
         work(&Both { collector, watcher: &watcher })?;
         watcher.finish()
     }

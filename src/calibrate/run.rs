@@ -299,7 +299,7 @@ fn layers(
         told(Step { layers: [layer + 1, layers], earlier });
     }
     calibration.keeping.map_or(Ok(()), |keeping| keeping.pass(layers, &mut pass))?;
-    prober.watch(&collector, |observer| Head::observe(weights, &mut pass, observer))?;
+    prober.watch(&collector, TensorPlan::is_head, |observer| Head::observe(weights, &mut pass, observer))?;
     prober.keep(&folder.file(&probed(layers)))?;
     keep(&mut collector, &folder.file(&sums(layers)), &origin)?;
     let found = join(folder, calibration, weights.tensors(), layers, origin, target)?;

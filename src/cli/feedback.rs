@@ -10,11 +10,12 @@ use super::progress::{Making, Style};
 use super::size;
 use crate::checkpoint::hex;
 use crate::error::Error;
-use crate::feedback::{Feedback, Step, TOKENS_PER_COLUMN, widest_input};
+use crate::feedback::{Feedback, Step, TOKENS_PER_COLUMN, Textless, widest_input};
 use crate::forward::{GradientFolder, Milestones};
 use crate::log;
 use crate::model::Text;
 use crate::pipeline::{Job, Made};
+use crate::recipe::Fed;
 
 /// Folders of what `calibrate` has kept of the original model.
 #[derive(Clone, Copy)]
@@ -27,9 +28,10 @@ pub struct Kept<'a> {
 
 #[derive(Debug, Args)]
 pub struct FeedbackArgs {
-    /// Quantize layer by layer and let the weights still to be rounded take up the errors of the others, by the
-    /// inputs that a text gives (GPTQ); slower by far, and better
-    // quantize needs the text for it; a plan is the same for any, but for its digest.
+    /// Let the weights still to be rounded take up the errors of the others (GPTQ). With --text layer by layer, by the
+    /// inputs that the text gives: slower by far, and better. Without, by what the weights say of their inputs: a part of
+    /// the gain, and no layer is computed
+    // A plan is the same for any text, but for its digest.
     #[arg(long)]
     feedback: bool,
 
@@ -56,14 +58,14 @@ impl FeedbackArgs {
         Text { files: &self.texts, chunks: self.chunks, context: self.context }
     }
 
-    /// The digest of the text and of how it is cut, and of the gradients in a folder, if feedback is asked for; without a
-    /// text one that takes the same bytes.
+    /// The digest of the text and of how it is cut, and of the gradients in a folder, if feedback is asked for;
+    /// [`Fed::NO_TEXT`], which takes the same bytes, without a text.
     pub fn digest(&self, gradients: Option<&Path>) -> Result<Option<String>, Error> {
         if !self.feedback {
             return Ok(None);
         }
         if self.texts.is_empty() {
-            return Ok(Some("0".repeat(64)));
+            return Ok(Some(Fed::NO_TEXT.into()));
         }
         let text = self.text().digest()?;
         Ok(Some(match gradients {
@@ -81,6 +83,9 @@ impl FeedbackArgs {
         memory: Option<u64>,
         progress: &Making,
     ) -> Result<Made, Error> {
+        if self.texts.is_empty() {
+            return Textless { memory: memory.unwrap_or(Feedback::MEMORY) }.run(job);
+        }
         let model = planned.plan.model.describe()?;
         let text = self.text();
         let tokens = text.tokens(&planned.checkpoint, model)?;

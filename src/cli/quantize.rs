@@ -26,7 +26,6 @@ use crate::report::{Size, Summary, counted, peak_memory};
 
 /// Turn a checkpoint into a GGUF file
 #[derive(Debug, Args)]
-#[command(mut_arg("feedback", |argument| argument.requires("texts")))]
 #[command(mut_arg("device", |argument| argument.requires("feedback")))]
 pub struct Quantize {
     #[command(flatten)]

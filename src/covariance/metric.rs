@@ -8,6 +8,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use rayon::slice::ParallelSliceMut;
 
 use super::around::Around;
+use super::prior::Prior;
 use crate::chance;
 use crate::error::{Error, Result};
 use crate::threads;
@@ -37,6 +38,9 @@ const GUESS: f32 = 32.0;
 /// Tokens a column at which what two inputs have in common counts half. Chance is in it, more the fewer tokens there are, and
 /// errors that are fed back by it are fed back for nothing.
 const TOGETHER: f32 = 4.0;
+
+/// The same where the weights say something of it too, to which the other part is then drawn.
+const BESIDE_WEIGHTS: f32 = 16.0;
 
 /// Rows that a thread takes at a time for a few operations each.
 const ROWS: usize = 64;
@@ -112,13 +116,13 @@ impl Covariance {
     }
 
     /// The mean as an estimate of what other texts have.
-    pub fn estimate(self) -> Estimate {
+    pub fn estimate(self, prior: Option<&Prior>) -> Estimate {
         let tokens = self.count as f32;
-        Estimate::of(self.mean(), tokens)
+        Estimate::of(self.mean(), tokens, prior)
     }
 
     /// The estimate for an expert, whose inputs these are, and the others of its layer.
-    pub fn estimate_in(self, layer: &Self) -> Estimate {
+    pub fn estimate_in(self, layer: &Self, prior: Option<&Prior>) -> Estimate {
         let (tokens, all) = (self.count as f32, layer.count.max(1) as f32);
         let columns: usize = self.sums.iter().map(Dense::columns).sum();
         let own = tokens / (tokens + OWN * columns as f32);
@@ -132,7 +136,8 @@ impl Covariance {
             });
         }
         // The tokens whose mean would have as much chance in it.
-        Estimate::of(mean, 1.0 / (own * own / tokens.max(1.0) + (1.0 - own) * (1.0 - own) / all))
+        let tokens = 1.0 / (own * own / tokens.max(1.0) + (1.0 - own) * (1.0 - own) / all);
+        Estimate::of(mean, tokens, prior)
     }
 }
 
@@ -155,11 +160,14 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Draws the mean of so many tokens towards its diagonal.
-    fn of(mut segments: Vec<Dense>, tokens: f32) -> Self {
-        for segment in &mut segments {
-            let known = tokens / (tokens + TOGETHER * segment.columns() as f32);
-            apart(segment, known);
+    /// Draws the mean of so many tokens towards what the weights say of it, or, if that is not known, towards its diagonal.
+    fn of(mut segments: Vec<Dense>, tokens: f32, prior: Option<&Prior>) -> Self {
+        for (place, segment) in segments.iter_mut().enumerate() {
+            let known = |doubt: f32| tokens / (tokens + doubt * segment.columns() as f32);
+            match prior {
+                Some(prior) => prior.draw(place, segment, known(BESIDE_WEIGHTS)),
+                None => apart(segment, known(TOGETHER)),
+            }
         }
         Self { segments, tokens: Some(tokens) }
     }
@@ -214,7 +222,7 @@ fn apart(square: &mut Dense, factor: f32) {
 }
 
 /// Does something with what each row of a square has from its diagonal on, on all threads of the pool.
-fn each_upper(square: &mut Dense, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
+pub(super) fn each_upper(square: &mut Dense, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
     let n = square.columns();
     let bands = square.values_mut().par_chunks_mut(ROWS * n).enumerate();
     threads::each("rows of a square", bands, |(band, rows)| {
@@ -483,14 +491,14 @@ mod tests {
         layer.add(Dense::new(2, vec![2.0; 100]).view());
         let mut expert = Covariance::new(2);
         // None of its own: those of the layer, 50 for two columns, so 50 / (50 + 8) of what is off the diagonal.
-        let Estimate { segments, tokens } = expert.clone().estimate_in(&layer);
+        let Estimate { segments, tokens } = expert.clone().estimate_in(&layer, None);
         assert_eq!((tokens, &segments[0].values()[..2]), (Some(50.0), &[4.0, 4.0 * (50.0 / 58.0)][..]));
         // Four for each column: half its own, half the layer's.
         expert.add(Dense::new(2, vec![1.0; 16]).view());
-        let Estimate { segments, tokens } = expert.clone().estimate_in(&layer);
+        let Estimate { segments, tokens } = expert.clone().estimate_in(&layer, None);
         assert_eq!((tokens.map(f32::round), segments[0].values()[0]), (Some(28.0), 2.5));
         // Alone: 8 of 8 + 8.
-        let alone = expert.clone().estimate();
+        let alone = expert.clone().estimate(None);
         assert_eq!((alone.tokens, &alone.segments[0].values()[..2]), (Some(8.0), &[1.0, 0.5][..]));
         assert_eq!(expert.shrunk(24.0)[0].values()[..2], [1.0, 0.25]);
     }

@@ -9,9 +9,11 @@ mod around;
 mod encode;
 mod metric;
 mod outputs;
+mod prior;
 mod watcher;
 
 pub use encode::{encode, encode_coupled};
 pub use metric::{Covariance, DAMPING, Estimate, MeanSquares, Metric, energies, metrics};
 pub use outputs::Coupling;
-pub use watcher::{Known, Taker, Watcher};
+pub use prior::Prior;
+pub use watcher::{Known, Taker, Watcher, damping};

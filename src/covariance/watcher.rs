@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::metric::{Covariance, DAMPING, Estimate, MeanSquares, Metric, metrics, working_bytes};
 use super::outputs::{self, Coupling};
+use super::prior::Prior;
 use crate::error::Result;
-use crate::forward::{Gradients, Inputs, Observer};
+use crate::forward::{Gradients, Inputs, Observer, Weights};
 use crate::model::{Input, Part, Role, Slices, TensorPlan};
 use crate::threads;
 
@@ -93,8 +94,11 @@ fn is_few(tokens: usize, columns: usize) -> bool {
 /// memory has room for.
 pub struct Watcher<'a, T> {
     model: &'a [TensorPlan],
+    weights: &'a Weights<'a>,
     taker: T,
     memory: u64,
+    /// What the readers of the residual stream say of it.
+    stream: Option<Prior>,
     seen: Mutex<Vec<Arc<Seen>>>,
     /// The covariance of all inputs of the layer's experts.
     layer: RwLock<Option<Covariance>>,
@@ -112,7 +116,7 @@ pub struct Watcher<'a, T> {
 /// What is fed back is encoded as well, and so costs errors of its own: of a rate of b bits, 4^-b of its square at least
 /// (Shannon's bound for numbers from a normal distribution). So errors cost as much more, and the moments whose errors are
 /// least are those with as much on their diagonals.
-fn damping(bits: Option<f64>) -> f32 {
+pub fn damping(bits: Option<f64>) -> f32 {
     bits.map_or(DAMPING, |bits| DAMPING.max(libm::exp2(-2.0 * bits) as f32))
 }
 
@@ -122,10 +126,27 @@ fn damping_of_outputs(bits: Option<f64>) -> f32 {
 }
 
 impl<'a, T: Taker> Watcher<'a, T> {
-    /// Without inputs yet; `memory` bounds how many bytes of covariances are worked on at once.
-    pub fn new(model: &'a [TensorPlan], taker: T, memory: u64) -> Self {
-        Self {
+    /// Without inputs yet, for the tensors of the model that `shown` picks, which are those of one half of a layer, or the head;
+    /// `memory` bounds how many bytes of covariances are worked on at once.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
+    pub fn new(
+        model: &'a [TensorPlan],
+        weights: &'a Weights<'a>,
+        taker: T,
+        memory: u64,
+        shown: impl Fn(&TensorPlan) -> bool,
+    ) -> Result<Self> {
+        let reads = |tensor: &&TensorPlan| tensor.part.input == Input::Stream && shown(tensor);
+        let slices = |tensor: &'a TensorPlan| tensor.slice_numbers().map(move |slice| (tensor, slice));
+        let readers: Vec<_> = model.iter().filter(reads).flat_map(slices).collect();
+        work_trace::step("what weights say");
+        let stream = (!readers.is_empty()).then(|| Prior::read(weights, &readers)).transpose()?;
+        Ok(Self {
             model,
+            weights,
+            stream,
             taker,
             memory,
             seen: Mutex::default(),
@@ -134,7 +155,7 @@ impl<'a, T: Taker> Watcher<'a, T> {
             gradients: Mutex::default(),
             written: RwLock::default(),
             couplings: Mutex::default(),
-        }
+        })
     }
 
     /// Factors a covariance and hands it out. Those of experts are blended with the layer's first.
@@ -145,7 +166,7 @@ impl<'a, T: Taker> Watcher<'a, T> {
                 let covariance = covariance.into_inner().expect("no thread panics while it adds");
                 let tokens = covariance.count();
                 work_trace::step("blend a covariance");
-                let mut estimate = self.estimate(tensors[0], covariance);
+                let mut estimate = self.estimate(&tensors, slice, covariance)?;
                 if let Some(others) = self.mean_squares(&tensors, slice)? {
                     estimate = estimate.with_mean_squares(&others, tokens);
                 }
@@ -173,15 +194,18 @@ impl<'a, T: Taker> Watcher<'a, T> {
         self.taker.take(&known)
     }
 
-    /// What the covariance of a tensor's inputs is estimated to be.
-    fn estimate(&self, tensor: usize, covariance: Covariance) -> Estimate {
-        let Part { slices, input, .. } = self.model[tensor].part;
-        // Each expert has a part of the layer's inputs, which say something of those that it has not had.
-        let of_experts = (slices, input) == (Slices::Experts, Input::Stream);
-        match &*self.layer.read().expect("no thread panics while it adds") {
-            Some(layer) if of_experts => covariance.estimate_in(layer),
-            _ => covariance.estimate(),
+    /// What the covariance of the inputs of some tensors is estimated to be.
+    fn estimate(&self, tensors: &[usize], slice: usize, covariance: Covariance) -> Result<Estimate> {
+        let Part { slices, input, .. } = self.model[tensors[0]].part;
+        if input != Input::Stream {
+            let readers: Vec<_> = tensors.iter().map(|&tensor| (&self.model[tensor], slice)).collect();
+            return Ok(covariance.estimate(Some(&Prior::read(self.weights, &readers)?)));
         }
+        // Each expert has a part of the layer's inputs, which say something of those that it has not had.
+        Ok(match &*self.layer.read().expect("no thread panics while it adds") {
+            Some(layer) if slices == Slices::Experts => covariance.estimate_in(layer, self.stream.as_ref()),
+            _ => covariance.estimate(self.stream.as_ref()),
+        })
     }
 
     /// Bits of a weight where errors cost most: tensors that share their inputs share the factor, and the coarsest decides.
@@ -311,7 +335,7 @@ impl<T: Taker> Observer for Watcher<'_, T> {
             Some(layer) if tokens.iter().enumerate().any(few) => {
                 work_trace::step("factor of a layer");
                 // None of the tokens is known to be the expert's: to follow them closely, code by code, costs more than it brings.
-                let estimate = Estimate { tokens: Some(0.0), ..layer.estimate() };
+                let estimate = Estimate { tokens: Some(0.0), ..layer.estimate(self.stream.as_ref()) };
                 Some(Arc::new(metrics(estimate, damping(self.bits(tensors)))?))
             }
             _ => None,

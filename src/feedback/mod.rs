@@ -11,9 +11,11 @@ mod press;
 mod quantized;
 mod run;
 mod stretches;
+mod textless;
 mod walk;
 mod written;
 
 pub use enough::{TOKENS_PER_COLUMN, widest_input};
 pub use run::{Feedback, Step};
 pub use stretches::starts;
+pub use textless::Textless;

@@ -11,6 +11,7 @@ use super::ledger::Ledger;
 use crate::covariance::{Coupling, Known, MeanSquares, Metric, Taker, Watcher, encode, encode_coupled};
 use crate::error::Result;
 use crate::model::{TensorPlan, Weights};
+use crate::pipeline::Job;
 use crate::recipe::{Importances, Measured, Plan};
 use crate::threads;
 
@@ -39,12 +40,26 @@ struct Band<'a> {
 }
 
 impl<'a> Press<'a> {
-    /// A watcher that quantizes into `ledger` every slice whose inputs it has collected.
-    pub fn watcher<'b, 'c>(&'b self, ledger: &'b Ledger<'c>) -> Watcher<'b, Pressing<'b, 'c>>
+    /// For a job, with so many bytes to work in.
+    pub fn new(job: &Job<'a>, memory: u64) -> Self {
+        let original = Weights::new(job.store, &job.plan.model.tensors[..]);
+        Self { plan: job.plan, importances: job.importances, original, memory }
+    }
+
+    /// A watcher of the tensors that `shown` picks, which quantizes into `ledger` every slice whose inputs it has collected.
+    ///
+    /// # Errors
+    /// If their weights cannot be read.
+    pub fn watcher<'b, 'c>(
+        &'b self,
+        ledger: &'b Ledger<'c>,
+        shown: impl Fn(&TensorPlan) -> bool,
+    ) -> Result<Watcher<'b, Pressing<'b, 'c>>>
     where
         'a: 'b,
     {
-        Watcher::new(&self.plan.model.tensors, Pressing { press: self, ledger }, self.memory)
+        let pressing = Pressing { press: self, ledger };
+        Watcher::new(&self.plan.model.tensors, &self.original, pressing, self.memory, shown)
     }
 
     /// Quantizes with feedback those of the slices that are not written yet.

@@ -53,13 +53,7 @@ impl Method for Feedback<'_> {
         let written = Written::new(work, &keeper);
         let ledger = Ledger::new(job, work, outputs, keeper, &written);
         if ledger.any_open(|_| true) {
-            let tensors = &job.plan.model.tensors;
-            let press = Press {
-                plan: job.plan,
-                importances: job.importances,
-                original: Weights::new(job.store, &tensors[..]),
-                memory: self.memory,
-            };
+            let press = Press::new(job, self.memory);
             let quantized = Quantized::new(job, work, outputs, &written);
             let quantized = Weights::new(&quantized, Quantized::tensors(job));
             let walk = Walk::new(self, &press, &quantized, &ledger, &saved);
@@ -111,7 +105,7 @@ fn all(walk: &Walk, stretches: &[Stretch]) -> Result<()> {
 /// in the place of the covariance is the sum of W^T W over these matrices, columns times the gains of the norm
 /// between; routed experts, which read the same as the shared ones, are left out. Later layers and the head are left
 /// out too: with them in the sum the divergence was higher (docs/records/2026-11-feedback.md).
-fn embedding(press: &Press, model: &Description, ledger: &Ledger) -> Result<()> {
+pub fn embedding(press: &Press, model: &Description, ledger: &Ledger) -> Result<()> {
     let tensors = &press.plan.model.tensors;
     let is_embedding = |tensor: &TensorPlan| tensor.role == Role::Embedding && tensor.layer.is_none();
     let Some(embedding) = tensors.iter().position(is_embedding) else { return Ok(()) };

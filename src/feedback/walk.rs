@@ -53,8 +53,7 @@ impl<'a> Walk<'a> {
         let Self { press, ledger, .. } = *self;
         let of_layer = |tensor: &TensorPlan, layer: usize| tensor.layer == Some(layer as u32);
         let is_open = |&layer: &usize| ledger.any_open(|tensor| of_layer(tensor, layer));
-        let is_head = |tensor: &TensorPlan| tensor.role == Role::Output && tensor.layer.is_none();
-        let open_head = stretch.head && ledger.any_open(is_head);
+        let open_head = stretch.head && ledger.any_open(TensorPlan::is_head);
         let first_open = match (stretch.layers.clone().find(is_open), open_head) {
             (Some(layer), _) => layer,
             (None, true) => stretch.layers.end,
@@ -78,7 +77,7 @@ impl<'a> Walk<'a> {
             (self.feedback.told)(Step { done, earlier, layers });
         }
         if open_head {
-            let watcher = press.watcher(ledger);
+            let watcher = press.watcher(ledger, TensorPlan::is_head)?;
             Head::observe(&press.original, &mut pass, &watcher)?;
             watcher.finish()?;
         }
@@ -90,13 +89,12 @@ impl<'a> Walk<'a> {
         let Self { press, ledger, quantized, .. } = *self;
         for half in Half::ALL {
             tracing::debug!(layer, ?half, "feedback");
-            let of_half =
-                |tensor: &TensorPlan| tensor.layer == Some(layer as u32) && tensor.part.half == Some(half);
+            let of_half = |tensor: &TensorPlan| tensor.is_of(layer, half);
             if !ledger.any_open(of_half) {
                 pass.half(half, quantized, layer, &Passer(ledger), true)?;
                 continue;
             }
-            let watcher = press.watcher(ledger);
+            let watcher = press.watcher(ledger, of_half)?;
             let gradients = self.gradients(pass, layer, half)?;
             let behind = gradients.as_ref().map(Behind::shown);
             match half {

@@ -1,12 +1,13 @@
 //! One output tensor: its name, shape and role, and the rows of the store that it is made of.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use quant_kernels::Format;
 use serde::{Deserialize, Serialize};
 
-use super::part::Part;
+use super::part::{Half, Part};
 use crate::checkpoint::Values;
 use crate::store::{Order, Slice};
 
@@ -129,6 +130,21 @@ impl TensorPlan {
     /// Whether nothing chooses its type: it keeps the one that it has, or llama.cpp computes it in F32.
     pub fn is_fixed(&self) -> bool {
         self.kept.is_some() || self.role.is_f32()
+    }
+
+    /// The numbers of its slices.
+    pub fn slice_numbers(&self) -> Range<usize> {
+        0..self.slices.len()
+    }
+
+    /// Whether it is the head of the model, and not of a layer for multi-token prediction.
+    pub fn is_head(&self) -> bool {
+        self.role == Role::Output && self.layer.is_none()
+    }
+
+    /// Whether it belongs to a half of a layer.
+    pub fn is_of(&self, layer: usize, half: Half) -> bool {
+        self.layer == Some(layer as u32) && self.part.half == Some(half)
     }
 
     /// Whether its blocks, written as this type, have the codes and scales of the source.

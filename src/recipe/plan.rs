@@ -64,6 +64,16 @@ pub struct Fed {
     pub parts: Option<u16>,
 }
 
+impl Fed {
+    /// In the place of a digest where feedback goes by the weights alone.
+    pub const NO_TEXT: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+    /// The digest of the text, if there is one.
+    pub fn text(&self) -> Option<&str> {
+        Some(&*self.sha256).filter(|sha256| *sha256 != Self::NO_TEXT)
+    }
+}
+
 /// The user's choices for a plan.
 #[derive(Clone, Debug)]
 pub struct Wishes<'a> {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::gguf::Value;
 use crate::identity::TOOL;
 use crate::plain::plain;
-use crate::recipe::Plan;
+use crate::recipe::{Fed, Plan};
 use crate::size::{Size, grouped};
 
 /// The template that is used where the user gives none.
@@ -40,6 +40,8 @@ pub struct Card {
     pub imatrix: Option<String>,
     /// SHA-256 of the text for error feedback.
     pub feedback: Option<String>,
+    /// Whether there was error feedback without a text.
+    pub textless: bool,
     /// Fingerprint of the checkpoint.
     pub source: String,
     /// The program and its version.
@@ -108,7 +110,8 @@ impl Card {
             recipe: plan.recipe.clone(),
             overrides: plan.overrides.clone(),
             imatrix: plan.imatrix.clone(),
-            feedback: plan.feedback.as_ref().map(|fed| fed.sha256.clone()),
+            feedback: plan.feedback.as_ref().and_then(Fed::text).map(str::to_owned),
+            textless: plan.feedback.as_ref().is_some_and(|fed| fed.text().is_none()),
             source: plan.source.sha256(),
             tool: TOOL,
             weights: grouped(plan.model.weights()),
@@ -159,6 +162,7 @@ mod tests {
             overrides: vec!["attn=Q8_0".into()],
             imatrix: None,
             feedback: Some("ab".into()),
+            textless: false,
             source: "cd".into(),
             tool: "quantpress 0.1.0",
             weights: "671,026,419,200".into(),

@@ -9,6 +9,7 @@ use super::tensor::{Listed, Tensor};
 use super::{Point, Subject};
 use crate::error::{Error, Result};
 use crate::machine::Fit;
+use crate::recipe::Fed;
 use crate::report::warnings::{Look, warnings};
 use crate::report::{Estimate, Fallback, fallbacks};
 use crate::whole;
@@ -161,7 +162,8 @@ impl ManifestFile {
     fn subject(self) -> Result<Subject, String> {
         let mut digests = vec![("file", self.sha256), ("source", self.source.sha256)];
         digests.extend(self.imatrix.map(|imatrix| ("importance matrix", imatrix.sha256)));
-        digests.extend(self.feedback.map(|feedback| ("text of the error feedback", feedback.sha256)));
+        let text = self.feedback.filter(|feedback| feedback.sha256 != Fed::NO_TEXT);
+        digests.extend(text.map(|feedback| ("text of the error feedback", feedback.sha256)));
         Ok(Subject {
             made: true,
             name: self.file,
