@@ -39,7 +39,8 @@ const GUESS: f32 = 32.0;
 /// errors that are fed back by it are fed back for nothing.
 const TOGETHER: f32 = 4.0;
 
-/// The same where the weights say something of it too, to which the other part is then drawn.
+/// The same where inputs have all of the weights' correlations, to which the other part is drawn; in between where they have a
+/// share of them.
 const BESIDE_WEIGHTS: f32 = 16.0;
 
 /// Rows that a thread takes at a time for a few operations each.
@@ -163,10 +164,12 @@ impl Estimate {
     /// Draws the mean of so many tokens towards what the weights say of it, or, if that is not known, towards its diagonal.
     fn of(mut segments: Vec<Dense>, tokens: f32, prior: Option<&Prior>) -> Self {
         for (place, segment) in segments.iter_mut().enumerate() {
-            let known = |doubt: f32| tokens / (tokens + doubt * segment.columns() as f32);
+            let share = prior.map_or(0.0, |prior| prior.share(place, segment));
+            let doubt = TOGETHER + share * (BESIDE_WEIGHTS - TOGETHER);
+            let known = tokens / (tokens + doubt * segment.columns() as f32);
             match prior {
-                Some(prior) => prior.draw(place, segment, known(BESIDE_WEIGHTS)),
-                None => apart(segment, known(TOGETHER)),
+                Some(prior) => prior.draw(place, segment, known, share),
+                None => apart(segment, known),
             }
         }
         Self { segments, tokens: Some(tokens) }

@@ -62,11 +62,10 @@ impl Prior {
     }
 
     /// Draws what is right of the diagonal of a segment of a covariance towards what is here: of what was measured `known`
-    /// stays, and the rest becomes the share of these correlations that comes nearest to the measured ones (least squares;
-    /// none at the least, all at the most).
-    pub fn draw(&self, segment: usize, covariance: &mut Dense, known: f32) {
+    /// stays, and the rest becomes a share of these correlations.
+    pub fn draw(&self, segment: usize, covariance: &mut Dense, known: f32, share: f32) {
         let prior = &self.segments[segment];
-        let share = self.share(segment, covariance) * (1.0 - known);
+        let share = share * (1.0 - known);
         let deviations = roots(covariance);
         each_upper(covariance, |i, row| {
             let unit = share * deviations[i];
@@ -101,8 +100,9 @@ impl Prior {
         Estimate { segments, tokens: Some(0.0) }
     }
 
-    /// What the correlations here are to be multiplied by to come nearest to those of a covariance.
-    fn share(&self, segment: usize, covariance: &Dense) -> f32 {
+    /// The share of the correlations here that comes nearest to those of a covariance (least squares; none at the least, all at
+    /// the most).
+    pub fn share(&self, segment: usize, covariance: &Dense) -> f32 {
         let over = roots(covariance).into_iter().map(over).collect::<Vec<f32>>();
         let prior = &self.segments[segment];
         let of_row = |&i: &usize| {
@@ -165,7 +165,9 @@ mod tests {
     fn correlations_are_drawn_to_the_share_that_fits() {
         let right = |both, measured, known| {
             let mut drawn = covariance(measured);
-            prior(both).draw(0, &mut drawn, known);
+            let prior = prior(both);
+            let share = prior.share(0, &drawn);
+            prior.draw(0, &mut drawn, known, share);
             assert_eq!([0, 1, 2].map(|i| drawn.row(i)[i]), [4.0, 1.0, 9.0], "mean squares stay");
             assert!(drawn.row(0)[2].abs() < 1e-6 && drawn.row(1)[2].abs() < 1e-6, "{drawn:?}");
             drawn.row(0)[1] / 2.0
@@ -193,7 +195,9 @@ mod tests {
         let mut sums = Covariance::new(3);
         sums.add(Dense::zeros(4, 3).view());
         let mut drawn = covariance(0.4);
-        Prior::of(sums).draw(0, &mut drawn, 0.5);
+        let prior = Prior::of(sums);
+        let share = prior.share(0, &drawn);
+        prior.draw(0, &mut drawn, 0.5, share);
         assert_eq!(drawn.row(0), [4.0, 0.4, 0.0]);
         assert_eq!(bands(5, 2).collect::<Vec<_>>(), [0..2, 2..4, 4..5]);
     }
