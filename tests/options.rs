@@ -48,7 +48,6 @@ fn an_option_without_effect_is_an_error() {
     for (arguments, words) in [
         (&["plan", c, "--force"][..], &["--save-recipe"][..]),
         (&["plan", c, "--json", "--tensors"], &["cannot be used with"]),
-        (&["quantize", c, "-o", &new, "--feedback"], &["--text"]),
         (&["quantize", c, "-o", &new, "--json", "--quiet"], &["cannot be used with"]),
         (&["quantize", c, "-o", &new, "--ram", "2GB"], &["--size auto"]),
         (&["calibrate", c, "-o", &new, "--text", &words, "--types", "q4_k"], &["--sensitivity"]),
