@@ -144,6 +144,7 @@ impl Made {
             vec!["evaluate", text(&checkpoint), text(&whole), "--text", text(&words)],
             vec!["evaluate", text(&whole), text(&again), "--text", text(&words)],
             vec!["quantize", text(&checkpoint), "-o", text(&imatrix), "--feedback", "--text", text(&words)],
+            vec!["quantize", text(&checkpoint), "-o", text(&imatrix), "--feedback"],
         ] {
             let stderr = fail(&command, 4);
             let sentence = format!("no forward pass for the architecture \"{}\"", self.family.name);

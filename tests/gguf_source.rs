@@ -119,6 +119,15 @@ fn an_unknown_architecture_is_quantized_by_names_and_shapes() {
 }
 
 #[test]
+fn feedback_on_an_unknown_architecture_is_refused() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (source, output) = (unknown(folder.path()), folder.path().join("out.gguf"));
+    let stderr = fail(&["quantize", text(&source), "-o", text(&output), "-r", "q4_k_m", "--feedback"], 4);
+    assert!(stderr.contains("no forward pass for the architecture \"newest\""), "{stderr}");
+    assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1, "nothing is left");
+}
+
+#[test]
 fn tensors_are_kept_and_copied_bit_for_bit() {
     let folder = TempDir::new().expect("a temporary folder");
     let source = unknown(folder.path());

@@ -1,4 +1,4 @@
-//! Feedback without a text, by what the weights say of their inputs. No layer is computed, so any architecture will do.
+//! Feedback without a text, by what the weights say of their inputs. No layer is computed.
 
 use super::ledger::Ledger;
 use super::press::Press;
@@ -27,8 +27,10 @@ impl Textless {
     /// Does the job, on its threads; see [`run_by`].
     ///
     /// # Errors
-    /// As [`run_by`].
+    /// As [`run_by`], and if there is no forward pass for the architecture.
     pub fn run(&self, job: &Job) -> Result<Made> {
+        // Files of other architectures may have tensors that only the ordinary way can copy.
+        job.plan.model.describe()?;
         threads::on(job.threads, || run_by(job, self))?
     }
 }
@@ -53,15 +55,13 @@ impl Method for Textless {
 /// All tensors of the job.
 fn all(press: &Press, ledger: &Ledger) -> Result<()> {
     press.plainly(ledger, |_, format| format.is_float())?;
-    if let Some(model) = &press.plan.model.description {
-        embedding(press, model, ledger)?;
-    }
-    let mut halves: Vec<_> =
-        ledger.tensors().filter(|(_, tensor)| is_reader(tensor)).map(|(_, tensor)| half(tensor)).collect();
-    halves.sort_unstable();
-    halves.dedup();
-    for of in halves {
-        if ledger.any_open(|tensor| is_reader(tensor) && half(tensor) == of) {
+    embedding(press, press.plan.model.describe()?, ledger)?;
+    let mut places: Vec<_> =
+        ledger.tensors().filter(|(_, tensor)| is_reader(tensor)).map(|(_, tensor)| place(tensor)).collect();
+    places.sort_unstable();
+    places.dedup();
+    for of in places {
+        if ledger.any_open(|tensor| is_reader(tensor) && place(tensor) == of) {
             readers(press, ledger, of)?;
         }
     }
@@ -71,7 +71,7 @@ fn all(press: &Press, ledger: &Ledger) -> Result<()> {
 /// A half of a layer, or what is outside of all.
 type Place = (Option<u32>, Option<Half>);
 
-fn half(tensor: &TensorPlan) -> Place {
+fn place(tensor: &TensorPlan) -> Place {
     (tensor.layer, tensor.part.half)
 }
 
@@ -84,7 +84,7 @@ fn is_reader(tensor: &TensorPlan) -> bool {
 fn readers(press: &Press, ledger: &Ledger, of: Place) -> Result<()> {
     let all = press.plan.model.tensors.iter().enumerate();
     let readers: Vec<(usize, &TensorPlan)> =
-        all.filter(|(_, tensor)| is_reader(tensor) && half(tensor) == of).collect();
+        all.filter(|(_, tensor)| is_reader(tensor) && place(tensor) == of).collect();
     let metrics = metrics_of(press, &readers)?;
     let slices =
         readers.iter().flat_map(|&(place, tensor)| tensor.slice_numbers().map(move |slice| (place, slice)));
