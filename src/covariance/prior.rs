@@ -83,19 +83,15 @@ impl Prior {
     /// If there are not as many columns.
     pub fn estimate(&self, mean_squares: &[f32], share: f32) -> Estimate {
         let mut first = 0;
-        let of_segment = |prior: &Dense| {
-            let variances = &mean_squares[first..first + prior.columns()];
-            first += prior.columns();
-            let deviations: Vec<f32> = variances.iter().map(|x| x.sqrt()).collect();
-            let mut covariance = prior.clone();
-            each_upper(&mut covariance, |i, row| {
-                row[0] = variances[i];
-                let unit = share * deviations[i];
-                row[1..].iter_mut().zip(&deviations[i + 1..]).for_each(|(x, other)| *x *= unit * other);
-            });
+        let of_segment = |(place, prior): (usize, &Dense)| {
+            let columns = prior.columns();
+            let mut covariance = Dense::zeros(columns, columns);
+            (0..columns).for_each(|i| covariance.row_mut(i)[i] = mean_squares[first + i]);
+            first += columns;
+            self.draw(place, &mut covariance, 0.0, share);
             covariance
         };
-        let segments: Vec<Dense> = self.segments.iter().map(of_segment).collect();
+        let segments: Vec<Dense> = self.segments.iter().enumerate().map(of_segment).collect();
         assert_eq!(first, mean_squares.len(), "the columns of all segments");
         Estimate { segments, tokens: Some(0.0) }
     }

@@ -58,7 +58,7 @@ impl<'a> Ledger<'a> {
 
     /// The open slices of a tensor of the job.
     pub fn open_slices(&self, tensor: usize) -> Vec<usize> {
-        let slices = 0..self.job.plan.model.tensors[tensor].slices.len();
+        let slices = self.job.plan.model.tensors[tensor].slice_numbers();
         slices.filter(|&slice| self.is_missing(tensor, slice)).collect()
     }
 

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::model::{Role, TensorPlan};
+use crate::model::TensorPlan;
 use crate::pipeline::Job;
 use crate::recipe::Plan;
 
@@ -64,7 +64,7 @@ fn of_tensors(plan: &Plan, tensors: Range<usize>) -> Vec<Stretch> {
 fn place(tensor: &TensorPlan, layers: usize) -> Option<usize> {
     match tensor.layer {
         Some(layer) => Some(layer as usize).filter(|&layer| layer < layers),
-        None => (tensor.role == Role::Output).then_some(layers),
+        None => tensor.is_head().then_some(layers),
     }
 }
 
